@@ -1,0 +1,58 @@
+# Every target is what CI runs. `make demo` and `make test` install what is missing.
+PYTHON = .venv/bin/python
+DATA = data
+CATALOG = data/demo/catalog.csv
+INSTALLED = .venv/installed
+
+.PHONY: demo emotify line install check test bench format clean
+
+demo: install  ## The whole line on music that it makes itself: about 8 minutes on 2 cores.
+	$(PYTHON) -m musictag.corpora.demo data/demo
+	$(MAKE) --no-print-directory line TRAIN="--epochs 14 --patience 4"
+	@echo
+	@echo "What lies where:  data/demo (songs), data/features, data/tags (Delta tables), data/mlflow.db (runs and models)"
+	@echo "What to do next:  .venv/bin/mlflow ui --backend-store-uri sqlite:///data/mlflow.db   (runs, curves, charts)"
+	@echo "                  .venv/bin/python pipelines/tag.py --catalog YOUR_MUSIC_FOLDER --tags data/my-tags"
+	@echo "                  README.md, 'Your own music': a model of your own tags"
+
+emotify: install  ## The same on real music: make emotify EMOTIFY=folder-with-ratings.csv
+	$(PYTHON) -m musictag.corpora.emotify $(EMOTIFY) data/emotify
+	$(MAKE) --no-print-directory line DATA=data/emotify CATALOG=data/emotify/catalog.csv
+
+# Promotion may refuse a model that is not better; the champion then tags.
+line: export MLFLOW_TRACKING_URI = sqlite:///$(DATA)/mlflow.db
+line:
+	$(PYTHON) pipelines/featurize.py --runner=DirectRunner --catalog $(CATALOG) --features $(DATA)/features
+	$(PYTHON) pipelines/train.py --catalog $(CATALOG) --features $(DATA)/features --checkpoints $(DATA)/checkpoints $(TRAIN)
+	$(PYTHON) pipelines/evaluate.py --catalog $(CATALOG) --features $(DATA)/features
+	-$(PYTHON) pipelines/promote.py
+	$(PYTHON) pipelines/tag.py --features $(DATA)/features --tags $(DATA)/tags
+
+install: $(INSTALLED)
+
+# tinysoundfont asks for pyaudio, which needs a system package and is not needed to render: hence --no-deps.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PYTHON) || python3.11 -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo,dev]"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tinysoundfont
+	touch $@
+
+check: install
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: install
+	$(PYTHON) -m pytest
+
+bench: install  ## Figures of speed and memory, apart from the tests.
+	$(PYTHON) -m pytest tests/benchmarks -s
+
+format: install
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+clean:
+	rm -rf data .venv

@@ -1,0 +1,279 @@
+"""Audio files by any fsspec url, decoded to a mono waveform at the rate that is asked for.
+
+soundfile reads what it can (WAV, AIFF, FLAC, Ogg, Opus, MP3), PyAV the rest (M4A, AAC, WMA). Both are read in blocks,
+mixed to mono and resampled on the way, so that a track costs the memory of its mono waveform at the target rate.
+
+Conventions: a waveform is float32 of shape (samples,), full scale at 1. Sample positions count from 0, per channel.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from musictag.errors import (
+    AudioCorruptError,
+    AudioEmptyError,
+    AudioError,
+    AudioTruncatedError,
+    AudioUnreachableError,
+    AudioUnsupportedError,
+)
+
+Float32 = npt.NDArray[np.float32]
+
+BLOCK_SAMPLES = 1 << 17
+# Decoders round the length that a header declares; less than this is not a truncation.
+TRUNCATION_TOLERANCE_S = 0.25
+# What an excerpt needs on both sides for the resampler's filter to have settled.
+RESAMPLER_MARGIN_S = 0.02
+# Etags asked for at once: asking waits for the store, not for a core.
+ETAG_THREADS = 32
+
+
+@contextlib.contextmanager
+def local_audio(uri: str) -> Iterator[Path]:
+    """The file behind `uri` as a local path: itself if it is local, else a temporary copy.
+
+    Raises `AudioUnreachableError` if it cannot be read, `AudioEmptyError` if it has no byte.
+    """
+    with contextlib.ExitStack() as stack:
+        with _reaching(uri):
+            filesystem, path = fsspec.core.url_to_fs(uri)
+            if "file" in filesystem.protocol:
+                local = Path(path)
+                with local.open("rb"):  # a folder or an unreadable file ends here, with the reason
+                    pass
+            else:
+                local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
+                with filesystem.open(path, "rb") as source, local.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+        if local.stat().st_size == 0:
+            raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
+        yield local
+
+
+def audio_etag(uri: str) -> str:
+    """What changes when the file behind `uri` does: the store's ETag or checksum, else size and time of change.
+
+    Raises `AudioUnreachableError`.
+    """
+    with _reaching(uri):
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        info = filesystem.info(path)
+    for key in ("ETag", "etag", "md5Hash", "content_md5"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or ""
+    return f"{info.get('size')}-{changed}"
+
+
+def with_etags(track_ids: list[str], uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
+    """(track_id, uri, etag) of each track; the etag is None where its store does not tell.
+
+    Such a track's own turn finds the same again, and its reason goes into the failures table.
+    """
+
+    def etag(uri: str) -> str | None:
+        try:
+            return audio_etag(uri)
+        except AudioUnreachableError:
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(ETAG_THREADS) as pool:
+        yield from zip(track_ids, uris, pool.map(etag, uris), strict=True)
+
+
+@contextlib.contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except AudioError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a local file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundFileAudio:
+    """A file that libsndfile reads. Its seeking is exact to the sample, for compressed files too."""
+
+    file: soundfile.SoundFile
+    name: str
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second, Hz."""
+        return int(self.file.samplerate)
+
+    @property
+    def n_samples(self) -> int | None:
+        """Length that the header declares, in samples per channel."""
+        return int(self.file.frames)
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Float32]:
+        """Mono samples [start, stop) in blocks; shorter where the file ends earlier."""
+        try:
+            self.file.seek(start)
+            remaining = math.inf if stop is None else stop - start
+            while remaining > 0:
+                block = self.file.read(int(min(BLOCK_SAMPLES, remaining)), dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                remaining -= len(block)
+                yield block.mean(axis=1)
+        except soundfile.LibsndfileError as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.error_string}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class PyAVAudio:
+    """A file that FFmpeg reads. It is decoded from its beginning: seeking in AAC is not exact."""
+
+    container: av.container.InputContainer
+    name: str
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second, Hz."""
+        return int(self.container.streams.audio[0].rate)
+
+    @property
+    def n_samples(self) -> int | None:
+        """Length that the header declares, in samples; None if it declares none."""
+        stream = self.container.streams.audio[0]
+        if stream.duration is None or stream.time_base is None:
+            return None
+        return round(stream.duration * stream.time_base * self.sample_rate)
+
+    def blocks(self) -> Iterator[Float32]:
+        """All mono samples in blocks."""
+        mono = av.AudioResampler(format="fltp")
+        try:
+            for frame in self.container.decode(audio=0):
+                for planar in mono.resample(frame):
+                    yield planar.to_ndarray().mean(axis=0, dtype=np.float32)
+        except av.error.FFmpegError as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.strerror}") from error
+
+
+Audio = SoundFileAudio | PyAVAudio
+
+
+@contextlib.contextmanager
+def open_audio(path: Path, name: str) -> Iterator[Audio]:
+    """Open a local file with the first decoder that knows it; `name` is what errors call it.
+
+    Raises `AudioUnsupportedError` if none does, `AudioEmptyError` if there is no audio frame.
+    """
+    with contextlib.ExitStack() as stack:
+        audio: Audio
+        try:
+            audio = SoundFileAudio(stack.enter_context(soundfile.SoundFile(path)), name)
+        except soundfile.LibsndfileError as libsndfile_error:
+            try:
+                container = stack.enter_context(av.open(str(path), metadata_errors="replace"))
+            except av.error.FFmpegError as ffmpeg_error:
+                raise AudioUnsupportedError(
+                    f"{name}: not audio that a decoder recognizes "
+                    f"(libsndfile: {libsndfile_error.error_string} FFmpeg: {ffmpeg_error.strerror})"
+                ) from ffmpeg_error
+            if not container.streams.audio:
+                raise AudioUnsupportedError(f"{name}: the file has no audio stream") from libsndfile_error
+            audio = PyAVAudio(container, name)
+        if audio.n_samples == 0:
+            raise AudioEmptyError(f"{name}: the file holds no audio frame")
+        yield audio
+
+
+def waveform(audio: Audio, sample_rate: int) -> Float32:
+    """All of `audio` as mono samples at `sample_rate`: `ceil(samples * sample_rate / audio.sample_rate)` of them.
+
+    Raises `AudioCorruptError`, `AudioTruncatedError` or `AudioEmptyError`.
+    """
+    n_decoded = 0
+
+    def counted() -> Iterator[Float32]:
+        nonlocal n_decoded
+        for block in audio.blocks():
+            n_decoded += len(block)
+            yield block
+
+    resampled = _resample(counted(), audio, sample_rate)
+    if n_decoded == 0:
+        raise AudioEmptyError(f"{audio.name}: the file holds no audio frame")
+    _check_length(audio, n_decoded, audio.n_samples or n_decoded)
+    return _fit(resampled, n_resampled(n_decoded, audio.sample_rate, sample_rate))
+
+
+def excerpt(audio: SoundFileAudio, sample_rate: int, start: int, stop: int) -> Float32:
+    """Samples [start, stop) of what `waveform` gives, within 1e-5, decoding only them and a margin.
+
+    Raises `AudioCorruptError` or `AudioTruncatedError`.
+    """
+    # Starting at a whole multiple of the ratio's denominator keeps the resampler's phase that of the whole track.
+    divisor = math.gcd(audio.sample_rate, sample_rate)
+    step_in, step_out = audio.sample_rate // divisor, sample_rate // divisor
+    margin = math.ceil(RESAMPLER_MARGIN_S * sample_rate)
+    first_step = max(0, start - margin) // step_out
+    last_step = -(-(stop + margin) // step_out)
+    source_start, source_stop = first_step * step_in, last_step * step_in
+    if audio.n_samples is not None:
+        source_stop = min(source_stop, audio.n_samples)
+    blocks = list(audio.blocks(source_start, source_stop))
+    _check_length(audio, source_start + sum(map(len, blocks)), source_stop)
+    offset = start - first_step * step_out
+    return _fit(_resample(iter(blocks), audio, sample_rate)[offset:], stop - start)
+
+
+def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
+    """Length of `n_samples` at `source_rate` after resampling."""
+    return -(-n_samples * sample_rate // source_rate)
+
+
+def _resample(blocks: Iterator[Float32], audio: Audio, sample_rate: int) -> Float32:
+    checked = (_finite(block, audio) for block in blocks)
+    if audio.sample_rate == sample_rate:
+        parts = list(checked)
+    else:
+        stream = soxr.ResampleStream(audio.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
+        parts = [stream.resample_chunk(block) for block in checked]
+        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _finite(block: Float32, audio: Audio) -> Float32:
+    if not np.isfinite(block).all():
+        raise AudioCorruptError(f"{audio.name}: the samples hold NaN or infinity")
+    return block
+
+
+def _check_length(audio: Audio, n_decoded: int, n_declared: int) -> None:
+    if n_declared - n_decoded > TRUNCATION_TOLERANCE_S * audio.sample_rate:
+        raise AudioTruncatedError(
+            f"{audio.name}: truncated: the header declares {n_declared / audio.sample_rate:.2f} s, "
+            f"the file holds {n_decoded / audio.sample_rate:.2f} s"
+        )
+
+
+def _fit(samples: Float32, length: int) -> Float32:
+    return samples[:length] if len(samples) >= length else np.pad(samples, (0, length - len(samples)))

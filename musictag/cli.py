@@ -1,0 +1,52 @@
+"""What every command line has in common: defaults, and errors as one sentence with an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from musictag.errors import MusictagError
+
+CATALOG = "data/demo/catalog.csv"
+FEATURES = "data/features"
+TAGS = "data/tags"
+CANDIDATE = "models:/musictag@candidate"
+CHAMPION = "models:/musictag@champion"
+
+
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
+    """Call `main` with the arguments; an error of ours is printed in one sentence. Returns the exit code."""
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except MusictagError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what is committed stays, and the next run goes on from there\n")
+        return 130
+    return 0
+
+
+def clips_per_track(text: str) -> int | None:
+    """The value of `--clips-per-track`: a number from 1, or `all` as None."""
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1, nor 'all'")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A share from 0 to 1, the value of `--max-failures`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return value
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,43 @@
+"""Where a track's clips lie, and cutting them out of its log-mel spectrogram.
+
+All clips (`clips_per_track=None`) stand one behind the other, the last one padded with silence. N clips stand evenly
+spread over the track. A track shorter than one clip has one clip, padded.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from musictag.config import FeatureConfig
+from musictag.errors import UsageError
+
+Float32 = npt.NDArray[np.float32]
+
+
+def clip_starts(n_frames: int, config: FeatureConfig, clips_per_track: int | None = None) -> list[int]:
+    """First frame of each clip of a track of `n_frames` frames, ascending.
+
+    N clips are centred in N equal parts of the track, as far as its ends allow; a track with no more than N clips gives
+    all of them. Raises `UsageError` if `clips_per_track` is below 1.
+    """
+    if clips_per_track is not None and clips_per_track < 1:
+        raise UsageError(f"clips per track is {clips_per_track}: use a number from 1, or 'all'")
+    n_all = max(1, -(-n_frames // config.clip_frames))
+    if clips_per_track is None or clips_per_track >= n_all:
+        return [clip * config.clip_frames for clip in range(n_all)]
+    centres = (np.arange(clips_per_track) + 0.5) * n_frames / clips_per_track
+    starts = np.round(centres - config.clip_frames / 2).astype(int)
+    return [int(start) for start in np.clip(starts, 0, n_frames - config.clip_frames)]
+
+
+def cut_clips(log_mel: Float32, starts: list[int], config: FeatureConfig) -> Float32:
+    """The clips (C, T, M) of a log_mel (frames, M) that start at `starts`; beyond the track's end there is silence."""
+    missing = max(starts) + config.clip_frames - len(log_mel)
+    padded = np.pad(log_mel, ((0, max(0, missing)), (0, 0)))
+    return np.stack([padded[start : start + config.clip_frames] for start in starts])
+
+
+def clip_weights(start_s: npt.ArrayLike, duration_s: float, config: FeatureConfig) -> Float32:
+    """Weight (C,) of each clip in the track's score: the share of it that is audio rather than padding, above 0."""
+    remaining = (duration_s - np.asarray(start_s, dtype=np.float64)) / config.clip_seconds
+    # A track may end within the last clip's first frame: it keeps the weight of that one frame.
+    return np.clip(remaining, 1 / config.clip_frames, 1.0).astype(np.float32)

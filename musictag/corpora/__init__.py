@@ -1,0 +1,1 @@
+"""Catalogs to try musictag on: each module makes one."""

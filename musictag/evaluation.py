@@ -1,0 +1,147 @@
+"""What one model scored on the tracks of one split: kept whole as a table, so that figures can be made again later."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from musictag import metrics
+from musictag.errors import ModelError, StoreError
+
+SCORES_FILE = "scores.parquet"
+"""Name of the file that holds `to_table` among the artifacts of a model's run."""
+METADATA_KEY = b"musictag.evaluation"
+FIGURES = ("precision", "recall", "f1", "pr_auc", "roc_auc")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Truth and scores of N tracks and K tags; `ModelError` if the fields do not fit together."""
+
+    split: str
+    """The split that the tracks are of."""
+    track_ids: tuple[str, ...]
+    """N unique ids."""
+    vocabulary: tuple[str, ...]
+    """K tags, sorted."""
+    targets: NDArray[np.bool_]
+    """(N, K): the tags that each track truly has."""
+    scores: NDArray[np.float32]
+    """(N, K): joined and calibrated probabilities, from 0 to 1."""
+    thresholds: NDArray[np.float64]
+    """(K,): a tag is given where its score is above; fitted on validation tracks."""
+
+    def __post_init__(self) -> None:
+        """Check that the fields fit together."""
+        shape = len(self.track_ids), len(self.vocabulary)
+        for name, expected in (("targets", shape), ("scores", shape), ("thresholds", shape[1:])):
+            if (actual := getattr(self, name).shape) != expected:
+                raise ModelError(
+                    f"Evaluation.{name} has shape {actual}, but {shape[0]} tracks and {shape[1]} tags "
+                    f"make {expected}: evaluate with the vocabulary that the model was trained on"
+                )
+        if len(set(self.track_ids)) < len(self.track_ids):
+            raise ModelError("Evaluation.track_ids names a track twice: join the scores of its clips first")
+        if not np.isfinite(self.scores).all():
+            broken = [self.track_ids[n] for n in np.flatnonzero(~np.isfinite(self.scores).all(axis=1))]
+            raise ModelError(
+                f"the model's scores are not finite numbers for {len(broken)} tracks (first {broken[0]!r}): "
+                "its weights or these tracks' features are broken"
+            )
+
+
+def per_tag(evaluation: Evaluation) -> pa.Table:
+    """One row per tag, vocabulary order: tag, support, precision, recall, f1, pr_auc, roc_auc, threshold.
+
+    `musictag.metrics` says what each of them is, and when it is NaN.
+    """
+    given = metrics.give(evaluation.scores, evaluation.thresholds)
+    return pa.table(
+        {
+            "tag": pa.array(evaluation.vocabulary, pa.string()),
+            **_figures(evaluation.targets, evaluation.scores, given),
+            "threshold": evaluation.thresholds.astype(np.float64),
+        }
+    )
+
+
+def summary(evaluation: Evaluation) -> dict[str, float]:
+    """`macro_` and `micro_` precision, recall, f1, pr_auc and roc_auc, and n_tracks."""
+    given = metrics.give(evaluation.scores, evaluation.thresholds)
+    of_tags = _figures(evaluation.targets, evaluation.scores, given)
+    of_all = _figures(metrics.pooled(evaluation.targets), metrics.pooled(evaluation.scores), metrics.pooled(given))
+    return {
+        **{f"macro_{name}": metrics.macro(of_tags[name]) for name in FIGURES},
+        **{f"micro_{name}": float(of_all[name][0]) for name in FIGURES},
+        "n_tracks": float(len(evaluation.track_ids)),
+    }
+
+
+def to_table(evaluation: Evaluation) -> pa.Table:
+    """One row per track: track_id, targets list<bool>, scores list<float32>, in vocabulary order.
+
+    Split, vocabulary and thresholds are JSON in the schema's metadata: the table is one Parquet file, whole in itself.
+    """
+    description = {
+        "split": evaluation.split,
+        "vocabulary": list(evaluation.vocabulary),
+        "thresholds": evaluation.thresholds.tolist(),
+    }
+    ends = np.arange(len(evaluation.track_ids) + 1, dtype=np.int32) * len(evaluation.vocabulary)
+    columns = {
+        "track_id": pa.array(evaluation.track_ids, pa.string()),
+        "targets": pa.ListArray.from_arrays(ends, pa.array(evaluation.targets.ravel(), pa.bool_())),
+        "scores": pa.ListArray.from_arrays(ends, pa.array(evaluation.scores.ravel(), pa.float32())),
+    }
+    return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(description)})
+
+
+def from_table(table: pa.Table) -> Evaluation:
+    """The inverse of `to_table`; `StoreError` names what the table lacks."""
+    advice = "it is no evaluation; write one with `python pipelines/evaluate.py`"
+    if missing := [name for name in ("track_id", "targets", "scores") if name not in table.column_names]:
+        raise StoreError(f"the table has no column {', '.join(missing)}: {advice}")
+    metadata = table.schema.metadata or {}
+    if METADATA_KEY not in metadata:
+        raise StoreError(f"the table's schema has no metadata {METADATA_KEY.decode()!r}: {advice}")
+    description = json.loads(metadata[METADATA_KEY])
+    if missing := [name for name in ("split", "vocabulary", "thresholds") if name not in description]:
+        raise StoreError(f"the table's metadata {METADATA_KEY.decode()!r} has no {', '.join(missing)}: {advice}")
+    n_tags = len(description["vocabulary"])
+    return Evaluation(
+        split=description["split"],
+        track_ids=tuple(table["track_id"].to_pylist()),
+        vocabulary=tuple(description["vocabulary"]),
+        targets=_matrix(table, "targets", n_tags).astype(np.bool_),
+        scores=_matrix(table, "scores", n_tags).astype(np.float32),
+        thresholds=np.array(description["thresholds"], dtype=np.float64),
+    )
+
+
+def _figures(
+    targets: NDArray[np.bool_], scores: NDArray[np.floating], given: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """Support and `FIGURES` by name, (K,) each."""
+    precision, recall, f1 = metrics.precision_recall_f1(targets, given)
+    return {
+        "support": metrics.support(targets),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "pr_auc": metrics.average_precision(targets, scores),
+        "roc_auc": metrics.roc_auc(targets, scores),
+    }
+
+
+def _matrix(table: pa.Table, name: str, n_tags: int) -> NDArray[Any]:
+    """A column of lists as (N, K)."""
+    column = table[name].combine_chunks()
+    if wrong := set(column.value_lengths().to_pylist()) - {n_tags}:
+        raise StoreError(
+            f"column {name} has a list of {wrong.pop()} values where the vocabulary has {n_tags} tags: "
+            "write the evaluation again with `python pipelines/evaluate.py`"
+        )
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(table), n_tags)

@@ -1,0 +1,204 @@
+"""What a run has to do, and whether its account adds up: `listed = written + unchanged + failed`.
+
+Featurizing and tagging share it. A plan comes from what is listed and what the table holds; the account after the run
+is read back from the tables, not from counters, so that it holds on every engine and after every crash.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from musictag import stores
+from musictag.catalog import Problem
+from musictag.errors import AudioError, AudioUnreachableError, LedgerError
+
+FAILURES_SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("uri", pa.string()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("message", pa.string()),
+        ("attempts", pa.int32()),
+        ("failed_at", pa.timestamp("us", "UTC")),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """One track that a run has to do."""
+
+    track_id: str
+    uri: str
+    key: str | None
+    """What the result depends on, such as the audio's etag; None where it could not be found out."""
+    attempts: int = 0
+    """Earlier runs that failed on it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What a table already has of one track."""
+
+    uri: str
+    key: str
+    made_by: str
+    """Hash of the settings or version of the model that made the row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run does, decided before it starts."""
+
+    listed: int
+    works: tuple[Work, ...]
+    """New, changed and failed tracks, and those that another maker made."""
+    unchanged: frozenset[str]
+    stale: frozenset[str]
+    """Works of which the table holds a row of other audio: wrong, and removed first."""
+    superseded: frozenset[str]
+    """Works of which the table holds a row by another maker: of use until the new one stands."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """How a run ended, for every listed track."""
+
+    listed: int
+    written: int
+    unchanged: int
+    failed: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.listed:,} listed = {self.written:,} written + {self.unchanged:,} unchanged + {self.failed:,} failed"
+        )
+
+
+def make_plan(
+    listed: Iterable[tuple[str, str, str | None]],
+    held: Mapping[str, Held],
+    made_by: str,
+    attempts: Mapping[str, int],
+    problems: Collection[Problem] = (),
+) -> Plan:
+    """Compare `listed` (track_id, uri, key) with what the table has.
+
+    A track is unchanged if uri, key and maker are equal. Where the key of a held track is unknown, the track is tried
+    yet its row stays: a store that does not answer today has not changed the audio.
+    """
+    works: list[Work] = []
+    stale: set[str] = set()
+    superseded: set[str] = set()
+    unchanged: set[str] = set()
+    for track_id, uri, key in listed:
+        row = held.get(track_id)
+        if row == Held(uri, key or "", made_by):
+            unchanged.add(track_id)
+            continue
+        works.append(Work(track_id, uri, key, attempts.get(track_id, 0)))
+        if row is None or key is None:
+            continue
+        (superseded if (row.uri, row.key) == (uri, key) else stale).add(track_id)
+    n_listed = len(works) + len(unchanged) + len(problems)
+    return Plan(n_listed, tuple(works), frozenset(unchanged), frozenset(stale), frozenset(superseded))
+
+
+def parts(works: Sequence[Work], size: int) -> list[tuple[Work, ...]]:
+    """The plan's works in parts of `size`, the last one smaller."""
+    return [tuple(works[begin : begin + size]) for begin in range(0, len(works), size)]
+
+
+def part_name(works: Iterable[Work], made_by: str) -> str:
+    """A name that derives from what the part holds and what makes it, equal on every try."""
+    digest = hashlib.sha256(made_by.encode())
+    for work in works:
+        digest.update(repr((work.track_id, work.uri, work.key)).encode())
+    return digest.hexdigest()[:24]
+
+
+def failure(work: Work, error: AudioError) -> dict[str, Any]:
+    """The row of the failures table that says what is wrong with one track."""
+    return {
+        "track_id": work.track_id,
+        "uri": work.uri,
+        "stage": "fetch" if isinstance(error, AudioUnreachableError) else "decode",
+        "error": type(error).__name__,
+        "message": str(error),
+        "attempts": work.attempts + 1,
+        "failed_at": datetime.datetime.now(datetime.UTC),
+    }
+
+
+def read_attempts(failures_uri: str) -> dict[str, int]:
+    """How often each track in the failures table has failed."""
+    table = stores.read_columns(failures_uri, ("track_id", "attempts"))
+    attempts: dict[str, int] = {}
+    for track_id, count in zip(table["track_id"].to_pylist(), table["attempts"].to_pylist(), strict=True):
+        attempts[track_id] = max(count, attempts.get(track_id, 0))
+    return attempts
+
+
+def record_failures(failures_uri: str, part: str, rows: Sequence[Mapping[str, Any]], since_version: int) -> None:
+    """Commit failures as one part, unless a try before this one has."""
+    if rows and not stores.part_is_done(failures_uri, part, since_version):
+        stores.write_table(failures_uri, part, FAILURES_SCHEMA, pa.Table.from_pylist(list(rows), FAILURES_SCHEMA))
+
+
+def settle(plan: Plan, problems: Sequence[Problem], uri: str, failures_uri: str, started: datetime.datetime) -> Account:
+    """The account of a run that began at `started`, read from its tables; failures that are past are removed.
+
+    Raises `LedgerError` naming tracks that are neither in the table nor among the failures.
+    """
+    recent = stores.read_columns(failures_uri, ("track_id", "failed_at"))
+    failed_now = {
+        track_id
+        for track_id, failed_at in zip(recent["track_id"].to_pylist(), recent["failed_at"].to_pylist(), strict=True)
+        if failed_at >= started
+    }
+    works = {work.track_id for work in plan.works}
+    failed = works & failed_now
+    missing = works - failed - stores.track_ids(uri)
+    if missing:
+        raise LedgerError(
+            f"{uri}: {len(missing)} of {plan.listed} tracks are neither written nor failed, such as "
+            f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it"
+        )
+    past = f"failed_at < arrow_cast('{started.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+    if recent.num_rows:
+        stores.delete_rows(failures_uri, f"{past} AND stage = 'catalog'")
+        stores.delete_tracks(failures_uri, set(recent["track_id"].to_pylist()) & (works | plan.unchanged), past)
+    return Account(plan.listed, len(works) - len(failed), len(plan.unchanged), len(failed) + len(problems))
+
+
+def check_failures(account: Account, max_failures: float, failures_uri: str) -> None:
+    """Raise `LedgerError` if a larger share of the listed tracks failed than `max_failures` (0 to 1)."""
+    if account.failed > max_failures * account.listed:
+        raise LedgerError(
+            f"{account.failed} of {account.listed} tracks failed, more than --max-failures {max_failures} allows: "
+            f"see the reasons in {failures_uri}; everything else is written"
+        )
+
+
+def record_problems(failures_uri: str, problems: Sequence[Problem], attempts: Mapping[str, int]) -> None:
+    """Commit the catalog rows that cannot be used as failures of this run."""
+    now = datetime.datetime.now(datetime.UTC)
+    rows = [
+        {
+            "track_id": problem.track_id,
+            "uri": problem.uri,
+            "stage": "catalog",
+            "error": "CatalogError",
+            "message": f"row {problem.row}: {problem.message}",
+            "attempts": attempts.get(problem.track_id, 0) + 1,
+            "failed_at": now,
+        }
+        for problem in problems
+    ]
+    part = f"catalog-{now:%Y%m%dT%H%M%S%f}"
+    stores.write_table(failures_uri, part, FAILURES_SCHEMA, pa.Table.from_pylist(rows, FAILURES_SCHEMA))

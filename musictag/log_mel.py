@@ -1,0 +1,57 @@
+"""Log-mel spectrograms, equal to librosa's and without its start-up: only its filterbank is used.
+
+Conventions: `waveform` is mono float32 of shape (samples,); a spectrogram is float32 of shape (frames, M); frame `i` is
+centred on sample `i * hop_length`, and the waveform is preceded and followed by silence, as in
+`librosa.feature.melspectrogram(center=True, pad_mode="constant")`.
+"""
+
+import functools
+
+import librosa
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from musictag.config import FeatureConfig
+
+Float32 = npt.NDArray[np.float32]
+
+# Frames per Fourier transform: bounds the memory of an hour-long track to a few MB beside its result.
+BLOCK_FRAMES = 2048
+
+
+def n_frames(n_samples: int, config: FeatureConfig) -> int:
+    """Frames of the spectrogram of a waveform of `n_samples`."""
+    return 1 + n_samples // config.hop_length
+
+
+def log_mel(waveform: Float32, config: FeatureConfig) -> Float32:
+    """`log10(1 + log_gain * mel)` of a whole waveform (samples,), as float32 (frames, M)."""
+    return frames_log_mel(np.pad(waveform, config.n_fft // 2), config)
+
+
+def frames_log_mel(samples: Float32, config: FeatureConfig) -> Float32:
+    """As `log_mel`, without the silence around: the first frame's window begins at the first sample."""
+    windows = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)[:: config.hop_length]
+    result = np.empty((len(windows), config.n_mels), np.float32)
+    hann, filterbank = _hann(config), _filterbank(config)
+    for begin in range(0, len(windows), BLOCK_FRAMES):
+        block = slice(begin, begin + BLOCK_FRAMES)
+        spectrum = scipy.fft.rfft(windows[block] * hann, axis=1)
+        power = spectrum.real**2 + spectrum.imag**2
+        result[block] = np.log10(1 + np.float32(config.log_gain) * (power @ filterbank))
+    return result
+
+
+@functools.lru_cache
+def _hann(config: FeatureConfig) -> Float32:
+    # The periodic window: one sample longer and cut. (scipy.signal has it too, for a second of import.)
+    return np.hanning(config.n_fft + 1)[:-1].astype(np.float32)
+
+
+@functools.lru_cache
+def _filterbank(config: FeatureConfig) -> Float32:
+    bank: Float32 = librosa.filters.mel(
+        sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, fmin=config.fmin, fmax=config.fmax
+    ).T.astype(np.float32, order="C")
+    return bank

@@ -1,0 +1,160 @@
+"""How good scores are: pure functions from targets and scores to numbers.
+
+Conventions. `targets` is (N, K) bool, the truth; `scores` is (N, K) floating point, probabilities from 0 to 1; N tracks
+and K tags. A tag is given to a track where its score is strictly above the tag's threshold. Per-tag functions return
+(K,) float64. What the data does not define is NaN, never 0 and never a warning: precision of a tag that is given to no
+track, recall and average precision of a tag without a positive track, F1 of a tag with neither, ROC-AUC of a tag whose
+tracks are all positive or all negative. `macro` is the mean over the tags for which a value is defined; a micro value
+is the per-tag function applied to `pooled` arrays, where every pair of track and tag is one decision.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+EPSILON = 1e-7
+"""Scores are kept this far from 0 and 1 where a logarithm is taken."""
+LOG_SCALE_SD = 0.7
+"""How far calibration expects the log of its scale to be from 0: a factor of 2 either way is ordinary."""
+NEVER = 1.0
+"""The threshold that no score is above."""
+
+
+def give(scores: NDArray[np.floating], thresholds: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which tags are given (N, K), bool: scores (N, K) above thresholds (K,)."""
+    return np.asarray(scores > thresholds)
+
+
+def support(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of positive tracks of each tag (K,), int64."""
+    return np.asarray(targets.sum(axis=0, dtype=np.int64))
+
+
+def precision_recall_f1(
+    targets: NDArray[np.bool_], given: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Precision, recall and F1 of each tag, (K,) each; `given` (N, K) is the answer of `give`."""
+    hits = (targets & given).sum(axis=0)
+    n_given, n_positive = given.sum(axis=0), targets.sum(axis=0)
+    return _ratio(hits, n_given), _ratio(hits, n_positive), _ratio(2 * hits, n_given + n_positive)
+
+
+def average_precision(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """PR-AUC of each tag (K,): precision averaged over the steps of recall, without interpolation."""
+    return np.array(
+        [
+            average_precision_score(truth, score) if truth.any() else np.nan
+            for truth, score in zip(targets.T, scores.T, strict=True)
+        ]
+    )
+
+
+def roc_auc(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """ROC-AUC of each tag (K,): how often a positive track scores above a negative one."""
+    return np.array(
+        [
+            roc_auc_score(truth, score) if _has_both(truth) else np.nan
+            for truth, score in zip(targets.T, scores.T, strict=True)
+        ]
+    )
+
+
+def macro(values: NDArray[np.float64]) -> float:
+    """Mean of (K,) over the tags for which it is defined."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def pooled(values: NDArray[Scalar]) -> NDArray[Scalar]:
+    """All decisions of (N, K) as those of one tag (N * K, 1): the input of a micro value."""
+    return values.reshape(-1, 1)
+
+
+def log_loss(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+    """Mean binary cross-entropy over tracks and tags, in nats; NaN where there is no track."""
+    right = np.where(targets, scores, 1.0 - scores.astype(np.float64))
+    return float(-np.log(np.clip(right, EPSILON, 1.0)).mean()) if right.size else float("nan")
+
+
+def validation_metrics(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> dict[str, float]:
+    """What training watches: `val_loss` (the lower the better), `val_macro_pr_auc` and `val_macro_roc_auc`."""
+    return {
+        "val_loss": log_loss(targets, scores),
+        "val_macro_pr_auc": macro(average_precision(targets, scores)),
+        "val_macro_roc_auc": macro(roc_auc(targets, scores)),
+    }
+
+
+def fit_thresholds(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The threshold of the best F1 for each tag (K,); fit it on validation tracks, never on those of the test.
+
+    It lies midway between two neighbouring scores. Of several cuts with the best F1, the highest is taken: it gives
+    fewer tags, at better precision. A tag without a positive track gets `NEVER`.
+    """
+    return np.array([_best_cut(*tag) for tag in zip(targets.T, scores.T.astype(np.float64), strict=True)])
+
+
+def fit_calibration(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Scale and bias of each tag (K, 2), so that sigmoid(scale * logit(score) + bias) is a probability.
+
+    Platt scaling with his targets, which keep few tracks from being believed wholly (Platt, "Probabilistic outputs for
+    support vector machines", 1999). The log of the scale is fitted under a normal prior around 0 (`LOG_SCALE_SD`): the
+    scale is therefore positive, so the ranking never changes, and needs many tracks to get far from 1. A tag whose
+    tracks are all positive or all negative keeps its scores: (1, 0).
+    """
+    fits = [
+        _platt(truth, logits) if _has_both(truth) else (1.0, 0.0)
+        for truth, logits in zip(targets.T, logit(scores).T, strict=True)
+    ]
+    return np.array(fits).reshape(-1, 2)
+
+
+def logit(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """log(p / (1 - p)) of scores, float64; those within `EPSILON` of 0 or 1 are moved there first."""
+    p = np.clip(scores.astype(np.float64), EPSILON, 1.0 - EPSILON)
+    return np.asarray(np.log(p) - np.log1p(-p))
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio
+
+
+def _has_both(targets: NDArray[np.bool_]) -> bool:
+    """Whether one tag's targets (N,) hold a positive and a negative."""
+    return bool(targets.any() and not targets.all())
+
+
+def _best_cut(targets: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    """Threshold of the best F1 for one tag: targets (N,), scores (N,)."""
+    if not targets.any():
+        return NEVER
+    order = np.argsort(-scores)
+    ranked, hits = scores[order], np.cumsum(targets[order])
+    below = np.append(ranked[1:], 0.0)  # a threshold is never negative, so a score of 0 cannot be given
+    f1 = np.where(ranked > below, 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1]), -1.0)
+    best = int(np.argmax(f1))  # the first, that is the highest, of equals
+    return float((ranked[best] + below[best]) / 2)
+
+
+def _platt(targets: NDArray[np.bool_], logits: NDArray[np.float64]) -> tuple[float, float]:
+    """Scale and bias of one tag with positive and negative tracks: targets (N,), logits (N,)."""
+    n_positive = int(targets.sum())
+    n_negative = len(targets) - n_positive
+    smoothed = np.where(targets, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+
+    def loss_and_gradient(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        log_scale, bias = parameters
+        calibrated = np.exp(log_scale) * logits + bias
+        error = 1 / (1 + np.exp(-np.clip(calibrated, -500, 500))) - smoothed
+        loss = np.sum(np.logaddexp(0, calibrated) - smoothed * calibrated) + (log_scale / LOG_SCALE_SD) ** 2 / 2
+        slope = np.sum(error * logits) * np.exp(log_scale) + log_scale / LOG_SCALE_SD**2
+        return float(loss), np.array([slope, np.sum(error)])
+
+    fit = minimize(loss_and_gradient, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-5, 5), (-50, 50)])
+    return float(np.exp(fit.x[0])), float(fit.x[1])

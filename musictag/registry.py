@@ -1,0 +1,206 @@
+"""MLflow, all of it: runs with their curves and artifacts, the registered model `musictag`, its versions and aliases.
+
+The tracking uri is `MLFLOW_TRACKING_URI`, or `sqlite:///data/mlflow.db` with its artifacts in `data/mlartifacts`. A
+model is an artifact folder (see `musictag.checkpoint`), never an MLflow flavour: reading it runs no code.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+
+from musictag.errors import ModelError, RegistryError
+
+MODEL = "musictag"
+EXPERIMENT = "musictag"
+DEFAULT_DATABASE = "data/mlflow.db"
+ARTIFACT = "model"
+CHAMPION_URI = f"models:/{MODEL}@champion"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """A model artifact on this machine, and what MLflow knows of it."""
+
+    folder: Path
+    uri: str
+    """Names exactly this model: aliases are resolved to a version."""
+    version: str | None
+    run_id: str | None
+
+
+def connect() -> str:
+    """Point MLflow at the tracking store, and return its uri, valid in every process of this machine.
+
+    Raises `RegistryError` if it does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_DATABASE}"
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{database}"
+    # A server that is not there is said within seconds; whoever has a slow one sets these higher.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with _explained(f"MLflow at {uri} (MLFLOW_TRACKING_URI) cannot be used"):
+        client = MlflowClient()
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            local = uri.startswith("sqlite:///")
+            location = (database.parent / "mlartifacts").as_uri() if local else None
+            client.create_experiment(EXPERIMENT, artifact_location=location)
+    return uri
+
+
+@contextlib.contextmanager
+def start_run(name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[str]:
+    """An MLflow run around the body, with system metrics; yields its id. A body that raises marks it as failed."""
+    with _explained("MLflow"):
+        mlflow.set_experiment(EXPERIMENT)
+        mlflow.enable_system_metrics_logging()
+        mlflow.set_system_metrics_sampling_interval(5)
+        run = mlflow.start_run(run_name=name, tags=dict(tags))
+        mlflow.log_params({key: str(value)[:6000] for key, value in params.items()})
+    with run:
+        yield run.info.run_id
+
+
+def log_features(uri: str, version: int, digest: str) -> None:
+    """Log the features table, at its version, as the dataset of the current run."""
+    with _explained("MLflow"):
+        source = DeltaDatasetSource(path=uri, delta_table_version=version)
+        dataset = MetaDataset(source, name="features", digest=digest)  # type: ignore[abstract] # MLflow's own use
+        mlflow.log_input(dataset, context="training")
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    """Log metrics of one step on a run; those that are not numbers are left out."""
+    now = int(time.time() * 1000)
+    entries = [Metric(name, float(value), now, step) for name, value in metrics.items() if not math.isnan(value)]
+    with _explained("MLflow"):
+        MlflowClient().log_batch(run_id, metrics=entries)
+
+
+def latest_step(run_id: str) -> int:
+    """How many epochs of a run are logged."""
+    with _explained("MLflow"):
+        return int(MlflowClient().get_run(run_id).data.metrics.get("epoch", 0))
+
+
+def log_model(run_id: str, folder: Path) -> str:
+    """Store an artifact folder with a run; returns the model's uri."""
+    with _explained("MLflow"):
+        MlflowClient().log_artifacts(run_id, str(folder), ARTIFACT)
+    return f"runs:/{run_id}/{ARTIFACT}"
+
+
+def register(source: ModelSource) -> str:
+    """The version of the registered model that is `source`; made if there is none. Raises `RegistryError`."""
+    if source.version is not None:
+        return source.version
+    if source.run_id is None:
+        raise RegistryError(f"model {source.uri}: MLflow has no run of it; name it by runs:/RUN_ID/{ARTIFACT}")
+    with _explained("MLflow"):
+        client = MlflowClient()
+        with contextlib.suppress(MlflowException):  # it is there already
+            client.create_registered_model(MODEL)
+        for known in client.search_model_versions(f"name = '{MODEL}' and run_id = '{source.run_id}'"):
+            return str(known.version)
+        artifacts = RunsArtifactRepository.get_underlying_uri(f"runs:/{source.run_id}/{ARTIFACT}")
+        return str(client.create_model_version(MODEL, artifacts, source.run_id).version)
+
+
+def set_alias(version: str, alias: str) -> None:
+    """Point an alias of the registered model at a version."""
+    with _explained("MLflow"):
+        MlflowClient().set_registered_model_alias(MODEL, alias, version)
+
+
+def tag_version(version: str, tags: Mapping[str, str]) -> None:
+    """Keep texts by name with a version: decisions and their reasons."""
+    with _explained("MLflow"):
+        for key, value in tags.items():
+            MlflowClient().set_model_version_tag(MODEL, version, key, value)
+
+
+def identity(source: ModelSource) -> tuple[str, str]:
+    """Name and version of a model; one that is not registered has a digest of its files as its version."""
+    if source.version is not None:
+        return MODEL, source.version
+    digest = hashlib.sha256()
+    for path in sorted(source.folder.iterdir()):
+        digest.update(path.read_bytes())
+    return source.uri, digest.hexdigest()[:16]
+
+
+def alias_version(alias: str) -> str | None:
+    """The version that an alias points at, or None."""
+    with _explained("MLflow"):
+        versions = MlflowClient().search_registered_models(f"name = '{MODEL}'")
+        return str(versions[0].aliases[alias]) if versions and alias in versions[0].aliases else None
+
+
+def fetch(uri: str) -> ModelSource:
+    """The model behind `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN_ID/model` or a folder.
+
+    Raises `RegistryError` if MLflow does not know it, `ModelError` if the folder is not there.
+    """
+    parsed = re.fullmatch(rf"(?:runs:/(\w+)/{ARTIFACT}|models:/([^/@]+)(?:@([\w-]+)|/(\d+)))", uri)
+    if parsed is None:
+        if not Path(uri).is_dir():
+            raise ModelError(
+                f"model {uri}: no such folder, and not of the form {CHAMPION_URI} or runs:/RUN_ID/{ARTIFACT}"
+            )
+        return ModelSource(Path(uri), str(Path(uri).absolute()), None, None)
+    run_id, name, alias, version = parsed.groups()
+    with _explained(f"model {uri}"):
+        if run_id is None:
+            client = MlflowClient()
+            found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+            run_id, version = found.run_id, str(found.version)
+            uri = f"models:/{name}/{version}"
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{ARTIFACT}")
+    return ModelSource(Path(folder), uri, version, run_id)
+
+
+def log_evaluation(run_id: str, split: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    """Keep an evaluation with its model's run: a folder of tables and pictures, and metrics named after the split."""
+    with _explained("MLflow"):
+        MlflowClient().log_artifacts(run_id, str(folder), f"evaluation/{split}")
+    log_metrics(run_id, {f"{split}_{name}": value for name, value in metrics.items()})
+
+
+def evaluation_file(run_id: str, split: str, name: str) -> Path | None:
+    """A file of the folder that `log_evaluation` kept with a run, or None if there is none."""
+    path = f"evaluation/{split}/{name}"
+    with _explained("MLflow"):
+        client = MlflowClient()
+        if path not in {entry.path for entry in client.list_artifacts(run_id, f"evaluation/{split}")}:
+            return None
+        return Path(client.download_artifacts(run_id, path))
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()
+        raise RegistryError(f"{what}: {reason[-1] if reason else type(error).__name__}") from error

@@ -1,0 +1,168 @@
+"""Train, validation and test: tracks are split by artist, tags evenly, and a decision once made stays.
+
+No artist is in two splits, since a model recognizes a singer or a studio sooner than a genre. Tags are stratified by an
+adaptation of iterative stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data",
+ECML PKDD 2011), which places the examples of the rarest remaining tag first. Here what is placed is a group (all tracks
+of an artist); it goes to the split that lacks its tags most, all of them weighed together; groups that have a split
+count towards the shares and stay; and the last groups of a tag go where the tag is still absent.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from musictag import stores
+from musictag.errors import CatalogError
+
+SPLITS = ("train", "validation", "test")
+SHARES = np.array([0.70, 0.15, 0.15])
+"""Share of the tracks, and of the tracks of each tag, that each split should have."""
+
+
+def group_of(track_id: str, artist: str | None) -> str:
+    """The group that a track is split with: its artist, or the track alone if it names none.
+
+    Two spellings of an artist that differ in case, spacing or Unicode form are one group.
+    """
+    name = " ".join(unicodedata.normalize("NFKC", artist or "").casefold().split())
+    return f"artist:{name}" if name else f"track:{track_id}"
+
+
+def assign_splits(
+    groups: Sequence[str], tag_lists: Sequence[Sequence[str]], known: Mapping[str, str]
+) -> dict[str, str]:
+    """The split of every group; independent of the order of the tracks.
+
+    The first new group goes to train if train is empty, three new groups reach all splits, and a tag of three or more
+    groups reaches all splits unless its groups were needed elsewhere for rarer tags.
+
+    Args:
+        groups: the group of each track, as `group_of` gives it.
+        tag_lists: the tags of each track.
+        known: splits decided earlier, by group; they are kept. Groups without a track are ignored.
+
+    Raises:
+        CatalogError: `known` holds a split that does not exist.
+    """
+    if wrong := sorted({split for split in known.values() if split not in SPLITS}):
+        raise CatalogError(f"unknown split {', '.join(map(repr, wrong))}: a split is one of {', '.join(SPLITS)}")
+    names = sorted({tag for tags in tag_lists for tag in tags})
+    column = {tag: k for k, tag in enumerate(names)}
+    every = len(names)  # one more column, a tag that every track has: it balances the sizes of the splits
+    counted: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for group, tags in zip(groups, tag_lists, strict=True):
+        counted[group].update({every, *(column[tag] for tag in tags)})
+    content = {group: _arrays(counter) for group, counter in counted.items()}
+
+    split = {group: known[group] for group in counted if group in known}
+    total = np.zeros(every + 1, dtype=np.int64)  # tracks of each tag
+    waiting = np.zeros(every + 1, dtype=np.int64)  # groups of each tag that have no split yet
+    placed = np.zeros((len(SPLITS), every + 1), dtype=np.int64)  # tracks of each tag in each split
+    for group, (columns, n_tracks) in content.items():
+        total[columns] += n_tracks
+        if group in split:
+            placed[SPLITS.index(split[group]), columns] += n_tracks
+        else:
+            waiting[columns] += 1
+
+    # Large groups first, while there is room for them; the hash is a random order that is the same on every machine.
+    hashes = {group: int.from_bytes(hashlib.sha256(group.encode()).digest()) for group in counted if group not in split}
+    groups_with: defaultdict[int, list[str]] = defaultdict(list)
+    for group in sorted(hashes, key=lambda group: (-counted[group][every], hashes[group])):
+        for k in content[group][0].tolist():
+            groups_with[k].append(group)
+
+    while waiting.any():
+        rarest = int(np.argmin(np.where(waiting > 0, waiting, len(hashes) + 1)))
+        for group in groups_with[rarest]:
+            if group in split:
+                continue
+            columns, n_tracks = content[group]
+            chosen = _choose(columns, n_tracks, total, waiting, placed, hashes[group])
+            split[group] = SPLITS[chosen]
+            placed[chosen, columns] += n_tracks
+            waiting[columns] -= 1
+    return dict(sorted(split.items()))
+
+
+def _arrays(counter: Counter[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns of a group's tags, ascending, and the number of its tracks that have each."""
+    columns = sorted(counter)
+    return np.array(columns), np.array([counter[k] for k in columns])
+
+
+def _choose(
+    columns: NDArray[np.int64],
+    n_tracks: NDArray[np.int64],
+    total: NDArray[np.int64],
+    waiting: NDArray[np.int64],
+    placed: NDArray[np.int64],
+    tie: int,
+) -> int:
+    """Index of the split that a group with `n_tracks` of the tags `columns` should go to."""
+    have = placed[:, columns]  # (split, tags of the group)
+    absent = have == 0
+    # A tag's groups are about to run out: from here on each must go to a split that the tag has not reached.
+    urgent = absent & (absent.sum(axis=0) >= waiting[columns])
+    # How much nearer to its shares each split gets: the fall of sum((have - want)^2 / want) over the group's tags.
+    want = SHARES[:, None] * total[columns]
+    gain = (n_tracks * (2 * (want - have) - n_tracks) / want).sum(axis=1)
+    needs = zip(urgent[:, -1].tolist(), urgent.sum(axis=1).tolist(), gain.tolist(), strict=True)
+    ranked = [(*need, (tie + s) % len(SPLITS)) for s, need in enumerate(needs)]
+    return ranked.index(max(ranked))
+
+
+SCHEMA = pa.schema([("group", pa.string()), ("split", pa.string()), ("assigned_at", pa.timestamp("us", "UTC"))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The tags of the tracks that can be learned from or judged on, by split."""
+
+    tags: dict[str, dict[str, list[str]]]
+    """`tags[split][track_id]`."""
+    n_untagged: int
+    """Tracks without tags: what they are is unknown, so that they are no negatives either."""
+    n_without_features: int
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
+        left_out = f"{self.n_untagged:,} without tags, {self.n_without_features:,} tagged but without features"
+        return f"tracks: {parts}; left out: {left_out}"
+
+
+def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: str) -> Labels:
+    """The tagged tracks of a catalog (`catalog.SCHEMA`) that have features, by split.
+
+    A track's own `split` counts; other tracks go where their group is, and new groups are assigned. The table at
+    `splits_uri` remembers each group's split, so that a test artist stays one when the catalog grows.
+    """
+    rows = [row for row in tracks.select(["track_id", "artist", "tags", "split"]).to_pylist() if row["tags"]]
+    groups = [group_of(row["track_id"], row["artist"]) for row in rows]
+    remembered = stores.read_columns(splits_uri, ("group", "split")).to_pylist()
+    known = {row["group"]: row["split"] for row in remembered}
+    known |= {group: row["split"] for group, row in zip(groups, rows, strict=True) if row["split"]}
+    assigned = assign_splits(groups, [row["tags"] for row in rows], known)
+    _remember(splits_uri, {group: split for group, split in assigned.items() if group not in known})
+
+    tags: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
+    for group, row in zip(groups, rows, strict=True):
+        if row["track_id"] in with_features:
+            tags[row["split"] or assigned[group]][row["track_id"]] = row["tags"]
+    return Labels(tags, tracks.num_rows - len(rows), len(rows) - sum(map(len, tags.values())))
+
+
+def _remember(uri: str, assigned: Mapping[str, str]) -> None:
+    if not assigned:
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    rows = [{"group": group, "split": split, "assigned_at": now} for group, split in sorted(assigned.items())]
+    stores.create_table(uri, SCHEMA)
+    stores.write_table(uri, f"{now:%Y%m%dT%H%M%S%f}", SCHEMA, pa.Table.from_pylist(rows, SCHEMA))

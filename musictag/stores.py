@@ -1,0 +1,221 @@
+"""Delta Lake tables: made once, filled part by part, read by column.
+
+A *part* is one Parquet file that its writer streams and then commits in one transaction. Its name derives from what it
+holds and its commit carries that name, so a writer that is tried again finds the part done. Whatever is killed leaves
+at worst a file that no commit names (`vacuum` removes it).
+"""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from musictag.errors import StoreError
+
+# Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
+MAX_COMMIT_RETRIES = 100
+# Ids named in one delete: keeps the predicate, which is text, of a size that parses fast.
+IDS_PER_DELETE = 1_000
+
+
+def beside(uri: str, kind: str) -> str:
+    """Uri of the table that belongs to the table at `uri`: `data/features` has `data/features-failures`."""
+    return f"{uri.rstrip('/')}-{kind}"
+
+
+def table_exists(uri: str) -> bool:
+    """Whether a Delta table is at `uri`."""
+    return bool(DeltaTable.is_deltatable(uri))
+
+
+def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
+    """The table at `uri`; made with `schema` and table properties `configuration` if it is not there.
+
+    Raises `StoreError` if it cannot be made, or if a table with other columns is there.
+    """
+    with _explained(uri):
+        DeltaTable.create(
+            uri, schema, mode="ignore", configuration=dict(configuration or {}), raise_if_key_not_exists=False
+        )
+        table = DeltaTable(uri)
+    held = [field.name for field in table.schema().fields]
+    if held != schema.names:
+        raise StoreError(f"table {uri}: has the columns {', '.join(held)} instead of {', '.join(schema.names)}")
+    return table
+
+
+def open_table(uri: str) -> DeltaTable:
+    """The table at `uri`. Raises `StoreError` if there is none."""
+    with _explained(uri):
+        try:
+            return DeltaTable(uri)
+        except TableNotFoundError as error:
+            raise StoreError(f"table {uri}: there is none; has the job that writes it run?") from error
+
+
+def read_columns(uri: str, columns: Collection[str]) -> pa.Table:
+    """Some columns of the whole table at `uri`; no row if there is no table."""
+    if not table_exists(uri):
+        return pa.table({name: pa.array([], pa.string()) for name in columns})
+    with _explained(uri):
+        return _dataset(uri).to_table(columns=list(columns))
+
+
+def track_ids(uri: str) -> set[str]:
+    """The tracks that the table at `uri` holds."""
+    return set(read_columns(uri, ("track_id",))["track_id"].to_pylist())
+
+
+def read_rows(uri: str, columns: Collection[str], track_ids: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Rows of some tracks, one at a time and in the table's order; memory holds a few of them."""
+    wanted = pyarrow.dataset.field("track_id").isin(sorted(track_ids))
+    with _explained(uri):
+        batches = (
+            _dataset(uri)
+            .scanner(columns=list(columns), filter=wanted, batch_size=16, batch_readahead=1, fragment_readahead=1)
+            .to_batches()
+        )
+        for batch in batches:
+            yield from batch.to_pylist()
+
+
+def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
+    """Paths of the table's files that hold a row of one of the tracks, without protocol, in the table's order."""
+    if not track_ids:
+        return []
+    with _explained(uri):
+        found = _dataset(uri).to_table(columns=["track_id", "__filename"])
+        is_wanted = pc.is_in(found["track_id"], pa.array(sorted(track_ids), pa.string()))
+        names = pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()
+    _, root = arrow_filesystem(uri)
+    return [f"{root}/{name.lstrip('/')}" for name in names]
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Arrow's own filesystem for `uri`, and the path in it.
+
+    fsspec's, or deltalake's, would have Arrow's threads call Python, and a thread that does so while Python ends takes
+    the whole process down ("terminate called without an active exception").
+    """
+    with _explained(uri):
+        if "://" in uri:
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
+        else:
+            filesystem, path = pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+    return filesystem, path.rstrip("/")
+
+
+def _dataset(uri: str) -> pyarrow.dataset.Dataset:
+    filesystem, root = arrow_filesystem(uri)
+    return open_table(uri).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(root, filesystem))
+
+
+def version(uri: str) -> int:
+    """The current version of the table at `uri`."""
+    return int(open_table(uri).version())
+
+
+def counter(uris: Sequence[str]) -> Callable[[], int]:
+    """A function that tells how many rows some tables have gained since now, from their logs alone."""
+
+    def n_rows() -> int:
+        return sum(int(open_table(uri).count()) for uri in uris)
+
+    before = n_rows()
+    return lambda: n_rows() - before
+
+
+def write_part(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Stream `rows` into one Parquet file and commit it to the table at `uri` under the name `part`; how many they are.
+
+    Memory holds one row at a time. Nothing is committed if there is no row, or if `rows` raises.
+    """
+    path = f"part-{part}.parquet"
+    written, writer = 0, None
+    with _explained(uri), contextlib.ExitStack() as stack:
+        for row in rows:
+            if writer is None:
+                stream = stack.enter_context(fsspec.open(f"{uri.rstrip('/')}/{path}", "wb"))
+                writer = stack.enter_context(pq.ParquetWriter(stream, schema, compression="zstd"))
+            writer.write_table(pa.Table.from_pylist([dict(row)], schema=schema))
+            written += 1
+    if written:
+        _commit(uri, path, written, part, schema)
+    return written
+
+
+def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table) -> int:
+    """Commit a table of small rows as one part; how many they are."""
+    path = f"part-{part}.parquet"
+    if rows.num_rows:
+        with _explained(uri), fsspec.open(f"{uri.rstrip('/')}/{path}", "wb") as stream:
+            pq.write_table(rows.cast(schema), stream, compression="zstd")
+        _commit(uri, path, rows.num_rows, part, schema)
+    return int(rows.num_rows)
+
+
+def _commit(uri: str, path: str, n_rows: int, part: str, schema: pa.Schema) -> None:
+    with _explained(uri):
+        table = DeltaTable(uri)
+        filesystem, root = fsspec.core.url_to_fs(uri)
+        add = AddAction(
+            path=path,
+            size=int(filesystem.size(f"{root.rstrip('/')}/{path}")),
+            partition_values={},
+            modification_time=int(time.time() * 1000),
+            data_change=True,
+            stats=json.dumps({"numRecords": n_rows}),
+        )
+        properties = CommitProperties(
+            # The version says when the part was committed: see `part_is_done`.
+            app_transactions=[Transaction(part, table.version())],
+            max_commit_retries=MAX_COMMIT_RETRIES,
+        )
+        table.create_write_transaction([add], mode="append", schema=schema, commit_properties=properties)
+
+
+def part_is_done(uri: str, part: str, since_version: int) -> bool:
+    """Whether `part` was committed to the table at `uri` at or after its version `since_version`.
+
+    An older commit of the same part does not count: its rows were removed before `since_version`, or the plan of that
+    version would not ask for them again.
+    """
+    with _explained(uri):
+        committed = DeltaTable(uri).transaction_version(part)
+    return committed is not None and committed >= since_version
+
+
+def delete_rows(uri: str, where: str) -> None:
+    """Delete the rows of the table at `uri` for which the SQL condition `where` holds."""
+    with _explained(uri):
+        DeltaTable(uri).delete(where)
+
+
+def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:
+    """Delete the rows of some tracks from the table at `uri`; of those for which the SQL condition `where` holds."""
+    ids = sorted(track_ids)
+    for begin in range(0, len(ids), IDS_PER_DELETE):
+        quoted = ", ".join("'" + track_id.replace("'", "''") + "'" for track_id in ids[begin : begin + IDS_PER_DELETE])
+        delete_rows(uri, f"track_id IN ({quoted}) AND {where}")
+
+
+@contextlib.contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, OSError, ValueError) as error:
+        reason = re.sub(r"\s+", " ", str(error))
+        raise StoreError(f"table {uri}: {reason}") from error

@@ -1,0 +1,208 @@
+"""Features of tracks to scores and tags: clips through the network, joined per track, calibrated, thresholded.
+
+No engine is needed: the command line, the tagging job, evaluation and training's validation all score through here.
+"""
+
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import nn
+
+from musictag import metrics
+from musictag.checkpoint import TaggerSpec, load_model
+from musictag.clips import clip_weights
+from musictag.config import FeatureConfig
+from musictag.errors import FeatureMismatchError, UsageError
+from musictag.features import decode_clips
+
+Row = Mapping[str, Any]
+Float32 = npt.NDArray[np.float32]
+Clips = npt.NDArray[np.float16] | Float32
+
+SCORE_COLUMNS = ("track_id", "duration_s", "n_clips", "start_s", "clips")
+"""Columns of the features table that scoring reads."""
+IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash")
+"""Columns of the features table that a row of tags repeats, to say what it was made of."""
+BATCH_SIZE = 64
+# Tracks are decoded until they fill so many batches, then scored together: a track of two clips costs two clips, and
+# memory does not grow with the number of tracks.
+BATCHES_AT_ONCE = 8
+# Scores nearer to 0 or 1 than this have no float32 logit worth scaling.
+SCORE_MARGIN = 1e-7
+
+TAGS_SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("uri", pa.string()),
+        ("audio_etag", pa.string()),
+        ("audio_sha256", pa.string()),
+        ("model", pa.string()),
+        ("model_version", pa.string()),
+        ("feature_hash", pa.string()),
+        ("n_clips", pa.int32()),
+        ("scores", pa.list_(pa.float32())),
+        ("tags", pa.list_(pa.struct([("tag", pa.string()), ("score", pa.float32())]))),
+        ("tagged_at", pa.timestamp("us", "UTC")),
+    ]
+)
+
+
+class Tagger:
+    """A model that is ready to tag.
+
+    Attributes:
+        spec: its vocabulary, thresholds, front end and provenance.
+        model: its network, in evaluation mode on the device it was loaded to.
+    """
+
+    def __init__(self, model: nn.Module, spec: TaggerSpec, device: str = "cpu") -> None:
+        self.spec = spec
+        self.model = model.to(device).eval()
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """The tagger of an artifact folder; `ModelError` if that is broken, `UsageError` if the device is not there."""
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"device {device} is asked for, but torch finds no GPU here: use 'cpu'")
+        return cls(*load_model(folder), device)
+
+    def clip_scores(self, clips: Clips, batch_size: int = BATCH_SIZE) -> Float32:
+        """Scores (C, K) of the clips (C, T, M) of one track: its taggram, as the network gives it (not calibrated)."""
+        return score_clips(self.model, clips, batch_size=batch_size)
+
+    def track_scores(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Float32:
+        """Calibrated scores (N, K) of tracks, in the order of their rows; see `score_tracks`."""
+        scores = score_tracks(self.model, rows, self.spec.feature_config, batch_size=batch_size)
+        return calibrate(scores.reshape(-1, len(self.spec.vocabulary)), self.spec.calibration)
+
+    def tags_above(self, scores: Float32) -> list[tuple[str, float]]:
+        """The tags whose calibrated score, of the (K,) of one track, is above its threshold, best first."""
+        scored = zip(self.spec.vocabulary, scores.tolist(), self.spec.thresholds, strict=True)
+        above = [(tag, score) for tag, score, threshold in scored if score > threshold]
+        return sorted(above, key=lambda tag_score: -tag_score[1])
+
+
+def tag_rows(tagger: Tagger, rows: Sequence[Row], model: str, model_version: str) -> list[dict[str, Any]]:
+    """Rows of the tags table (`TAGS_SCHEMA`) from rows of the features table, in their order."""
+    now = datetime.datetime.now(datetime.UTC)
+    return [
+        {
+            "track_id": row["track_id"],
+            **{name: row[name] for name in IDENTITY_COLUMNS},
+            "model": model,
+            "model_version": model_version,
+            "n_clips": row["n_clips"],
+            "scores": scores.tolist(),
+            "tags": [{"tag": tag, "score": score} for tag, score in tagger.tags_above(scores)],
+            "tagged_at": now,
+        }
+        for row, scores in zip(rows, tagger.track_scores(rows), strict=True)
+    ]
+
+
+def score_tracks(
+    model: nn.Module, rows: Iterable[Row], config: FeatureConfig, *, batch_size: int = BATCH_SIZE
+) -> Float32:
+    """Joined scores (N, K), not calibrated, of tracks in the order of their rows; (0, 0) if there are none.
+
+    Args:
+        model: log_mel (B, T, M) to logits (B, K), on any device; its mode is restored afterwards.
+        rows: one per track, with `clips` (the table's cell), `start_s` (C,) and `duration_s`; read once.
+        config: the front end that made the cells.
+        batch_size: clips that go through the network together, whichever tracks they are of.
+    """
+    joined: list[Float32] = []
+    for group in _groups(rows, config, batch_size * BATCHES_AT_ONCE):
+        scores = score_clips(model, np.concatenate([clips for clips, _ in group]), batch_size=batch_size)
+        ends = np.cumsum([len(clips) for clips, _ in group])
+        per_track = np.split(scores, ends[:-1])
+        joined += [join(clip_scores, weights) for clip_scores, (_, weights) in zip(per_track, group, strict=True)]
+    return np.stack(joined) if joined else np.zeros((0, 0), dtype=np.float32)
+
+
+def score_labelled(
+    model: nn.Module, rows: Iterable[Row], config: FeatureConfig
+) -> tuple[list[str], npt.NDArray[np.bool_], Float32]:
+    """Track ids, targets (N, K) and joined scores (N, K) of rows that carry `targets` as well; see `score_tracks`."""
+    track_ids, targets = [], []
+
+    def noted() -> Iterator[Row]:
+        for row in rows:
+            track_ids.append(row["track_id"])
+            targets.append(np.asarray(row["targets"], dtype=np.bool_))
+            yield row
+
+    scores = score_tracks(model, noted(), config)
+    return track_ids, np.array(targets).reshape(scores.shape), scores
+
+
+def score_clips(model: nn.Module, clips: Clips, *, batch_size: int = BATCH_SIZE) -> Float32:
+    """Scores (C, K), the sigmoid of the logits, of clips (C, T, M): float32, on a GPU with bfloat16 inside."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    scores: list[Float32] = []
+    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        for start in range(0, len(clips), batch_size):
+            log_mel = torch.from_numpy(clips[start : start + batch_size].astype(np.float32))  # (B, T, M)
+            scores.append(torch.sigmoid(model(log_mel.to(device)).float()).cpu().numpy())
+    model.train(was_training)
+    return np.concatenate(scores)
+
+
+def join(clip_scores: Float32, weights: Float32) -> Float32:
+    """A track's scores (K,) from those of its clips (C, K): their mean, weighted by (C,), how much of each is audio."""
+    scores: Float32 = (weights @ clip_scores / weights.sum()).astype(np.float32)
+    return scores
+
+
+def calibrate(scores: Float32, calibration: Sequence[tuple[float, float]]) -> Float32:
+    """Scores (..., K) that mean probabilities: sigmoid(scale * logit(score) + bias), one (scale, bias) per tag.
+
+    Platt, "Probabilistic outputs for support vector machines", 1999.
+    """
+    scale, bias = np.asarray(calibration, dtype=np.float64).T
+    inside = np.clip(scores.astype(np.float64), SCORE_MARGIN, 1 - SCORE_MARGIN)
+    logits = scale * np.log(inside / (1 - inside)) + bias
+    # The same as 1 / (1 + exp(-logits)), without its overflow.
+    calibrated: Float32 = (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32)
+    return calibrated
+
+
+def fit_outputs(
+    targets: npt.NDArray[np.bool_], scores: Float32
+) -> tuple[tuple[tuple[float, float], ...], tuple[float, ...]]:
+    """Calibration and thresholds (see `TaggerSpec`) from targets and joined scores (N, K) of validation tracks."""
+    calibration = tuple((float(scale), float(bias)) for scale, bias in metrics.fit_calibration(targets, scores))
+    thresholds = metrics.fit_thresholds(targets, calibrate(scores, calibration))
+    return calibration, tuple(map(float, thresholds))
+
+
+def check_features(spec: TaggerSpec, feature_hash: str) -> None:
+    """Raise `FeatureMismatchError` unless features of this hash are what the model was trained on."""
+    needed = spec.feature_config.feature_hash
+    if feature_hash != needed:
+        raise FeatureMismatchError(
+            f"the features have hash {feature_hash}, the model needs {needed}: featurize with the model's settings, "
+            f"{spec.feature_config.to_dict()}, into another table, or choose a model of these features"
+        )
+
+
+def _groups(
+    rows: Iterable[Row], config: FeatureConfig, min_clips: int
+) -> Iterator[list[tuple[npt.NDArray[np.float16], Float32]]]:
+    """Clips (C, T, M) and weights (C,) of tracks, some tracks at a time: as many as make `min_clips` clips."""
+    group: list[tuple[npt.NDArray[np.float16], Float32]] = []
+    for row in rows:
+        group.append((decode_clips(row["clips"], config), clip_weights(row["start_s"], row["duration_s"], config)))
+        if sum(len(clips) for clips, _ in group) >= min_clips:
+            yield group
+            group = []
+    if group:
+        yield group

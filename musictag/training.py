@@ -1,0 +1,227 @@
+"""The training loop: a model, batches and a validation function in; the best weights and the history out.
+
+It knows no engine and no table. Ray Train runs it in each worker, with the model wrapped for data-parallel training by
+the caller; a notebook runs it as it is. Each epoch seeds torch anew, so that a run resumed after an epoch goes on
+exactly as if it had never stopped.
+"""
+
+import copy
+import dataclasses
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from musictag.errors import TrainingError, UsageError
+
+# Far above the gradient norm of a healthy step: it only takes the edge off a batch that would throw the model away.
+MAX_GRADIENT_NORM = 5.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train; validated when made, `UsageError` names the field."""
+
+    epochs: int = 30
+    """Passes over the training tracks, at most."""
+    batch_size: int = 32
+    """Clips of a step, on each worker."""
+    learning_rate: float = 1e-3
+    """The peak of the schedule."""
+    weight_decay: float = 1e-4
+    """AdamW's (Loshchilov & Hutter, 2019)."""
+    clips_per_track: int = 4
+    """Random clips of each track in one epoch."""
+    shuffle_clips: int = 2048
+    """Clips that wait in memory to be shuffled."""
+    patience: int = 6
+    """Epochs without a better validation loss after which training ends."""
+    warmup: float = 0.05
+    """Share of all steps in which the learning rate rises to its peak."""
+    seed: int = 0
+    """Decides everything random."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1), ("batch_size", 2), ("clips_per_track", 1), ("shuffle_clips", 1), ("patience", 1), ("seed", 0)
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must be at least {least}")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise UsageError(f"TrainingConfig.learning_rate is {self.learning_rate}: it must be positive")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise UsageError(f"TrainingConfig.weight_decay is {self.weight_decay}: it must not be negative")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"TrainingConfig.warmup is {self.warmup}: it must be at least 0 and below 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """All that a run needs to go on after an epoch; weights by their names in the bare model."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    weights: dict[str, Tensor]
+    """The model's state after them."""
+    best_weights: dict[str, Tensor]
+    """The model's state after the epoch of the lowest validation loss."""
+    best_val_loss: float = math.inf
+    epochs_since_best: int = 0
+    optimizer: dict[str, Any]
+    """State of AdamW."""
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    """Per epoch: epoch (from 1), train_loss, what `validate` gave, learning_rate, clips_per_s, seconds."""
+
+
+def learning_rate_at(progress: float, config: TrainingConfig) -> float:
+    """Learning rate after the share `progress` (0 to 1) of all steps: linear warm-up, then half a cosine down to 0."""
+    if progress < config.warmup:
+        return config.learning_rate * progress / config.warmup
+    falling = (min(progress, 1.0) - config.warmup) / (1 - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+
+
+def fit(
+    model: nn.Module,
+    config: TrainingConfig,
+    *,
+    train_batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    steps_per_epoch: int,
+    validate: Callable[[nn.Module], Mapping[str, float]],
+    on_epoch: Callable[[TrainingState], None],
+    state: TrainingState | None = None,
+) -> TrainingState:
+    """Train until the epochs or the patience are used up; the model then holds the best weights.
+
+    Binary cross-entropy of each tag, AdamW, clipped gradients; bfloat16 where the model lies on a GPU. Workers that
+    train together must each have as many batches as the others, and `validate` must give all of them the same numbers.
+
+    Args:
+        model: log_mel (B, T, M) to logits (B, K), on the device to train on, bare or in DistributedDataParallel.
+        config: how to train.
+        train_batches: epoch (from 0) to its batches, (B, T, M) and (B, K) float32; for equal results it must give the
+            same ones for the same epoch.
+        steps_per_epoch: how many batches that is; it places each step on the learning rate's schedule.
+        validate: bare model in evaluation mode to metrics, with `val_loss` among them.
+        on_epoch: called after each epoch, to save and to report; the epoch's metrics are `state.history[-1]`.
+        state: where an earlier run stopped; None starts from the model's weights.
+
+    Raises:
+        TrainingError: no batches, a loss that is not finite, or a state of another model.
+    """
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    device = next(bare.parameters()).device
+    if steps_per_epoch < 1:
+        raise TrainingError("there are no training batches: no track is in the train split, or none has features")
+    optimizer = torch.optim.AdamW(bare.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    if state is None:
+        weights = copy.deepcopy(bare.state_dict())
+        state = TrainingState(weights=weights, best_weights=weights, optimizer=copy.deepcopy(optimizer.state_dict()))
+    else:
+        _restore(bare, optimizer, state)
+
+    while state.epoch < config.epochs and state.epochs_since_best < config.patience:
+        started = time.perf_counter()
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, state.epoch]).generate_state(1)[0]))
+        model.train()
+        total_loss, n_clips = 0.0, 0
+        for step, (log_mel, targets) in enumerate(train_batches(state.epoch)):
+            progress = (state.epoch * steps_per_epoch + step + 1) / (config.epochs * steps_per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(progress, config)
+            loss = _step(model, optimizer, log_mel.to(device), targets.to(device))
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {state.epoch + 1}, step {step + 1}: use a lower learning rate than "
+                    f"{config.learning_rate}; if that does not help, look for features that are not finite"
+                )
+            total_loss += loss * len(targets)
+            n_clips += len(targets)
+        if not n_clips:
+            raise TrainingError(f"epoch {state.epoch + 1} had no training batches, {steps_per_epoch} were announced")
+        trained = time.perf_counter()
+
+        bare.eval()
+        metrics = {
+            "epoch": float(state.epoch + 1),
+            "train_loss": total_loss / n_clips,
+            **{name: float(number) for name, number in validate(bare).items()},
+            "learning_rate": float(optimizer.param_groups[0]["lr"]),
+            "clips_per_s": n_clips / (trained - started),
+            "seconds": time.perf_counter() - started,
+        }
+        state = _next_state(state, bare, optimizer, metrics)
+        on_epoch(state)
+
+    bare.load_state_dict(state.best_weights)
+    bare.eval()
+    return state
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write the state to one file, which is either the old one or the whole new one at any moment."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save({field.name: getattr(state, field.name) for field in dataclasses.fields(state)}, partial)
+    os.replace(partial, path)  # noqa: PTH105 - Path.replace does the same, but reads like str.replace
+
+
+def load_state(path: Path) -> TrainingState:
+    """The state in a file of `save_state`, read without running code; `TrainingError` if it is missing or broken."""
+    try:
+        fields = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path} cannot be read as a training state: {error}; start anew without it") from error
+    known = {field.name for field in dataclasses.fields(TrainingState)}
+    if not isinstance(fields, dict) or set(fields) != known:
+        raise TrainingError(f"{path} is no training state: it must hold {', '.join(sorted(known))}")
+    return TrainingState(**fields)
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, log_mel: Tensor, targets: Tensor) -> float:
+    """One step of the optimizer; returns the loss before it. A loss that is not finite changes no weight."""
+    with torch.autocast(log_mel.device.type, dtype=torch.bfloat16, enabled=log_mel.is_cuda):
+        logits = model(log_mel)
+    loss = functional.binary_cross_entropy_with_logits(logits.float(), targets)
+    value = loss.item()
+    if math.isfinite(value):
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        optimizer.step()
+    return value
+
+
+def _next_state(
+    state: TrainingState, bare: nn.Module, optimizer: torch.optim.Optimizer, metrics: dict[str, float]
+) -> TrainingState:
+    val_loss = metrics["val_loss"]
+    if not math.isfinite(val_loss):
+        raise TrainingError(f"val_loss is {val_loss} after epoch {state.epoch + 1}: look at the validation tracks")
+    weights = copy.deepcopy(bare.state_dict())
+    better = val_loss < state.best_val_loss
+    return TrainingState(
+        epoch=state.epoch + 1,
+        weights=weights,
+        best_weights=weights if better else state.best_weights,
+        best_val_loss=val_loss if better else state.best_val_loss,
+        epochs_since_best=0 if better else state.epochs_since_best + 1,
+        optimizer=copy.deepcopy(optimizer.state_dict()),
+        history=[*state.history, metrics],
+    )
+
+
+def _restore(bare: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    try:
+        bare.load_state_dict(state.weights)
+        optimizer.load_state_dict(state.optimizer)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(f"the training state is of another model: {error}; start anew without it") from error

@@ -1,0 +1,107 @@
+"""Evaluate a model on tracks that it never saw: per-tag precision, recall, F1, PR-AUC and ROC-AUC.
+
+python pipelines/evaluate.py
+python pipelines/evaluate.py --model models:/musictag@champion --split test
+python pipelines/evaluate.py --against models:/musictag@champion
+
+The scores, the table and the charts go to the model's MLflow run, where promote.py finds them.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from musictag import cli, console, dataset, evaluation, features, registry, report, splits, stores, tagger
+from musictag.catalog import Catalog, read_catalog
+from musictag.errors import UsageError
+from musictag.vocabulary import targets_by_track, unknown_tags
+
+
+def evaluate(
+    source: registry.ModelSource, features_uri: str, labels: splits.Labels, split: str
+) -> evaluation.Evaluation:
+    """Score the tracks of a split with one model."""
+    model = tagger.Tagger.load(source.folder)
+    table = stores.open_table(features_uri)
+    tagger.check_features(model.spec, features.feature_config(table).feature_hash)
+    tags = labels.tags[split]
+    if not tags:
+        raise UsageError(f"no track of the {split} split has both tags and features: featurize them first")
+    vocabulary = model.spec.vocabulary
+    if unknown := unknown_tags(tags.values(), vocabulary):
+        console.say(f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
+    targets = targets_by_track(tags, vocabulary)
+    rows = dataset.labelled_rows(stores.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
+    track_ids, truth, scores = tagger.score_labelled(model.model, rows, model.spec.feature_config)
+    return evaluation.Evaluation(
+        split=split,
+        track_ids=tuple(track_ids),
+        vocabulary=vocabulary,
+        targets=truth,
+        scores=tagger.calibrate(scores, model.spec.calibration),
+        thresholds=np.array(model.spec.thresholds),
+    )
+
+
+def keep(source: registry.ModelSource, result: evaluation.Evaluation) -> None:
+    """Log an evaluation to its model's run; a model in a folder has none."""
+    if source.run_id is None:
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        pq.write_table(evaluation.to_table(result), folder / evaluation.SCORES_FILE)
+        pq.write_table(evaluation.per_tag(result), folder / "per_tag.parquet")
+        (folder / "report.txt").write_text(report.evaluation_report(result) + "\n", encoding="utf-8")
+        report.save_figure(report.precision_recall_chart(result), folder / "precision_recall.png")
+        report.save_figure(report.curves_chart(result), folder / "curves.png")
+        registry.log_evaluation(source.run_id, result.split, folder, evaluation.summary(result))
+
+
+def titles(catalog: Catalog) -> dict[str, str]:
+    """What to call each track."""
+    rows = catalog.tracks.select(["track_id", "title", "artist"]).to_pylist()
+    return {row["track_id"]: " \u2013 ".join(filter(None, (row["artist"], row["title"]))) for row in rows}
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=cli.CANDIDATE, help="registered model, run or folder (default: %(default)s)")
+    parser.add_argument("--catalog", default=cli.CATALOG, help="default: %(default)s")
+    parser.add_argument("--features", default=cli.FEATURES, help="default: %(default)s")
+    parser.add_argument("--split", default="test", choices=splits.SPLITS, help="default: %(default)s")
+    parser.add_argument("--against", metavar="MODEL", help="a second model, judged on the same tracks")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Evaluate one model or two, print and log."""
+    args = parse(argv)
+    registry.connect()
+    source = registry.fetch(args.model)
+    catalog = read_catalog(args.catalog)
+    splits_uri = stores.beside(args.features, "splits")
+    labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features), splits_uri)
+    result = evaluate(source, args.features, labels, args.split)
+    keep(source, result)
+    console.say(report.examples(result, titles(catalog)) + "\n")
+    console.say(report.evaluation_report(result))
+    if args.against:
+        other_source = registry.fetch(args.against)
+        other = evaluate(other_source, args.features, labels, args.split)
+        keep(other_source, other)
+        console.say("\n" + report.comparison({source.uri: result, other_source.uri: other}))
+    figures = evaluation.summary(result)
+    console.say(
+        f"{source.uri}: macro PR-AUC {figures['macro_pr_auc']:.3f}, ROC-AUC {figures['macro_roc_auc']:.3f}, "
+        f"F1 {figures['macro_f1']:.3f} on {len(result.track_ids)} {args.split} tracks"
+        + (f"; table and charts are in MLflow run {source.run_id}" if source.run_id else "")
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,160 @@
+"""Featurize a catalog on Apache Beam: each track's clips as log-mel spectrograms in a Delta table.
+
+python pipelines/featurize.py --runner=DirectRunner
+python pipelines/featurize.py --catalog s3://bucket/catalog.parquet --features s3://bucket/features --clips-per-track 10
+
+Only catalog rows cross a shuffle. One call of the DoFn takes a part, decodes its tracks one at a time, streams them
+into one Parquet file and commits it; what is killed is done by the next run, and what is done is never decoded again.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed.
+logging.basicConfig(level=logging.ERROR)
+
+import apache_beam as beam
+import threadpoolctl
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from musictag import audio, cli, console, features, ledger, stores
+from musictag.catalog import Catalog, read_catalog
+from musictag.config import FeatureConfig
+from musictag.corpora import demo
+from musictag.errors import AudioError, UsageError
+from musictag.ledger import Work
+
+# Tracks that one call of the DoFn writes as one Parquet file: some 10 to 100 MB.
+PART_TRACKS = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The tables of a run, and their versions when it was planned."""
+
+    features: str
+    features_version: int
+    failures: str
+    failures_version: int
+
+
+class FeaturizePart(beam.DoFn):
+    """Writes the rows of one part to the features table, and the tracks that fail to the failures table."""
+
+    def __init__(self, target: Target, config: FeatureConfig, clips_per_track: int | None) -> None:
+        self.target, self.config, self.clips_per_track = target, config, clips_per_track
+
+    def setup(self) -> None:
+        """Leave one core to each worker: its parallelism is over parts."""
+        threadpoolctl.threadpool_limits(1)
+
+    def process(self, part: tuple[Work, ...]) -> Iterator[int]:
+        """Featurize and commit one part; yields how many rows it wrote."""
+        name = ledger.part_name(part, self.config.feature_hash)
+        if not stores.part_is_done(self.target.features, name, self.target.features_version):
+            yield stores.write_part(self.target.features, name, features.SCHEMA, self._rows(part, name))
+
+    def _rows(self, part: tuple[Work, ...], name: str) -> Iterator[dict[str, object]]:
+        failures = []
+        for work in part:
+            try:
+                yield features.featurize(work, self.config, self.clips_per_track)
+            except AudioError as error:
+                failures.append(ledger.failure(work, error))
+        # Before the rows are committed: a part that is done has its failures recorded.
+        ledger.record_failures(self.target.failures, name, failures, self.target.failures_version)
+
+
+def make_plan(catalog: Catalog, features_uri: str, attempts: dict[str, int], config: FeatureConfig) -> ledger.Plan:
+    """What of the catalog the features table lacks."""
+    rows = stores.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
+    held = {row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], config.feature_hash) for row in rows}
+    listed = audio.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
+    return ledger.make_plan(listed, held, config.feature_hash, attempts, catalog.problems)
+
+
+def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
+    """A pipeline for the Beam options given; DirectRunner means Beam's own FnApiRunner over all cores.
+
+    Raises `UsageError` for an option that neither we nor Beam know, which Beam alone would pass over.
+    """
+    options = PipelineOptions(arguments)
+    if options.view_as(StandardOptions).runner not in (None, "DirectRunner"):
+        return beam.Pipeline(options=options)
+    if unknown := set(options.get_all_options(retain_unknown_options=True)) - set(options.get_all_options()):
+        raise UsageError(f"unknown option {', '.join(f'--{name}' for name in sorted(unknown))}: --help lists them")
+    # What equals its default counts as well: --direct_num_workers=1 is a wish.
+    given = {argument.partition("=")[0] for argument in arguments}
+    if "--direct_running_mode" in given:
+        return beam.Pipeline(runner=FnApiRunner(), options=options)
+    if "--direct_num_workers" not in given:
+        options.view_as(DirectOptions).direct_num_workers = cli.n_cores()
+    # What `multi_processing` does, with workers that log errors alone: they repeat each INFO line twice.
+    quiet = "import logging, sys; logging.disable(logging.WARNING); "
+    quiet += "from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
+    workers = SubprocessSDKEnvironment.from_command_string(shlex.join([sys.executable, "-c", quiet]))
+    return beam.Pipeline(runner=FnApiRunner(default_environment=workers), options=options)
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and what is left for Beam."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--catalog", default=cli.CATALOG, help="CSV, JSON Lines, Parquet or folder (default: %(default)s)"
+    )
+    parser.add_argument("--features", default=cli.FEATURES, help="Delta table to write (default: %(default)s)")
+    parser.add_argument("--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all")
+    parser.add_argument("--max-failures", type=cli.rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    args, rest = parser.parse_known_args(argv)
+    for before, argument in zip(["", *rest], rest, strict=False):
+        if not argument.startswith("-") and (not before.startswith("--") or "=" in before):
+            raise UsageError(f"{argument!r} belongs to no option: a catalog is named by --catalog")
+    return args, rest
+
+
+def main(argv: list[str]) -> None:
+    """Featurize what is new, changed or failed before."""
+    args, beam_arguments = parse(argv)
+    pipeline = beam_pipeline(beam_arguments)
+    started = datetime.datetime.now(datetime.UTC)
+    if args.catalog == cli.CATALOG and not Path(args.catalog).exists():
+        demo.make_demo(Path(args.catalog).parent)
+    catalog = read_catalog(args.catalog)
+    config = FeatureConfig()
+    failures_uri = stores.beside(args.features, "failures")
+    features.open_features(args.features, config, args.clips_per_track)
+    stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
+
+    attempts = ledger.read_attempts(failures_uri)
+    plan = make_plan(catalog, args.features, attempts, config)
+    console.say(f"{args.catalog}: {plan.listed:,} tracks listed, {len(plan.works):,} to do")
+    ledger.record_problems(failures_uri, catalog.problems, attempts)
+    stores.delete_tracks(args.features, plan.stale)
+
+    target = Target(args.features, stores.version(args.features), failures_uri, stores.version(failures_uri))
+    with (
+        console.progress("featurize", len(plan.works), stores.counter((args.features, failures_uri))),
+        pipeline,
+    ):
+        (
+            pipeline
+            | "Parts" >> beam.Create(ledger.parts(plan.works, PART_TRACKS))
+            | "Spread" >> beam.Reshuffle()
+            | "Featurize" >> beam.ParDo(FeaturizePart(target, config, args.clips_per_track))
+        )
+
+    account = ledger.settle(plan, catalog.problems, args.features, failures_uri, started)
+    console.say_account(account, args.features, failures_uri, started)
+    ledger.check_failures(account, args.max_failures, failures_uri)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

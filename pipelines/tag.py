@@ -1,0 +1,235 @@
+"""Tag a catalog on Ray Data: the champion over stored features, or straight from audio.
+
+python pipelines/tag.py
+python pipelines/tag.py --features s3://bucket/features --tags s3://bucket/tags --use-gpu
+python pipelines/tag.py --catalog music/ --tags data/music-tags
+
+One row is one track with all its clips, from reading to scores: nothing is shuffled or grouped. Scores are committed
+part by part as they arrive. A second run tags what is new or changed, and everything where the model is another.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+from ray.data.expressions import col
+
+from musictag import audio, cli, console, features, ledger, registry, stores
+from musictag.catalog import Catalog, read_catalog
+from musictag.config import FeatureConfig
+from musictag.errors import AudioError
+from musictag.ledger import Work
+from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
+
+# Tracks scored in one call of an actor: their clips share the network's batches.
+SCORE_TRACKS = 16
+# Tracks that one task decodes, when tagging from audio.
+DECODE_TRACKS = 8
+# Tracks of one commit.
+PART_TRACKS = 256
+
+# What flows through Ray: scored tracks and, beside them, tracks that failed.
+FLOW_SCHEMA = pa.schema([*TAGS_SCHEMA, pa.field("failure", pa.struct(list(ledger.FAILURES_SCHEMA)))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The model of a run, in the words of the tags table."""
+
+    name: str
+    version: str
+
+    @property
+    def made_by(self) -> str:
+        """What a row of tags depends on besides its audio."""
+        return f"{self.name} {self.version}"
+
+
+class Score:
+    """A Ray actor that holds the network and scores blocks of feature rows."""
+
+    def __init__(self, model: Model, artifact: list[ray.ObjectRef[dict[str, bytes]]], use_gpu: bool) -> None:
+        torch.set_num_threads(1)  # the parallelism is over actors
+        self.model = model
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in ray.get(artifact[0]).items():
+                (Path(folder) / name).write_bytes(content)
+            self.tagger = Tagger.load(Path(folder), "cuda" if use_gpu else "cpu")
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Feature rows in, rows of `FLOW_SCHEMA` out; failures pass through."""
+        rows = block.to_pylist()
+        failed = [{"failure": row["failure"]} for row in rows if row.get("failure")]
+        scored = tag_rows(
+            self.tagger, [row for row in rows if not row.get("failure")], self.model.name, self.model.version
+        )
+        return pa.Table.from_pylist(scored + failed, FLOW_SCHEMA)
+
+
+def from_features(uri: str, works: tuple[Work, ...]) -> ray.data.Dataset:
+    """Feature rows of the works, read from those files alone that hold one."""
+    track_ids = sorted(work.track_id for work in works)
+    files = stores.files_with(uri, track_ids)
+    rows = ray.data.read_parquet(files, filesystem=stores.arrow_filesystem(uri)[0], override_num_blocks=len(files))
+    return rows.select_columns([*SCORE_COLUMNS, *IDENTITY_COLUMNS]).filter(expr=col("track_id").is_in(track_ids))
+
+
+def from_audio(works: tuple[Work, ...], config: FeatureConfig, clips_per_track: int | None) -> ray.data.Dataset:
+    """The rows that the features table would have of the works, decoded on the way, or their failures."""
+
+    def featurize(row: dict[str, Any]) -> dict[str, Any]:
+        work = Work(**row)
+        try:
+            return {**features.featurize(work, config, clips_per_track), "failure": None}
+        except AudioError as error:
+            return {**dict.fromkeys(features.SCHEMA.names), "failure": ledger.failure(work, error)}
+
+    n_blocks = -(-len(works) // DECODE_TRACKS)
+    rows = ray.data.from_items([dataclasses.asdict(work) for work in works], override_num_blocks=n_blocks)
+    return rows.map(featurize)
+
+
+def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Namespace) -> ray.data.Dataset:
+    """Rows of `FLOW_SCHEMA`, scored by a pool of actors with the model artifact in `folder`."""
+    artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
+    return rows.map_batches(
+        Score,
+        fn_constructor_args=(model, [artifact], args.use_gpu),
+        batch_format="pyarrow",
+        batch_size=SCORE_TRACKS,
+        concurrency=args.num_workers,
+        num_cpus=1,
+        num_gpus=1 if args.use_gpu else 0,
+    )
+
+
+def commit(scored: ray.data.Dataset, plan: ledger.Plan, model: Model, tags_uri: str, failures_uri: str) -> None:
+    """Write what arrives, part by part; a part replaces the rows that another model made of its tracks."""
+    works = {work.track_id: work for work in plan.works}
+    failures_version = stores.version(failures_uri)
+    for block in scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow"):
+        rows = pa.table(block).to_pylist()
+        failures = [row["failure"] for row in rows if row["failure"]]
+        done = [row for row in rows if not row["failure"]]
+        part = tuple(works[row["track_id"]] for row in done + failures)
+        name = ledger.part_name(part, f"{model.made_by} {stores.version(tags_uri)}")
+        ledger.record_failures(failures_uri, name, failures, failures_version)
+        stores.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in done})
+        stores.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(done, TAGS_SCHEMA))
+
+
+def make_plan(
+    listed: Iterator[tuple[str, str, str | None]],
+    tags_uri: str,
+    model: Model,
+    catalog: Catalog | None,
+    attempts: dict[str, int],
+) -> ledger.Plan:
+    """What the tags table lacks of what is listed."""
+    columns = ("track_id", "uri", "audio_etag", "model", "model_version")
+    held = {
+        row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], f"{row['model']} {row['model_version']}")
+        for row in stores.read_columns(tags_uri, columns).to_pylist()
+    }
+    return ledger.make_plan(listed, held, model.made_by, attempts, catalog.problems if catalog else ())
+
+
+@contextlib.contextmanager
+def local_ray(n_workers: int) -> Iterator[None]:
+    """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs."""
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        # An actor takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
+        ray.init(
+            num_cpus=cli.n_cores() + n_workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.use_datasource_v2 = False  # it starts actors to list the files
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=cli.CHAMPION, help="default: %(default)s")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--features", default=cli.FEATURES, help="tag every track of this table (default: %(default)s)")
+    where.add_argument("--catalog", help="tag this catalog straight from its audio, storing no features")
+    parser.add_argument("--tags", default=cli.TAGS, help="Delta table to write (default: %(default)s)")
+    parser.add_argument(
+        "--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all", help="with --catalog"
+    )
+    parser.add_argument("--max-failures", type=cli.rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    parser.add_argument("--num-workers", type=int, default=cli.n_cores(), help="actors that score (default: all cores)")
+    parser.add_argument("--use-gpu", action="store_true", help="one GPU for each actor")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Tag what is new or changed, or everything that another model tagged."""
+    args = parse(argv)
+    started = datetime.datetime.now(datetime.UTC)
+    registry.connect()
+    source = registry.fetch(args.model)
+    spec = Tagger.load(source.folder).spec
+    model = Model(*registry.identity(source))
+    failures_uri = stores.beside(args.tags, "failures")
+
+    catalog = read_catalog(args.catalog) if args.catalog else None
+    if catalog:
+        listed = audio.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
+    else:
+        config = features.feature_config(stores.open_table(args.features))
+        check_features(spec, config.feature_hash)
+        table = stores.read_columns(args.features, ("track_id", "uri", "audio_etag"))
+        listed = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+
+    stores.create_table(args.tags, TAGS_SCHEMA)
+    stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
+    attempts = ledger.read_attempts(failures_uri)
+    plan = make_plan(listed, args.tags, model, catalog, attempts)
+    problems = catalog.problems if catalog else ()
+    console.say(
+        f"{args.catalog or args.features}: {plan.listed:,} tracks listed, {len(plan.works):,} to tag by {source.uri}"
+    )
+    ledger.record_problems(failures_uri, problems, attempts)
+    stores.delete_tracks(args.tags, plan.stale)
+    if plan.works:
+        done = stores.counter((args.tags, failures_uri))
+        with local_ray(args.num_workers), console.progress("tag", len(plan.works), done):
+            if catalog:
+                rows = from_audio(plan.works, spec.feature_config, args.clips_per_track)
+            else:
+                rows = from_features(args.features, plan.works)
+            commit(score(rows, model, source.folder, args), plan, model, args.tags, failures_uri)
+
+    account = ledger.settle(plan, problems, args.tags, failures_uri, started)
+    console.say_account(account, args.tags, failures_uri, started)
+    ledger.check_failures(account, args.max_failures, failures_uri)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,295 @@
+"""Train a tagger on Ray Train: clips stream from the features table, labels come from the catalog.
+
+python pipelines/train.py
+python pipelines/train.py --catalog catalog.csv --features s3://bucket/features --num-workers 8 --use-gpu
+
+Each worker runs `musictag.training.fit` on its shard. A checkpoint after every epoch lets training go on when a worker
+is lost. The model of the best epoch gets its calibration and thresholds from the validation tracks; MLflow keeps the
+run and names the model `candidate`.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import ray.data
+import ray.train
+import ray.train.torch
+import torch
+from ray.data.expressions import col
+from ray.train.v2.api.exceptions import TrainingFailedError
+from torch import nn
+
+import musictag
+from musictag import cli, console, dataset, features, metrics, registry, splits, stores
+from musictag.catalog import read_catalog
+from musictag.checkpoint import TaggerSpec, save_model
+from musictag.config import FeatureConfig
+from musictag.errors import MusictagError, TrainingError
+from musictag.models import ARCHITECTURES, build_model
+from musictag.tagger import SCORE_COLUMNS, fit_outputs, score_labelled
+from musictag.training import TrainingConfig, TrainingState, fit, load_state, save_state
+from musictag.vocabulary import make_vocabulary, targets_by_track
+
+STATE_FILE = "state.pt"
+MAX_WORKER_FAILURES = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every worker needs to know."""
+
+    architecture: str
+    params: dict[str, Any]
+    vocabulary: tuple[str, ...]
+    features: FeatureConfig
+    training: TrainingConfig
+    targets: dict[str, dict[str, npt.NDArray[np.bool_]]]
+    """`targets[split][track_id]`, (K,) each: the truth of the train and validation tracks."""
+    n_cores: int
+    run_id: str
+    tracking_uri: str
+
+    def build(self) -> nn.Module:
+        """The network with the fresh weights that the seed decides."""
+        torch.manual_seed(self.training.seed)
+        return build_model(self.architecture, self.params, n_mels=self.features.n_mels, n_tags=len(self.vocabulary))
+
+
+def train_worker(loop_config: dict[str, Job]) -> None:
+    """One worker's share of the training: the pure loop, between Ray's shards and Ray's checkpoints."""
+    job, context = loop_config["job"], ray.train.get_context()
+    rank, n_workers = context.get_world_rank(), context.get_world_size()
+    os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
+    torch.set_num_threads(max(1, job.n_cores // context.get_local_world_size()))
+    model = ray.train.torch.prepare_model(job.build())
+    n_rows = len(job.targets["train"]) // n_workers
+    config = job.training
+
+    def rows(split: str) -> Iterator[dataset.Row]:
+        blocks = ray.train.get_dataset_shard(split).iter_batches(batch_size=None, batch_format="pyarrow")
+        return dataset.labelled_rows((row for block in blocks for row in block.to_pylist()), job.targets[split])
+
+    def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng([config.seed, epoch, rank])
+        return dataset.clip_batches(
+            rows("train"), job.features, clips_per_track=config.clips_per_track, batch_size=config.batch_size,
+            shuffle_clips=config.shuffle_clips, rng=rng,
+        )  # fmt: skip
+
+    def validate(bare: nn.Module) -> Mapping[str, float]:
+        results: list[dict[str, float]] = [{}]
+        if rank == 0:
+            _, truth, scores = score_labelled(bare, rows("validation"), job.features)
+            results = [metrics.validation_metrics(truth, scores)]
+        if n_workers > 1:  # all must stop after the same epoch
+            torch.distributed.broadcast_object_list(results, src=0)
+        return results[0]
+
+    def on_epoch(state: TrainingState) -> None:
+        epoch = state.history[-1]
+        if rank != 0:
+            ray.train.report(epoch)
+            return
+        registry.connect()
+        registry.log_metrics(job.run_id, epoch, step=state.epoch)
+        with tempfile.TemporaryDirectory() as folder:
+            save_state(Path(folder) / STATE_FILE, state)
+            ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    fit(
+        model,
+        config,
+        train_batches=train_batches,
+        steps_per_epoch=dataset.count_batches(
+            n_rows, clips_per_track=config.clips_per_track, batch_size=config.batch_size
+        ),
+        validate=validate,
+        on_epoch=on_epoch,
+        state=_state(ray.train.get_checkpoint()),
+    )
+
+
+def _state(checkpoint: ray.train.Checkpoint | None) -> TrainingState | None:
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return load_state(Path(folder) / STATE_FILE)
+
+
+def read_features(uri: str, track_ids: Collection[str]) -> ray.data.Dataset:
+    """The rows of some tracks, streamed from those files of the table that hold them."""
+    files = stores.files_with(uri, track_ids)
+    rows = ray.data.read_parquet(files, filesystem=stores.arrow_filesystem(uri)[0], override_num_blocks=len(files))
+    return rows.select_columns(list(SCORE_COLUMNS)).filter(expr=col("track_id").is_in(sorted(track_ids)))
+
+
+def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
+    """Run the workers; the state after their last epoch."""
+    data: dict[str, ray.data.Dataset | Callable[[], ray.data.Dataset]] = {
+        split: read_features(args.features, tracks) for split, tracks in job.targets.items()
+    }
+    options = ray.data.ExecutionOptions(preserve_order=True)  # the same batches on every run
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        datasets=data,
+        dataset_config=ray.train.DataConfig(datasets_to_split=["train"], execution_options=options),
+        scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
+        run_config=ray.train.RunConfig(
+            name=job.run_id,
+            storage_path=_absolute(args.checkpoints),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
+        ),
+    )
+    try:
+        checkpoint = trainer.fit().checkpoint
+    except TrainingFailedError as error:
+        causes = list(getattr(error, "worker_failures", {}).values()) or [error]
+        ours = [cause for cause in causes if isinstance(cause, MusictagError)]
+        raise (ours or [TrainingError(f"the workers failed: {str(causes[0]).strip().splitlines()[-1]}")])[0] from error
+    state = _state(checkpoint)
+    if state is None:
+        raise TrainingError("training ended without a checkpoint: no epoch was finished")
+    return state
+
+
+def finish(
+    job: Job, state: TrainingState, features_uri: str, targets: Mapping[str, np.ndarray]
+) -> tuple[nn.Module, TaggerSpec]:
+    """The model of the best epoch, with calibration and thresholds from the validation tracks."""
+    model = job.build()
+    model.load_state_dict(state.best_weights)
+    rows = dataset.labelled_rows(stores.read_rows(features_uri, SCORE_COLUMNS, targets), targets)
+    _, truth, scores = score_labelled(model, rows, job.features)
+    calibration, thresholds = fit_outputs(truth, scores)
+    spec = TaggerSpec(
+        architecture=job.architecture,
+        params=job.params,
+        feature_config=job.features,
+        vocabulary=job.vocabulary,
+        thresholds=thresholds,
+        calibration=calibration,
+        provenance={
+            "musictag": musictag.__version__,
+            "run_id": job.run_id,
+            "best_epoch": str(state.epoch - state.epochs_since_best),
+        },
+    )
+    return model, spec
+
+
+@contextlib.contextmanager
+def local_ray(n_workers: int) -> Iterator[None]:
+    """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs."""
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        # A worker takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
+        ray.init(
+            num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
+            logging_level=logging.ERROR,
+        )  # fmt: skip
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.use_datasource_v2 = False  # it starts actors to list the files, anew in each epoch
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options."""
+    default = TrainingConfig()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
+    parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
+    parser.add_argument("--model", default="cnn", choices=sorted(ARCHITECTURES), help="default: %(default)s")
+    parser.add_argument("--vocabulary", type=lambda text: text.split(","), metavar="TAG,TAG", help="default: all tags")
+    parser.add_argument("--epochs", type=int, default=default.epochs)
+    parser.add_argument(
+        "--patience", type=int, default=default.patience, help="epochs without a better validation loss"
+    )
+    parser.add_argument("--batch-size", type=int, default=default.batch_size, help="clips of a step on each worker")
+    parser.add_argument("--clips-per-epoch", type=int, default=default.clips_per_track, help="clips of each track")
+    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--num-workers", type=int, default=1, help="processes that train together (default: 1)")
+    parser.add_argument("--use-gpu", action="store_true", help="one GPU for each worker")
+    parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Train, fit thresholds, log, and name the model candidate."""
+    args = parse(argv)
+    training = TrainingConfig(
+        epochs=args.epochs, batch_size=args.batch_size, learning_rate=args.learning_rate, patience=args.patience,
+        clips_per_track=args.clips_per_epoch, seed=args.seed,
+    )  # fmt: skip
+    tracking_uri = registry.connect()
+    table = stores.open_table(args.features)
+    config = features.feature_config(table)
+    catalog = read_catalog(args.catalog)
+    for problem in catalog.problems:
+        console.say(f"{args.catalog}, {problem}")
+    labels = splits.tags_by_split(
+        catalog.tracks, stores.track_ids(args.features), stores.beside(args.features, "splits")
+    )
+    console.say(str(labels))
+    vocabulary = make_vocabulary(labels.tags["train"].values(), args.vocabulary)
+    targets = {split: targets_by_track(labels.tags[split], vocabulary) for split in ("train", "validation")}
+    for split, tracks in targets.items():
+        if not tracks:
+            raise TrainingError(
+                f"no track of the {split} split has both tags and features: add tracks or change splits"
+            )
+
+    params = {"model": args.model, "features": args.features, "catalog": args.catalog, "n_train": len(targets["train"]),
+              "n_validation": len(targets["validation"]), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
+              "vocabulary": ",".join(vocabulary), **dataclasses.asdict(training)}  # fmt: skip
+    tags = {"feature_hash": config.feature_hash}
+    with registry.start_run(f"train {args.model}", params, tags) as run_id, local_ray(args.num_workers):
+        registry.log_features(str(args.features), table.version(), config.feature_hash)
+        job = Job(
+            architecture=args.model, params={}, vocabulary=vocabulary, features=config, training=training,
+            targets=targets, n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri,
+        )  # fmt: skip
+        with console.progress("train", args.epochs, lambda: registry.latest_step(run_id), unit="epoch"):
+            state = fit_on_ray(job, args)
+        model, spec = finish(job, state, args.features, targets["validation"])
+        with tempfile.TemporaryDirectory() as folder:
+            save_model(Path(folder), model, spec)
+            uri = registry.log_model(run_id, Path(folder))
+    version = registry.register(registry.fetch(uri))
+    registry.set_alias(version, "candidate")
+    best = state.history[state.epoch - state.epochs_since_best - 1]
+    console.say(
+        f"{state.epoch} epochs, best {best['epoch']:.0f} (validation loss {best['val_loss']:.4f}, macro PR-AUC "
+        f"{best['val_macro_pr_auc']:.3f}, ROC-AUC {best['val_macro_roc_auc']:.3f}), {best['clips_per_s']:.0f} clips/s; "
+        f"version {version} is the candidate: {uri}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

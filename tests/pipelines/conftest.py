@@ -1,0 +1,240 @@
+import csv
+import dataclasses
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from musictag import catalog, cli, dataset, features, ledger, metrics, splits, stores
+from musictag.checkpoint import TaggerSpec, save_model
+from musictag.config import FeatureConfig
+from musictag.models import build_model
+from musictag.tagger import SCORE_COLUMNS, score_labelled
+from musictag.training import TrainingConfig, TrainingState, fit
+from musictag.vocabulary import encode
+
+SCRIPTS = Path(__file__).parents[2] / "pipelines"
+SAMPLE_RATE = 16_000
+N_TRACKS, N_ARTISTS = 48, 24
+SOUNDS = ("clicks", "noise", "tone")
+TRACKS_OF_A_PART = 12
+CONFIG = FeatureConfig()
+TRAINING = TrainingConfig(epochs=4, batch_size=8, clips_per_track=2, learning_rate=0.003, seed=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A made catalog, featurized: its folder must not change, so who writes copies `features` first."""
+
+    folder: Path
+    catalog: Path
+    features: Path
+    labels: splits.Labels
+    vocabulary: tuple[str, ...]
+
+    def targets(self, split: str) -> dict[str, np.ndarray]:
+        tags = self.labels.tags[split]
+        return dict(zip(tags, encode(list(tags.values()), self.vocabulary), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """A folder to run scripts in, with an MLflow of its own."""
+
+    folder: Path
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    def start(self, script: Path | str, *args: object, **env: str) -> subprocess.Popen[str]:
+        """Start a script as a user does, in this folder."""
+        own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPTS / script), *map(str, args)],
+            cwd=self.folder,
+            env={**own, "MLFLOW_TRACKING_URI": self.tracking_uri, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, script: Path | str, *args: object, **env: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a script."""
+        process = self.start(script, *args, **env)
+        try:
+            out, err = process.communicate(timeout=280)
+        finally:
+            process.kill()
+        return process.returncode, out, err
+
+
+def sound(tags: list[str], rng: np.random.Generator) -> np.ndarray:
+    time = np.arange(round(rng.uniform(3.2, 4.0) * SAMPLE_RATE)) / SAMPLE_RATE
+    waveform = 0.002 * rng.standard_normal(len(time))
+    if "noise" in tags:
+        waveform += 0.1 * rng.standard_normal(len(time))
+    if "tone" in tags:
+        waveform += 0.3 * np.sin(2 * np.pi * rng.uniform(300, 900) * time)
+    if "clicks" in tags:
+        waveform[:: SAMPLE_RATE // 8] += 0.9
+    return waveform.astype(np.float32)
+
+
+def write_track(path: Path, tags: list[str], seed: int) -> None:
+    soundfile.write(path, sound(tags, np.random.default_rng(seed)), SAMPLE_RATE)
+
+
+def write_catalog(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["track_id", "uri", "artist", "title", "tags"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Tones, noise, clicks and their mixtures by some artists, and two tracks that nobody has tagged."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for n in range(N_TRACKS + 2):
+        tags = [name for bit, name in enumerate(SOUNDS) if n >> bit & 1] or ["quiet"]
+        name, artist = f"track-{n:02d}", f"artist {n * N_ARTISTS // N_TRACKS}"
+        write_track(folder / f"{name}.wav", tags, seed=n)
+        tagged = ";".join(tags) if n < N_TRACKS else ""
+        rows.append({"track_id": name, "uri": f"{name}.wav", "artist": artist, "title": f"Song {n}", "tags": tagged})
+    write_catalog(folder / "catalog.csv", rows)
+
+    tracks = catalog.read_catalog(str(folder / "catalog.csv")).tracks
+    uri = str(folder / "features")
+    featurize(uri, CONFIG, dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True)))
+    labels = splits.tags_by_split(tracks, stores.track_ids(uri), stores.beside(uri, "splits"))
+    return Corpus(folder, folder / "catalog.csv", folder / "features", labels, tuple(sorted([*SOUNDS, "quiet"])))
+
+
+def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
+    features.open_features(uri, config, None)
+    works = [ledger.Work(track_id, path, None) for track_id, path in uris.items()]
+    for part in ledger.parts(works, TRACKS_OF_A_PART):
+        rows = (features.featurize(work, config) for work in part)
+        stores.write_part(uri, ledger.part_name(part, config.feature_hash), features.SCHEMA, rows)
+
+
+@pytest.fixture(scope="session")
+def trained(corpus: Corpus) -> TrainingState:
+    """What the training loop makes of the corpus without Ray."""
+
+    def rows(split: str) -> Any:
+        targets = corpus.targets(split)
+        return dataset.labelled_rows(stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
+
+    def train_batches(epoch: int) -> Any:
+        return dataset.clip_batches(
+            rows("train"),
+            CONFIG,
+            clips_per_track=TRAINING.clips_per_track,
+            batch_size=TRAINING.batch_size,
+            shuffle_clips=TRAINING.shuffle_clips,
+            rng=np.random.default_rng([TRAINING.seed, epoch, 0]),
+        )
+
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        _, truth, scores = score_labelled(model, rows("validation"), CONFIG)
+        return {"val_loss": metrics.log_loss(truth, scores)}
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(cli.n_cores())  # as the one worker of train.py does
+    try:
+        return fit(
+            network(TRAINING.seed, corpus.vocabulary),
+            TRAINING,
+            train_batches=train_batches,
+            steps_per_epoch=dataset.count_batches(
+                len(corpus.labels.tags["train"]),
+                clips_per_track=TRAINING.clips_per_track,
+                batch_size=TRAINING.batch_size,
+            ),
+            validate=validate,
+            on_epoch=lambda state: None,
+        )
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def network(seed: int, vocabulary: tuple[str, ...]) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(vocabulary))
+
+
+@pytest.fixture(scope="session")
+def artifacts(corpus: Corpus, trained: TrainingState, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model folders: a network that has learned, and one as it was before."""
+    spec = TaggerSpec(
+        architecture="cnn",
+        params={},
+        feature_config=CONFIG,
+        vocabulary=corpus.vocabulary,
+        thresholds=(0.4,) * len(corpus.vocabulary),
+        calibration=((1.0, 0.0),) * len(corpus.vocabulary),
+        provenance={},
+    )
+    folder = tmp_path_factory.mktemp("artifacts")
+    model = network(TRAINING.seed, corpus.vocabulary)
+    save_model(folder / "fresh", model, spec)
+    model.load_state_dict(trained.best_weights)
+    save_model(folder / "trained", model, spec)
+    return {"fresh": folder / "fresh", "trained": folder / "trained"}
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """Import a script by its path."""
+
+    loaded: dict[str, ModuleType] = {}
+
+    def load(name: str) -> ModuleType:
+        if name not in loaded:
+            spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[module.__name__] = module  # dataclasses look their module up
+            spec.loader.exec_module(module)
+            loaded[name] = module
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Home:
+    """One home for all tests of a file."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    return Home(folder)
+
+
+@pytest.fixture
+def call(
+    script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, stdout and stderr of a script's command line, called in this process."""
+
+    def run(home: Home, name: str, *args: object, tracking_uri: str | None = None) -> tuple[int, str, str]:
+        monkeypatch.chdir(home.folder)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri or home.tracking_uri)
+        capsys.readouterr()
+        code = cli.run(script(name).main, list(map(str, args)))
+        return code, *capsys.readouterr()
+
+    return run

@@ -1,0 +1,203 @@
+import collections
+import contextlib
+import io
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from musictag import features, ledger, registry, stores
+
+# Operators that need every row before they give the first, or move rows between tasks by key.
+SHUFFLES = re.compile(r"AllToAll|Shuffle|Sort|Repartition|Aggregate|GroupBy|Join|Zip", re.IGNORECASE)
+ALL = 50
+
+
+def add_champion(home, folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
+    registry.connect()
+    with registry.start_run("made", {}, {}) as run_id:
+        uri = registry.log_model(run_id, folder)
+    version = registry.register(registry.fetch(uri))
+    registry.set_alias(version, "champion")
+    return version
+
+
+def run(home, *args):
+    """Last line of a run of tag.py that ends well."""
+    code, out, err = home.run("tag.py", *args)
+    assert code == 0, err
+    assert "Traceback" not in err
+    return out.splitlines()[-1]
+
+
+def rows_of(uri):
+    rows = stores.open_table(str(uri)).to_pyarrow_dataset().to_table().to_pylist()
+    assert max(collections.Counter(row["track_id"] for row in rows).values(), default=0) <= 1
+    return {row["track_id"]: row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def tagged(home, corpus, artifacts):
+    """The tags table of a first run; not to be changed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert add_champion(home, artifacts["trained"], monkeypatch) == "1"
+    last = run(home, "--features", corpus.features, "--tags", home.folder / "tags")
+    assert last.startswith("50 listed = 50 written + 0 unchanged + 0 failed (")
+    return home.folder / "tags"
+
+
+@pytest.fixture
+def tags(tagged, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(tagged, tmp_path / "tags")
+
+
+def test_every_track_is_tagged_by_the_champion(tagged, corpus):
+    rows = rows_of(tagged)
+    assert set(rows) == stores.track_ids(str(corpus.features))
+    held = stores.read_columns(
+        str(corpus.features), ("track_id", "audio_etag", "audio_sha256", "feature_hash", "n_clips")
+    )
+    for feature in held.to_pylist():
+        row = rows[feature["track_id"]]
+        assert {name: row[name] for name in feature} == feature
+        assert (row["model"], row["model_version"]) == ("musictag", "1")
+        assert row["tags"] == sorted(row["tags"], key=lambda tag: -tag["score"])
+        above = {tag for tag, score in zip(corpus.vocabulary, row["scores"], strict=True) if score > 0.4}
+        assert {tag["tag"] for tag in row["tags"]} == above
+
+
+def test_the_tags_are_mostly_right(tagged, corpus):
+    rows = rows_of(tagged)
+    truth = corpus.targets("test")
+    right = [np.array(rows[track]["scores"]) > 0.4 for track in truth] == np.array(list(truth.values()))
+    assert right.mean() > 0.75
+
+
+def test_a_second_run_tags_nothing(home, corpus, tags):
+    version = stores.version(str(tags))
+    last = run(home, "--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1")
+    assert last.startswith("50 listed = 0 written + 50 unchanged + 0 failed (")
+    assert stores.version(str(tags)) == version
+
+
+def test_a_new_champion_tags_everything_anew(home, corpus, artifacts, tags, monkeypatch):
+    before = rows_of(tags)
+    version = add_champion(home, artifacts["fresh"], monkeypatch)
+    last = run(home, "--features", corpus.features, "--tags", tags)
+    assert last.startswith("50 listed = 50 written + 0 unchanged + 0 failed (")
+    after = rows_of(tags)
+    assert set(after) == set(before)
+    assert {row["model_version"] for row in after.values()} == {version}
+    assert all(after[track]["scores"] != before[track]["scores"] for track in after)
+
+
+def test_a_track_whose_audio_changed_is_tagged_anew(home, corpus, tags, tmp_path):
+    uri = str(shutil.copytree(corpus.features, tmp_path / "features"))
+    before = rows_of(tags)
+    track_uri = before["track-07"]["uri"]
+    # Song 8 is now where song 7 was.
+    changed = features.featurize(ledger.Work("track-07", before["track-08"]["uri"], None), features.FeatureConfig())
+    stores.delete_tracks(uri, ["track-07"])
+    stores.write_part(uri, "changed", features.SCHEMA, [{**changed, "uri": track_uri}])
+    last = run(home, "--features", uri, "--tags", tags, "--model", "models:/musictag/1")
+    assert last.startswith("50 listed = 1 written + 49 unchanged + 0 failed (")
+    after = rows_of(tags)
+    assert after["track-07"]["audio_etag"] == changed["audio_etag"] != before["track-07"]["audio_etag"]
+    np.testing.assert_allclose(after["track-07"]["scores"], before["track-08"]["scores"], atol=1e-6)
+    assert {track: row for track, row in after.items() if track != "track-07"} == {
+        track: row for track, row in before.items() if track != "track-07"
+    }
+
+
+def test_tags_straight_from_audio_are_those_of_stored_features(home, corpus, tagged, tmp_path):
+    lines = corpus.catalog.read_text().splitlines()
+    (tmp_path / "broken.wav").write_text("this is no audio")
+    listing = [lines[0], *(line.replace(",track-", f",{corpus.folder}/track-", 1) for line in lines[1:18])]
+    (tmp_path / "catalog.csv").write_text("\n".join([*listing, "broken,broken.wav,,,"]) + "\n")
+    tags = tmp_path / "tags"
+    last = run(home, "--catalog", tmp_path / "catalog.csv", "--tags", tags, "--model", "models:/musictag/1")
+    assert last.startswith("18 listed = 17 written + 0 unchanged + 1 failed (")
+    from_features, from_audio = rows_of(tagged), rows_of(tags)
+    assert set(from_audio) == {f"track-{n:02d}" for n in range(17)}
+    for track, row in from_audio.items():
+        np.testing.assert_allclose(row["scores"], from_features[track]["scores"], atol=1e-4)
+        assert row["audio_sha256"] == from_features[track]["audio_sha256"]
+    (failure,) = rows_of(f"{tags}-failures").values()
+    assert (failure["track_id"], failure["error"], failure["attempts"]) == ("broken", "AudioUnsupportedError", 1)
+    assert "broken.wav" in failure["message"]
+    assert {path.parent.name for path in tmp_path.rglob("_delta_log")} == {"tags", "tags-failures"}  # No features.
+
+
+@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")  # Ray's own settings, which it sets itself
+def test_nothing_is_shuffled(script, corpus, artifacts):
+    tag = script("tag")
+    model = tag.Model("musictag", "1"), artifacts["fresh"], tag.parse(["--num-workers", "1"])
+    track_ids = stores.track_ids(str(corpus.features))
+    works = tuple(ledger.Work(track_id, "", None) for track_id in track_ids)
+    with tag.local_ray(1):
+        of_features = tag.from_features(str(corpus.features), works)
+        of_audio = tag.from_audio(works, features.FeatureConfig(), None)
+        plans = [plan(tag.score(rows, *model)) for rows in (of_features, of_audio)]
+        assert SHUFFLES.search(plan(tag.score(of_features.random_shuffle(), *model)))
+        assert SHUFFLES.search(plan(of_features.groupby("track_id").count()))
+    for text in plans:
+        assert "MapBatches" in text
+        assert not SHUFFLES.search(text), text
+
+
+def plan(rows):
+    """The plans of a dataset, from what it was built of to the physical operators."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        rows.explain()
+    return text.getvalue()
+
+
+def test_a_run_that_is_killed_is_finished_by_the_next(home, corpus, tagged, script, tmp_path):
+    # The script, but with commits so small that there are many.
+    text = Path(script("tag").__file__).read_text()
+    assert "PART_TRACKS = 256\n" in text
+    (tmp_path / "tag.py").write_text(text.replace("PART_TRACKS = 256\n", "PART_TRACKS = 1\n"))
+    tags = tmp_path / "tags"
+    options = ("--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1")
+    process = home.start(tmp_path / "tag.py", *options)
+    try:
+        second_commit = tags / "_delta_log" / f"{2:020d}.json"  # the first one made the table
+        deadline = time.monotonic() + 180
+        while not second_commit.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        ray = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.communicate()
+    for orphan in psutil.wait_procs(ray, timeout=20)[1]:
+        orphan.kill()
+    before = rows_of(tags)
+    assert 2 <= len(before) < ALL
+    last = run(home, *options)
+    assert last.startswith(f"50 listed = {ALL - len(before)} written + {len(before)} unchanged + 0 failed (")
+    after = rows_of(tags)
+    assert set(after) == set(rows_of(tagged))
+    assert {track: after[track] for track in before} == before
+
+
+def test_a_model_of_other_features_is_refused_before_ray_starts(home, corpus, tagged, call, artifacts, tmp_path):
+    uri = str(tmp_path / "features")
+    other = features.FeatureConfig(n_mels=64)
+    features.open_features(uri, other, None)
+    code, _, err = call(home, "tag", "--features", uri, "--tags", tmp_path / "tags", "--model", "models:/musictag/1")
+    assert code == 1
+    assert other.feature_hash in err
+    assert features.FeatureConfig().feature_hash in err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "tags").exists()

@@ -1,0 +1,230 @@
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from musictag import dataset, metrics, stores
+from musictag.checkpoint import load_model
+from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
+from musictag.training import TrainingConfig
+
+# As `TRAINING` in conftest.py, which trains the same without Ray.
+OPTIONS = ("--epochs", 4, "--batch-size", 8, "--clips-per-epoch", 2, "--learning-rate", 0.003, "--seed", 3)
+
+
+def where(corpus):
+    return "--catalog", corpus.catalog, "--features", corpus.features
+
+
+def newest_run(home):
+    client = MlflowClient(home.tracking_uri)
+    experiment = client.get_experiment_by_name("musictag")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+
+
+def curve(home, run_id, name):
+    """Values by step, in the order in which they were logged."""
+    history = MlflowClient(home.tracking_uri).get_metric_history(run_id, name)
+    return [(point.step, point.value) for point in sorted(history, key=lambda point: point.timestamp)]
+
+
+def artifact(home, run_id, folder):
+    return MlflowClient(home.tracking_uri).download_artifacts(run_id, "model", str(folder))
+
+
+def n_versions(home):
+    return len(MlflowClient(home.tracking_uri).search_model_versions("name = 'musictag'"))
+
+
+@pytest.fixture(scope="module")
+def checkout(script, tmp_path_factory):
+    """A git checkout that holds the script, and its commit."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copy(script("train").__file__, folder / "train.py")
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "a commit"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return folder / "train.py", commit
+
+
+@pytest.fixture(scope="module")
+def one_worker(home, corpus, checkout):
+    """A run with one worker: its MLflow run and what it printed."""
+    code, out, err = home.run(checkout[0], *where(corpus), *OPTIONS)
+    assert code == 0, err
+    assert "Traceback" not in err
+    return newest_run(home), out
+
+
+def test_a_run_makes_the_candidate(home, one_worker, tmp_path):
+    run, out = one_worker
+    client = MlflowClient(home.tracking_uri)
+    version = client.get_model_version_by_alias("musictag", "candidate")
+    assert version.run_id == run.info.run_id
+    assert f"version {version.version} is the candidate: runs:/{run.info.run_id}/model" in out
+    assert "left out: 2 without tags, 0 tagged but without features" in out
+    _, spec = load_model(tmp_path / artifact(home, run.info.run_id, tmp_path))
+    assert spec.vocabulary == ("clicks", "noise", "quiet", "tone")
+    assert spec.provenance["run_id"] == run.info.run_id
+
+
+def test_mlflow_has_what_the_run_was_made_of(home, corpus, one_worker, checkout):
+    run = one_worker[0]
+    assert run.info.status == "FINISHED"
+    default = TrainingConfig()
+    expected = {
+        "model": "cnn",
+        "catalog": corpus.catalog,
+        "features": corpus.features,
+        "num_workers": 1,
+        "epochs": 4,
+        "batch_size": 8,
+        "clips_per_track": 2,
+        "learning_rate": 0.003,
+        "seed": 3,
+        "weight_decay": default.weight_decay,
+        "patience": default.patience,
+        **{f"n_{split}": len(corpus.labels.tags[split]) for split in ("train", "validation")},
+        "vocabulary": "clicks,noise,quiet,tone",
+    }
+    assert {name: run.data.params[name] for name in expected} == {name: str(value) for name, value in expected.items()}
+    (used,) = run.inputs.dataset_inputs
+    assert f'"delta_table_version": {stores.version(str(corpus.features))}' in used.dataset.source
+    feature_hash = stores.read_columns(str(corpus.features), ("feature_hash",))["feature_hash"][0].as_py()
+    assert run.data.tags["feature_hash"] == used.dataset.digest == feature_hash
+    assert run.data.tags["mlflow.source.git.commit"] == checkout[1]
+    assert run.data.metrics["system/cpu_utilization_percentage"] > 0
+
+
+def test_every_epoch_has_its_point_on_each_curve(home, one_worker):
+    run_id = one_worker[0].info.run_id
+    for name in ("epoch", "train_loss", "val_loss", "val_macro_pr_auc", "val_macro_roc_auc", "learning_rate",
+                 "clips_per_s", "seconds"):  # fmt: skip
+        assert [step for step, _ in curve(home, run_id, name)] == [1, 2, 3, 4], name
+
+
+def test_ray_changes_nothing_in_what_is_learned(home, one_worker, trained):
+    run_id = one_worker[0].info.run_id
+    for name in ("train_loss", "val_loss"):
+        losses = [value for _, value in curve(home, run_id, name)]
+        np.testing.assert_allclose(losses, [epoch[name] for epoch in trained.history], rtol=1e-6, err_msg=name)
+    assert trained.history[-1]["train_loss"] < 0.8 * trained.history[0]["train_loss"]
+
+
+def test_the_artifact_is_the_best_epoch_with_thresholds_of_the_validation_tracks(home, corpus, one_worker, tmp_path):
+    run_id = one_worker[0].info.run_id
+    check_artifact(home, corpus, run_id, tmp_path)
+
+
+def check_artifact(home, corpus, run_id, tmp_path):
+    tagger = Tagger.load(tmp_path / artifact(home, run_id, tmp_path))
+    targets = corpus.targets("validation")
+    rows = dataset.labelled_rows(stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
+    _, truth, scores = score_labelled(tagger.model, rows, tagger.spec.feature_config)
+    best = min(value for _, value in curve(home, run_id, "val_loss"))
+    assert metrics.log_loss(truth, scores) == pytest.approx(best, rel=1e-5)
+    calibrated = calibrate(scores, tagger.spec.calibration)
+    np.testing.assert_allclose(tagger.spec.thresholds, metrics.fit_thresholds(truth, calibrated), atol=1e-4)
+
+
+def test_two_workers_train_one_model(home, corpus, tmp_path):
+    before = n_versions(home)
+    code, _, err = home.run("train.py", *where(corpus), *OPTIONS, "--num-workers", 2)
+    assert code == 0, err
+    assert "Traceback" not in err
+    run = newest_run(home)
+    assert n_versions(home) == before + 1
+    assert run.data.params["num_workers"] == "2"
+    losses = [value for _, value in curve(home, run.info.run_id, "train_loss")]
+    assert len(losses) == 4
+    assert losses[-1] < 0.8 * losses[0]
+    check_artifact(home, corpus, run.info.run_id, tmp_path)
+
+
+def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, trained):
+    started = time.time()
+    process = home.start("train.py", *where(corpus), *OPTIONS)
+    try:
+        # The second epoch is logged after the first one's checkpoint is written.
+        wait_for(lambda: epochs_of_a_run_since(home, started) >= 2, process)
+        (worker,) = [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
+        os.kill(worker.pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    run_id = newest_run(home).info.run_id
+    epochs = [step for step, _ in curve(home, run_id, "epoch")]
+    assert sorted(set(epochs)) == [1, 2, 3, 4]
+    assert epochs.count(1) == 1  # It went on, and did not begin again.
+    for name in ("train_loss", "val_loss"):
+        losses = [value for _, value in sorted(dict(curve(home, run_id, name)).items())]
+        np.testing.assert_allclose(losses, [epoch[name] for epoch in trained.history], rtol=1e-6, err_msg=name)
+
+
+def epochs_of_a_run_since(home, started):
+    run = newest_run(home)
+    return run.data.metrics.get("epoch", 0) if run.info.start_time >= 1000 * started else 0
+
+
+def is_worker(process):
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def one_error(err):
+    lines = [line for line in err.splitlines() if line.strip()]
+    return "Traceback" not in err and len(lines) == 1 and lines[0].startswith("error: ")
+
+
+def test_a_tag_that_is_not_there_is_answered_with_the_close_one(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), "--vocabulary", "noise,tonne")
+    assert code == 2
+    assert "'tonne' (close: 'tone')" in err
+    assert one_error(err)
+
+
+def test_a_wrong_number_is_answered_with_its_name(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), "--batch-size", 1)
+    assert code == 2
+    assert "batch_size is 1" in err
+    assert one_error(err)
+
+
+def test_features_that_are_not_there_are_named(home, corpus, call, tmp_path):
+    code, _, err = call(home, "train", "--catalog", corpus.catalog, "--features", tmp_path / "nothing")
+    assert code == 1
+    assert f"{tmp_path / 'nothing'}: there is none" in err
+    assert one_error(err)
+
+
+def test_a_catalog_that_is_not_there_is_named(home, corpus, call, tmp_path):
+    code, _, err = call(home, "train", "--catalog", tmp_path / "nothing.csv", "--features", corpus.features)
+    assert code == 2
+    assert "nothing.csv" in err
+    assert one_error(err)
+
+
+def test_an_mlflow_that_does_not_answer_is_named(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), tracking_uri="http://127.0.0.1:9")
+    assert code == 1
+    assert "MLflow at http://127.0.0.1:9" in err
+    assert one_error(err)

@@ -1,0 +1,78 @@
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOMES = {
+    "apache_beam": {"pipelines/featurize.py"},
+    "ray": {"pipelines/train.py", "pipelines/tag.py"},
+    "mlflow": {"musictag/registry.py"},
+}
+NOT_SOURCE = {"tests", "data", "build", "dist"}
+SOURCES = sorted(
+    path
+    for folder in ROOT.iterdir()
+    if folder.is_dir() and not folder.name.startswith(".") and folder.name not in NOT_SOURCE
+    for path in folder.rglob("*.py")
+)
+
+
+def tree(path):
+    return ast.parse(path.read_text(), path.name)
+
+
+def imports(path):
+    """First names of all modules that a file imports, at its top or anywhere within."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." if node.level else node.module.partition(".")[0]
+
+
+def test_the_sources_are_found():
+    names = {str(path.relative_to(ROOT)) for path in SOURCES}
+    assert set().union(*HOMES.values()) <= names
+    assert "musictag/models/cnn.py" in names
+
+
+@pytest.mark.parametrize("engine", HOMES)
+def test_an_engine_is_imported_only_at_its_home(engine):
+    assert {str(path.relative_to(ROOT)) for path in SOURCES if engine in imports(path)} == HOMES[engine]
+
+
+def test_pipelines_do_not_import_each_other():
+    pipelines = {path.stem for path in (ROOT / "pipelines").glob("*.py")}
+    assert pipelines >= {"featurize", "train", "evaluate", "promote", "tag"}
+    for path in (ROOT / "pipelines").glob("*.py"):
+        assert not pipelines.union({"pipelines", "."}) & set(imports(path)), path.name
+
+
+def test_nothing_prints():
+    for path in SOURCES:
+        calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"], path
+
+
+def test_the_import_contracts_hold():
+    lint = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert lint.returncode == 0, lint.stdout
+
+
+def test_the_readme_names_every_module():
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "README.md").read_text()))
+    modules = [
+        path
+        for path in SOURCES
+        if path.name != "__init__.py" and path.relative_to(ROOT).parts[0] in ("musictag", "pipelines")
+    ]
+    assert modules
+    # `musictag/corpora/demo.py`, `corpora/demo.py` and `demo.py` all name it.
+    unnamed = [path for path in modules if not any(str(path).endswith(f"/{name}") for name in named)]
+    assert not unnamed

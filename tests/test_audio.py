@@ -1,0 +1,179 @@
+import math
+
+import fsspec
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from musictag import audio
+from musictag.errors import (
+    AudioCorruptError,
+    AudioEmptyError,
+    AudioTruncatedError,
+    AudioUnreachableError,
+    AudioUnsupportedError,
+)
+
+RATE = 16_000
+
+
+def load(uri):
+    with audio.local_audio(str(uri)) as path, audio.open_audio(path, str(uri)) as opened:
+        return audio.waveform(opened, RATE)
+
+
+@pytest.mark.parametrize(
+    ("name", "sample_rate", "channels", "subtype"),
+    [
+        ("a.wav", 44_100, 2, None),
+        ("a.wav", 16_000, 1, "FLOAT"),
+        ("a.wav", 8_000, 1, None),
+        ("a.wav", 48_000, 6, None),
+        ("a.aiff", 22_050, 2, None),
+        ("a.flac", 96_000, 2, "PCM_24"),
+        ("a.ogg", 44_100, 2, None),
+        ("a.opus", 48_000, 2, None),
+        ("a.mp3", 44_100, 2, None),
+        ("a.mp3", 22_050, 1, None),
+    ],
+)
+def test_a_waveform_equals_librosas(tmp_path, music, write_audio, name, sample_rate, channels, subtype):
+    path = write_audio(tmp_path / name, music(4.3, sample_rate, channels), sample_rate, subtype)
+    waveform = load(path)
+    assert waveform.dtype == np.float32
+    np.testing.assert_allclose(waveform, librosa.load(path, sr=RATE)[0], atol=1e-4)
+
+
+def test_m4a_is_decoded_where_libsndfile_gives_up(tmp_path, music, write_audio):
+    samples = music(4.0)
+    path = write_audio(tmp_path / "a.m4a", samples, 44_100)
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.SoundFile(path)
+    waveform = load(path)
+    original = librosa.resample(samples.mean(axis=1), orig_sr=44_100, target_sr=RATE)
+    assert len(original) <= len(waveform) < len(original) + 0.1 * RATE
+    # AAC is lossy, but neither late nor of another gain.
+    error = waveform[: len(original)] - original
+    assert error.std() < 0.1 * original.std()
+
+
+@pytest.mark.parametrize("sample_rate", [44_100, 48_000, 22_050, 8_000, 96_000, 16_000])
+@pytest.mark.parametrize("place", ["start", "middle", "end"])
+def test_an_excerpt_equals_the_same_samples_of_the_whole(tmp_path, music, write_audio, sample_rate, place):
+    path = write_audio(tmp_path / "a.flac", music(6.0, sample_rate), sample_rate)
+    assert_excerpt_equals_whole(path, place)
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg", "a.wav"])
+@pytest.mark.parametrize("place", ["start", "middle", "end"])
+def test_an_excerpt_of_each_format_equals_the_same_samples_of_the_whole(tmp_path, music, write_audio, name, place):
+    assert_excerpt_equals_whole(write_audio(tmp_path / name, music(6.0), 44_100), place)
+
+
+def assert_excerpt_equals_whole(path, place):
+    whole = load(path)
+    start, stop = {"start": (0, 20_011), "middle": (33_333, 61_003), "end": (len(whole) - 20_011, len(whole))}[place]
+    with audio.open_audio(path, str(path)) as opened:
+        np.testing.assert_allclose(audio.excerpt(opened, RATE, start, stop), whole[start:stop], atol=1e-5)
+
+
+def test_an_excerpt_of_a_track_longer_than_a_block_equals_the_whole(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.wav", music(8.0), 44_100)
+    assert 2 * audio.BLOCK_SAMPLES < 8 * 44_100
+    assert_excerpt_equals_whole(path, "middle")
+
+
+@pytest.mark.parametrize(("seconds", "sample_rate"), [(0.2, 44_100), (0.001, 48_000), (1 / 8_000, 8_000)])
+def test_a_very_short_track_is_good(tmp_path, music, write_audio, seconds, sample_rate):
+    path = write_audio(tmp_path / "a.wav", music(seconds, sample_rate), sample_rate)
+    assert len(load(path)) == math.ceil(round(seconds * sample_rate) * RATE / sample_rate)
+
+
+def test_silence_is_good(tmp_path, write_audio):
+    waveform = load(write_audio(tmp_path / "a.flac", np.zeros((44_100, 2), np.float32), 44_100))
+    assert len(waveform) == RATE
+    assert not waveform.any()
+
+
+def assert_fails(uri, error, reason=None):
+    with pytest.raises(error, match=reason) as caught:
+        load(uri)
+    assert str(uri) in str(caught.value)
+
+
+def test_a_missing_file_is_unreachable(tmp_path):
+    assert_fails(tmp_path / "a.mp3", AudioUnreachableError, "No such file")
+
+
+def test_a_folder_is_unreachable(tmp_path):
+    assert_fails(tmp_path, AudioUnreachableError, "Is a directory")
+
+
+@pytest.mark.parametrize("uri", ["gopher://somewhere/a.mp3", "http://127.0.0.1:9/a.mp3"])
+def test_a_scheme_or_host_that_does_not_answer_is_unreachable(uri):
+    assert_fails(uri, AudioUnreachableError)
+
+
+def test_an_empty_file_is_empty(tmp_path):
+    (tmp_path / "a.mp3").touch()
+    assert_fails(tmp_path / "a.mp3", AudioEmptyError, "0 bytes")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_file_with_a_header_alone_is_empty(tmp_path, write_audio, name):
+    assert_fails(write_audio(tmp_path / name, np.zeros((0, 2), np.float32), 44_100), AudioEmptyError)
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.m4a", "a.txt"])
+def test_text_by_the_name_of_music_is_unsupported(tmp_path, name):
+    (tmp_path / name).write_text("These are the lyrics of a song, and no sound.\n" * 100)
+    assert_fails(tmp_path / name, AudioUnsupportedError)
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac"])
+def test_a_file_cut_at_60_percent_is_no_track(tmp_path, music, write_audio, name):
+    path = write_audio(tmp_path / name, music(5.0), 44_100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert_fails(path, (AudioTruncatedError, AudioCorruptError))
+
+
+def test_a_truncated_mp3_tells_declared_and_held_seconds(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.mp3", music(5.0), 44_100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert_fails(path, AudioTruncatedError, r"declares 5\.\d+ s, the file holds [23]\.\d+ s")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_corrupt(tmp_path, music, write_audio, value):
+    samples = music(1.0)
+    samples[20_000, 1] = value
+    assert_fails(write_audio(tmp_path / "a.wav", samples, 44_100, "FLOAT"), AudioCorruptError, "NaN or infinity")
+
+
+def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.flac", music(1.0), 44_100)
+    fsspec.filesystem("memory").pipe("/shelf/a.flac", path.read_bytes())
+    np.testing.assert_array_equal(load("memory://shelf/a.flac"), load(path))
+    with audio.local_audio("memory://shelf/a.flac") as copy:
+        assert audio.file_sha256(copy) == audio.file_sha256(path)
+    assert not copy.exists()
+
+
+def test_a_local_etag_changes_with_the_file(tmp_path):
+    path = tmp_path / "a.mp3"
+    path.write_text("one")
+    before = audio.audio_etag(str(path))
+    assert audio.audio_etag(str(path)) == before
+    path.write_text("one more")
+    assert audio.audio_etag(str(path)) != before
+
+
+def test_etags_keep_their_order_and_a_missing_file_has_none(tmp_path):
+    uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "c").write_text("ccc")
+    listed = list(audio.with_etags(["A", "B", "C"], uris))
+    assert [entry[:2] for entry in listed] == list(zip("ABC", uris, strict=True))
+    assert listed[1][2] is None
+    assert listed[2][2] == audio.audio_etag(uris[2])

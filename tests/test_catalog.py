@@ -1,0 +1,216 @@
+import json
+import os
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from musictag.catalog import SCHEMA, read_catalog
+from musictag.errors import CatalogError
+
+ROWS = [
+    {"track_id": "a", "uri": "music/a.mp3", "artist": "X", "title": "One", "tags": ["calm", "piano"], "split": "train"},
+    {"track_id": "b", "uri": "/music/b.mp3", "artist": None, "title": None, "tags": [], "split": None},
+    {
+        "track_id": "c",
+        "uri": "s3://bucket/c.mp3",
+        "artist": "Y",
+        "title": "Drei, vier",
+        "tags": ["sad"],
+        "split": "test",
+    },
+]
+
+
+def write(path, content):
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def write_rows(path, rows):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = ["track_id,uri,artist,title,tags,split"]
+        for row in rows:
+            cells = {**row, "tags": ";".join(row["tags"])}
+            lines.append(",".join(f'"{cells[name] or ""}"' for name in lines[0].split(",")))
+        path.write_text("\n".join(lines))
+    return str(path)
+
+
+def problems_of(uri):
+    return {problem.row: (problem.track_id, problem.message) for problem in read_catalog(uri).problems}
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.jsonl", "catalog.parquet"])
+def test_each_format_gives_the_same_tracks(tmp_path, name):
+    catalog = read_catalog(write_rows(tmp_path / name, ROWS))
+    assert catalog.problems == ()
+    assert catalog.tracks.schema == SCHEMA
+    expected = [{**row, "album": None} for row in ROWS]
+    expected[0]["uri"] = f"{tmp_path}/music/a.mp3"
+    assert catalog.tracks.to_pylist() == expected
+
+
+def test_a_folder_is_a_catalog_of_its_music(tmp_path):
+    for name in ("b/2.FLAC", "a/1.mp3", "cover.jpg", ".hidden/3.mp3", "a/.4.mp3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, "x")
+    catalog = read_catalog(str(tmp_path))
+    assert catalog.tracks["track_id"].to_pylist() == ["a/1.mp3", "b/2.FLAC"]
+    assert catalog.tracks["uri"].to_pylist() == [f"{tmp_path}/a/1.mp3", f"{tmp_path}/b/2.FLAC"]
+    assert catalog.tracks["title"].to_pylist() == ["1.mp3", "2.FLAC"]
+
+
+def test_a_file_name_that_is_not_utf8_is_a_problem_and_its_neighbours_are_read(tmp_path):
+    write(tmp_path / "good.mp3", "x")
+    write(tmp_path / os.fsdecode(b"caf\xe9.mp3"), "x")
+    catalog = read_catalog(str(tmp_path))
+    assert catalog.tracks["track_id"].to_pylist() == ["good.mp3"]
+    [problem] = catalog.problems
+    assert problem.track_id == r"caf\udce9.mp3"
+    assert "not UTF-8" in problem.message
+    assert "rename" in problem.message
+
+
+def test_relative_uris_stand_beside_the_catalog_on_any_store():
+    with fsspec.open("memory://shelf/catalog.csv", "wb") as stream:
+        stream.write(b"track_id,uri\na,music/a.mp3\n")
+    [uri] = read_catalog("memory://shelf/catalog.csv").tracks["uri"].to_pylist()
+    assert uri.startswith("memory://")
+    assert uri.endswith("shelf/music/a.mp3")
+
+
+def test_a_relative_catalog_gives_absolute_uris(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "catalog.csv", "track_id,uri\na,../a.mp3\n")
+    assert read_catalog("catalog.csv").tracks["uri"].to_pylist() == [f"{tmp_path.parent}/a.mp3"]
+
+
+@pytest.mark.parametrize("header", ["track_id,uri,bpm,mood", ",track_id,uri,mood", "\ufefftrack_id, uri,bpm,x"])
+def test_other_columns_are_left_alone(tmp_path, header):
+    cells = ["a" if "track_id" in name else "a.mp3" if "uri" in name else "7" for name in header.split(",")]
+    catalog = read_catalog(write(tmp_path / "c.csv", f"{header}\n{','.join(cells)}\n"))
+    assert catalog.problems == ()
+    assert catalog.tracks["track_id"].to_pylist() == ["a"]
+
+
+def test_tags_of_a_csv_are_separated_trimmed_and_sorted(tmp_path):
+    catalog = read_catalog(write(tmp_path / "c.csv", "track_id,uri,tags\na,a.mp3, sad ;;calm;sad\n"))
+    assert catalog.tracks["tags"].to_pylist() == [["calm", "sad"]]
+
+
+def test_all_problems_of_a_csv_are_listed_at_once(tmp_path):
+    lines = [
+        b"track_id,uri,artist,split",
+        b"good,good.mp3,X,train",
+        b"twin,one.mp3,X,",
+        b",nameless.mp3,X,",
+        b"nowhere, ,X,",
+        b"elsewhere,a.mp3,X,holdout",
+        b"few,a.mp3",
+        b"many,a.mp3,X,train,more,and more",
+        b"bytes,caf\xe9.mp3,X,",
+        b"twin,two.mp3,X,",
+        b",,X,nowhere",
+    ]
+    uri = write(tmp_path / "c.csv", b"\n".join(lines))
+    catalog = read_catalog(uri)
+    assert catalog.tracks["track_id"].to_pylist() == ["good"]
+    assert catalog.tracks.num_rows + len(catalog.problems) == len(lines) - 1
+    found = problems_of(uri)
+    assert found[3] == ("twin", "track_id is not unique: rows 3, 10 have it; none is used")
+    assert found[10] == found[3]
+    assert found[4] == ("row 4", "track_id is empty")
+    assert found[5] == ("nowhere", "uri is empty")
+    assert found[6][0] == "elsewhere"
+    assert "unknown split 'holdout': use one of train, validation, test" in found[6][1]
+    assert "fewer fields" in found[7][1]
+    assert "2 more fields" in found[8][1]
+    assert found[9][0] == "bytes"
+    assert "uri is not UTF-8" in found[9][1]
+    for fault in ("track_id is empty", "uri is empty", "unknown split 'nowhere'"):
+        assert fault in found[11][1]
+
+
+def test_all_problems_of_json_lines_are_listed_at_once(tmp_path):
+    lines = [
+        b'{"track_id": 7, "uri": "a.mp3", "tags": null}',
+        b"",
+        b'{"track_id": "b", "uri": ',
+        b'["c", "c.mp3"]',
+        b'{"track_id": "d", "uri": "d.mp3", "tags": "calm;sad"}',
+        b'{"track_id": "e", "uri": "e.mp3", "tags": ["calm", 3]}',
+        b'{"track_id": "f", "uri": "caf\xe9.mp3"}',
+        b'{"track_id": "g", "uri": 5}',
+        b'{"uri": "h.mp3"}',
+        b'{"track_id": "i", "uri": "caf\\udce9.mp3"}',
+        b'{"track_id": "7", "uri": "k.mp3"}',
+        b"[" * 100_000,
+    ]
+    uri = write(tmp_path / "c.jsonl", b"\n".join(lines))
+    found = problems_of(uri)
+    assert read_catalog(uri).tracks.num_rows == 0
+    assert "rows 1, 11 have it" in found[1][1]  # the number 7 and the text 7 are one id
+    assert "rows 1, 11 have it" in found[11][1]
+    assert "not JSON" in found[3][1]
+    assert "not a JSON object" in found[4][1]
+    assert "tags is not a list of words: 'calm;sad'" in found[5][1]
+    assert "tags is not a list of words" in found[6][1]
+    assert "not JSON" in found[7][1]
+    assert "uri is not text: 5" in found[8][1]
+    assert "track_id is empty" in found[9][1]
+    assert "uri is not UTF-8" in found[10][1]
+    assert "not JSON" in found[12][1]
+    assert sorted(found) == [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+
+
+def test_problems_of_parquet_rows_are_listed_by_place(tmp_path):
+    rows = [{"track_id": "a", "uri": "a.mp3", "tags": ["x", None]}, {"track_id": None, "uri": "b.mp3", "tags": ["x"]}]
+    found = problems_of(write_rows(tmp_path / "c.parquet", rows))
+    assert "tags is not a list of words" in found[1][1]
+    assert found[2] == ("row 2", "track_id is empty")
+
+
+def test_a_quote_left_open_over_some_rows_is_a_problem_where_it_closes(tmp_path):
+    found = problems_of(write(tmp_path / "c.csv", 'track_id,uri,artist\na,a.mp3,"X\nb,b.mp3,"\nc,c.mp3,Z\n'))
+    assert list(found) == [3]
+    assert "artist spans several lines" in found[3][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("c.csv", "id,uri\na,a.mp3\n", "no column track_id; it has id, uri"),
+        ("c.csv", "", "no column track_id and no column uri"),
+        ("c.csv", 'track_id,uri\na,"a.mp3\nb,b.mp3\n', "quote left open"),
+        ("c.txt", "track_id,uri\n", "unknown format .txt"),
+        ("c.parquet", "no parquet", "cannot be read"),
+    ],
+)
+def test_a_catalog_that_cannot_be_read_is_refused_with_the_reason(tmp_path, name, content, reason):
+    uri = write(tmp_path / name, content)
+    with pytest.raises(CatalogError, match=reason) as caught:
+        read_catalog(uri)
+    assert uri in str(caught.value)
+
+
+def test_a_parquet_catalog_without_a_required_column_is_refused(tmp_path):
+    with pytest.raises(CatalogError, match="no column uri; it has track_id"):
+        read_catalog(write_rows(tmp_path / "c.parquet", [{"track_id": "a"}]))
+
+
+@pytest.mark.parametrize("uri", ["missing.csv", "missing", "gopher://somewhere/c.csv"])
+def test_a_catalog_that_is_not_there_is_refused(tmp_path, uri):
+    with pytest.raises(CatalogError, match=r"missing|gopher"):
+        read_catalog(uri if "://" in uri else str(tmp_path / uri))
+
+
+def test_a_folder_without_music_is_refused(tmp_path):
+    write(tmp_path / "cover.jpg", "x")
+    with pytest.raises(CatalogError, match="no audio file"):
+        read_catalog(str(tmp_path))

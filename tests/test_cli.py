@@ -1,0 +1,86 @@
+import argparse
+import os
+
+import pytest
+
+from musictag import cli, errors
+
+
+def test_a_main_that_ends_well_exits_with_0(capsys):
+    seen = []
+    assert cli.run(seen.append, ["--a", "b"]) == 0
+    assert seen == [["--a", "b"]]
+    assert capsys.readouterr().err == ""
+
+
+def test_arguments_come_from_the_command_line(monkeypatch):
+    seen = []
+    monkeypatch.setattr("sys.argv", ["program", "--a"])
+    assert cli.run(seen.append) == 0
+    assert seen == [["--a"]]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError, 2),
+        (errors.VocabularyError, 2),
+        (errors.CatalogError, 2),
+        (errors.FeatureMismatchError, 1),
+        (errors.StoreError, 1),
+        (errors.ModelError, 1),
+        (errors.TrainingError, 1),
+        (errors.RegistryError, 1),
+        (errors.PromotionError, 1),
+        (errors.LedgerError, 1),
+        (errors.AudioCorruptError, 1),
+    ],
+)
+def test_an_error_of_ours_is_one_line_and_its_exit_code(capsys, error, code):
+    def main(argv):
+        raise error("what is wrong: what to do")
+
+    assert cli.run(main, []) == code
+    assert capsys.readouterr().err == "error: what is wrong: what to do\n"
+
+
+def test_an_error_that_is_not_ours_is_not_hidden():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.run(main, [])
+
+
+def test_an_interrupt_exits_as_shells_expect(capsys):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert cli.run(main, []) == 130
+    assert "what is committed stays" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "value"), [("all", None), ("1", 1), ("250", 250)])
+def test_clips_per_track_is_a_number_or_all(text, value):
+    assert cli.clips_per_track(text) == value
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "", "²"])
+def test_other_clips_per_track_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a number from 1, nor 'all'"):
+        cli.clips_per_track(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("0.05", 0.05), ("1", 1.0)])
+def test_a_rate_is_a_share(text, value):
+    assert cli.rate(text) == value
+
+
+@pytest.mark.parametrize("text", ["-0.1", "1.1", "10%", "nan", ""])
+def test_other_rates_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a share from 0 to 1"):
+        cli.rate(text)
+
+
+def test_the_cores_are_those_this_process_may_use():
+    assert 1 <= cli.n_cores() <= os.cpu_count()

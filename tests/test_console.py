@@ -1,0 +1,78 @@
+import datetime
+import threading
+import time
+
+import pytest
+
+from musictag import console
+from musictag.errors import StoreError
+from musictag.ledger import Account
+
+
+def test_progress_follows_what_is_done_and_ends_there(capsys, monkeypatch):
+    monkeypatch.setattr(console, "POLL_S", 0.01)
+    done, asked = [0], threading.Event()
+
+    def count():
+        asked.set()
+        return done[0]
+
+    with console.progress("featurize", 40, count):
+        assert asked.wait(5)
+        done[0] = 25
+        time.sleep(0.05)
+        done[0] = 40
+    text = capsys.readouterr().err
+    assert "featurize:   0%" in text
+    assert "featurize: 100%" in text
+    assert "40/40" in text
+    assert "track" in text
+
+
+def test_progress_never_exceeds_its_total(capsys, monkeypatch):
+    monkeypatch.setattr(console, "POLL_S", 0.01)
+    with console.progress("tag", 3, lambda: 7):
+        pass
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_a_store_that_does_not_answer_stops_the_bar_and_not_the_work(capsys, monkeypatch):
+    monkeypatch.setattr(console, "POLL_S", 0.01)
+
+    def done():
+        raise StoreError("no answer")
+
+    with console.progress("tag", 3, done):
+        time.sleep(0.03)
+    assert "0/3" in capsys.readouterr().err
+
+
+def test_nothing_to_do_shows_no_bar(capsys):
+    with console.progress("tag", 0, lambda: 0):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_stops_watching_when_the_work_fails(capsys, monkeypatch):
+    monkeypatch.setattr(console, "POLL_S", 0.01)
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), console.progress("tag", 3, lambda: 1):
+        raise ZeroDivisionError
+    assert threading.active_count() == before
+
+
+def test_the_account_is_said_with_its_speed_and_places(capsys):
+    started = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=10)
+    console.say_account(Account(12_000, 6_000, 5_990, 10), "data/features", "data/features-failures", started)
+    failures, equation = capsys.readouterr().out.splitlines()
+    assert failures == "10 failed: the reasons are in data/features-failures"
+    assert equation.startswith("12,000 listed = 6,000 written + 5,990 unchanged + 10 failed (10.")
+    assert "s, 2,1" in equation  # 6,000 tracks in 10 s: 2.16 million an hour
+    assert equation.endswith("; data/features")
+
+
+def test_an_account_without_work_tells_no_speed_and_no_failures(capsys):
+    console.say_account(Account(3, 0, 3, 0), "data/tags", "data/tags-failures", datetime.datetime.now(datetime.UTC))
+    text = capsys.readouterr().out
+    assert "per hour" not in text
+    assert "failures" not in text

@@ -1,0 +1,160 @@
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from musictag.config import FeatureConfig
+from musictag.dataset import clip_batches, count_batches, labelled_rows
+from musictag.errors import UsageError
+from musictag.features import encode_clips
+
+CONFIG = FeatureConfig(n_mels=4, clip_frames=6)
+
+
+def rows(n_clips_of: list[int]) -> Iterator[dict[str, Any]]:
+    # Every number of a clip is 16 * track + clip, which float16 holds exactly: each clip tells where it comes from.
+    for track, n_clips in enumerate(n_clips_of):
+        clips = np.stack([np.full((6, 4), 16 * track + clip, dtype=np.float16) for clip in range(n_clips)])
+        targets = np.array([track % 2, track % 3 == 0], dtype=np.float32)
+        yield {"track_id": f"t{track}", "clips": encode_clips(clips), "n_clips": n_clips, "targets": targets}
+
+
+def batches(
+    n_clips_of: list[int], *, clips_per_track: int = 3, batch_size: int = 4, shuffle_clips: int = 8, seed: int = 0
+) -> list[tuple[Tensor, Tensor]]:
+    rng = np.random.default_rng(seed)
+    return list(
+        clip_batches(
+            rows(n_clips_of),
+            CONFIG,
+            clips_per_track=clips_per_track,
+            batch_size=batch_size,
+            shuffle_clips=shuffle_clips,
+            rng=rng,
+        )
+    )
+
+
+def drawn(made: list[tuple[Tensor, Tensor]]) -> list[tuple[int, int]]:
+    numbers = [int(number) for log_mel, _ in made for number in log_mel[:, 0, 0]]
+    return [divmod(number, 16) for number in numbers]
+
+
+def test_batches_have_the_documented_shapes_and_the_targets_of_their_tracks() -> None:
+    for log_mel, targets in batches([5, 2, 9, 3]):
+        assert log_mel.shape[1:] == (6, 4)
+        assert log_mel.dtype == targets.dtype == torch.float32
+        assert (log_mel == log_mel[:, :1, :1]).all()
+        tracks = log_mel[:, 0, 0].int() // 16
+        torch.testing.assert_close(targets[:, 0], (tracks % 2).float())
+        torch.testing.assert_close(targets[:, 1], (tracks % 3 == 0).float())
+
+
+def test_targets_may_be_a_list() -> None:
+    row = {**next(rows([2])), "targets": [0.0, 1.0]}
+    rng = np.random.default_rng(0)
+    ((_, targets),) = clip_batches([row], CONFIG, clips_per_track=2, batch_size=4, shuffle_clips=4, rng=rng)
+    assert targets.tolist() == [[0.0, 1.0], [0.0, 1.0]]
+
+
+def test_every_track_gives_exactly_its_share_of_different_clips() -> None:
+    by_track = {}
+    for track, clip in drawn(batches([5, 3, 9, 16], clips_per_track=3)):
+        by_track.setdefault(track, []).append(clip)
+    assert sorted(by_track) == [0, 1, 2, 3]
+    for clips in by_track.values():
+        assert len(clips) == len(set(clips)) == 3
+
+
+def test_a_short_track_gives_all_its_clips_then_some_again() -> None:
+    clips = [clip for _, clip in drawn(batches([2], clips_per_track=5))]
+    assert sorted(clips.count(clip) for clip in (0, 1)) == [2, 3]
+
+
+def test_all_clips_of_a_track_are_drawn_in_the_long_run() -> None:
+    seen = {clip for seed in range(40) for _, clip in drawn(batches([12], clips_per_track=2, seed=seed))}
+    assert seen == set(range(12))
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 7])
+@pytest.mark.parametrize("n_tracks", range(8))
+@pytest.mark.parametrize("clips_per_track", [1, 3])
+def test_the_number_of_batches_depends_on_the_number_of_tracks_alone(
+    n_tracks: int, clips_per_track: int, batch_size: int
+) -> None:
+    sizes = []
+    for n_clips_of in ([1] * n_tracks, [16] * n_tracks, list(range(1, n_tracks + 1))):
+        made = batches(n_clips_of, clips_per_track=clips_per_track, batch_size=batch_size)
+        assert len(made) == count_batches(n_tracks, clips_per_track=clips_per_track, batch_size=batch_size)
+        sizes.append([len(log_mel) for log_mel, _ in made])
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert sum(sizes[0]) == n_tracks * clips_per_track
+    assert all(size == batch_size for size in sizes[0][:-1])
+    if n_tracks * clips_per_track > 1:
+        assert 2 <= sizes[0][-1] <= batch_size + 1
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_gives_others() -> None:
+    first, again, other = (batches([5] * 6, seed=seed) for seed in (1, 1, 2))
+    for (log_mel, targets), (log_mel_again, targets_again) in zip(first, again, strict=True):
+        assert torch.equal(log_mel, log_mel_again)
+        assert torch.equal(targets, targets_again)
+    assert drawn(first) != drawn(other)
+
+
+def test_a_buffer_of_all_clips_mixes_all_tracks() -> None:
+    tracks = [track for track, _ in drawn(batches([4] * 20, shuffle_clips=1000))]
+    assert tracks != sorted(tracks)
+    assert np.mean(tracks[:30]) == pytest.approx(9.5, abs=4)  # Unshuffled, the mean of the first 30 is 4.5.
+
+
+def test_a_buffer_of_one_keeps_the_order_of_tracks() -> None:
+    tracks = [track for track, _ in drawn(batches([4] * 20, shuffle_clips=1))]
+    assert tracks == sorted(tracks)
+
+
+def test_no_more_rows_are_read_than_the_buffer_needs() -> None:
+    n_read = 0
+
+    def endless() -> Iterator[dict[str, Any]]:
+        nonlocal n_read
+        for _ in itertools.count():
+            n_read += 1
+            yield next(rows([2]))
+
+    rng = np.random.default_rng(0)
+    stream = clip_batches(endless(), CONFIG, clips_per_track=2, batch_size=4, shuffle_clips=20, rng=rng)
+    for n_batches in range(1, 6):
+        next(stream)
+        # Buffer, batches given, and the clips that wait lest the last batch is too small.
+        assert 2 * n_read <= 20 + 4 * n_batches + 2 + 2
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"clips_per_track": 0}, {"batch_size": 1}, {"shuffle_clips": 0}],
+    ids=lambda numbers: next(iter(numbers)),
+)
+def test_a_number_that_is_too_small_is_named(numbers: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=next(iter(numbers))):
+        batches([2], **numbers)
+
+
+def test_rows_get_the_targets_of_their_track_and_others_are_left_out() -> None:
+    targets = {"t2": np.array([True, False]), "t0": np.array([False, True]), "elsewhere": np.array([True, True])}
+    stored = [{name: value for name, value in row.items() if name != "targets"} for row in rows([1, 2, 3])]
+    labelled = list(labelled_rows(stored, targets))
+    assert [row["track_id"] for row in labelled] == ["t0", "t2"]
+    assert [row["targets"].tolist() for row in labelled] == [[False, True], [True, False]]
+    assert [row["clips"] for row in labelled] == [stored[0]["clips"], stored[2]["clips"]]
+    assert all("targets" not in row for row in stored)
+
+
+def test_rows_are_labelled_as_they_are_read() -> None:
+    endless = ({"track_id": f"t{n}"} for n in itertools.count())
+    labelled = labelled_rows(endless, {"t1": np.array([True])})
+    assert next(iter(labelled))["track_id"] == "t1"

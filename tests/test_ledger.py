@@ -1,0 +1,212 @@
+import datetime
+
+import pyarrow as pa
+import pytest
+
+from musictag import ledger, stores
+from musictag.catalog import Problem
+from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
+from musictag.ledger import Account, Held, Work
+
+SCHEMA = pa.schema([("track_id", pa.string())])
+NOW = datetime.datetime.now(datetime.UTC)
+EARLIER = NOW - datetime.timedelta(hours=1)
+
+
+def plan(listed, held=None, attempts=None, problems=()):
+    return ledger.make_plan(listed, held or {}, "maker", attempts or {}, problems)
+
+
+def test_a_new_track_is_work():
+    made = plan([("a", "a.mp3", "e1"), ("b", "b.mp3", None)], attempts={"b": 2})
+    assert made.works == (Work("a", "a.mp3", "e1", 0), Work("b", "b.mp3", None, 2))
+    assert (made.listed, made.unchanged, made.stale, made.superseded) == (2, frozenset(), frozenset(), frozenset())
+
+
+def test_a_track_with_the_same_uri_key_and_maker_is_unchanged():
+    made = plan([("a", "a.mp3", "e1")], {"a": Held("a.mp3", "e1", "maker"), "gone": Held("g.mp3", "e", "maker")})
+    assert made.works == ()
+    assert made.unchanged == {"a"}
+    assert made.listed == 1
+
+
+@pytest.mark.parametrize("held", [Held("a.mp3", "old", "maker"), Held("old.mp3", "e1", "maker"), Held("a", "b", "c")])
+def test_a_track_of_other_audio_is_work_and_its_row_stale(held):
+    made = plan([("a", "a.mp3", "e1")], {"a": held})
+    assert [work.track_id for work in made.works] == ["a"]
+    assert made.stale == {"a"}
+    assert made.superseded == frozenset()
+
+
+def test_a_track_by_another_maker_is_work_and_its_row_of_use_meanwhile():
+    made = plan([("a", "a.mp3", "e1")], {"a": Held("a.mp3", "e1", "earlier maker")})
+    assert [work.track_id for work in made.works] == ["a"]
+    assert made.superseded == {"a"}
+    assert made.stale == frozenset()
+
+
+def test_a_held_track_whose_store_does_not_answer_is_tried_and_keeps_its_row():
+    made = plan([("a", "a.mp3", None)], {"a": Held("a.mp3", "e1", "maker")})
+    assert made.works == (Work("a", "a.mp3", None),)
+    assert made.stale == made.superseded == made.unchanged == frozenset()
+
+
+def test_problems_are_listed():
+    assert plan([("a", "a.mp3", "e1")], problems=[Problem(3, "b", "", "broken")]).listed == 2
+
+
+def test_parts_hold_every_work_in_order():
+    works = [Work(str(number), "", None) for number in range(7)]
+    parts = ledger.parts(works, 3)
+    assert [len(part) for part in parts] == [3, 3, 1]
+    assert [work for part in parts for work in part] == works
+    assert ledger.parts([], 3) == []
+
+
+def test_a_part_is_named_after_what_it_holds_and_what_makes_it():
+    name = ledger.part_name([Work("a", "a.mp3", "e1"), Work("b", "b.mp3", "e2")], "maker")
+    assert name == ledger.part_name([Work("a", "a.mp3", "e1", 3), Work("b", "b.mp3", "e2", 1)], "maker")
+    others = [
+        ledger.part_name([Work("a", "a.mp3", "e1"), Work("b", "b.mp3", "e2")], "other maker"),
+        ledger.part_name([Work("a", "a.mp3", "changed"), Work("b", "b.mp3", "e2")], "maker"),
+        ledger.part_name([Work("a", "moved.mp3", "e1"), Work("b", "b.mp3", "e2")], "maker"),
+        ledger.part_name([Work("a", "a.mp3", "e1")], "maker"),
+        ledger.part_name([Work("a", "a.mp3", None)], "maker"),
+        ledger.part_name([Work("a", "a.mp3", "None")], "maker"),
+    ]
+    assert len({name, *others}) == 7
+    assert name.isalnum()
+
+
+@pytest.mark.parametrize(("error", "stage"), [(AudioUnreachableError, "fetch"), (AudioCorruptError, "decode")])
+def test_a_failure_tells_stage_class_reason_and_attempt(error, stage):
+    row = ledger.failure(Work("a", "a.mp3", None, 2), error("a.mp3: why"))
+    assert list(row) == ledger.FAILURES_SCHEMA.names
+    assert (row["track_id"], row["uri"], row["stage"], row["error"], row["message"], row["attempts"]) == (
+        "a",
+        "a.mp3",
+        stage,
+        error.__name__,
+        "a.mp3: why",
+        3,
+    )
+
+
+class Tables:
+    """A table of tracks and its failures."""
+
+    def __init__(self, folder):
+        self.uri, self.failures = str(folder / "tracks"), str(folder / "tracks-failures")
+        stores.create_table(self.uri, SCHEMA)
+        stores.create_table(self.failures, ledger.FAILURES_SCHEMA)
+
+    def write(self, *track_ids):
+        part = f"w{stores.version(self.uri)}"
+        stores.write_part(self.uri, part, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+
+    def fail(self, failed_at, *track_ids, stage="decode", attempts=1):
+        rows = [
+            {"track_id": track_id, "stage": stage, "attempts": attempts, "failed_at": failed_at}
+            for track_id in track_ids
+        ]
+        stores.write_part(self.failures, f"f{stores.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
+
+    def settle(self, listed, held=None, problems=()):
+        return ledger.settle(plan(listed, held, problems=problems), problems, self.uri, self.failures, NOW)
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return Tables(tmp_path)
+
+
+def listed(*track_ids):
+    return [(track_id, f"{track_id}.mp3", "e") for track_id in track_ids]
+
+
+def test_the_account_adds_up(tables):
+    tables.write("new 1", "new 2", "held")
+    tables.fail(NOW, "bad")
+    problem = Problem(9, "broken", "", "why")
+    ledger.record_problems(tables.failures, [problem], {"broken": 1})
+    held = {"held": Held("held.mp3", "e", "maker")}
+    account = tables.settle(listed("new 1", "new 2", "bad", "held"), held, [problem])
+    assert account == Account(listed=5, written=2, unchanged=1, failed=2)
+    assert account.listed == account.written + account.unchanged + account.failed
+    assert str(account) == "5 listed = 2 written + 1 unchanged + 2 failed"
+    assert ledger.read_attempts(tables.failures) == {"bad": 1, "broken": 2}
+
+
+def test_a_track_in_neither_table_is_named(tables):
+    tables.write("a")
+    with pytest.raises(LedgerError, match="1 of 2 tracks are neither written nor failed, such as lost"):
+        tables.settle(listed("a", "lost"))
+
+
+def test_a_failure_of_an_earlier_run_does_not_account_for_a_track(tables):
+    tables.fail(EARLIER, "a")
+    with pytest.raises(LedgerError, match="such as a"):
+        tables.settle(listed("a"))
+
+
+def test_a_track_that_failed_while_its_old_row_stayed_counts_as_failed(tables):
+    tables.write("a")
+    tables.fail(NOW, "a")
+    account = tables.settle([("a", "a.mp3", None)], {"a": Held("a.mp3", "e", "maker")})
+    assert account == Account(listed=1, written=0, unchanged=0, failed=1)
+
+
+def test_past_failures_go_once_their_tracks_are_settled(tables):
+    tables.write("mended", "back as it was")
+    tables.fail(EARLIER, "mended", "still bad", "back as it was", "of another catalog")
+    tables.fail(EARLIER, "row 7", stage="catalog")
+    tables.fail(NOW, "still bad", attempts=2)
+    held = {"back as it was": Held("back as it was.mp3", "e", "maker")}
+    tables.settle(listed("mended", "still bad", "back as it was"), held)
+    assert ledger.read_attempts(tables.failures) == {"still bad": 2, "of another catalog": 1}
+    assert stores.read_columns(tables.failures, ("track_id",)).num_rows == 2
+
+
+def test_failures_of_a_part_are_recorded_once(tables):
+    rows = [ledger.failure(Work("a", "a.mp3", None), AudioCorruptError("why"))]
+    for _ in range(2):
+        ledger.record_failures(tables.failures, "p", rows, 0)
+    assert stores.read_columns(tables.failures, ("track_id",)).num_rows == 1
+    ledger.record_failures(tables.failures, "q", [], 0)
+    assert stores.version(tables.failures) == 1
+    since = stores.version(tables.failures)
+    ledger.record_failures(tables.failures, "p", rows, since)
+    assert stores.version(tables.failures) == 2
+
+
+def test_attempts_are_the_most_that_are_known(tables):
+    tables.fail(EARLIER, "a", attempts=3)
+    tables.fail(EARLIER, "a", "b", attempts=1)
+    assert ledger.read_attempts(tables.failures) == {"a": 3, "b": 1}
+
+
+def test_attempts_without_a_table_are_none(tmp_path):
+    assert ledger.read_attempts(str(tmp_path / "none")) == {}
+
+
+def test_a_catalog_problem_is_a_failure_with_its_row(tables):
+    ledger.record_problems(tables.failures, [Problem(4, "a", "a.mp3", "unknown split")], {})
+    [row] = stores.read_columns(tables.failures, ledger.FAILURES_SCHEMA.names).to_pylist()
+    assert (row["stage"], row["error"], row["message"]) == ("catalog", "CatalogError", "row 4: unknown split")
+
+
+@pytest.mark.parametrize(("failed", "allowed"), [(0, 0.0), (10, 0.1), (100, 1.0)])
+def test_as_many_failures_as_allowed_pass(failed, allowed):
+    ledger.check_failures(Account(100, 100 - failed, 0, failed), allowed, "failures")
+
+
+@pytest.mark.parametrize(("failed", "allowed"), [(1, 0.0), (11, 0.1)])
+def test_more_failures_than_allowed_are_refused_with_the_place_of_the_reasons(failed, allowed):
+    with pytest.raises(
+        LedgerError, match=f"{failed} of 100 tracks failed, more than --max-failures {allowed}.*t-failures"
+    ):
+        ledger.check_failures(Account(100, 100 - failed, 0, failed), allowed, "t-failures")
+
+
+def test_an_empty_catalog_has_no_failure():
+    ledger.check_failures(Account(0, 0, 0, 0), 0.0, "failures")

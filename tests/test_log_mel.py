@@ -1,0 +1,57 @@
+import librosa
+import numpy as np
+import pytest
+
+from musictag import log_mel
+from musictag.config import FeatureConfig
+
+
+def librosas_log_mel(waveform, config):
+    mel = librosa.feature.melspectrogram(
+        y=waveform,
+        sr=config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        n_mels=config.n_mels,
+        fmin=config.fmin,
+        fmax=config.fmax,
+    )
+    return np.log10(1 + config.log_gain * mel).T
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FeatureConfig(),
+        FeatureConfig(sample_rate=22_050, n_fft=1024, hop_length=300, n_mels=40, fmin=50, fmax=11_000, log_gain=1.0),
+    ],
+)
+@pytest.mark.parametrize("n_samples", [48_000, 48_001, 300])
+@pytest.mark.filterwarnings("ignore:n_fft=.* is too large:UserWarning")
+def test_log_mel_equals_librosas(music, config, n_samples):
+    waveform = music(4.0, config.sample_rate, 1)[:n_samples, 0]
+    result = log_mel.log_mel(waveform, config)
+    assert result.dtype == np.float32
+    assert result.shape == (log_mel.n_frames(n_samples, config), config.n_mels)
+    np.testing.assert_allclose(result, librosas_log_mel(waveform, config), atol=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4, 1.0])
+def test_log_mel_equals_librosas_at_any_level(music, level):
+    waveform = level * music(2.0, 16_000, 1, seed=1)[:, 0]
+    config = FeatureConfig()
+    np.testing.assert_allclose(log_mel.log_mel(waveform, config), librosas_log_mel(waveform, config), atol=1e-4)
+
+
+def test_a_track_of_several_blocks_equals_its_parts(music, monkeypatch):
+    waveform, config = music(3.0, 16_000, 1)[:, 0], FeatureConfig()
+    whole = log_mel.log_mel(waveform, config)
+    monkeypatch.setattr(log_mel, "BLOCK_FRAMES", 50)
+    np.testing.assert_allclose(log_mel.log_mel(waveform, config), whole, atol=1e-6)
+
+
+def test_frames_of_an_excerpt_are_those_of_the_whole(music):
+    waveform, config = music(2.0, 16_000, 1)[:, 0], FeatureConfig()
+    begin = 20 * config.hop_length - config.n_fft // 2
+    part = log_mel.frames_log_mel(waveform[begin : begin + 29 * config.hop_length + config.n_fft], config)
+    np.testing.assert_allclose(part, log_mel.log_mel(waveform, config)[20:50], atol=1e-6)

@@ -1,0 +1,220 @@
+import math
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from musictag import registry
+from musictag.checkpoint import TaggerSpec, load_model, save_model
+from musictag.config import FeatureConfig
+from musictag.errors import ModelError, RegistryError
+from musictag.models import build_model
+
+SPEC = TaggerSpec(
+    architecture="cnn",
+    params={"channels": (4, 8), "hidden": 16},
+    feature_config=FeatureConfig(n_mels=16, clip_frames=24),
+    vocabulary=("drums", "piano"),
+    thresholds=(0.5, 0.25),
+    calibration=((1.0, 0.0), (3.0, -0.5)),
+    provenance={},
+)
+NO_RUN = "0" * 32
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    registry.connect()
+    return tmp_path
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_model(tmp_path / "artifact", build_model("cnn", SPEC.params, n_mels=16, n_tags=2), SPEC)
+    return tmp_path / "artifact"
+
+
+def logged(artifact: Path) -> str:
+    with registry.start_run("a run", {}, {}) as run_id:
+        return registry.log_model(run_id, artifact)
+
+
+def registered(artifact: Path) -> str:
+    return registry.register(registry.fetch(logged(artifact)))
+
+
+def one_sentence(error: pytest.ExceptionInfo[Exception]) -> bool:
+    return "\n" not in str(error.value) and "Traceback" not in str(error.value)
+
+
+def test_connecting_makes_the_database_and_its_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    uri = registry.connect()
+    assert uri == f"sqlite:///{tmp_path}/new/data/mlflow.db"
+    experiment = MlflowClient(uri).get_experiment_by_name(registry.EXPERIMENT)
+    assert experiment.artifact_location == (tmp_path / "new/data/mlartifacts").as_uri()
+    assert registry.connect() == uri
+
+
+def test_a_run_keeps_params_tags_and_curves() -> None:
+    with registry.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
+        assert registry.latest_step(run_id) == 0
+        for epoch in (1, 2):
+            registry.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
+        assert registry.latest_step(run_id) == 2
+    run = MlflowClient().get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == "3"
+    assert run.data.params["vocabulary"] == "x" * 6000
+    assert run.data.tags["feature_hash"] == "abc"
+    curve = [(point.step, point.value) for point in MlflowClient().get_metric_history(run_id, "loss")]
+    assert curve == [(1, 1.0), (2, 0.5)]
+    assert "roc_auc" not in run.data.metrics
+
+
+def test_a_run_whose_body_raises_has_failed() -> None:
+    with pytest.raises(ModelError), registry.start_run("a run", {}, {}) as run_id:
+        raise ModelError("broken")
+    assert MlflowClient().get_run(run_id).info.status == "FAILED"
+
+
+def test_a_run_keeps_its_features_with_their_version() -> None:
+    with registry.start_run("a run", {}, {}) as run_id:
+        registry.log_features("data/features", 7, "abc")
+    (logged_input,) = MlflowClient().get_run(run_id).inputs.dataset_inputs
+    assert logged_input.dataset.digest == "abc"
+    assert '"delta_table_version": 7' in logged_input.dataset.source
+    assert "data/features" in logged_input.dataset.source
+
+
+@pytest.mark.parametrize("code_execution", ["true", "false"])
+def test_a_logged_model_comes_back_as_it_was(
+    artifact: Path, code_execution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", code_execution)
+    uri = logged(artifact)
+    version = registry.register(registry.fetch(uri))
+    registry.set_alias(version, "champion")
+    for name in (uri, f"models:/musictag/{version}", registry.CHAMPION_URI):
+        source = registry.fetch(name)
+        assert source.folder != artifact
+        model, spec = load_model(source.folder)
+        assert spec == SPEC
+        for key, tensor in load_model(artifact)[0].state_dict().items():
+            assert torch.equal(model.state_dict()[key], tensor)
+
+
+def test_a_source_says_what_mlflow_knows_of_it(artifact: Path) -> None:
+    uri = logged(artifact)
+    run_id = uri.split("/")[1]
+    version = registry.register(registry.fetch(uri))
+    registry.set_alias(version, "champion")
+    of_run, of_alias, of_version, of_folder = map(
+        registry.fetch, (uri, registry.CHAMPION_URI, f"models:/musictag/{version}", str(artifact))
+    )
+    assert (of_run.uri, of_run.version, of_run.run_id) == (uri, None, run_id)
+    assert (of_alias.uri, of_alias.version, of_alias.run_id) == (f"models:/musictag/{version}", version, run_id)
+    assert of_version == registry.ModelSource(of_version.folder, of_alias.uri, version, run_id)
+    assert of_folder == registry.ModelSource(artifact, str(artifact), None, None)
+
+
+def test_registering_again_gives_the_same_version(artifact: Path) -> None:
+    source = registry.fetch(logged(artifact))
+    version = registry.register(source)
+    assert registry.register(source) == version
+    assert registry.register(registry.fetch(f"models:/musictag/{version}")) == version
+    assert registered(artifact) == str(int(version) + 1)
+
+
+def test_a_folder_cannot_be_registered(artifact: Path) -> None:
+    with pytest.raises(RegistryError, match="MLflow has no run of it"):
+        registry.register(registry.fetch(str(artifact)))
+
+
+def test_an_alias_points_where_it_was_set_last(artifact: Path) -> None:
+    assert registry.alias_version("champion") is None
+    first, second = registered(artifact), registered(artifact)
+    assert registry.alias_version("champion") is None
+    for version in (first, second):
+        registry.set_alias(version, "champion")
+        assert registry.alias_version("champion") == version
+    assert registry.alias_version("candidate") is None
+
+
+def test_a_version_keeps_its_decision(artifact: Path) -> None:
+    version = registered(artifact)
+    registry.tag_version(version, {"decision": "forced: the editors agreed"})
+    assert MlflowClient().get_model_version("musictag", version).tags == {"decision": "forced: the editors agreed"}
+
+
+def test_an_evaluation_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
+    run_id = logged(artifact).split("/")[1]
+    assert registry.evaluation_file(run_id, "test", "report.txt") is None
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/report.txt").write_text("all is well")
+    registry.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
+    found = registry.evaluation_file(run_id, "test", "report.txt")
+    assert found is not None
+    assert found.read_text() == "all is well"
+    assert registry.evaluation_file(run_id, "test", "scores.parquet") is None
+    assert registry.evaluation_file(run_id, "validation", "report.txt") is None
+    assert MlflowClient().get_run(run_id).data.metrics == {"test_macro_f1": 0.5}
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/musictag@nobody", "models:/musictag/99", "models:/other@champion", f"runs:/{NO_RUN}/model"]
+)
+def test_what_mlflow_does_not_know_is_named_in_one_sentence(uri: str, artifact: Path) -> None:
+    registered(artifact)
+    with pytest.raises(RegistryError, match=uri) as error:
+        registry.fetch(uri)
+    assert one_sentence(error)
+
+
+def test_a_run_without_a_model_is_named(artifact: Path) -> None:
+    with registry.start_run("a run", {}, {}) as run_id:
+        pass
+    with pytest.raises(RegistryError, match=f"runs:/{run_id}/model") as error:
+        registry.fetch(f"runs:/{run_id}/model")
+    assert one_sentence(error)
+
+
+@pytest.mark.parametrize("uri", ["no/such/folder", "models:/musictag", "runs:/abc", "models:/musictag/latest"])
+def test_what_is_neither_uri_nor_folder_is_named_in_one_sentence(uri: str) -> None:
+    with pytest.raises(ModelError, match=f"{uri}: no such folder") as error:
+        registry.fetch(uri)
+    assert one_sentence(error)
+
+
+def test_a_server_that_is_not_there_is_said_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    started = time.monotonic()
+    with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9 \(MLFLOW_TRACKING_URI\)") as error:
+        registry.connect()
+    assert time.monotonic() - started < 15
+    assert one_sentence(error)
+
+
+def test_a_folder_is_identified_by_its_files(artifact: Path) -> None:
+    name, digest = registry.identity(registry.fetch(str(artifact)))
+    assert name == str(artifact)
+    assert registry.identity(registry.fetch(str(artifact))) == (name, digest)
+    weights = artifact / "weights.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert registry.identity(registry.fetch(str(artifact))) != (name, digest)
+
+
+def test_a_version_is_identified_by_its_number(artifact: Path) -> None:
+    version = registered(artifact)
+    assert registry.identity(registry.fetch(f"models:/musictag/{version}")) == ("musictag", version)

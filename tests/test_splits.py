@@ -1,0 +1,214 @@
+import itertools
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from musictag import catalog, stores
+from musictag.errors import CatalogError
+from musictag.splits import SHARES, SPLITS, assign_splits, group_of, tags_by_split
+
+
+def synthetic_catalog(n_artists, n_tags, seed):
+    """Artists of 1 to some 10 tracks, each with its own tags; a track differs from its artist's tags now and then."""
+    rng = np.random.default_rng(seed)
+    frequency = rng.beta(1, 6, n_tags)
+    groups, tag_lists = [], []
+    for artist in range(n_artists):
+        style = rng.random(n_tags) < frequency
+        for _ in range(1 + rng.poisson(2)):
+            tags = style ^ (rng.random(n_tags) < 0.02)
+            groups.append(f"artist:{artist}")
+            tag_lists.append([f"tag {k}" for k in np.flatnonzero(tags)])
+    return groups, tag_lists
+
+
+def shares(groups, splits):
+    counts = Counter(splits[group] for group in groups)
+    return np.array([counts[split] for split in SPLITS]) / len(groups)
+
+
+def test_an_artist_is_one_group_however_it_is_spelled():
+    assert group_of("a.mp3", "The  Beatles ") == group_of("b.mp3", "the beatles")
+    assert group_of("a.mp3", "Beyonce\u0301") == group_of("b.mp3", "BEYONC\u00c9")
+    assert group_of("a.mp3", "Low") != group_of("a.mp3", "Lowe")
+
+
+@pytest.mark.parametrize("artist", [None, "", "  "])
+def test_a_track_without_an_artist_is_its_own_group(artist):
+    assert group_of("a.mp3", artist) != group_of("b.mp3", artist)
+    assert group_of("a.mp3", artist) != group_of("b.mp3", "a.mp3")
+
+
+def test_every_group_has_exactly_one_split():
+    groups, tag_lists = synthetic_catalog(100, 10, seed=0)
+    splits = assign_splits(groups, tag_lists, {})
+    assert set(splits) == set(groups)
+    assert set(splits.values()) == set(SPLITS)
+
+
+def test_the_order_of_tracks_does_not_matter():
+    groups, tag_lists = synthetic_catalog(100, 10, seed=1)
+    known = assign_splits(groups[:40], tag_lists[:40], {})
+    order = np.random.default_rng(2).permutation(len(groups))
+    shuffled = assign_splits([groups[i] for i in order], [tag_lists[i][::-1] for i in order], known)
+    assert shuffled == assign_splits(groups, tag_lists, known)
+
+
+def test_a_growing_catalog_keeps_its_splits_and_its_shares():
+    groups, tag_lists = synthetic_catalog(400, 10, seed=3)
+    known = {}
+    for end in (7, 100, 101, 500, len(groups)):
+        splits = assign_splits(groups[:end], tag_lists[:end], known)
+        assert {group: splits[group] for group in known} == known
+        known = splits
+    np.testing.assert_allclose(shares(groups, known), SHARES, atol=0.02)
+
+
+def test_known_groups_without_a_track_do_not_count():
+    gone = {f"artist:gone {i}": "train" for i in range(1000)}
+    assert assign_splits(["a"], [[]], gone) == {"a": "train"}
+
+
+def test_a_thousand_artists_are_split_by_the_shares_and_so_is_each_tag():
+    groups, tag_lists = synthetic_catalog(1000, 30, seed=4)
+    splits = assign_splits(groups, tag_lists, {})
+    np.testing.assert_allclose(shares(groups, splits), SHARES, atol=0.015)
+    for tag in {tag for tags in tag_lists for tag in tags}:
+        having = [group for group, tags in zip(groups, tag_lists, strict=True) if tag in tags]
+        np.testing.assert_allclose(shares(having, splits), SHARES, atol=0.04, err_msg=tag)
+
+
+def test_a_rare_tag_reaches_all_splits():
+    # 3 artists play the theremin; by shares alone all their 3 tracks would go to train.
+    groups = [f"artist:{i}" for i in range(60)]
+    tag_lists = [["guitar", "theremin"] if i < 3 else ["guitar"] for i in range(60)]
+    splits = assign_splits(groups, tag_lists, {})
+    assert {splits[group] for group in groups[:3]} == set(SPLITS)
+
+
+def test_a_rare_tag_reaches_the_split_it_lacks_when_the_catalog_grows():
+    known = {"a": "train", "b": "train", "c": "validation"} | {f"other {i}": "test" for i in range(20)}
+    groups = [*known, "new"]
+    tag_lists = [["theremin"] if len(group) == 1 or group == "new" else [] for group in groups]
+    assert assign_splits(groups, tag_lists, known)["new"] == "test"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_tag_of_three_artists_reaches_all_splits_in_a_small_catalog(seed):
+    groups, tag_lists = synthetic_catalog(40, 10, seed)
+    splits = assign_splits(groups, tag_lists, {})
+    for tag in {tag for tags in tag_lists for tag in tags}:
+        having = {group for group, tags in zip(groups, tag_lists, strict=True) if tag in tags}
+        if len(having) >= 3:
+            assert {splits[group] for group in having} == set(SPLITS), tag
+
+
+def test_one_artist_trains():
+    assert assign_splits(["a"] * 9, [["x"], *[[]] * 8], {}) == {"a": "train"}
+
+
+def test_of_two_artists_one_trains():
+    assert "train" in assign_splits(["a", "b"], [["x", "y"], ["x"]], {}).values()
+    assert assign_splits(["a", "b"], [["x"], ["x"]], {"a": "test"})["b"] == "train"
+
+
+@pytest.mark.parametrize("tags_of", list(itertools.product([[], ["x"], ["x", "y"]], repeat=3)))
+def test_three_groups_reach_all_splits(tags_of):
+    assert set(assign_splits(["a", "b", "c"], tags_of, {}).values()) == set(SPLITS)
+
+
+def test_five_tracks_without_artists_reach_all_splits():
+    groups = [group_of(f"{i}.mp3", None) for i in range(5)]
+    splits = assign_splits(groups, [["x"], ["x"], ["y"], [], ["y"]], {})
+    counts = Counter(splits.values())
+    assert set(counts) == set(SPLITS)
+    assert counts["train"] == max(counts.values())
+
+
+def test_a_catalog_without_tracks_has_no_splits():
+    assert assign_splits([], [], {}) == {}
+
+
+def test_an_unknown_split_is_an_error():
+    with pytest.raises(CatalogError, match=r"'dev'.*train, validation, test"):
+        assign_splits(["a"], [[]], {"a": "dev"})
+
+
+def catalog_of(*rows):
+    """A catalog of (track_id, artist, tags) or (track_id, artist, tags, split)."""
+    names = ("track_id", "artist", "tags", "split")
+    fields = [dict(zip(names, row, strict=False)) | {"uri": f"{row[0]}.mp3"} for row in rows]
+    return pa.Table.from_pylist(fields, catalog.SCHEMA)
+
+
+def artists(n, tags=("x",)):
+    return [(f"{artist}-{song}", f"artist {artist}", list(tags)) for artist in range(n) for song in range(2)]
+
+
+def split_of(labels):
+    return {track_id: split for split in SPLITS for track_id in labels.tags[split]}
+
+
+def test_tagged_tracks_with_features_are_labels_by_split(tmp_path):
+    rows = artists(10)
+    labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, str(tmp_path / "splits"))
+    assert set(labels.tags) == set(SPLITS)
+    assert all(labels.tags[split] for split in SPLITS)
+    assert {track: tags for split in SPLITS for track, tags in labels.tags[split].items()} == {
+        track_id: tags for track_id, _, tags in rows
+    }
+    assert (labels.n_untagged, labels.n_without_features) == (0, 0)
+    splits = split_of(labels)
+    assert all(splits[f"{artist}-0"] == splits[f"{artist}-1"] for artist in range(10))
+
+
+def test_untagged_and_featureless_tracks_are_counted_apart(tmp_path):
+    rows = [*artists(5), ("untagged", "artist 0", []), ("both", "artist 1", [])]
+    with_features = {row[0] for row in rows} - {"both", "2-0", "3-1", "3-0"}
+    labels = tags_by_split(catalog_of(*rows), with_features, str(tmp_path / "splits"))
+    assert (labels.n_untagged, labels.n_without_features) == (2, 3)
+    assert set(split_of(labels)) == with_features - {"untagged"}
+    assert str(labels).endswith("left out: 2 without tags, 3 tagged but without features")
+
+
+def test_splits_are_remembered_while_the_catalog_grows(tmp_path):
+    uri, before = str(tmp_path / "splits"), {}
+    for n_artists in (4, 5, 30, 29, 60):
+        rows = artists(n_artists)
+        now = split_of(tags_by_split(catalog_of(*rows), {row[0] for row in rows}, uri))
+        assert {track: split for track, split in now.items() if track in before} == {
+            track: split for track, split in before.items() if track in now
+        }
+        before |= now
+    groups = stores.read_columns(uri, ("group", "split")).to_pylist()
+    assert {row["group"] for row in groups} == {f"artist:artist {artist}" for artist in range(60)}
+    assert len(groups) == 60
+
+
+def test_what_is_remembered_does_not_depend_on_features(tmp_path):
+    rows, uri = artists(10), str(tmp_path / "splits")
+    none = tags_by_split(catalog_of(*rows), set(), uri)
+    assert (split_of(none), none.n_without_features) == ({}, 20)
+    version = stores.version(uri)
+    labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, uri)
+    assert len(split_of(labels)) == 20
+    assert stores.version(uri) == version
+
+
+def test_a_tracks_own_split_wins_over_what_is_remembered(tmp_path):
+    rows, uri = artists(10), str(tmp_path / "splits")
+    ids = {row[0] for row in rows}
+    first = split_of(tags_by_split(catalog_of(*rows), ids, uri))
+    moved = {"train": "test", "validation": "train", "test": "validation"}
+    own = [(*row, moved[first[row[0]]]) for row in rows[:6]]
+    now = split_of(tags_by_split(catalog_of(*own, *rows[6:]), ids, uri))
+    assert {row[0]: now[row[0]] for row in own} == {row[0]: row[3] for row in own}
+    assert {row[0]: now[row[0]] for row in rows[6:]} == {row[0]: first[row[0]] for row in rows[6:]}
+
+
+def test_the_other_tracks_of_an_artist_follow_the_split_that_one_has(tmp_path):
+    rows = [("a", "Low", ["x"], "test"), ("b", "low", ["x"]), *artists(5)]
+    labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, str(tmp_path / "splits"))
+    assert {"a", "b"} <= set(labels.tags["test"])

@@ -1,0 +1,199 @@
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from musictag import stores
+from musictag.errors import StoreError
+
+SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
+
+
+def rows(*track_ids):
+    return [{"track_id": track_id, "n": number} for number, track_id in enumerate(track_ids)]
+
+
+@pytest.fixture
+def uri(tmp_path):
+    uri = str(tmp_path / "table")
+    stores.create_table(uri, SCHEMA)
+    return uri
+
+
+def test_a_table_is_made_once_with_its_properties(tmp_path):
+    uri = str(tmp_path / "table")
+    stores.create_table(uri, SCHEMA, {"musictag.made": "first"})
+    table = stores.create_table(uri, SCHEMA, {"musictag.made": "second"})
+    assert table.version() == 0
+    assert table.metadata().configuration["musictag.made"] == "first"
+
+
+def test_a_table_of_other_columns_is_refused_with_both(uri):
+    with pytest.raises(StoreError, match="has the columns track_id, n instead of track_id, m"):
+        stores.create_table(uri, pa.schema([("track_id", pa.string()), ("m", pa.int32())]))
+
+
+def test_a_part_is_written_in_one_commit(uri):
+    assert stores.write_part(uri, "p", SCHEMA, rows("a", "b")) == 2
+    assert stores.version(uri) == 1
+    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
+    assert stores.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA)) == 1
+    assert stores.track_ids(uri) == {"a", "b", "c"}
+
+
+def test_a_part_without_rows_commits_nothing(uri):
+    assert stores.write_part(uri, "p", SCHEMA, []) == 0
+    assert stores.write_table(uri, "q", SCHEMA, SCHEMA.empty_table()) == 0
+    assert stores.version(uri) == 0
+
+
+def test_a_part_that_breaks_off_is_not_in_the_table(uri):
+    def breaking():
+        yield from rows("a", "b")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        stores.write_part(uri, "p", SCHEMA, breaking())
+    assert stores.version(uri) == 0
+    assert stores.track_ids(uri) == set()
+    assert not stores.part_is_done(uri, "p", 0)
+    assert stores.write_part(uri, "p", SCHEMA, rows("a", "b")) == 2
+    assert stores.track_ids(uri) == {"a", "b"}
+
+
+def test_a_file_that_no_commit_names_is_not_in_the_table(uri, tmp_path):
+    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    pq.write_table(pa.Table.from_pylist(rows("z"), SCHEMA), tmp_path / "table" / "part-z.parquet")
+    assert stores.track_ids(uri) == {"a"}
+
+
+def test_a_part_tried_again_is_found_done(uri):
+    assert not stores.part_is_done(uri, "p", 0)
+    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    assert stores.part_is_done(uri, "p", 0)
+    assert not stores.part_is_done(uri, "q", 0)
+
+
+def test_a_part_committed_twice_counts_once(uri):
+    for _ in range(2):
+        stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
+    assert stores.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["a", "b"]
+
+
+def test_a_part_of_an_earlier_plan_is_not_done_for_a_later_one(uri):
+    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    stores.delete_tracks(uri, ["a"])
+    since = stores.version(uri)
+    assert not stores.part_is_done(uri, "p", since)
+    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    assert stores.part_is_done(uri, "p", since)
+    assert stores.track_ids(uri) == {"a"}
+
+
+def test_tracks_are_deleted_whatever_their_ids_are(uri):
+    odd = ["it's", "'; DROP", 'say "x"', "a\\b", "ünï", "100%", "", "a/b.mp3", "tab\t"]
+    stores.write_part(uri, "p", SCHEMA, rows("stays", *odd))
+    stores.delete_tracks(uri, odd)
+    assert stores.track_ids(uri) == {"stays"}
+
+
+def test_deleting_more_tracks_than_one_statement_names(uri, monkeypatch):
+    monkeypatch.setattr(stores, "IDS_PER_DELETE", 2)
+    stores.write_part(uri, "p", SCHEMA, rows(*"abcdefg"))
+    stores.delete_tracks(uri, set("abcde"))
+    assert stores.track_ids(uri) == {"f", "g"}
+
+
+def test_deleting_obeys_its_condition_and_nothing_deletes_nothing(uri):
+    stores.write_part(uri, "p", SCHEMA, rows("a", "b", "c"))
+    stores.delete_tracks(uri, [])
+    stores.delete_tracks(uri, ["a", "c"], "n >= 1")
+    assert stores.track_ids(uri) == {"a", "b"}
+    stores.delete_rows(uri, "n = 0")
+    assert stores.track_ids(uri) == {"b"}
+
+
+def test_rows_of_some_tracks_are_read_in_the_tables_order(uri):
+    stores.write_part(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
+    wanted = ["t042", "t007", "absent", "t099"]
+    found = list(stores.read_rows(uri, ("track_id", "n"), wanted))
+    assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
+
+
+def test_files_with_a_track_are_named(uri):
+    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
+    stores.write_part(uri, "q", SCHEMA, rows("c"))
+    assert stores.files_with(uri, ["c"]) == [f"{uri}/part-q.parquet"]
+    assert sorted(stores.files_with(uri, ["b", "c"])) == [f"{uri}/part-p.parquet", f"{uri}/part-q.parquet"]
+    assert stores.files_with(uri, ["absent"]) == []
+    assert stores.files_with(uri, []) == []
+
+
+def test_the_counter_tells_rows_gained_since_it_was_made(uri, tmp_path):
+    other = str(tmp_path / "other")
+    stores.create_table(other, SCHEMA)
+    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    count = stores.counter((uri, other))
+    assert count() == 0
+    stores.write_part(uri, "q", SCHEMA, rows("b", "c"))
+    stores.write_part(other, "p", SCHEMA, rows("d"))
+    assert count() == 3
+
+
+def test_a_table_that_is_not_there_has_no_row_and_cannot_be_opened(tmp_path):
+    uri = str(tmp_path / "none")
+    assert not stores.table_exists(uri)
+    assert stores.read_columns(uri, ("track_id", "n")).num_rows == 0
+    assert stores.track_ids(uri) == set()
+    with pytest.raises(StoreError, match=f"{uri}: there is none"):
+        stores.open_table(uri)
+
+
+def test_a_folder_that_is_no_table_cannot_be_opened(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        stores.open_table(str(tmp_path))
+
+
+def test_a_table_whose_log_is_corrupt_cannot_be_opened(uri, tmp_path):
+    (tmp_path / "table" / "_delta_log" / f"{0:020}.json").write_text("not a log\n")
+    with pytest.raises(StoreError, match=uri):
+        stores.open_table(uri)
+
+
+def test_a_table_that_lost_a_file_cannot_be_read(uri, tmp_path):
+    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    (tmp_path / "table" / "part-p.parquet").unlink()
+    with pytest.raises(StoreError, match=uri):
+        stores.read_columns(uri, ("track_id",))
+
+
+def test_a_table_cannot_be_made_where_a_file_is(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="file"):
+        stores.create_table(str(tmp_path / "file"), SCHEMA)
+
+
+def test_the_table_beside_another_has_its_name():
+    assert stores.beside("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
+
+
+WRITER = """
+import sys
+import pyarrow as pa
+from musictag import stores
+uri, name = sys.argv[1:]
+schema = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
+for number in range(8):
+    stores.write_part(uri, f"{name}-{number}", schema, [{"track_id": f"{name}-{number}", "n": number}])
+"""
+
+
+def test_writers_of_one_table_at_once_lose_no_row(uri):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, name]) for name in "abc"]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    expected = sorted(f"{name}-{number}" for name in "abc" for number in range(8))
+    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
+    assert stores.version(uri) == 24

@@ -1,0 +1,283 @@
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from musictag.errors import TrainingError, UsageError
+from musictag.models import build_model
+from musictag.training import TrainingConfig, TrainingState, fit, learning_rate_at, load_state, save_state
+
+N_TAGS, N_FRAMES, N_MELS = 3, 24, 16
+CONFIG = TrainingConfig(epochs=4, batch_size=16, learning_rate=3e-3, seed=5)
+STEPS = 6
+
+
+def examples(n_clips: int, seed: int) -> tuple[Tensor, Tensor]:
+    # A tag is a band that sounds, under noise.
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 2, (n_clips, N_TAGS)).astype(np.float32)
+    log_mel = rng.normal(1.0, 0.5, (n_clips, N_FRAMES, N_MELS)).astype(np.float32)
+    for tag in range(N_TAGS):
+        log_mel[:, :, 2 + 5 * tag] += targets[:, tag, None]
+    return torch.from_numpy(log_mel), torch.from_numpy(targets)
+
+
+TRAIN, VALIDATION = examples(96, seed=0), examples(64, seed=1)
+
+
+def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    order = torch.from_numpy(np.random.default_rng(epoch).permutation(len(TRAIN[0])))
+    for places in order.split(CONFIG.batch_size):
+        yield TRAIN[0][places], TRAIN[1][places]
+
+
+def validate(model: nn.Module) -> Mapping[str, float]:
+    assert not model.training
+    with torch.inference_mode():
+        logits = model(VALIDATION[0])
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, VALIDATION[1])
+    return {"val_loss": loss.item(), "val_roc_auc": roc_auc_score(VALIDATION[1].numpy(), logits.numpy())}
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model("cnn", {"channels": (4, 8), "hidden": 16}, n_mels=N_MELS, n_tags=N_TAGS)
+
+
+def run(
+    model: nn.Module, config: TrainingConfig = CONFIG, state: TrainingState | None = None
+) -> tuple[TrainingState, list[TrainingState]]:
+    states: list[TrainingState] = []
+    last = fit(
+        model,
+        config,
+        train_batches=train_batches,
+        steps_per_epoch=STEPS,
+        validate=validate,
+        on_epoch=states.append,
+        state=state,
+    )
+    return last, states
+
+
+def losses(state: TrainingState) -> list[tuple[float, float]]:
+    return [(metrics["train_loss"], metrics["val_loss"]) for metrics in state.history]
+
+
+def test_the_model_learns_what_is_there_to_learn() -> None:
+    state, _ = run(small_model(), dataclasses.replace(CONFIG, epochs=12, learning_rate=1e-2))
+    first, last = state.history[0], state.history[-1]
+    assert last["train_loss"] < 0.7 * first["train_loss"]
+    assert last["val_roc_auc"] > 0.95
+
+
+def test_nothing_is_learned_from_targets_that_mean_nothing() -> None:
+    rng = np.random.default_rng(3)
+    shuffled = [(log_mel, targets[rng.permutation(len(targets))]) for log_mel, targets in train_batches(0)]
+    state = fit(
+        small_model(),
+        dataclasses.replace(CONFIG, epochs=12, learning_rate=1e-2),
+        train_batches=lambda _epoch: shuffled,
+        steps_per_epoch=STEPS,
+        validate=validate,
+        on_epoch=lambda _state: None,
+    )
+    assert state.history[-1]["val_roc_auc"] < 0.8
+
+
+def test_every_epoch_is_reported() -> None:
+    last, states = run(small_model())
+    assert [state.epoch for state in states] == [1, 2, 3, 4]
+    assert last == states[-1]
+    for number, metrics in enumerate(last.history, start=1):
+        assert set(metrics) == {
+            "epoch", "train_loss", "val_loss", "val_roc_auc", "learning_rate", "clips_per_s", "seconds"
+        }  # fmt: skip
+        assert metrics["epoch"] == number
+        assert metrics["clips_per_s"] > 0
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_gives_others() -> None:
+    first, again = (losses(run(small_model())[0]) for _ in range(2))
+    other = losses(run(small_model(), dataclasses.replace(CONFIG, seed=6))[0])  # Other dropout.
+    assert first == again
+    assert first != other
+
+
+def test_a_resumed_run_equals_the_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed, states = run(small_model())
+    save_state(tmp_path / "state.pt", states[1])
+    torch.rand(7)  # What happened to torch's generator in between does not matter.
+    model = small_model(seed=99)
+    resumed, _ = run(model, state=load_state(tmp_path / "state.pt"))
+    assert losses(resumed) == losses(undisturbed)
+    for name, tensor in undisturbed.best_weights.items():
+        assert torch.equal(resumed.best_weights[name], tensor), name
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_states_are_not_changed_by_what_comes_after() -> None:
+    _, states = run(small_model())
+    assert any(not torch.equal(states[0].weights[name], states[3].weights[name]) for name in states[0].weights)
+    moments = [state.optimizer["state"][0]["exp_avg"] for state in states]
+    assert not torch.equal(moments[0], moments[3])
+
+
+def test_the_best_weights_are_kept_and_patience_ends_the_run() -> None:
+    val_losses = iter([0.9, 0.5, 0.6, 0.5, 0.7, 0.1])
+    states: list[TrainingState] = []
+    model = small_model()
+    last = fit(
+        model,
+        dataclasses.replace(CONFIG, epochs=20, patience=3),
+        train_batches=train_batches,
+        steps_per_epoch=STEPS,
+        validate=lambda _model: {"val_loss": next(val_losses)},
+        on_epoch=states.append,
+    )
+    assert (last.epoch, last.best_val_loss, last.epochs_since_best) == (5, 0.5, 3)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, states[1].weights[name]), name
+    assert not model.training
+
+
+def test_a_finished_run_is_not_continued() -> None:
+    finished, _ = run(small_model())
+    again, states = run(small_model(seed=1), state=finished)
+    assert again == finished
+    assert states == []
+
+
+def test_one_data_parallel_worker_gives_the_losses_of_none(tmp_path: Path) -> None:
+    alone, _ = run(small_model())
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    try:
+        model = small_model()
+        wrapped, _ = run(DistributedDataParallel(model))
+    finally:
+        distributed.destroy_process_group()
+    assert losses(wrapped) == losses(alone)
+    assert wrapped.weights.keys() == model.state_dict().keys()
+
+
+def test_the_learning_rate_rises_then_falls() -> None:
+    config = TrainingConfig(learning_rate=0.1, warmup=0.2)
+    assert learning_rate_at(0.1, config) == pytest.approx(0.05)
+    assert learning_rate_at(0.2, config) == pytest.approx(0.1)
+    assert learning_rate_at(0.6, config) == pytest.approx(0.05)
+    assert learning_rate_at(1.0, config) == pytest.approx(0.0, abs=1e-12)
+    assert learning_rate_at(1.3, config) == pytest.approx(0.0, abs=1e-12)
+    assert learning_rate_at(0.0, TrainingConfig(learning_rate=0.1, warmup=0.0)) == pytest.approx(0.1)
+
+
+def test_training_follows_the_schedule() -> None:
+    state, _ = run(small_model())
+    for number, metrics in enumerate(state.history, start=1):
+        assert metrics["learning_rate"] == learning_rate_at(number / CONFIG.epochs, CONFIG)
+
+
+def broken_batches(_epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
+    log_mel, targets = TRAIN[0][:8], TRAIN[1][:8]
+    yield log_mel, targets
+    yield torch.full_like(log_mel, math.nan), targets
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step() -> None:
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step 2: use a lower learning rate than 0\.003"):
+        fit(
+            small_model(),
+            CONFIG,
+            train_batches=broken_batches,
+            steps_per_epoch=2,
+            validate=validate,
+            on_epoch=lambda _state: None,
+        )
+
+
+@pytest.mark.parametrize("steps_per_epoch", [0, 3])
+def test_no_batches_is_an_error(steps_per_epoch: int) -> None:
+    with pytest.raises(TrainingError, match="no training batches"):
+        fit(
+            small_model(),
+            CONFIG,
+            train_batches=lambda _epoch: [],
+            steps_per_epoch=steps_per_epoch,
+            validate=validate,
+            on_epoch=lambda _state: None,
+        )
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="val_loss is nan after epoch 1"):
+        fit(
+            small_model(),
+            CONFIG,
+            train_batches=train_batches,
+            steps_per_epoch=STEPS,
+            validate=lambda _model: {"val_loss": math.nan},
+            on_epoch=lambda _state: None,
+        )
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    state, _ = run(small_model(), dataclasses.replace(CONFIG, epochs=1))
+    other = build_model("cnn", {"channels": (4, 6), "hidden": 16}, n_mels=N_MELS, n_tags=N_TAGS)
+    with pytest.raises(TrainingError, match="another model"):
+        run(other, state=state)
+
+
+def test_a_broken_state_is_named(tmp_path: Path) -> None:
+    state, _ = run(small_model(), dataclasses.replace(CONFIG, epochs=1))
+    save_state(tmp_path / "state.pt", state)
+    whole = (tmp_path / "state.pt").read_bytes()
+    for content in (b"", b"not a state", whole[: len(whole) // 2]):
+        (tmp_path / "broken.pt").write_bytes(content)
+        with pytest.raises(TrainingError, match=r"broken\.pt"):
+            load_state(tmp_path / "broken.pt")
+    with pytest.raises(TrainingError, match=r"missing\.pt"):
+        load_state(tmp_path / "missing.pt")
+    torch.save({"epoch": 1}, tmp_path / "other.pt")
+    with pytest.raises(TrainingError, match=r"other\.pt is no training state"):
+        load_state(tmp_path / "other.pt")
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch harmed",)
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"epoch": Harmful()}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"state\.pt"):
+        load_state(tmp_path / "state.pt")
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"weight_decay": -1.0},
+        {"clips_per_track": 0},
+        {"shuffle_clips": 0},
+        {"patience": 0},
+        {"warmup": 1.0},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_named(fields: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"TrainingConfig.{next(iter(fields))} is"):
+        TrainingConfig(**fields)
