@@ -117,8 +117,13 @@ def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Nam
     )
 
 
-def commit(scored: ray.data.Dataset, plan: ledger.Plan, model: Model, tags_uri: str, failures_uri: str) -> None:
-    """Write what arrives, part by part; a part replaces the rows that another model made of its tracks."""
+def commit(
+    scored: ray.data.Dataset, plan: ledger.Plan, model: Model, tags_uri: str, failures_uri: str
+) -> Iterator[int]:
+    """Write what arrives, part by part, and yield how many tracks each part settled.
+
+    A part replaces the rows that another model made of its tracks.
+    """
     works = {work.track_id: work for work in plan.works}
     failures_version = stores.version(failures_uri)
     for block in scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow"):
@@ -130,6 +135,7 @@ def commit(scored: ray.data.Dataset, plan: ledger.Plan, model: Model, tags_uri: 
         ledger.record_failures(failures_uri, name, failures, failures_version)
         stores.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in done})
         stores.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(done, TAGS_SCHEMA))
+        yield len(part)
 
 
 def make_plan(
@@ -218,13 +224,13 @@ def main(argv: list[str]) -> None:
     ledger.record_problems(failures_uri, problems, attempts)
     stores.delete_tracks(args.tags, plan.stale)
     if plan.works:
-        done = stores.counter((args.tags, failures_uri))
-        with local_ray(args.num_workers), console.progress("tag", len(plan.works), done):
+        with local_ray(args.num_workers), console.bar((), "tag", len(plan.works), "track") as shown:
             if catalog:
                 rows = from_audio(plan.works, spec.feature_config, args.clips_per_track)
             else:
                 rows = from_features(args.features, plan.works)
-            commit(score(rows, model, source.folder, args), plan, model, args.tags, failures_uri)
+            for n_settled in commit(score(rows, model, source.folder, args), plan, model, args.tags, failures_uri):
+                shown.update(n_settled)
 
     account = ledger.settle(plan, problems, args.tags, failures_uri, started)
     console.say_account(account, args.tags, failures_uri, started)

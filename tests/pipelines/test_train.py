@@ -23,9 +23,14 @@ def where(corpus):
 
 
 def newest_run(home):
+    return runs_of(home)[0]
+
+
+def runs_of(home):
+    """The newest first."""
     client = MlflowClient(home.tracking_uri)
     experiment = client.get_experiment_by_name("musictag")
-    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
 
 
 def curve(home, run_id, name):
@@ -171,8 +176,10 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, train
 
 
 def epochs_of_a_run_since(home, started):
-    run = newest_run(home)
-    return run.data.metrics.get("epoch", 0) if run.info.start_time >= 1000 * started else 0
+    if MlflowClient(home.tracking_uri).get_experiment_by_name("musictag") is None:
+        return 0
+    runs = [run for run in runs_of(home) if run.info.start_time >= 1000 * started]
+    return runs[0].data.metrics.get("epoch", 0) if runs else 0
 
 
 def is_worker(process):
