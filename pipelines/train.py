@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Job:
     architecture: str
     params: dict[str, Any]
     vocabulary: tuple[str, ...]
+    features_uri: str
     features: FeatureConfig
     training: TrainingConfig
     targets: dict[str, dict[str, npt.NDArray[np.bool_]]]
@@ -67,6 +68,17 @@ class Job:
         torch.manual_seed(self.training.seed)
         return build_model(self.architecture, self.params, n_mels=self.features.n_mels, n_tags=len(self.vocabulary))
 
+    def score_validation(self, model: nn.Module) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """Targets and joined scores (N, K) of the validation tracks, read straight from the table.
+
+        A second dataset of Ray's beside the training one would cost each epoch the start of new processes: Ray keeps
+        apart what a training worker starts and what starts beside it, and stops the ones to start the others.
+        """
+        rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, self.targets["validation"])
+        labelled = dataset.labelled_rows(rows, self.targets["validation"])
+        _, truth, scores = score_labelled(model, labelled, self.features)
+        return truth, scores
+
 
 def train_worker(loop_config: dict[str, Job]) -> None:
     """One worker's share of the training: the pure loop, between Ray's shards and Ray's checkpoints."""
@@ -78,22 +90,21 @@ def train_worker(loop_config: dict[str, Job]) -> None:
     n_rows = len(job.targets["train"]) // n_workers
     config = job.training
 
-    def rows(split: str) -> Iterator[dataset.Row]:
-        blocks = ray.train.get_dataset_shard(split).iter_batches(batch_size=None, batch_format="pyarrow")
-        return dataset.labelled_rows((row for block in blocks for row in block.to_pylist()), job.targets[split])
+    def train_rows() -> Iterator[dataset.Row]:
+        blocks = ray.train.get_dataset_shard("train").iter_batches(batch_size=None, batch_format="pyarrow")
+        return dataset.labelled_rows((row for block in blocks for row in block.to_pylist()), job.targets["train"])
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([config.seed, epoch, rank])
         return dataset.clip_batches(
-            rows("train"), job.features, clips_per_track=config.clips_per_track, batch_size=config.batch_size,
+            train_rows(), job.features, clips_per_track=config.clips_per_track, batch_size=config.batch_size,
             shuffle_clips=config.shuffle_clips, rng=rng,
         )  # fmt: skip
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
         results: list[dict[str, float]] = [{}]
         if rank == 0:
-            _, truth, scores = score_labelled(bare, rows("validation"), job.features)
-            results = [metrics.validation_metrics(truth, scores)]
+            results = [metrics.validation_metrics(*job.score_validation(bare))]
         if n_workers > 1:  # all must stop after the same epoch
             torch.distributed.broadcast_object_list(results, src=0)
         return results[0]
@@ -138,15 +149,12 @@ def read_features(uri: str, track_ids: Collection[str]) -> ray.data.Dataset:
 
 def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
     """Run the workers; the state after their last epoch."""
-    data: dict[str, ray.data.Dataset | Callable[[], ray.data.Dataset]] = {
-        split: read_features(args.features, tracks) for split, tracks in job.targets.items()
-    }
     options = ray.data.ExecutionOptions(preserve_order=True)  # the same batches on every run
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        datasets=data,
-        dataset_config=ray.train.DataConfig(datasets_to_split=["train"], execution_options=options),
+        datasets={"train": read_features(job.features_uri, job.targets["train"])},
+        dataset_config=ray.train.DataConfig(execution_options=options),
         scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
         run_config=ray.train.RunConfig(
             name=job.run_id,
@@ -167,14 +175,11 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
     return state
 
 
-def finish(
-    job: Job, state: TrainingState, features_uri: str, targets: Mapping[str, np.ndarray]
-) -> tuple[nn.Module, TaggerSpec]:
+def finish(job: Job, state: TrainingState) -> tuple[nn.Module, TaggerSpec]:
     """The model of the best epoch, with calibration and thresholds from the validation tracks."""
     model = job.build()
     model.load_state_dict(state.best_weights)
-    rows = dataset.labelled_rows(stores.read_rows(features_uri, SCORE_COLUMNS, targets), targets)
-    _, truth, scores = score_labelled(model, rows, job.features)
+    truth, scores = job.score_validation(model)
     calibration, thresholds = fit_outputs(truth, scores)
     spec = TaggerSpec(
         architecture=job.architecture,
@@ -272,12 +277,13 @@ def main(argv: list[str]) -> None:
     with registry.start_run(f"train {args.model}", params, tags) as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(
-            architecture=args.model, params={}, vocabulary=vocabulary, features=config, training=training,
+            architecture=args.model, params={}, vocabulary=vocabulary, features_uri=_absolute(args.features),
+            features=config, training=training,
             targets=targets, n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri,
         )  # fmt: skip
         with console.progress("train", args.epochs, lambda: registry.latest_step(run_id), unit="epoch"):
             state = fit_on_ray(job, args)
-        model, spec = finish(job, state, args.features, targets["validation"])
+        model, spec = finish(job, state)
         with tempfile.TemporaryDirectory() as folder:
             save_model(Path(folder), model, spec)
             uri = registry.log_model(run_id, Path(folder))
