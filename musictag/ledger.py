@@ -150,10 +150,13 @@ def record_failures(failures_uri: str, part: str, rows: Sequence[Mapping[str, An
         stores.write_table(failures_uri, part, FAILURES_SCHEMA, pa.Table.from_pylist(list(rows), FAILURES_SCHEMA))
 
 
-def settle(plan: Plan, problems: Sequence[Problem], uri: str, failures_uri: str, started: datetime.datetime) -> Account:
+def settle(
+    plan: Plan, problems: Sequence[Problem], written: Collection[str], failures_uri: str, started: datetime.datetime
+) -> Account:
     """The account of a run that began at `started`, read from its tables; failures that are past are removed.
 
-    Raises `LedgerError` naming tracks that are neither in the table nor among the failures.
+    `written` are the tracks of which the table now holds a row by the run's own maker. Raises `LedgerError` naming
+    tracks that are neither among them nor among the failures.
     """
     recent = stores.read_columns(failures_uri, ("track_id", "failed_at"))
     failed_now = {
@@ -163,10 +166,10 @@ def settle(plan: Plan, problems: Sequence[Problem], uri: str, failures_uri: str,
     }
     works = {work.track_id for work in plan.works}
     failed = works & failed_now
-    missing = works - failed - stores.track_ids(uri)
+    missing = works - failed - set(written)
     if missing:
         raise LedgerError(
-            f"{uri}: {len(missing)} of {plan.listed} tracks are neither written nor failed, such as "
+            f"{len(missing)} of {plan.listed} tracks are neither written nor failed, such as "
             f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it"
         )
     past = f"failed_at < arrow_cast('{started.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"

@@ -151,7 +151,8 @@ def main(argv: list[str]) -> None:
             | "Featurize" >> beam.ParDo(FeaturizePart(target, config, args.clips_per_track))
         )
 
-    account = ledger.settle(plan, catalog.problems, args.features, failures_uri, started)
+    written = stores.track_ids(args.features)
+    account = ledger.settle(plan, catalog.problems, written, failures_uri, started)
     console.say_account(account, args.features, failures_uri, started)
     ledger.check_failures(account, args.max_failures, failures_uri)
 

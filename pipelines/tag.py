@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray warns, as an error, of how Ray Data itself starts the actors of `map_batches`.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import pyarrow as pa
 import ray
@@ -29,7 +31,7 @@ import torch
 from ray.data.expressions import col
 
 from musictag import audio, cli, console, features, ledger, registry, stores
-from musictag.catalog import Catalog, read_catalog
+from musictag.catalog import read_catalog
 from musictag.config import FeatureConfig
 from musictag.errors import AudioError
 from musictag.ledger import Work
@@ -138,20 +140,13 @@ def commit(
         yield len(part)
 
 
-def make_plan(
-    listed: Iterator[tuple[str, str, str | None]],
-    tags_uri: str,
-    model: Model,
-    catalog: Catalog | None,
-    attempts: dict[str, int],
-) -> ledger.Plan:
-    """What the tags table lacks of what is listed."""
+def read_held(tags_uri: str) -> dict[str, ledger.Held]:
+    """What the tags table has of each track."""
     columns = ("track_id", "uri", "audio_etag", "model", "model_version")
-    held = {
+    return {
         row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], f"{row['model']} {row['model_version']}")
         for row in stores.read_columns(tags_uri, columns).to_pylist()
     }
-    return ledger.make_plan(listed, held, model.made_by, attempts, catalog.problems if catalog else ())
 
 
 @contextlib.contextmanager
@@ -162,6 +157,7 @@ def local_ray(n_workers: int) -> Iterator[None]:
     else:
         # An actor takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
         ray.init(
+            address="local",
             num_cpus=cli.n_cores() + n_workers,
             include_dashboard=False,
             log_to_driver=False,
@@ -216,8 +212,8 @@ def main(argv: list[str]) -> None:
     stores.create_table(args.tags, TAGS_SCHEMA)
     stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
     attempts = ledger.read_attempts(failures_uri)
-    plan = make_plan(listed, args.tags, model, catalog, attempts)
     problems = catalog.problems if catalog else ()
+    plan = ledger.make_plan(listed, read_held(args.tags), model.made_by, attempts, problems)
     console.say(
         f"{args.catalog or args.features}: {plan.listed:,} tracks listed, {len(plan.works):,} to tag by {source.uri}"
     )
@@ -232,7 +228,8 @@ def main(argv: list[str]) -> None:
             for n_settled in commit(score(rows, model, source.folder, args), plan, model, args.tags, failures_uri):
                 shown.update(n_settled)
 
-    account = ledger.settle(plan, problems, args.tags, failures_uri, started)
+    written = [track_id for track_id, held in read_held(args.tags).items() if held.made_by == model.made_by]
+    account = ledger.settle(plan, problems, written, failures_uri, started)
     console.say_account(account, args.tags, failures_uri, started)
     ledger.check_failures(account, args.max_failures, failures_uri)
 

@@ -205,6 +205,7 @@ def local_ray(n_workers: int) -> Iterator[None]:
     else:
         # A worker takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
         ray.init(
+            address="local",
             num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
             logging_level=logging.ERROR,
         )  # fmt: skip

@@ -112,7 +112,9 @@ class Tables:
         stores.write_part(self.failures, f"f{stores.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
 
     def settle(self, listed, held=None, problems=()):
-        return ledger.settle(plan(listed, held, problems=problems), problems, self.uri, self.failures, NOW)
+        return ledger.settle(
+            plan(listed, held, problems=problems), problems, stores.track_ids(self.uri), self.failures, NOW
+        )
 
 
 @pytest.fixture

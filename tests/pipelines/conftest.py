@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from ray.cluster_utils import Cluster
 
 from musictag import catalog, cli, dataset, features, ledger, metrics, splits, stores
 from musictag.checkpoint import TaggerSpec, save_model
@@ -52,6 +53,7 @@ class Home:
     """A folder to run scripts in, with an MLflow of its own."""
 
     folder: Path
+    ray_address: str
 
     @property
     def tracking_uri(self) -> str:
@@ -59,11 +61,10 @@ class Home:
 
     def start(self, script: Path | str, *args: object, **env: str) -> subprocess.Popen[str]:
         """Start a script as a user does, in this folder."""
-        own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         return subprocess.Popen(
             [sys.executable, str(SCRIPTS / script), *map(str, args)],
             cwd=self.folder,
-            env={**own, "MLFLOW_TRACKING_URI": self.tracking_uri, **env},
+            env={**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri, "RAY_ADDRESS": self.ray_address, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -217,11 +218,19 @@ def script() -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Home:
+def home(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path, ray_cluster: str) -> Home:
     """One home for all tests of a file."""
     folder = tmp_path_factory.mktemp("home")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
-    return Home(folder)
+    return Home(folder, ray_cluster)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """Address of a Ray cluster that all tests share: it starts once, and its processes stay warm."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, train
     try:
         # The second epoch is logged after the first one's checkpoint is written.
         wait_for(lambda: epochs_of_a_run_since(home, started) >= 2, process)
-        (worker,) = [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
+        (worker,) = [child for child in psutil.Process().children(recursive=True) if is_worker(child)]
         os.kill(worker.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=240)
     finally:
