@@ -6,7 +6,7 @@ INSTALLED = .venv/installed
 
 .PHONY: demo emotify line install check test bench format clean
 
-demo: install  ## The whole line on music that it makes itself: about 8 minutes on 2 cores.
+demo: install  ## The whole line on music that it makes itself: about 7 minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
 	$(MAKE) --no-print-directory line TRAIN="--epochs 14 --patience 4"
 	@echo
