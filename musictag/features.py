@@ -1,7 +1,7 @@
 """The features of a track: all its clips' log-mel spectrograms in one row, so that nothing ever needs a join.
 
 A cell holds the clips of one track as float16, C-order (C, T, M). Rounding a log-mel value (0 to about 7) to float16
-moves it by at most 0.002, which moves no score by more than 0.005 (see `tests/test_features.py`).
+moves it by at most 0.002, which moves no score of a trained network by more than 0.005 (see `tests/test_features.py`).
 """
 
 import datetime

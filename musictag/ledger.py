@@ -170,7 +170,7 @@ def settle(
     if missing:
         raise LedgerError(
             f"{len(missing)} of {plan.listed} tracks are neither written nor failed, such as "
-            f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it"
+            f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it (failures: {failures_uri})"
         )
     past = f"failed_at < arrow_cast('{started.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
     if recent.num_rows:

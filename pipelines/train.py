@@ -205,8 +205,7 @@ def local_ray(n_workers: int) -> Iterator[None]:
     else:
         # A worker takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
         ray.init(
-            address="local",
-            num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
+            address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
             logging_level=logging.ERROR,
         )  # fmt: skip
     context = ray.data.DataContext.get_current()
@@ -274,13 +273,13 @@ def main(argv: list[str]) -> None:
     params = {"model": args.model, "features": args.features, "catalog": args.catalog, "n_train": len(targets["train"]),
               "n_validation": len(targets["validation"]), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
               "vocabulary": ",".join(vocabulary), **dataclasses.asdict(training)}  # fmt: skip
-    tags = {"feature_hash": config.feature_hash}
-    with registry.start_run(f"train {args.model}", params, tags) as run_id, local_ray(args.num_workers):
+    run = registry.start_run(f"train {args.model}", params, {"feature_hash": config.feature_hash})
+    with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(
             architecture=args.model, params={}, vocabulary=vocabulary, features_uri=_absolute(args.features),
-            features=config, training=training,
-            targets=targets, n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri,
+            features=config, training=training, targets=targets, n_cores=cli.n_cores(), run_id=run_id,
+            tracking_uri=tracking_uri,
         )  # fmt: skip
         with console.progress("train", args.epochs, lambda: registry.latest_step(run_id), unit="epoch"):
             state = fit_on_ray(job, args)
