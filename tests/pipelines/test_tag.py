@@ -137,7 +137,8 @@ def test_tags_straight_from_audio_are_those_of_stored_features(home, corpus, tag
 
 
 @pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")  # Ray's own settings, which it sets itself
-def test_nothing_is_shuffled(script, corpus, artifacts):
+def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would end the first as it stops
     tag = script("tag")
     model = tag.Model("musictag", "1"), artifacts["fresh"], tag.parse(["--num-workers", "1"])
     track_ids = stores.track_ids(str(corpus.features))
