@@ -8,8 +8,10 @@ from torch import nn
 
 from musictag.errors import UsageError
 from musictag.models.cnn import CNN
+from musictag.models.musicnn import Musicnn
+from musictag.models.vgg import VGG
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"cnn": CNN}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"cnn": CNN, "musicnn": Musicnn, "vgg": VGG}
 
 
 def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_tags: int) -> nn.Module:

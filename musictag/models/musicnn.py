@@ -1,0 +1,128 @@
+"""The musicnn network: filters shaped after timbre and rhythm, a small convolutional middle, pooling over time.
+
+Pons, Nieto, Prockup, Schmidt, Ehmann & Serra, "End-to-end learning for music audio tagging at scale", ISMIR 2018;
+Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR 2019.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from musictag.errors import UsageError
+
+TIMBRAL_FILTERS, TEMPORAL_FILTERS = 204, 51
+TIMBRAL_FRAMES = 7
+TIMBRAL_HEIGHTS = (0.4, 0.7)
+"""Heights of the timbral filters, as shares of the mel bands."""
+TEMPORAL_FRAMES = (128, 64, 32)
+MIDEND_FILTERS = 64
+DENSE_UNITS = 200
+DROPOUT = 0.5
+BATCH_NORM_EPS = 1e-3
+"""TensorFlow's, with which the published weights were trained."""
+
+
+class Musicnn(nn.Module):
+    """Log-mel clips (B, T, M) float32 to logits (B, K).
+
+    Shapes for clips of T = 187 frames and M = 96 bands; every convolution is followed by ReLU, then batch norm:
+
+    ======================  =============  ==========================================================================
+    layer                   output         why
+    ======================  =============  ==========================================================================
+    input                   (B, 1, T, M)   log-mel, batch norm over all of it
+    timbral 0               (B, 204, T)    7 frames x 38 bands, maximum over frequency: a timbre, wherever its pitch
+    timbral 1               (B, 204, T)    7 frames x 67 bands, the same
+    temporal 0, 1, 2        (B, 51, T)     128, 64, 32 frames x 1 band, maximum over frequency: onsets and tempo
+    concatenated            (B, 561, T)    the front end
+    midend 0                (B, 64, T)     7 frames over all front-end channels
+    midend 1, 2             (B, 64, T)     7 frames, added to their input
+    concatenated            (B, 753, T)    front end and all three of the middle
+    pool over time          (B, 1506)      maximum and mean of each channel, one beside the other
+    batch norm, dropout
+    dense, ReLU, batch norm (B, 200)       `embed`
+    dropout, head           (B, K)         one logit per tag; the sigmoid is the caller's
+    ======================  =============  ==========================================================================
+
+    Args:
+        n_mels: M.
+        n_tags: K.
+
+    Raises:
+        UsageError: fewer mel bands than a filter needs.
+    """
+
+    def __init__(self, *, n_mels: int, n_tags: int) -> None:
+        super().__init__()
+        heights = [int(share * n_mels) for share in TIMBRAL_HEIGHTS]
+        if min(heights) < 1:
+            raise UsageError(f"musicnn n_mels is {n_mels}: its filters need 3 bands at least")
+        self.input_norm = nn.BatchNorm2d(1, eps=BATCH_NORM_EPS)
+        self.timbral = nn.ModuleList(_Frontend(TIMBRAL_FILTERS, (TIMBRAL_FRAMES, height)) for height in heights)
+        self.temporal = nn.ModuleList(_Frontend(TEMPORAL_FILTERS, (frames, 1)) for frames in TEMPORAL_FRAMES)
+        n_frontend = len(heights) * TIMBRAL_FILTERS + len(TEMPORAL_FRAMES) * TEMPORAL_FILTERS
+        self.midend = nn.ModuleList(_Midend(width) for width in (n_frontend, MIDEND_FILTERS, MIDEND_FILTERS))
+        n_pooled = 2 * (n_frontend + len(self.midend) * MIDEND_FILTERS)
+        self.dense = nn.Sequential(
+            nn.BatchNorm1d(n_pooled, eps=BATCH_NORM_EPS),
+            nn.Dropout(DROPOUT),
+            nn.Linear(n_pooled, DENSE_UNITS),
+            nn.ReLU(),
+            nn.BatchNorm1d(DENSE_UNITS, eps=BATCH_NORM_EPS),
+        )
+        self.dropout = nn.Dropout(DROPOUT)
+        self.head = nn.Linear(DENSE_UNITS, n_tags)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Log-mel clips (B, T, M) float32 to logits (B, K)."""
+        logits: Tensor = self.head(self.dropout(self.embed(log_mel)))
+        return logits
+
+    def embed(self, log_mel: Tensor) -> Tensor:
+        """Log-mel clips (B, T, M) to what the head sees of them, (B, 200)."""
+        return self.pooled_to_embedding(self.frontend(log_mel))
+
+    def frontend(self, log_mel: Tensor) -> Tensor:
+        """Log-mel clips (B, T, M) to the channels (B, 561, T) of the timbral and temporal filters."""
+        x = self.input_norm(log_mel.unsqueeze(1))  # (B, 1, T, M)
+        return torch.cat([block(x) for block in (*self.timbral, *self.temporal)], dim=1)
+
+    def pooled_to_embedding(self, frontend: Tensor) -> Tensor:
+        """The front end's channels (B, 561, T) through the middle, pooled over time, to the embedding (B, 200)."""
+        channels = [frontend]
+        x = self.midend[0](frontend)
+        channels.append(x)
+        for block in self.midend[1:]:
+            x = x + block(x)
+            channels.append(x)
+        every = torch.cat(channels, dim=1)  # (B, 753, T)
+        pooled = torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)  # max 0, mean 0, max 1, ...
+        embedding: Tensor = self.dense(pooled)
+        return embedding
+
+
+class _Frontend(nn.Module):
+    """Filters over the spectrogram, (B, 1, T, M) to their maximum over frequency, (B, filters, T)."""
+
+    def __init__(self, filters: int, kernel: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, filters, kernel)
+        self.norm = nn.BatchNorm2d(filters, eps=BATCH_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = self.conv.kernel_size[0]
+        before = (frames - 1) // 2  # where the frames are even, TensorFlow pads one more after than before
+        padded = functional.pad(x, (0, 0, before, frames - 1 - before))
+        return self.norm(functional.relu(self.conv(padded))).amax(dim=3)  # type: ignore[no-any-return]
+
+
+class _Midend(nn.Module):
+    """A convolution along time, (B, width, T) to (B, 64, T)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(width, MIDEND_FILTERS, TIMBRAL_FRAMES, padding=TIMBRAL_FRAMES // 2)
+        self.norm = nn.BatchNorm1d(MIDEND_FILTERS, eps=BATCH_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(functional.relu(self.conv(x)))  # type: ignore[no-any-return]
