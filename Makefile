@@ -3,6 +3,7 @@ PYTHON = .venv/bin/python
 DATA = data
 CATALOG = data/demo/catalog.csv
 INSTALLED = .venv/installed
+PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
 .PHONY: demo emotify line install check test bench format clean
 
@@ -28,7 +29,7 @@ line:
 	-$(PYTHON) pipelines/promote.py
 	$(PYTHON) pipelines/tag.py --features $(DATA)/features --tags $(DATA)/tags
 
-install: $(INSTALLED)
+install: $(INSTALLED) $(PUBLISHED)
 
 # tinysoundfont asks for pyaudio, which needs a system package and is not needed to render: hence --no-deps.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -37,6 +38,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo,dev]"
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tinysoundfont
 	touch $@
+
+# The published models, of which this is written last. A newer installation is no reason to fetch them again.
+$(PUBLISHED): | $(INSTALLED)
+	$(PYTHON) -m musictag weights
 
 check: install
 	.venv/bin/ruff format --check .

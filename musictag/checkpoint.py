@@ -129,6 +129,7 @@ def save_model(folder: Path, model: nn.Module, spec: TaggerSpec) -> None:
     (folder / SPEC_FILE).unlink(missing_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     # Not `save_file`, which makes a file that nobody else on the machine may read.
+    (folder / WEIGHTS_FILE).unlink(missing_ok=True)
     (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(weights))
     (folder / SPEC_FILE).write_text(json.dumps(spec.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

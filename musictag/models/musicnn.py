@@ -4,13 +4,14 @@ Pons, Nieto, Prockup, Schmidt, Ehmann & Serra, "End-to-end learning for music au
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR 2019.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from musictag.errors import UsageError
 
-TIMBRAL_FILTERS, TEMPORAL_FILTERS = 204, 51
 TIMBRAL_FRAMES = 7
 TIMBRAL_HEIGHTS = (0.4, 0.7)
 """Heights of the timbral filters, as shares of the mel bands."""
@@ -44,32 +45,46 @@ class Musicnn(nn.Module):
     dropout, head           (B, K)         one logit per tag; the sigmoid is the caller's
     ======================  =============  ==========================================================================
 
+    Clips of any length pass.
+
     Args:
         n_mels: M.
         n_tags: K.
+        timbral: filters of each timbral block; the published networks have 204, pruned ones fewer (`pruning`).
+        temporal: filters of each temporal block; the published networks have 51.
 
     Raises:
-        UsageError: fewer mel bands than a filter needs.
+        UsageError: fewer mel bands than a filter needs, or numbers of filters that cannot build a network.
     """
 
-    def __init__(self, *, n_mels: int, n_tags: int) -> None:
+    def __init__(
+        self,
+        *,
+        n_mels: int,
+        n_tags: int,
+        timbral: Sequence[int] = (204, 204),
+        temporal: Sequence[int] = (51, 51, 51),
+    ) -> None:
         super().__init__()
+        for name, filters, kernels in (("timbral", timbral, TIMBRAL_HEIGHTS), ("temporal", temporal, TEMPORAL_FRAMES)):
+            if not isinstance(filters, Sequence) or len(filters) != len(kernels) or not all(map(_is_width, filters)):
+                raise UsageError(f"musicnn {name} is {filters}: {len(kernels)} positive whole numbers are needed")
         heights = [int(share * n_mels) for share in TIMBRAL_HEIGHTS]
         if min(heights) < 1:
             raise UsageError(f"musicnn n_mels is {n_mels}: its filters need 3 bands at least")
         self.input_norm = nn.BatchNorm2d(1, eps=BATCH_NORM_EPS)
-        self.timbral = nn.ModuleList(_Frontend(TIMBRAL_FILTERS, (TIMBRAL_FRAMES, height)) for height in heights)
-        self.temporal = nn.ModuleList(_Frontend(TEMPORAL_FILTERS, (frames, 1)) for frames in TEMPORAL_FRAMES)
-        n_frontend = len(heights) * TIMBRAL_FILTERS + len(TEMPORAL_FRAMES) * TEMPORAL_FILTERS
-        self.midend = nn.ModuleList(_Midend(width) for width in (n_frontend, MIDEND_FILTERS, MIDEND_FILTERS))
-        n_pooled = 2 * (n_frontend + len(self.midend) * MIDEND_FILTERS)
-        self.dense = nn.Sequential(
-            nn.BatchNorm1d(n_pooled, eps=BATCH_NORM_EPS),
-            nn.Dropout(DROPOUT),
-            nn.Linear(n_pooled, DENSE_UNITS),
-            nn.ReLU(),
-            nn.BatchNorm1d(DENSE_UNITS, eps=BATCH_NORM_EPS),
+        self.timbral = nn.ModuleList(
+            FilterBlock(filters, (TIMBRAL_FRAMES, height)) for filters, height in zip(timbral, heights, strict=True)
         )
+        self.temporal = nn.ModuleList(
+            FilterBlock(filters, (frames, 1)) for filters, frames in zip(temporal, TEMPORAL_FRAMES, strict=True)
+        )
+        n_frontend = sum(timbral) + sum(temporal)
+        self.midend = nn.ModuleList(MidendBlock(width) for width in (n_frontend, MIDEND_FILTERS, MIDEND_FILTERS))
+        n_pooled = 2 * (n_frontend + len(self.midend) * MIDEND_FILTERS)
+        self.pooled_norm = nn.BatchNorm1d(n_pooled, eps=BATCH_NORM_EPS)
+        self.dense = nn.Linear(n_pooled, DENSE_UNITS)
+        self.dense_norm = nn.BatchNorm1d(DENSE_UNITS, eps=BATCH_NORM_EPS)
         self.dropout = nn.Dropout(DROPOUT)
         self.head = nn.Linear(DENSE_UNITS, n_tags)
 
@@ -80,15 +95,19 @@ class Musicnn(nn.Module):
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) to what the head sees of them, (B, 200)."""
-        return self.pooled_to_embedding(self.frontend(log_mel))
+        return self.backend(self.frontend(log_mel))
 
     def frontend(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) to the channels (B, 561, T) of the timbral and temporal filters."""
         x = self.input_norm(log_mel.unsqueeze(1))  # (B, 1, T, M)
-        return torch.cat([block(x) for block in (*self.timbral, *self.temporal)], dim=1)
+        return torch.cat([block(x) for block in self.filter_blocks()], dim=1)
 
-    def pooled_to_embedding(self, frontend: Tensor) -> Tensor:
-        """The front end's channels (B, 561, T) through the middle, pooled over time, to the embedding (B, 200)."""
+    def filter_blocks(self) -> "list[FilterBlock]":
+        """The blocks of the front end, in the order of their channels."""
+        return [block for block in (*self.timbral, *self.temporal) if isinstance(block, FilterBlock)]
+
+    def backend(self, frontend: Tensor) -> Tensor:
+        """The front end's channels (B, 561, T) through the middle and pooled over time, (B, 200)."""
         channels = [frontend]
         x = self.midend[0](frontend)
         channels.append(x)
@@ -97,11 +116,12 @@ class Musicnn(nn.Module):
             channels.append(x)
         every = torch.cat(channels, dim=1)  # (B, 753, T)
         pooled = torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)  # max 0, mean 0, max 1, ...
-        embedding: Tensor = self.dense(pooled)
+        dense = functional.relu(self.dense(self.dropout(self.pooled_norm(pooled))))
+        embedding: Tensor = self.dense_norm(dense)
         return embedding
 
 
-class _Frontend(nn.Module):
+class FilterBlock(nn.Module):
     """Filters over the spectrogram, (B, 1, T, M) to their maximum over frequency, (B, filters, T)."""
 
     def __init__(self, filters: int, kernel: tuple[int, int]) -> None:
@@ -110,13 +130,18 @@ class _Frontend(nn.Module):
         self.norm = nn.BatchNorm2d(filters, eps=BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Spectrograms (B, 1, T, M) to channels (B, filters, T)."""
         frames = self.conv.kernel_size[0]
         before = (frames - 1) // 2  # where the frames are even, TensorFlow pads one more after than before
-        padded = functional.pad(x, (0, 0, before, frames - 1 - before))
-        return self.norm(functional.relu(self.conv(padded))).amax(dim=3)  # type: ignore[no-any-return]
+        x = self.conv(functional.pad(x, (0, 0, before, frames - 1 - before)))  # (B, filters, T, M')
+        if not self.training:
+            # ReLU and batch norm keep or turn the order of numbers, so that they need only see the extremes.
+            turned = (self.norm.weight < 0).view(-1, 1, 1)
+            x = torch.where(turned, x.amin(dim=3, keepdim=True), x.amax(dim=3, keepdim=True))
+        return self.norm(functional.relu(x)).amax(dim=3)  # type: ignore[no-any-return]
 
 
-class _Midend(nn.Module):
+class MidendBlock(nn.Module):
     """A convolution along time, (B, width, T) to (B, 64, T)."""
 
     def __init__(self, width: int) -> None:
@@ -125,4 +150,9 @@ class _Midend(nn.Module):
         self.norm = nn.BatchNorm1d(MIDEND_FILTERS, eps=BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Channels (B, width, T) to channels (B, 64, T)."""
         return self.norm(functional.relu(self.conv(x)))  # type: ignore[no-any-return]
+
+
+def _is_width(number: object) -> bool:
+    return isinstance(number, int) and number > 0

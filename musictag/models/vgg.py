@@ -16,7 +16,7 @@ BATCH_NORM_EPS = 1e-3
 POOLS = (((4, 1), 2), ((2, 2), 2), ((2, 2), 2), ((2, 2), 2), ((4, 4), 4))
 DROPOUTS = (0.25, 0.25, 0.25, 0.25, 0.5)
 CLIP_FRAMES = 187
-"""T: the head sees every place in time, so that clips of another length do not fit."""
+"""T: the head has weights for each place in time, so that clips of another length do not fit."""
 
 
 class VGG(nn.Module):
@@ -61,16 +61,18 @@ class VGG(nn.Module):
             width = FILTERS
             size = ((size[0] - window[0]) // stride + 1, (size[1] - window[1]) // stride + 1)
         if min(size) < 1:
-            raise UsageError(f"vgg n_mels is {n_mels}: its pooling needs 64 bands at least")
+            raise UsageError(f"vgg n_mels is {n_mels}: its pooling needs 63 bands at least")
         self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = nn.Linear(size[0] * size[1] * FILTERS, n_tags)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, 187, M) float32 to logits (B, K)."""
+        """Log-mel clips (B, 187, M) float32 to logits (B, K). Raises `UsageError` for another number of frames."""
         logits: Tensor = self.head(self.embed(log_mel))
         return logits
 
     def embed(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, 187, M) to what the head sees of them, (B, 256)."""
+        """Log-mel clips (B, 187, M) to what the head sees of them, (B, 256) for 96 bands. Raises as `forward` does."""
+        if log_mel.shape[1] != CLIP_FRAMES:
+            raise UsageError(f"vgg takes clips of {CLIP_FRAMES} frames, these have {log_mel.shape[1]}")
         x = self.blocks(self.input_norm(log_mel.unsqueeze(1)))
         return x.permute(0, 2, 3, 1).flatten(1)  # type: ignore[no-any-return] # (B, T', M', 128), TensorFlow's order
