@@ -145,15 +145,22 @@ def _read_parquet(stream: IO[bytes], uri: str) -> Iterator[tuple[int, Row | str]
 
 
 def _read_folder(filesystem: fsspec.AbstractFileSystem, folder: str) -> Iterator[tuple[int, Row | str]]:
-    number = 0
-    for path in sorted(filesystem.find(folder)):
-        relative = path[len(folder) :].lstrip("/")
-        hidden = any(part.startswith(".") for part in relative.split("/"))
-        if not hidden and PurePosixPath(relative).suffix.lower() in AUDIO_SUFFIXES:
-            number += 1
-            yield number, {"track_id": relative, "uri": relative, "title": relative.rpartition("/")[2]}
-    if number == 0:
+    relatives = audio_files(filesystem, folder)
+    for number, relative in enumerate(relatives, start=1):
+        yield number, {"track_id": relative, "uri": relative, "title": relative.rpartition("/")[2]}
+    if not relatives:
         raise CatalogError(f"catalog {folder}: the folder holds no audio file ({' '.join(sorted(AUDIO_SUFFIXES))})")
+
+
+def audio_files(filesystem: fsspec.AbstractFileSystem, folder: str) -> list[str]:
+    """The tracks of a folder of music as sorted paths within it: files of `AUDIO_SUFFIXES` that are not hidden."""
+    relatives = (path[len(folder) :].lstrip("/") for path in sorted(filesystem.find(folder)))
+    return [
+        relative
+        for relative in relatives
+        if PurePosixPath(relative).suffix.lower() in AUDIO_SUFFIXES
+        and not any(part.startswith(".") for part in relative.split("/"))
+    ]
 
 
 def _require_columns(uri: str, names: list[str]) -> None:

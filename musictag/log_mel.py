@@ -1,4 +1,4 @@
-"""Log-mel spectrograms, equal to librosa's and without its start-up: only its filterbank is used.
+"""Log-mel spectrograms, equal to librosa's (see the tests) and without the 2 s that it takes to import.
 
 Conventions: `waveform` is mono float32 of shape (samples,); a spectrogram is float32 of shape (frames, M); frame `i` is
 centred on sample `i * hop_length`, and the waveform is preceded and followed by silence, as in
@@ -7,7 +7,6 @@ centred on sample `i * hop_length`, and the waveform is preceded and followed by
 
 import functools
 
-import librosa
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -18,6 +17,9 @@ Float32 = npt.NDArray[np.float32]
 
 # Frames per Fourier transform: bounds the memory of an hour-long track to a few MB beside its result.
 BLOCK_FRAMES = 2048
+# Slaney's mel scale: 3 mel for 200 Hz up to 1 kHz, from there 27 mel for a factor of 6.4.
+LINEAR_HZ, LINEAR_MEL = 1000.0, 15.0
+LOG_STEP = np.log(6.4) / 27
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
@@ -51,7 +53,19 @@ def _hann(config: FeatureConfig) -> Float32:
 
 @functools.lru_cache
 def _filterbank(config: FeatureConfig) -> Float32:
-    bank: Float32 = librosa.filters.mel(
-        sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, fmin=config.fmin, fmax=config.fmax
-    ).T.astype(np.float32, order="C")
+    """Weights (n_fft // 2 + 1, M) of triangular bands, of area 1 over their Hz (Slaney, "Auditory Toolbox", 1998)."""
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.fmax), config.n_mels + 2))
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    frequencies = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)[:, None]
+    triangles = np.minimum((frequencies - low) / (centre - low), (high - frequencies) / (high - centre))
+    bank: Float32 = (np.maximum(0, triangles) * 2 / (high - low)).astype(np.float32)
     return bank
+
+
+def _hz_to_mel(hz: float) -> float:
+    return LINEAR_MEL + float(np.log(hz / LINEAR_HZ)) / LOG_STEP if hz > LINEAR_HZ else hz * LINEAR_MEL / LINEAR_HZ
+
+
+def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    above = LINEAR_HZ * np.exp(LOG_STEP * np.maximum(0, mel - LINEAR_MEL))
+    return np.where(mel > LINEAR_MEL, above, mel * LINEAR_HZ / LINEAR_MEL)

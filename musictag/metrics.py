@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -46,6 +44,8 @@ def precision_recall_f1(
 
 def average_precision(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """PR-AUC of each tag (K,): precision averaged over the steps of recall, without interpolation."""
+    from sklearn.metrics import average_precision_score  # here: it takes 2 s, and whoever only tags needs none of it
+
     return np.array(
         [
             average_precision_score(truth, score) if truth.any() else np.nan
@@ -56,6 +56,8 @@ def average_precision(targets: NDArray[np.bool_], scores: NDArray[np.floating]) 
 
 def roc_auc(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """ROC-AUC of each tag (K,): how often a positive track scores above a negative one."""
+    from sklearn.metrics import roc_auc_score
+
     return np.array(
         [
             roc_auc_score(truth, score) if _has_both(truth) else np.nan
@@ -144,6 +146,8 @@ def _best_cut(targets: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
 
 def _platt(targets: NDArray[np.bool_], logits: NDArray[np.float64]) -> tuple[float, float]:
     """Scale and bias of one tag with positive and negative tracks: targets (N,), logits (N,)."""
+    from scipy.optimize import minimize
+
     n_positive = int(targets.sum())
     n_negative = len(targets) - n_positive
     smoothed = np.where(targets, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))

@@ -23,12 +23,14 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
+from musictag import pretrained
 from musictag.errors import ModelError, RegistryError
 
 MODEL = "musictag"
 EXPERIMENT = "musictag"
 DEFAULT_DATABASE = "data/mlflow.db"
 ARTIFACT = "model"
+DIGEST = "digest"
 CHAMPION_URI = f"models:/{MODEL}@champion"
 
 
@@ -70,13 +72,14 @@ def connect() -> str:
 
 
 @contextlib.contextmanager
-def start_run(name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[str]:
+def start_run(
+    name: str, params: Mapping[str, object], tags: Mapping[str, str], *, system_metrics: bool = True
+) -> Iterator[str]:
     """An MLflow run around the body, with system metrics; yields its id. A body that raises marks it as failed."""
     with _explained("MLflow"):
         mlflow.set_experiment(EXPERIMENT)
-        mlflow.enable_system_metrics_logging()
         mlflow.set_system_metrics_sampling_interval(5)
-        run = mlflow.start_run(run_name=name, tags=dict(tags))
+        run = mlflow.start_run(run_name=name, tags=dict(tags), log_system_metrics=system_metrics)
         mlflow.log_params({key: str(value)[:6000] for key, value in params.items()})
     with run:
         yield run.info.run_id
@@ -127,6 +130,26 @@ def register(source: ModelSource) -> str:
         return str(client.create_model_version(MODEL, artifacts, source.run_id).version)
 
 
+def adopt(source: ModelSource) -> str:
+    """The version of the registered model that is `source`, which need not come from a run.
+
+    A folder or a published model gets a run that holds it; the digest of its files finds that run again, so that the
+    same model is registered once, whatever it is called.
+    """
+    if source.run_id is not None:
+        return register(source)
+    name, digest = identity(source)
+    with _explained("MLflow"):
+        query = f"tags.{DIGEST} = '{digest}' and attributes.status = 'FINISHED'"
+        known = mlflow.search_runs(experiment_names=[EXPERIMENT], filter_string=query, output_format="list")
+    if known:
+        run_id = known[0].info.run_id
+    else:
+        with start_run(Path(name).name, {}, {DIGEST: digest}, system_metrics=False) as run_id:
+            log_model(run_id, source.folder)
+    return register(dataclasses.replace(source, run_id=run_id))
+
+
 def set_alias(version: str, alias: str) -> None:
     """Point an alias of the registered model at a version."""
     with _explained("MLflow"):
@@ -158,15 +181,18 @@ def alias_version(alias: str) -> str | None:
 
 
 def fetch(uri: str) -> ModelSource:
-    """The model behind `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN_ID/model` or a folder.
+    """The model of `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN_ID/model`, a published name or a folder.
 
-    Raises `RegistryError` if MLflow does not know it, `ModelError` if the folder is not there.
+    Raises `RegistryError` if MLflow does not know it, `ModelError` if the folder or the published models are not there.
     """
+    if uri in pretrained.PUBLISHED:
+        return ModelSource(pretrained.find(uri), uri, None, None)
     parsed = re.fullmatch(rf"(?:runs:/(\w+)/{ARTIFACT}|models:/([^/@]+)(?:@([\w-]+)|/(\d+)))", uri)
     if parsed is None:
         if not Path(uri).is_dir():
             raise ModelError(
-                f"model {uri}: no such folder, and not of the form {CHAMPION_URI} or runs:/RUN_ID/{ARTIFACT}"
+                f"model {uri}: no such folder, not of the form {CHAMPION_URI} or runs:/RUN_ID/{ARTIFACT}, "
+                f"and none of {', '.join(pretrained.PUBLISHED)}"
             )
         return ModelSource(Path(uri), str(Path(uri).absolute()), None, None)
     run_id, name, alias, version = parsed.groups()

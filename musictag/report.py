@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve
 
 from musictag import metrics
 from musictag.evaluation import FIGURES, Evaluation, per_tag, summary
@@ -36,11 +35,11 @@ def format_table(table: pa.Table, rules: tuple[int, ...] = ()) -> str:
     for name in table.column_names:
         values = table[name].to_pylist()
         cells = [name, *map(_cell, values)]
-        width = max(map(_width, cells))
+        width = max(map(text_width, cells))
         left = any(isinstance(value, str) for value in values)
         columns.append([_pad(cell, width, left) for cell in cells])
     heading, *lines = ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
-    rule = "\u2500" * max(map(_width, [heading, *lines]))
+    rule = "\u2500" * max(map(text_width, [heading, *lines]))
     for row in sorted(rules, reverse=True):
         lines.insert(row, rule)
     return "\n".join([heading, rule, *lines])
@@ -119,7 +118,7 @@ def precision_recall_chart(evaluation: Evaluation) -> Figure:
     axes.scatter(
         recall, rows, s=70, marker="D", facecolor="white", edgecolor=ORANGE, linewidth=2, label="recall", zorder=2
     )
-    labels = [f"{_short(table['tag'][k], LONGEST_LABEL)}  ({table['support'][k]})" for k in order]
+    labels = [f"{short(table['tag'][k], LONGEST_LABEL)}  ({table['support'][k]})" for k in order]
     axes.set_yticks(rows, labels, parse_math=False)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.8, n_tags - 0.2), xlabel="precision, recall")
     axes.grid(axis="x", color="#E6E6E6")
@@ -134,6 +133,8 @@ def precision_recall_chart(evaluation: Evaluation) -> Figure:
 
 def curves_chart(evaluation: Evaluation) -> Figure:
     """Precision over recall of each tag at every threshold; a dot where the tag's own threshold puts it."""
+    from sklearn.metrics import precision_recall_curve  # here: it takes 2 s, and a taggram needs none of it
+
     table = per_tag(evaluation).to_pydict()
     n_tags = len(table["tag"])
     n_columns = min(CURVES_PER_ROW, n_tags)
@@ -159,7 +160,7 @@ def curves_chart(evaluation: Evaluation) -> Figure:
         truth = evaluation.targets[:, k]
         _plain(axes)
         axes.set_title(
-            f"{_short(table['tag'][k], 22)}\n{_cell(table['pr_auc'][k])}  ({table['support'][k]})",
+            f"{short(table['tag'][k], 22)}\n{_cell(table['pr_auc'][k])}  ({table['support'][k]})",
             fontsize=9,
             parse_math=False,
         )
@@ -197,7 +198,8 @@ def _plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _short(tag: str, longest: int) -> str:
+def short(tag: str, longest: int) -> str:
+    """A tag of at most `longest` characters: what is cut off is an ellipsis."""
     return tag if len(tag) <= longest else tag[: longest - 1].rstrip() + "\u2026"
 
 
@@ -207,11 +209,11 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
     """Columns of a terminal: East Asian wide characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _pad(cell: str, width: int, left: bool) -> str:
-    fill = " " * (width - _width(cell))
+    fill = " " * (width - text_width(cell))
     return cell + fill if left else fill + cell

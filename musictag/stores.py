@@ -16,7 +16,6 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -81,7 +80,7 @@ def track_ids(uri: str) -> set[str]:
 
 def read_rows(uri: str, columns: Collection[str], track_ids: Collection[str]) -> Iterator[dict[str, Any]]:
     """Rows of some tracks, one at a time and in the table's order; memory holds a few of them."""
-    wanted = pyarrow.dataset.field("track_id").isin(sorted(track_ids))
+    wanted = pc.field("track_id").isin(sorted(track_ids))
     with _explained(uri):
         batches = (
             _dataset(uri)
@@ -118,7 +117,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return filesystem, path.rstrip("/")
 
 
-def _dataset(uri: str) -> pyarrow.dataset.Dataset:
+def _dataset(uri: str) -> "pyarrow.dataset.Dataset":  # in quotes: importing it takes pandas
     filesystem, root = arrow_filesystem(uri)
     return open_table(uri).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(root, filesystem))
 

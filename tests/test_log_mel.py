@@ -55,3 +55,19 @@ def test_frames_of_an_excerpt_are_those_of_the_whole(music):
     begin = 20 * config.hop_length - config.n_fft // 2
     part = log_mel.frames_log_mel(waveform[begin : begin + 29 * config.hop_length + config.n_fft], config)
     np.testing.assert_allclose(part, log_mel.log_mel(waveform, config)[20:50], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FeatureConfig(),
+        FeatureConfig(sample_rate=22_050, n_fft=2048, hop_length=512, n_mels=128, fmin=30, fmax=11_025),
+        FeatureConfig(n_fft=1024, n_mels=40, fmin=0, fmax=900),
+        FeatureConfig(n_fft=1024, n_mels=64, fmin=1500, fmax=7600),
+    ],
+)
+def test_the_filterbank_is_librosas(config):
+    theirs = librosa.filters.mel(
+        sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, fmin=config.fmin, fmax=config.fmax
+    )
+    np.testing.assert_allclose(log_mel._filterbank(config).T, theirs, rtol=1e-5, atol=1e-8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import registry
+from musictag import pretrained, registry
 from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.config import FeatureConfig
 from musictag.errors import ModelError, RegistryError
@@ -140,6 +140,47 @@ def test_a_folder_cannot_be_registered(artifact: Path) -> None:
         registry.register(registry.fetch(str(artifact)))
 
 
+def test_a_folder_is_adopted_once_whatever_it_is_called(artifact: Path, tmp_path: Path) -> None:
+    version = registry.adopt(registry.fetch(str(artifact)))
+    again = Path(shutil.copytree(artifact, tmp_path / "again"))
+    assert registry.adopt(registry.fetch(str(again))) == version
+    source = registry.fetch(f"models:/musictag/{version}")
+    assert registry.adopt(source) == version
+    assert load_model(source.folder)[1] == SPEC
+    run = MlflowClient().get_run(source.run_id)
+    assert (run.info.run_name, run.info.status) == ("artifact", "FINISHED")
+    assert not [name for name in run.data.metrics if name.startswith("system/")]
+    (again / "LICENSE").write_text("another model")
+    assert registry.adopt(registry.fetch(str(again))) == str(int(version) + 1)
+
+
+def test_a_run_is_adopted_as_it_is_registered(artifact: Path) -> None:
+    source = registry.fetch(logged(artifact))
+    assert registry.adopt(source) == registry.register(source)
+
+
+def test_a_model_that_was_not_stored_wholly_is_adopted_anew(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(run_id: str, folder: Path) -> str:
+        raise RegistryError("the store is full")
+
+    source = registry.fetch(str(artifact))
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "log_model", broken)
+        with pytest.raises(RegistryError, match="full"):
+            registry.adopt(source)
+    version = registry.adopt(source)
+    assert load_model(registry.fetch(f"models:/musictag/{version}").folder)[1] == SPEC
+
+
+def test_a_published_model_is_fetched_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = registry.fetch("msd-musicnn")
+    assert source == registry.ModelSource(pretrained.folder() / "msd-musicnn", "msd-musicnn", None, None)
+    assert registry.identity(source)[0] == "msd-musicnn"
+    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
+    with pytest.raises(ModelError, match="run `musictag weights`"):
+        registry.fetch("msd-musicnn")
+
+
 def test_an_alias_points_where_it_was_set_last(artifact: Path) -> None:
     assert registry.alias_version("champion") is None
     first, second = registered(artifact), registered(artifact)
@@ -190,7 +231,7 @@ def test_a_run_without_a_model_is_named(artifact: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["no/such/folder", "models:/musictag", "runs:/abc", "models:/musictag/latest"])
 def test_what_is_neither_uri_nor_folder_is_named_in_one_sentence(uri: str) -> None:
-    with pytest.raises(ModelError, match=f"{uri}: no such folder") as error:
+    with pytest.raises(ModelError, match=f"{uri}: no such folder.*none of msd-musicnn, ") as error:
         registry.fetch(uri)
     assert one_sentence(error)
 

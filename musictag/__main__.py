@@ -1,0 +1,264 @@
+"""The command `musictag`: tags of your own files in seconds, on one machine, with no engine.
+
+musictag tag song.mp3
+musictag tag music/ --json > tags.jsonl
+musictag taggram song.mp3 -o song.png
+musictag weights
+musictag register msd-musicnn
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from musictag import cli, console, files, pretrained
+from musictag.clips import clip_weights
+from musictag.errors import AudioError, LedgerError, StoreError, UsageError
+from musictag.files import Track, printable
+from musictag.tagger import Tagger, calibrate, join
+
+Float32 = npt.NDArray[np.float32]
+Scored = list[tuple[str, float]]
+
+CLIPS_PER_TRACK = 10
+BAR_CELLS = 24
+CSV_HEADER = "file,tag,score,error\n"
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def find_model(name: str) -> Path:
+    """The artifact folder of a published model's name, an MLflow uri or a folder.
+
+    Raises `UsageError` if it is none of these, else what `pretrained.find` and `registry.fetch` raise.
+    """
+    if name in pretrained.PUBLISHED:
+        return pretrained.find(name)
+    if name.startswith(("models:/", "runs:/")):
+        from musictag import registry  # here: MLflow takes seconds to import
+
+        registry.connect()
+        return registry.fetch(name).folder
+    if not Path(name).is_dir():
+        raise UsageError(
+            f"there is no model {name!r}: name {', '.join(pretrained.PUBLISHED)}, a model's folder, "
+            f"{cli.CHAMPION} or another uri of MLflow (models:/..., runs:/...)"
+        )
+    return Path(name)
+
+
+def score(tagger: Tagger, track: Track) -> tuple[Float32, Float32]:
+    """Calibrated scores of the clips (C, K) and of the whole track (K,)."""
+    of_clips = tagger.clip_scores(track.clips)
+    weights = clip_weights(track.start_s, track.duration_s, tagger.spec.feature_config)
+    calibration = tagger.spec.calibration
+    return calibrate(of_clips, calibration), calibrate(join(of_clips, weights), calibration)
+
+
+def best(scores: Float32, n_tags: int) -> list[int]:
+    """The tags of the highest scores (K,), best first, as their places in the vocabulary."""
+    return [int(k) for k in np.argsort(-scores, kind="stable")[:n_tags]]
+
+
+def as_text(name: str, found: Scored | AudioError) -> str:
+    """A file and its tags for a person; nothing of one that failed, which standard error tells."""
+    return "" if isinstance(found, AudioError) else "\n".join([name, *map(_row, found)]) + "\n\n"
+
+
+def as_csv(name: str, found: Scored | AudioError) -> str:
+    """Lines of the columns of `CSV_HEADER`: one a tag, or one with the error."""
+    rows: list[tuple[str | float, ...]]
+    if isinstance(found, AudioError):
+        rows = [(name, "", "", _reason(name, found))]
+    else:
+        rows = [(name, *tag_score, "") for tag_score in found]
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    return lines.getvalue()
+
+
+def as_json(name: str, found: Scored | AudioError) -> str:
+    """A JSON object, on a line."""
+    if isinstance(found, AudioError):
+        entry: dict[str, object] = {"file": name, "error": _reason(name, found)}
+    else:
+        entry = {"file": name, "tags": [{"tag": tag, "score": score} for tag, score in found]}
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _row(tag_score: tuple[str, float]) -> str:
+    # The tag stands last: so nothing need be aligned after it, whatever its script.
+    tag, score = tag_score
+    full, eighths = divmod(round(score * BAR_CELLS * 8), 8)
+    cells = "\u2588" * full + (chr(0x2590 - eighths) if eighths else "")
+    return f"  {score:.2f}  {cells:<{BAR_CELLS}}  {tag}"
+
+
+def _reason(name: str, error: AudioError) -> str:
+    return str(error).removeprefix(f"{name}: ")
+
+
+def run_tag(args: argparse.Namespace) -> None:
+    """`musictag tag`. Raises `LedgerError` at the end if a file could not be tagged."""
+    tagger = Tagger.load(find_model(args.model))
+    vocabulary = tagger.spec.vocabulary
+    paths = files.find(args.paths)
+    tracks = files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track)
+    shown = console.bar(tracks, "tag", len(paths), "file") if len(paths) > 1 and sys.stderr.isatty() else tracks
+    n_failed = 0
+    if args.form is as_csv:
+        _write(CSV_HEADER)
+    for path, track in shown:
+        found: Scored | AudioError
+        if isinstance(track, AudioError):
+            n_failed += 1
+            found = track
+            if args.form is as_text:
+                tqdm.write(str(track), file=sys.stderr)
+        else:
+            scores = score(tagger, track)[1]
+            found = [(vocabulary[k], round(float(scores[k]), 4)) for k in best(scores, args.top)]
+        _write(args.form(printable(path), found))
+    if n_failed:
+        raise LedgerError(f"{n_failed} of {len(paths)} file{'s' * (len(paths) > 1)} could not be tagged")
+
+
+def _write(text: str) -> None:
+    tqdm.write(text, file=sys.stdout, end="")  # around the progress bar, if there is one
+    sys.stdout.flush()
+
+
+def run_taggram(args: argparse.Namespace) -> None:
+    """`musictag taggram`."""
+    target = printable(args.output)
+    if args.output.suffix.lower() not in PICTURES:
+        raise UsageError(f"-o {target}: the picture's name must end in {', '.join(PICTURES)}")
+    from musictag import report, taggram  # here: matplotlib takes a second to import
+
+    tagger = Tagger.load(find_model(args.model))
+    track = files.read(args.path, tagger.spec.feature_config)
+    of_clips, of_track = score(tagger, track)
+    chosen = best(of_track, args.top)
+    figure = taggram.draw(
+        of_clips[:, chosen],
+        of_track[chosen],
+        [tagger.spec.vocabulary[k] for k in chosen],
+        track.start_s,
+        track.duration_s,
+        title=printable(Path(args.path.name)),
+        subtitle=f"tags over time by {args.model}",
+    )
+    try:
+        report.save_figure(figure, args.output)
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written: {error.strerror}") from error
+    console.say(f"{len(chosen)} tags over {track.duration_s:.1f} s in {len(of_clips)} clips; {target}")
+
+
+def run_weights(args: argparse.Namespace) -> None:
+    """`musictag weights`."""
+    folders = pretrained.install(args.wheel)
+    console.say(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {pretrained.folder()}")
+
+
+def run_register(args: argparse.Namespace) -> None:
+    """`musictag register`. The first model becomes the champion; later ones leave it in its place."""
+    from musictag import registry
+
+    registry.connect()
+    version = registry.adopt(registry.fetch(args.model))
+    console.say(f"{args.model} is version {version} of {registry.MODEL}")
+    champion = registry.alias_version("champion")
+    if champion is None:
+        registry.set_alias(version, "champion")
+    if champion in (None, version):
+        console.say("it is the champion: python pipelines/tag.py --catalog FOLDER tags with it")
+        return
+    uri = f"models:/{registry.MODEL}/{version}"
+    console.say(f"the champion is version {champion}; python pipelines/promote.py --model {uri} --force --reason TEXT "
+                "puts this one in its place")  # fmt: skip
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command and its options."""
+    parser = argparse.ArgumentParser(
+        prog="musictag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument(
+        "--model",
+        default=pretrained.DEFAULT,
+        help=f"{', '.join(pretrained.PUBLISHED)}, a model's folder or an MLflow uri (default: %(default)s)",
+    )
+
+    tag = commands.add_parser("tag", parents=[model], help="the tags of files, or of all music in folders")
+    tag.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
+    tag.add_argument("--top", type=_count, default=5, metavar="N", help="tags per file (default: %(default)s)")
+    tag.add_argument(
+        "--clips-per-track", type=cli.clips_per_track, default=CLIPS_PER_TRACK, metavar="N|all",
+        help="clips of 3 s to listen to, evenly spread (default: %(default)s)",
+    )  # fmt: skip
+    form = tag.add_mutually_exclusive_group()
+    form.add_argument("--csv", dest="form", action="store_const", const=as_csv, help=CSV_HEADER.strip())
+    form.add_argument("--json", dest="form", action="store_const", const=as_json, help="one object a line")
+    tag.set_defaults(run=run_tag, form=as_text)
+
+    taggram = commands.add_parser("taggram", parents=[model], help="a picture of a file's scores over time")
+    taggram.add_argument("path", type=Path, metavar="FILE")
+    taggram.add_argument("-o", "--output", type=Path, required=True, metavar="PNG", help=f"{', '.join(PICTURES)}")
+    taggram.add_argument("--top", type=_count, default=10, metavar="N", help="tags to show (default: %(default)s)")
+    taggram.set_defaults(run=run_taggram)
+
+    weights = commands.add_parser("weights", help="fetch the published models")
+    weights.add_argument("wheel", type=Path, nargs="?", help=f"the wheel of {pretrained.PACKAGE}, if you have it")
+    weights.set_defaults(run=run_weights)
+
+    register = commands.add_parser("register", help="make a model a version of `musictag` in MLflow")
+    register.add_argument("model", metavar="MODEL", help="as --model of `tag`")
+    register.set_defaults(run=run_register)
+    return parser.parse_args(argv)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def main(argv: list[str]) -> None:
+    """Run one command."""
+    args = parse(argv)
+    args.run(args)
+
+
+def entry(argv: list[str] | None = None) -> int:
+    """What the shell calls: standard output is UTF-8 whatever the locale; returns the exit code."""
+    if argv is None:
+        _keep_stderr()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        return cli.run(main, argv)
+    except BrokenPipeError:  # whoever reads, `head` perhaps, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _keep_stderr() -> None:
+    """Have standard error for Python alone: the MP3 decoder inside libsndfile writes there of every damaged file."""
+    ours = os.dup(sys.stderr.fileno())
+    sys.stderr = os.fdopen(ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+if __name__ == "__main__":
+    sys.exit(entry())
