@@ -6,6 +6,7 @@ Reading it runs no code and unpickles nothing, so a model from a stranger is no 
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,6 +133,12 @@ def save_model(folder: Path, model: nn.Module, spec: TaggerSpec) -> None:
     (folder / WEIGHTS_FILE).unlink(missing_ok=True)
     (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(weights))
     (folder / SPEC_FILE).write_text(json.dumps(spec.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def copy_notices(source: Path, target: Path) -> None:
+    """Have the licences of an artifact's weights lie beside weights that were made of them."""
+    for notice in source.glob("LICENSE*"):
+        shutil.copyfile(notice, target / notice.name)
 
 
 def load_model(folder: Path) -> tuple[nn.Module, TaggerSpec]:

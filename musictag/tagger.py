@@ -29,7 +29,9 @@ SCORE_COLUMNS = ("track_id", "duration_s", "n_clips", "start_s", "clips")
 """Columns of the features table that scoring reads."""
 IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash")
 """Columns of the features table that a row of tags repeats, to say what it was made of."""
-BATCH_SIZE = 64
+# Clips that go through the network together. On a CPU what a small batch makes of a clip stays in the cache: musicnn
+# takes up to twice as long for a clip in batches of 64. A GPU must have work for all of it.
+BATCH_SIZE, GPU_BATCH_SIZE = 8, 256
 # Tracks are decoded until they fill so many batches, then scored together: a track of two clips costs two clips, and
 # memory does not grow with the number of tracks.
 BATCHES_AT_ONCE = 8
@@ -72,11 +74,11 @@ class Tagger:
             raise UsageError(f"device {device} is asked for, but torch finds no GPU here: use 'cpu'")
         return cls(*load_model(folder), device)
 
-    def clip_scores(self, clips: Clips, batch_size: int = BATCH_SIZE) -> Float32:
+    def clip_scores(self, clips: Clips, batch_size: int | None = None) -> Float32:
         """Scores (C, K) of the clips (C, T, M) of one track: its taggram, as the network gives it (not calibrated)."""
         return score_clips(self.model, clips, batch_size=batch_size)
 
-    def track_scores(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Float32:
+    def track_scores(self, rows: Iterable[Row], batch_size: int | None = None) -> Float32:
         """Calibrated scores (N, K) of tracks, in the order of their rows; see `score_tracks`."""
         scores = score_tracks(self.model, rows, self.spec.feature_config, batch_size=batch_size)
         return calibrate(scores.reshape(-1, len(self.spec.vocabulary)), self.spec.calibration)
@@ -107,7 +109,7 @@ def tag_rows(tagger: Tagger, rows: Sequence[Row], model: str, model_version: str
 
 
 def score_tracks(
-    model: nn.Module, rows: Iterable[Row], config: FeatureConfig, *, batch_size: int = BATCH_SIZE
+    model: nn.Module, rows: Iterable[Row], config: FeatureConfig, *, batch_size: int | None = None
 ) -> Float32:
     """Joined scores (N, K), not calibrated, of tracks in the order of their rows; (0, 0) if there are none.
 
@@ -115,9 +117,10 @@ def score_tracks(
         model: log_mel (B, T, M) to logits (B, K), on any device; its mode is restored afterwards.
         rows: one per track, with `clips` (the table's cell), `start_s` (C,) and `duration_s`; read once.
         config: the front end that made the cells.
-        batch_size: clips that go through the network together, whichever tracks they are of.
+        batch_size: clips that go through the network together, of whichever tracks; None: what suits the device.
     """
     joined: list[Float32] = []
+    batch_size = batch_size or _batch_size(model)
     for group in _groups(rows, config, batch_size * BATCHES_AT_ONCE):
         scores = score_clips(model, np.concatenate([clips for clips, _ in group]), batch_size=batch_size)
         ends = np.cumsum([len(clips) for clips, _ in group])
@@ -142,9 +145,10 @@ def score_labelled(
     return track_ids, np.array(targets).reshape(scores.shape), scores
 
 
-def score_clips(model: nn.Module, clips: Clips, *, batch_size: int = BATCH_SIZE) -> Float32:
+def score_clips(model: nn.Module, clips: Clips, *, batch_size: int | None = None) -> Float32:
     """Scores (C, K), the sigmoid of the logits, of clips (C, T, M): float32, on a GPU with bfloat16 inside."""
     device = next(model.parameters()).device
+    batch_size = batch_size or _batch_size(model)
     was_training = model.training
     model.eval()
     scores: list[Float32] = []
@@ -192,6 +196,10 @@ def check_features(spec: TaggerSpec, feature_hash: str) -> None:
             f"the features have hash {feature_hash}, the model needs {needed}: featurize with the model's settings, "
             f"{spec.feature_config.to_dict()}, into another table, or choose a model of these features"
         )
+
+
+def _batch_size(model: nn.Module) -> int:
+    return GPU_BATCH_SIZE if next(model.parameters()).is_cuda else BATCH_SIZE
 
 
 def _groups(

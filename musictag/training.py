@@ -3,6 +3,9 @@
 It knows no engine and no table. Ray Train runs it in each worker, with the model wrapped for data-parallel training by
 the caller; a notebook runs it as it is. Each epoch seeds torch anew, so that a run resumed after an epoch goes on
 exactly as if it had never stopped.
+
+Two parts of the network learn apart: the `head`, its last linear layer (or those of an ensemble's members), and the
+body, all the rest, which may have learned from other music already.
 """
 
 import copy
@@ -36,7 +39,7 @@ class TrainingConfig:
     batch_size: int = 32
     """Clips of a step, on each worker."""
     learning_rate: float = 1e-3
-    """The peak of the schedule."""
+    """The peak of the head's schedule."""
     weight_decay: float = 1e-4
     """AdamW's (Loshchilov & Hutter, 2019)."""
     clips_per_track: int = 4
@@ -47,19 +50,27 @@ class TrainingConfig:
     """Epochs without a better validation loss after which training ends."""
     warmup: float = 0.05
     """Share of all steps in which the learning rate rises to its peak."""
+    head_epochs: int = 0
+    """Epochs at the start in which the head alone learns."""
+    body_rate: float = 1.0
+    """Learning rate of the body as a share of the head's; 0 trains the head alone."""
+    frozen_norm: bool = False
+    """Batch norm keeps the statistics that it has: of a hundred thousand songs they are better than of a batch."""
     seed: int = 0
     """Decides everything random."""
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("epochs", 1), ("batch_size", 2), ("clips_per_track", 1), ("shuffle_clips", 1), ("patience", 1), ("seed", 0)
+            ("epochs", 1), ("head_epochs", 0), ("batch_size", 2), ("clips_per_track", 1), ("shuffle_clips", 1),
+            ("patience", 1), ("seed", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must be at least {least}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UsageError(f"TrainingConfig.learning_rate is {self.learning_rate}: it must be positive")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise UsageError(f"TrainingConfig.weight_decay is {self.weight_decay}: it must not be negative")
+        for name in ("weight_decay", "body_rate"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must not be negative")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"TrainingConfig.warmup is {self.warmup}: it must be at least 0 and below 1")
 
@@ -86,8 +97,22 @@ def learning_rate_at(progress: float, config: TrainingConfig) -> float:
     """Learning rate after the share `progress` (0 to 1) of all steps: linear warm-up, then half a cosine down to 0."""
     if progress < config.warmup:
         return config.learning_rate * progress / config.warmup
-    falling = (min(progress, 1.0) - config.warmup) / (1 - config.warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+    return config.learning_rate * _cosine(progress, config.warmup)
+
+
+def body_rate_at(progress: float, config: TrainingConfig) -> float:
+    """The body's learning rate: a share of the head's; after head epochs it sets in at its peak and falls to 0."""
+    if not config.head_epochs:
+        return config.body_rate * learning_rate_at(progress, config)
+    start = config.head_epochs / config.epochs
+    if min(progress, 1.0) <= start:
+        return 0.0
+    return config.body_rate * config.learning_rate * _cosine(progress, start)
+
+
+def is_head(name: str) -> bool:
+    """Whether a weight of this name is the head's, or one of an ensemble's heads'."""
+    return "head" in name.split(".")
 
 
 def fit(
@@ -104,6 +129,8 @@ def fit(
 
     Binary cross-entropy of each tag, AdamW, clipped gradients; bfloat16 where the model lies on a GPU. Workers that
     train together must each have as many batches as the others, and `validate` must give all of them the same numbers.
+    While the head learns alone, the body's gradients are not computed; in DistributedDataParallel, which waits for all
+    of them, they are, but are not used.
 
     Args:
         model: log_mel (B, T, M) to logits (B, K), on the device to train on, bare or in DistributedDataParallel.
@@ -122,7 +149,7 @@ def fit(
     device = next(bare.parameters()).device
     if steps_per_epoch < 1:
         raise TrainingError("there are no training batches: no track is in the train split, or none has features")
-    optimizer = torch.optim.AdamW(bare.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(_groups(bare), lr=config.learning_rate, weight_decay=config.weight_decay)
     if state is None:
         weights = copy.deepcopy(bare.state_dict())
         state = TrainingState(weights=weights, best_weights=weights, optimizer=copy.deepcopy(optimizer.state_dict()))
@@ -133,12 +160,15 @@ def fit(
         started = time.perf_counter()
         torch.manual_seed(int(np.random.SeedSequence([config.seed, state.epoch]).generate_state(1)[0]))
         model.train()
+        if config.frozen_norm:
+            _freeze_norm(bare)
+        head_alone = state.epoch < config.head_epochs or config.body_rate == 0
         total_loss, n_clips = 0.0, 0
         for step, (log_mel, targets) in enumerate(train_batches(state.epoch)):
             progress = (state.epoch * steps_per_epoch + step + 1) / (config.epochs * steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(progress, config)
-            loss = _step(model, optimizer, log_mel.to(device), targets.to(device))
+            for group, rate_at in zip(optimizer.param_groups, (learning_rate_at, body_rate_at), strict=True):
+                group["lr"] = rate_at(progress, config)
+            loss = _step(model, optimizer, log_mel.to(device), targets.to(device), head_alone=head_alone)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} in epoch {state.epoch + 1}, step {step + 1}: use a lower learning rate than "
@@ -186,15 +216,40 @@ def load_state(path: Path) -> TrainingState:
     return TrainingState(**fields)
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, log_mel: Tensor, targets: Tensor) -> float:
+def _cosine(progress: float, start: float) -> float:
+    """Half a cosine from 1 at `start` to 0 at 1 and beyond."""
+    falling = (min(progress, 1.0) - start) / (1 - start)
+    return 0.5 * (1 + math.cos(math.pi * falling))
+
+
+def _groups(bare: nn.Module) -> list[dict[str, Any]]:
+    """The head's weights and the body's, as the optimizer takes them."""
+    named = list(bare.named_parameters())
+    return [{"params": [weight for name, weight in named if is_head(name) is of_head]} for of_head in (True, False)]
+
+
+def _freeze_norm(bare: nn.Module) -> None:
+    for module in bare.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, log_mel: Tensor, targets: Tensor, *, head_alone: bool
+) -> float:
     """One step of the optimizer; returns the loss before it. A loss that is not finite changes no weight."""
+    head, body = (group["params"] for group in optimizer.param_groups)
     with torch.autocast(log_mel.device.type, dtype=torch.bfloat16, enabled=log_mel.is_cuda):
         logits = model(log_mel)
     loss = functional.binary_cross_entropy_with_logits(logits.float(), targets)
     value = loss.item()
     if math.isfinite(value):
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        distributed = isinstance(model, DistributedDataParallel)
+        loss.backward(inputs=head if head_alone and not distributed else None)  # type: ignore[no-untyped-call]
+        if head_alone:
+            for weight in body:
+                weight.grad = None  # the optimizer passes over it: no step, no decay, no moments
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
     return value

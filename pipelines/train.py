@@ -2,6 +2,7 @@
 
 python pipelines/train.py
 python pipelines/train.py --catalog catalog.csv --features s3://bucket/features --num-workers 8 --use-gpu
+python pipelines/train.py --catalog catalog.csv --features features --init msd-musicnn,mtt-musicnn
 
 Each worker runs `musictag.training.fit` on its shard. A checkpoint after every epoch lets training go on when a worker
 is lost. The model of the best epoch gets its calibration and thresholds from the validation tracks; MLflow keeps the
@@ -17,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -32,15 +32,15 @@ from ray.data.expressions import col
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-import musictag
 from musictag import cli, console, dataset, features, metrics, registry, splits, stores
 from musictag.catalog import read_catalog
-from musictag.checkpoint import TaggerSpec, save_model
-from musictag.config import FeatureConfig
-from musictag.errors import MusictagError, TrainingError
-from musictag.models import ARCHITECTURES, build_model
-from musictag.tagger import SCORE_COLUMNS, fit_outputs, score_labelled
+from musictag.checkpoint import copy_notices, load_model, save_model
+from musictag.errors import MusictagError, TrainingError, UsageError
+from musictag.models import SINGLE
+from musictag.recipe import add_options, training_config
+from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import TrainingConfig, TrainingState, fit, load_state, save_state
+from musictag.transfer import Network, network_from
 from musictag.vocabulary import make_vocabulary, targets_by_track
 
 STATE_FILE = "state.pt"
@@ -51,22 +51,14 @@ MAX_WORKER_FAILURES = 3
 class Job:
     """What every worker needs to know."""
 
-    architecture: str
-    params: dict[str, Any]
-    vocabulary: tuple[str, ...]
+    network: Network
     features_uri: str
-    features: FeatureConfig
     training: TrainingConfig
     targets: dict[str, dict[str, npt.NDArray[np.bool_]]]
     """`targets[split][track_id]`, (K,) each: the truth of the train and validation tracks."""
     n_cores: int
     run_id: str
     tracking_uri: str
-
-    def build(self) -> nn.Module:
-        """The network with the fresh weights that the seed decides."""
-        torch.manual_seed(self.training.seed)
-        return build_model(self.architecture, self.params, n_mels=self.features.n_mels, n_tags=len(self.vocabulary))
 
     def score_validation(self, model: nn.Module) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Targets and joined scores (N, K) of the validation tracks, read straight from the table.
@@ -76,7 +68,7 @@ class Job:
         """
         rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, self.targets["validation"])
         labelled = dataset.labelled_rows(rows, self.targets["validation"])
-        _, truth, scores = score_labelled(model, labelled, self.features)
+        _, truth, scores = score_labelled(model, labelled, self.network.feature_config)
         return truth, scores
 
 
@@ -86,7 +78,7 @@ def train_worker(loop_config: dict[str, Job]) -> None:
     rank, n_workers = context.get_world_rank(), context.get_world_size()
     os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
     torch.set_num_threads(max(1, job.n_cores // context.get_local_world_size()))
-    model = ray.train.torch.prepare_model(job.build())
+    model = ray.train.torch.prepare_model(job.network.build(job.training.seed))
     n_rows = len(job.targets["train"]) // n_workers
     config = job.training
 
@@ -97,8 +89,8 @@ def train_worker(loop_config: dict[str, Job]) -> None:
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([config.seed, epoch, rank])
         return dataset.clip_batches(
-            train_rows(), job.features, clips_per_track=config.clips_per_track, batch_size=config.batch_size,
-            shuffle_clips=config.shuffle_clips, rng=rng,
+            train_rows(), job.network.feature_config, clips_per_track=config.clips_per_track,
+            batch_size=config.batch_size, shuffle_clips=config.shuffle_clips, rng=rng,
         )  # fmt: skip
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
@@ -175,28 +167,6 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
     return state
 
 
-def finish(job: Job, state: TrainingState) -> tuple[nn.Module, TaggerSpec]:
-    """The model of the best epoch, with calibration and thresholds from the validation tracks."""
-    model = job.build()
-    model.load_state_dict(state.best_weights)
-    truth, scores = job.score_validation(model)
-    calibration, thresholds = fit_outputs(truth, scores)
-    spec = TaggerSpec(
-        architecture=job.architecture,
-        params=job.params,
-        feature_config=job.features,
-        vocabulary=job.vocabulary,
-        thresholds=thresholds,
-        calibration=calibration,
-        provenance={
-            "musictag": musictag.__version__,
-            "run_id": job.run_id,
-            "best_epoch": str(state.epoch - state.epochs_since_best),
-        },
-    )
-    return model, spec
-
-
 @contextlib.contextmanager
 def local_ray(n_workers: int) -> Iterator[None]:
     """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs."""
@@ -225,36 +195,36 @@ def _absolute(uri: str) -> str:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
-    default = TrainingConfig()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
-    parser.add_argument("--model", default="cnn", choices=sorted(ARCHITECTURES), help="default: %(default)s")
-    parser.add_argument("--vocabulary", type=lambda text: text.split(","), metavar="TAG,TAG", help="default: all tags")
-    parser.add_argument("--epochs", type=int, default=default.epochs)
-    parser.add_argument(
-        "--patience", type=int, default=default.patience, help="epochs without a better validation loss"
-    )
-    parser.add_argument("--batch-size", type=int, default=default.batch_size, help="clips of a step on each worker")
-    parser.add_argument("--clips-per-epoch", type=int, default=default.clips_per_track, help="clips of each track")
-    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
-    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--model", choices=sorted(SINGLE), help="network to train from nothing (default: cnn)")
+    parser.add_argument("--init", type=_names, metavar="MODEL,MODEL", default=(),
+                        help="start from these instead: published models, folders or MLflow uris")  # fmt: skip
+    parser.add_argument("--vocabulary", type=_names, metavar="TAG,TAG", help="default: all tags")
+    add_options(parser)
     parser.add_argument("--num-workers", type=int, default=1, help="processes that train together (default: 1)")
     parser.add_argument("--use-gpu", action="store_true", help="one GPU for each worker")
     parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.model and args.init:
+        raise UsageError("--model and --init do not go together: the models to start from decide the network")
+    return args
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 def main(argv: list[str]) -> None:
     """Train, fit thresholds, log, and name the model candidate."""
     args = parse(argv)
-    training = TrainingConfig(
-        epochs=args.epochs, batch_size=args.batch_size, learning_rate=args.learning_rate, patience=args.patience,
-        clips_per_track=args.clips_per_epoch, seed=args.seed,
-    )  # fmt: skip
+    training = training_config(args, fine_tuning=bool(args.init))
     tracking_uri = registry.connect()
     table = stores.open_table(args.features)
     config = features.feature_config(table)
+    sources = [registry.fetch(uri) for uri in args.init]
+    init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
         console.say(f"{args.catalog}, {problem}")
@@ -269,27 +239,36 @@ def main(argv: list[str]) -> None:
             raise TrainingError(
                 f"no track of the {split} split has both tags and features: add tracks or change splits"
             )
+    if sources:
+        loaded = [load_model(source.folder) for source in sources]
+        network = network_from(loaded, config, vocabulary, targets["train"].values())
+    else:
+        network = Network(architecture=args.model or "cnn", params={}, feature_config=config, vocabulary=vocabulary)
 
-    params = {"model": args.model, "features": args.features, "catalog": args.catalog, "n_train": len(targets["train"]),
-              "n_validation": len(targets["validation"]), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
-              "vocabulary": ",".join(vocabulary), **dataclasses.asdict(training)}  # fmt: skip
-    run = registry.start_run(f"train {args.model}", params, {"feature_hash": config.feature_hash})
+    params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
+              "n_train": len(targets["train"]), "n_validation": len(targets["validation"]),
+              "num_workers": args.num_workers, "use_gpu": args.use_gpu, "vocabulary": ",".join(vocabulary),
+              **dataclasses.asdict(training)}  # fmt: skip
+    run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(
-            architecture=args.model, params={}, vocabulary=vocabulary, features_uri=_absolute(args.features),
-            features=config, training=training, targets=targets, n_cores=cli.n_cores(), run_id=run_id,
-            tracking_uri=tracking_uri,
+            network=network, features_uri=_absolute(args.features), training=training, targets=targets,
+            n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri,
         )  # fmt: skip
-        with console.progress("train", args.epochs, lambda: registry.latest_step(run_id), unit="epoch"):
+        with console.progress("train", training.epochs, lambda: registry.latest_step(run_id), unit="epoch"):
             state = fit_on_ray(job, args)
-        model, spec = finish(job, state)
+        model = network.build(training.seed)
+        model.load_state_dict(state.best_weights)
+        best = state.history[state.epoch - state.epochs_since_best - 1]
+        provenance = {"run_id": run_id, "best_epoch": f"{best['epoch']:.0f}", **init}
         with tempfile.TemporaryDirectory() as folder:
-            save_model(Path(folder), model, spec)
+            save_model(Path(folder), model, network.spec(*job.score_validation(model), provenance))
+            for source in sources:
+                copy_notices(source.folder, Path(folder))
             uri = registry.log_model(run_id, Path(folder))
     version = registry.register(registry.fetch(uri))
     registry.set_alias(version, "candidate")
-    best = state.history[state.epoch - state.epochs_since_best - 1]
     console.say(
         f"{state.epoch} epochs, best {best['epoch']:.0f} (validation loss {best['val_loss']:.4f}, macro PR-AUC "
         f"{best['val_macro_pr_auc']:.3f}, ROC-AUC {best['val_macro_roc_auc']:.3f}), {best['clips_per_s']:.0f} clips/s; "

@@ -65,7 +65,7 @@ def test_the_artifact_is_two_files_and_holds_the_feature_hash(tmp_path: Path) ->
 def test_saving_a_model_that_is_not_the_spec_leaves_the_old_one(tmp_path: Path) -> None:
     save_model(tmp_path, small_model(), SPEC)
     other = build_model("cnn", SPEC.params, n_mels=16, n_tags=4)
-    with pytest.raises(ModelError, match=r"dense\.4\.bias has shape \(4,\), \(3,\) is needed"):
+    with pytest.raises(ModelError, match=r"head\.bias has shape \(4,\), \(3,\) is needed"):
         save_model(tmp_path, other, SPEC)
     assert load_model(tmp_path)[1] == SPEC
 
@@ -123,9 +123,9 @@ def test_a_wrong_field_is_named(tmp_path: Path, edit: Callable[[dict[str, Any]],
 @pytest.mark.parametrize(
     ("edit", "complaint"),
     [
-        (lambda weights: weights.pop("dense.4.bias"), "dense.4.bias is missing"),
+        (lambda weights: weights.pop("head.bias"), "head.bias is missing"),
         (lambda weights: weights.update(extra=torch.zeros(2)), "extra is unexpected"),
-        (lambda weights: weights.update({"dense.4.bias": torch.zeros(9)}), "dense.4.bias has shape (9,), (3,)"),
+        (lambda weights: weights.update({"head.bias": torch.zeros(9)}), "head.bias has shape (9,), (3,)"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(

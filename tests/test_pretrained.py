@@ -148,10 +148,10 @@ def test_each_variable_of_musicnn_comes_to_its_place(members: dict[str, bytes]) 
         np.testing.assert_array_equal(weights[f"{ours}.conv.bias"], variables[f"{theirs}/bias"])
     for ours, theirs in {"midend.0": "conv2d_5", "midend.2": "conv2d_7"}.items():
         np.testing.assert_array_equal(weights[f"{ours}.conv.weight"][5, 7], variables[f"{theirs}/kernel"][:, 7, 0, 5])
-    np.testing.assert_array_equal(weights["dense.2.weight"], variables["dense/kernel"].T)
+    np.testing.assert_array_equal(weights["dense.weight"], variables["dense/kernel"].T)
     np.testing.assert_array_equal(weights["head.weight"], variables["dense_1/kernel"].T)
-    for ours, number in {"input_norm": "", "temporal.1.norm": "_4", "midend.1.norm": "_7", "dense.0": "_9",
-                         "dense.4": "_10"}.items():  # fmt: skip
+    for ours, number in {"input_norm": "", "temporal.1.norm": "_4", "midend.1.norm": "_7", "pooled_norm": "_9",
+                         "dense_norm": "_10"}.items():  # fmt: skip
         for part, name in (("weight", "gamma"), ("bias", "beta"), ("running_mean", "moving_mean")):
             np.testing.assert_array_equal(weights[f"{ours}.{part}"], variables[f"batch_normalization{number}/{name}"])
 

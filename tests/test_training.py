@@ -156,12 +156,14 @@ def test_a_finished_run_is_not_continued() -> None:
     assert states == []
 
 
-def test_one_data_parallel_worker_gives_the_losses_of_none(tmp_path: Path) -> None:
-    alone, _ = run(small_model())
+@pytest.mark.parametrize("head_epochs", [0, 2])
+def test_one_data_parallel_worker_gives_the_losses_of_none(tmp_path: Path, head_epochs: int) -> None:
+    config = dataclasses.replace(CONFIG, head_epochs=head_epochs)
+    alone, _ = run(small_model(), config)
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
     try:
         model = small_model()
-        wrapped, _ = run(DistributedDataParallel(model))
+        wrapped, _ = run(DistributedDataParallel(model), config)
     finally:
         distributed.destroy_process_group()
     assert losses(wrapped) == losses(alone)
@@ -275,6 +277,9 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyt
         {"patience": 0},
         {"warmup": 1.0},
         {"seed": -1},
+        {"head_epochs": -1},
+        {"body_rate": -0.1},
+        {"body_rate": math.inf},
     ],
     ids=str,
 )

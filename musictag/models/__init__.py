@@ -1,17 +1,16 @@
-"""The networks by name. Every one maps log-mel clips (B, T, M) float32 to logits (B, K)."""
+"""The networks by name. Every one maps log-mel clips (B, T, M) float32 to logits (B, K), by a linear `head` at last."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from musictag.errors import UsageError
 from musictag.models.cnn import CNN
+from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
 from musictag.models.vgg import VGG
-
-ARCHITECTURES: dict[str, type[nn.Module]] = {"cnn": CNN, "musicnn": Musicnn, "vgg": VGG}
 
 
 def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_tags: int) -> nn.Module:
@@ -35,3 +34,39 @@ def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_
             f"model {architecture!r} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
     return model(n_mels=n_mels, n_tags=n_tags, **params)
+
+
+def build_ensemble(*, n_mels: int, n_tags: int, members: Sequence[Mapping[str, Any]] = ()) -> Ensemble:
+    """An ensemble with fresh weights.
+
+    Args:
+        n_mels: M.
+        n_tags: K.
+        members: what `build_model` needs of each, `{"architecture": a name in SINGLE, "params": {...}}`.
+
+    Raises:
+        UsageError: a member that cannot be built, by its place.
+    """
+    if not isinstance(members, Sequence) or isinstance(members, str) or not members:
+        raise UsageError(f"ensemble members is {members!r}: a list of networks is needed, at least one")
+    networks = []
+    for place, member in enumerate(members):
+        field = f"ensemble members[{place}]"
+        if not isinstance(member, Mapping) or set(member) != {"architecture", "params"}:
+            raise UsageError(f"{field} is {member!r}: it must have architecture and params, and nothing else")
+        if member["architecture"] not in tuple(SINGLE):
+            raise UsageError(
+                f"{field}.architecture is {member['architecture']!r}; there is {', '.join(sorted(SINGLE))}"
+            )
+        if not isinstance(member["params"], Mapping):
+            raise UsageError(f"{field}.params is {member['params']!r}: it must be values by name")
+        try:
+            networks.append(build_model(**member, n_mels=n_mels, n_tags=n_tags))
+        except UsageError as error:
+            raise UsageError(f"{field}.params: {error}") from error
+    return Ensemble(networks)
+
+
+SINGLE: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "musicnn": Musicnn, "vgg": VGG}
+"""Networks of one piece: those that an ensemble may have as members."""
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {**SINGLE, "ensemble": build_ensemble}

@@ -31,7 +31,7 @@ class CNN(nn.Module):
     rhythm                (B, 128, 24)       convolution of 9 steps, batch norm, ReLU: what follows what, how soon
     pool over time        (B, 256)           mean (how much of the clip) and max (whether at all)
     dropout, dense, ReLU  (B, 128)
-    dropout, dense        (B, K)             one logit per tag; the sigmoid is the caller's
+    dropout, head         (B, K)             one logit per tag; the sigmoid is the caller's
     ====================  =================  ====================================================================
 
     A block pools before it normalizes: ReLU and max pool commute, and what follows then sees a quarter of the numbers.
@@ -91,8 +91,8 @@ class CNN(nn.Module):
             nn.Linear(2 * hidden, hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
-            nn.Linear(hidden, n_tags),
         )
+        self.head = nn.Linear(hidden, n_tags)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) float32 to logits (B, K)."""
@@ -100,7 +100,7 @@ class CNN(nn.Module):
         x = x.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)  # (B, 1, M, T), laid out channels last
         x = self.blocks(x).flatten(1, 2)  # (B, channels[-1] * M', T')
         x = self.rhythm(self.pitch(x))  # (B, hidden, T')
-        logits: Tensor = self.dense(torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1))
+        logits: Tensor = self.head(self.dense(torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)))
         return logits
 
 

@@ -1,0 +1,164 @@
+"""Where training starts: a network with fresh weights, or networks that have learned from other music already.
+
+Those give their bodies and the shape of the new network: one source passes its own on, several become an ensemble. The
+head is new, for it has the catalog's own vocabulary to learn.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+import musictag
+from musictag.checkpoint import TaggerSpec
+from musictag.config import FeatureConfig
+from musictag.errors import TrainingError
+from musictag.models import build_model
+from musictag.models.ensemble import Ensemble
+from musictag.tagger import check_features, fit_outputs
+from musictag.training import TrainingConfig, is_head
+
+FINE_TUNING = TrainingConfig(
+    epochs=10,
+    head_epochs=2,
+    learning_rate=3e-3,
+    body_rate=1 / 15,
+    frozen_norm=True,
+    clips_per_track=5,
+    patience=4,
+)
+"""How to train what starts from other networks: what did best on the validation tracks of Emotify (ADR 9)."""
+MIN_SHARE = 0.01
+"""A new head takes no tag to be rarer than this, nor its absence."""
+
+Source = tuple[nn.Module, TaggerSpec]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network that is to be trained: what it is, and where it starts."""
+
+    architecture: str
+    params: dict[str, Any]
+    feature_config: FeatureConfig
+    vocabulary: tuple[str, ...]
+    """The K tags, in the order of its outputs."""
+    weights: dict[str, Tensor] | None = None
+    """What its body starts with, by names in the network; None starts with fresh weights."""
+    head_bias: tuple[float, ...] = ()
+    """With `weights`: the logits (K,) with which the head starts."""
+
+    def build(self, seed: int) -> nn.Module:
+        """The network as training starts; the seed decides what is fresh. Raises `UsageError`, and as `start` does."""
+        torch.manual_seed(seed)
+        n_mels, n_tags = self.feature_config.n_mels, len(self.vocabulary)
+        network = build_model(self.architecture, self.params, n_mels=n_mels, n_tags=n_tags)
+        if self.weights is not None:
+            start(network, self.weights, self.head_bias)
+        return network
+
+    def spec(
+        self, truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], provenance: Mapping[str, str]
+    ) -> TaggerSpec:
+        """Describe the trained network, with calibration and thresholds from validation tracks.
+
+        Args:
+            truth: their targets (N, K).
+            scores: their joined scores (N, K).
+            provenance: where the weights come from, by name; the version of musictag is added.
+        """
+        calibration, thresholds = fit_outputs(truth, scores)
+        return TaggerSpec(
+            architecture=self.architecture,
+            params=self.params,
+            feature_config=self.feature_config,
+            vocabulary=self.vocabulary,
+            thresholds=thresholds,
+            calibration=calibration,
+            provenance={"musictag": musictag.__version__, **provenance},
+        )
+
+
+def network_from(
+    sources: Sequence[Source],
+    feature_config: FeatureConfig,
+    vocabulary: tuple[str, ...],
+    train_targets: Iterable[npt.NDArray[np.bool_]],
+) -> Network:
+    """The network that starts from some sources, to learn the `train_targets` (K,) of some tracks.
+
+    Raises `FeatureMismatchError` unless all sources take features of `feature_config`.
+    """
+    architecture, params, weights = combined(sources, feature_config.feature_hash)
+    return Network(
+        architecture=architecture,
+        params=params,
+        feature_config=feature_config,
+        vocabulary=vocabulary,
+        weights=weights,
+        head_bias=tuple(prior_logits(train_targets).tolist()),
+    )
+
+
+def combined(sources: Sequence[Source], feature_hash: str) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Architecture, params and weights, without those of the heads, of a network that is all sources in one.
+
+    A source that is an ensemble is its members: there are no ensembles of ensembles.
+
+    Raises `FeatureMismatchError` unless all of them, at least one, take features of this hash.
+    """
+    for _, spec in sources:
+        check_features(spec, feature_hash)
+    members, bodies = zip(*(part for source in sources for part in _parts(*source)), strict=True)
+    if len(members) == 1:
+        return members[0]["architecture"], members[0]["params"], bodies[0]
+    weights = {f"members.{n}.{name}": weight for n, body in enumerate(bodies) for name, weight in body.items()}
+    return "ensemble", {"members": list(members)}, weights
+
+
+def prior_logits(train_targets: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.float32]:
+    """The logit (K,) of each tag's share of the tracks, from their targets (K,): the guess of who hears nothing."""
+    shares = np.mean(list(train_targets), axis=0).clip(MIN_SHARE, 1 - MIN_SHARE)
+    logits: npt.NDArray[np.float32] = np.log(shares / (1 - shares)).astype(np.float32)
+    return logits
+
+
+@torch.no_grad()
+def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence[float]) -> None:
+    """Give the network's body its weights, and each of its heads weights of 0 and the bias (K,).
+
+    Raises:
+        TrainingError: the weights are not those of the network's body, or the bias has not the K numbers of a head;
+            names the first that does not fit.
+    """
+    needed, given = ({name: tuple(weight.shape) for name, weight in of.items()} for of in (_body(network), weights))
+    for name in sorted(needed.keys() | given.keys()):
+        if needed.get(name) != given.get(name):
+            raise TrainingError(
+                f"the weights to start from do not fit the network: {name} has shape {given.get(name, 'none')}, "
+                f"needed is {needed.get(name, 'none')}"
+            )
+    heads = [layer for name, layer in network.named_modules() if is_head(name) and isinstance(layer, nn.Linear)]
+    for head in heads:
+        if head.out_features != len(head_bias):
+            raise TrainingError(f"the network has {head.out_features} tags, its first bias {len(head_bias)}")
+    network.load_state_dict(dict(weights), strict=False)
+    for head in heads:
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor(head_bias))
+
+
+def _parts(model: nn.Module, spec: TaggerSpec) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """What an ensemble must know to have the source as a member, and its body; of an ensemble, of each member."""
+    if isinstance(model, Ensemble):
+        return list(zip(spec.params["members"], map(_body, model.members), strict=True))
+    return [({"architecture": spec.architecture, "params": spec.params}, _body(model))]
+
+
+def _body(network: nn.Module) -> dict[str, Tensor]:
+    """The network's state without its heads."""
+    return {name: weight for name, weight in network.state_dict().items() if not is_head(name)}

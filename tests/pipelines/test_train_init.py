@@ -1,0 +1,116 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import torch
+from mlflow import MlflowClient
+
+from musictag import dataset, metrics, pretrained, stores
+from musictag.checkpoint import load_model
+from musictag.config import FeatureConfig
+from musictag.tagger import SCORE_COLUMNS, score_labelled
+from musictag.training import fit
+from musictag.transfer import FINE_TUNING, network_from
+
+
+def where(corpus):
+    return "--catalog", corpus.catalog, "--features", corpus.features
+
+
+def one_error(err):
+    lines = [line for line in err.splitlines() if line.strip()]
+    return "Traceback" not in err and len(lines) == 1 and lines[0].startswith("error: ")
+
+
+def is_changed(model, published):
+    """Whether the body is another than the published one."""
+    weights = model.state_dict()
+    before = load_model(pretrained.find(published))[0].state_dict()
+    return not all(torch.equal(weight, weights[name]) for name, weight in before.items() if "head" not in name)
+
+
+def test_training_starts_from_a_published_model(home, corpus, tmp_path):
+    options = ("--epochs", 1, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8)
+    code, out, err = home.run("train.py", *where(corpus), "--init", "msd-musicnn", *options)
+    assert code == 0, err
+    client = MlflowClient(home.tracking_uri)
+    run = client.get_run(client.get_model_version_by_alias("musictag", "candidate").run_id)
+    expected = {"init": "msd-musicnn", "model": "musicnn", "head_epochs": "1", "frozen_norm": "True",
+                "learning_rate": str(FINE_TUNING.learning_rate)}  # fmt: skip
+    assert {name: run.data.params[name] for name in expected} == expected
+    assert f"is the candidate: runs:/{run.info.run_id}/model" in out
+    folder = tmp_path / client.download_artifacts(run.info.run_id, "model", str(tmp_path))
+    assert "Permission to use, copy, modify" in (folder / pretrained.LICENSE_FILE).read_text()
+    model, spec = load_model(folder)
+    assert (spec.vocabulary, spec.provenance["init"]) == (corpus.vocabulary, "msd-musicnn")
+    assert spec.params == load_model(pretrained.find("msd-musicnn"))[1].params
+    assert not is_changed(model, "msd-musicnn")
+    assert (model.head.weight != 0).any()
+
+
+def test_two_published_models_learn_as_one(corpus):
+    sources = [load_model(pretrained.find(name)) for name in ("msd-musicnn", "mtt-musicnn")]
+    config, targets = FeatureConfig(), {split: corpus.targets(split) for split in ("train", "validation")}
+
+    def rows(split):
+        return dataset.labelled_rows(
+            stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets[split]), targets[split]
+        )
+
+    def validate(model):
+        _, truth, scores = score_labelled(model, rows("validation"), config)
+        return metrics.validation_metrics(truth, scores)
+
+    training = dataclasses.replace(FINE_TUNING, epochs=2, head_epochs=1, clips_per_track=1, batch_size=8)
+    draw = {"clips_per_track": training.clips_per_track, "batch_size": training.batch_size}
+    model = network_from(sources, config, corpus.vocabulary, targets["train"].values()).build(training.seed)
+    prior = validate(model)["val_loss"]
+    changes = []
+    state = fit(
+        model,
+        training,
+        train_batches=lambda epoch: dataset.clip_batches(
+            rows("train"), config, shuffle_clips=8, rng=np.random.default_rng(epoch), **draw
+        ),
+        steps_per_epoch=dataset.count_batches(len(targets["train"]), **draw),
+        validate=validate,
+        on_epoch=lambda _: changes.append([is_changed(model.members[0], "msd-musicnn"),
+                                           is_changed(model.members[1], "mtt-musicnn")]),
+    )  # fmt: skip
+    assert changes == [[False, False], [True, True]]
+    assert state.best_val_loss < 0.9 * prior
+
+
+def test_an_unknown_model_to_start_from_is_answered_with_those_that_there_are(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), "--init", "msd-musicnn,msd")
+    assert code == 1
+    assert "model msd: " in err
+    assert ", ".join(pretrained.PUBLISHED) in err
+    assert one_error(err)
+
+
+def test_a_model_that_cannot_be_fetched_is_named(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), "--init", "models:/musictag/999")
+    assert code == 1
+    assert "model models:/musictag/999: " in err
+    assert one_error(err)
+
+
+def test_a_model_of_other_features_is_refused(home, corpus, call, tmp_path):
+    folder = shutil.copytree(pretrained.find("mtt-vgg"), tmp_path / "other")
+    fields = json.loads((folder / "tagger.json").read_text())
+    config = FeatureConfig(hop_length=200)
+    fields.update(feature_config=config.to_dict(), feature_hash=config.feature_hash)
+    (folder / "tagger.json").write_text(json.dumps(fields))
+    code, _, err = call(home, "train", *where(corpus), "--init", folder)
+    assert code == 1
+    assert f"the features have hash {FeatureConfig().feature_hash}, the model needs {config.feature_hash}" in err
+    assert one_error(err)
+
+
+def test_a_network_and_models_to_start_from_do_not_go_together(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), "--model", "cnn", "--init", "msd-musicnn")
+    assert code == 2
+    assert "--model and --init" in err
+    assert one_error(err)

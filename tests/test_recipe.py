@@ -1,0 +1,46 @@
+import argparse
+import dataclasses
+
+import pytest
+
+from musictag.errors import UsageError
+from musictag.recipe import add_options, training_config
+from musictag.training import TrainingConfig
+from musictag.transfer import FINE_TUNING
+
+
+def config(*argv, fine_tuning=False):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return training_config(parser.parse_args(list(argv)), fine_tuning=fine_tuning)
+
+
+def test_without_options_the_recipe_is_as_it_is():
+    assert config() == TrainingConfig()
+    assert config(fine_tuning=True) == FINE_TUNING
+
+
+def test_every_option_changes_its_field_of_either_recipe():
+    argv = ("--epochs", "5", "--head-epochs", "1", "--patience", "3", "--batch-size", "8", "--clips-per-epoch", "2",
+            "--learning-rate", "0.02", "--body-rate", "0", "--seed", "9")  # fmt: skip
+    given = {"epochs": 5, "head_epochs": 1, "patience": 3, "batch_size": 8, "clips_per_track": 2,
+             "learning_rate": 0.02, "body_rate": 0.0, "seed": 9}  # fmt: skip
+    assert config(*argv) == dataclasses.replace(TrainingConfig(), **given)
+    assert config(*argv, fine_tuning=True) == dataclasses.replace(FINE_TUNING, **given)
+
+
+def test_an_option_that_says_the_plain_default_is_kept_in_fine_tuning():
+    assert config("--epochs", str(TrainingConfig().epochs), fine_tuning=True).epochs == TrainingConfig().epochs
+
+
+def test_the_help_tells_both_defaults():
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    text = " ".join(parser.format_help().split())
+    assert f"(default: {TrainingConfig().epochs}, with --init {FINE_TUNING.epochs})" in text
+    assert f"clips of a step on each worker (default: {TrainingConfig().batch_size})" in text
+
+
+def test_a_wrong_number_is_named():
+    with pytest.raises(UsageError, match=r"TrainingConfig\.body_rate is -1\.0"):
+        config("--body-rate", "-1", fine_tuning=True)

@@ -1,0 +1,138 @@
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from musictag.models import build_model
+from musictag.training import (
+    TrainingConfig,
+    TrainingState,
+    body_rate_at,
+    fit,
+    is_head,
+    learning_rate_at,
+    load_state,
+    save_state,
+)
+
+N_TAGS, N_FRAMES, N_MELS, STEPS = 3, 24, 16, 4
+HEAD_FIRST = TrainingConfig(
+    epochs=4, head_epochs=2, body_rate=0.5, frozen_norm=True, learning_rate=1e-2, weight_decay=0.1, seed=5
+)
+HEAD = {"head.weight", "head.bias"}
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model("cnn", {"channels": (4, 8), "hidden": 16}, n_mels=N_MELS, n_tags=N_TAGS)
+
+
+BEFORE = small_model().state_dict()
+STATISTICS = {name for name in BEFORE if "running" in name or "num_batches" in name}
+
+
+def batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    # A tag is a band that sounds.
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(STEPS):
+        targets = torch.randint(2, (16, N_TAGS), generator=generator).float()
+        log_mel = torch.rand(16, N_FRAMES, N_MELS, generator=generator)
+        log_mel[:, :, [2, 7, 12]] += targets[:, None]
+        yield log_mel, targets
+
+
+def validate(model: nn.Module) -> Mapping[str, float]:
+    (log_mel, targets), *_ = batches(seed=99)
+    with torch.inference_mode():
+        return {"val_loss": nn.functional.binary_cross_entropy_with_logits(model(log_mel), targets).item()}
+
+
+def run(
+    model: nn.Module, config: TrainingConfig, state: TrainingState | None = None
+) -> tuple[TrainingState, list[TrainingState]]:
+    states: list[TrainingState] = []
+    last = fit(
+        model, config, train_batches=batches, steps_per_epoch=STEPS, validate=validate, on_epoch=states.append,
+        state=state,
+    )  # fmt: skip
+    return last, states
+
+
+def losses(state: TrainingState) -> list[tuple[float, float]]:
+    return [(metrics["train_loss"], metrics["val_loss"]) for metrics in state.history]
+
+
+def test_the_body_sets_in_at_its_peak_after_the_head_epochs() -> None:
+    config = TrainingConfig(epochs=10, learning_rate=0.1, head_epochs=2, body_rate=0.5)
+    assert body_rate_at(0.1, config) == 0.0
+    assert body_rate_at(2 / 10, config) == 0.0
+    assert body_rate_at(0.2001, config) == pytest.approx(0.05, rel=1e-4)
+    assert body_rate_at(0.6, config) == pytest.approx(0.025)
+    assert body_rate_at(1.0, config) == pytest.approx(0.0, abs=1e-12)
+    assert body_rate_at(1.3, config) == pytest.approx(0.0, abs=1e-12)
+    assert body_rate_at(1.3, dataclasses.replace(config, head_epochs=10)) == 0.0
+
+
+@pytest.mark.parametrize("progress", [0.01, 0.05, 0.3, 1.0])
+def test_without_head_epochs_the_body_follows_the_head(progress: float) -> None:
+    config = TrainingConfig(body_rate=0.5)
+    assert body_rate_at(progress, config) == 0.5 * learning_rate_at(progress, config)
+    assert body_rate_at(progress, TrainingConfig()) == learning_rate_at(progress, TrainingConfig())
+
+
+def test_the_head_is_known_by_name_also_within_an_ensemble() -> None:
+    names = ["head.weight", "members.1.head.bias", "dense.1.weight", "heads.weight", "blocks.overhead.bias"]
+    assert [is_head(name) for name in names] == [True, True, False, False, False]
+
+
+def changed(state: TrainingState, before: Mapping[str, Tensor]) -> set[str]:
+    return {name for name, weight in state.weights.items() if not torch.equal(weight, before[name])}
+
+
+def test_the_head_learns_alone_then_all_layers() -> None:
+    _, states = run(small_model(), HEAD_FIRST)
+    every = BEFORE.keys() - STATISTICS
+    assert [changed(state, BEFORE) for state in states] == [HEAD, HEAD, every, every]
+
+
+def test_a_body_rate_of_0_trains_the_head_alone() -> None:
+    state, _ = run(small_model(), dataclasses.replace(HEAD_FIRST, head_epochs=0, body_rate=0.0))
+    assert changed(state, BEFORE) == HEAD
+
+
+def test_batch_norm_hears_the_batches_unless_it_is_frozen() -> None:
+    thawed = dataclasses.replace(HEAD_FIRST, frozen_norm=False, body_rate=0.0)
+    assert changed(run(small_model(), thawed)[0], BEFORE) == HEAD | STATISTICS
+
+
+def test_a_smaller_body_rate_moves_the_body_less() -> None:
+    def moved(body_rate: float) -> float:
+        state, _ = run(small_model(), dataclasses.replace(HEAD_FIRST, body_rate=body_rate))
+        return sum(
+            (weight - state.weights[name]).abs().sum().item()
+            for name, weight in BEFORE.items()
+            if name not in HEAD | STATISTICS
+        )
+
+    assert 0 < 2 * moved(0.1) < moved(1.0)
+
+
+def test_while_the_head_learns_alone_nothing_is_differentiated_in_the_body() -> None:
+    calls: list[str] = []
+    model = small_model()
+    for name, weight in model.named_parameters():
+        weight.register_hook(lambda _gradient, name=name: calls.append(name))
+    run(model, dataclasses.replace(HEAD_FIRST, epochs=2))
+    assert set(calls) == HEAD
+
+
+def test_one_that_learned_the_head_first_is_resumed_in_either_phase(tmp_path: Path) -> None:
+    undisturbed, states = run(small_model(), HEAD_FIRST)
+    for state in states[:3]:
+        save_state(tmp_path / "state.pt", state)
+        resumed, _ = run(small_model(seed=99), HEAD_FIRST, state=load_state(tmp_path / "state.pt"))
+        assert losses(resumed) == losses(undisturbed)
+        assert not changed(resumed, undisturbed.weights)
