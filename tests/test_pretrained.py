@@ -30,7 +30,7 @@ NORMS = {"musicnn": [1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200], "vgg": [1,
 N_WEIGHTS = {
     "msd-musicnn": (64, 216_041),
     "msd-vgg": (36, 605_748),
-    "mtt-musicnn": (64, 420_094),
+    "mtt-musicnn": (64, 385_277),
     "mtt-vgg": (36, 605_748),
 }
 LABELS = "".join(f"{name} = {[f'{name} {n}' for n in range(50)]}\n" for name in ("MTT_LABELS", "MSD_LABELS"))

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from musictag.models.musicnn import FilterBlock, Musicnn
 
-ASLEEP = 1e-4
+ASLEEP = 1e-3
 """A filter sleeps if its output moves by no more than this when each of its inputs moves by 1."""
 
 
