@@ -19,6 +19,7 @@ from musictag.config import FeatureConfig
 from musictag.errors import TrainingError
 from musictag.models import build_model
 from musictag.models.ensemble import Ensemble
+from musictag.models.musicnn import Musicnn
 from musictag.tagger import check_features, fit_outputs
 from musictag.training import TrainingConfig, is_head
 
@@ -131,6 +132,8 @@ def prior_logits(train_targets: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[
 def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence[float]) -> None:
     """Give the network's body its weights, and each of its heads weights of 0 and the bias (K,).
 
+    The front end of musicnn learns nothing more: it would take most of the time, and needs more songs (ADR 9).
+
     Raises:
         TrainingError: the weights are not those of the network's body, or the bias has not the K numbers of a head;
             names the first that does not fit.
@@ -150,6 +153,10 @@ def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence
     for head in heads:
         head.weight.zero_()
         head.bias.copy_(torch.tensor(head_bias))
+    for module in network.modules():
+        if isinstance(module, Musicnn):
+            for weight in module.front_parameters():
+                weight.requires_grad_(False)
 
 
 def _parts(model: nn.Module, spec: TaggerSpec) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:

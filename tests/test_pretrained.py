@@ -27,12 +27,9 @@ KERNELS = {
 }  # fmt: skip
 NORMS = {"musicnn": [1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200], "vgg": [1, *[128] * 5]}
 # The published musicnn networks have 787,159 weights each; most of their filters are asleep and were left out.
-N_WEIGHTS = {
-    "msd-musicnn": (64, 216_041),
-    "msd-vgg": (36, 605_748),
-    "mtt-musicnn": (64, 385_277),
-    "mtt-vgg": (36, 605_748),
-}
+N_WEIGHTS = {"msd-musicnn": (64, 216_041), "mtt-musicnn": (64, 385_277)} | dict.fromkeys(
+    ("msd-vgg", "mtt-vgg"), (36, 605_748)
+)
 LABELS = "".join(f"{name} = {[f'{name} {n}' for n in range(50)]}\n" for name in ("MTT_LABELS", "MSD_LABELS"))
 TAG_LISTS = "musicnn/configuration.py"
 VGG_INDEX, VGG_DATA = "musicnn/MSD_vgg/.index", "musicnn/MSD_vgg/.data-00000-of-00001"

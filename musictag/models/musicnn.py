@@ -4,7 +4,7 @@ Pons, Nieto, Prockup, Schmidt, Ehmann & Serra, "End-to-end learning for music au
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR 2019.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,11 @@ class Musicnn(nn.Module):
         x = self.input_norm(log_mel.unsqueeze(1))  # (B, 1, T, M)
         return torch.cat([block(x) for block in self.filter_blocks()], dim=1)
 
+    def front_parameters(self) -> Iterator[nn.Parameter]:
+        """The weights of the front end: nearly all of the work, and what is the same for any tags."""
+        for part in (self.input_norm, self.timbral, self.temporal):
+            yield from part.parameters()
+
     def filter_blocks(self) -> "list[FilterBlock]":
         """The blocks of the front end, in the order of their channels."""
         return [block for block in (*self.timbral, *self.temporal) if isinstance(block, FilterBlock)]
@@ -134,7 +139,7 @@ class FilterBlock(nn.Module):
         frames = self.conv.kernel_size[0]
         before = (frames - 1) // 2  # where the frames are even, TensorFlow pads one more after than before
         x = self.conv(functional.pad(x, (0, 0, before, frames - 1 - before)))  # (B, filters, T, M')
-        if not self.training:
+        if not self.norm.training:
             # ReLU and batch norm keep or turn the order of numbers, so that they need only see the extremes.
             turned = (self.norm.weight < 0).view(-1, 1, 1)
             x = torch.where(turned, x.amin(dim=3, keepdim=True), x.amax(dim=3, keepdim=True))
