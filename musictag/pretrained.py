@@ -36,7 +36,7 @@ TAG_LISTS = "musicnn/configuration.py"
 # (time, in, 1, out), where the axis of 1 goes last and is dropped.
 KERNEL_AXES = {nn.Conv2d: (3, 2, 0, 1), nn.Linear: (1, 0), nn.Conv1d: (3, 1, 0, 2)}
 THRESHOLD = 0.2
-"""Nobody fitted thresholds for these models: this gives some 3 tags to a song of Emotify (see the README)."""
+"""Nobody fitted thresholds for these models: this gives a song of Emotify 2 tags (MSD) or 4 (MTT) on average."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,13 +74,13 @@ class Tagger:
             raise UsageError(f"device {device} is asked for, but torch finds no GPU here: use 'cpu'")
         return cls(*load_model(folder), device)
 
-    def clip_scores(self, clips: Clips, batch_size: int | None = None) -> Float32:
+    def clip_scores(self, clips: Clips) -> Float32:
         """Scores (C, K) of the clips (C, T, M) of one track: its taggram, as the network gives it (not calibrated)."""
-        return score_clips(self.model, clips, batch_size=batch_size)
+        return score_clips(self.model, clips)
 
-    def track_scores(self, rows: Iterable[Row], batch_size: int | None = None) -> Float32:
+    def track_scores(self, rows: Iterable[Row]) -> Float32:
         """Calibrated scores (N, K) of tracks, in the order of their rows; see `score_tracks`."""
-        scores = score_tracks(self.model, rows, self.spec.feature_config, batch_size=batch_size)
+        scores = score_tracks(self.model, rows, self.spec.feature_config)
         return calibrate(scores.reshape(-1, len(self.spec.vocabulary)), self.spec.calibration)
 
     def tags_above(self, scores: Float32) -> list[tuple[str, float]]:

@@ -132,7 +132,7 @@ def prior_logits(train_targets: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[
 def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence[float]) -> None:
     """Give the network's body its weights, and each of its heads weights of 0 and the bias (K,).
 
-    The front end of musicnn learns nothing more: it would take most of the time, and needs more songs (ADR 9).
+    The front end of musicnn learns nothing more: training it takes six times as long (ADR 9).
 
     Raises:
         TrainingError: the weights are not those of the network's body, or the bias has not the K numbers of a head;

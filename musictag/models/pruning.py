@@ -1,8 +1,8 @@
 """Taking the filters that do nothing out of a published musicnn network: the same scores in a fraction of the time.
 
 Weight decay has put most of their front end to sleep. Of the 561 filters of MSD_musicnn, 64 react to what they hear;
-the others have weights near 1e-20 and give the same number whatever is played. What follows needs these numbers, but
-not the filters.
+the others, with weights near 1e-30 in the median, give the same number whatever is played. What follows needs these
+numbers, but not the filters.
 """
 
 import copy
@@ -20,8 +20,7 @@ ASLEEP = 1e-3
 
 def filters(model: Musicnn) -> dict[str, Any]:
     """The numbers of filters, as the constructor of `Musicnn` takes them."""
-    sizes, n_timbral = _sizes(model), len(model.timbral)
-    return {"timbral": sizes[:n_timbral], "temporal": sizes[n_timbral:]}
+    return _by_kind(model, _sizes(model))
 
 
 @torch.no_grad()
@@ -75,10 +74,8 @@ def _without(model: Musicnn, dropped: Tensor, n_mels: int) -> Musicnn:
     weights["dense.weight"] = weights["dense.weight"][:, ~_pooled(dropped, model)]
     weights["midend.0.conv.weight"] = weights["midend.0.conv.weight"][:, kept]
 
-    sizes, n_timbral = [int(part.sum()) for part in torch.split(kept, _sizes(model))], len(model.timbral)
-    small = Musicnn(
-        n_mels=n_mels, n_tags=model.head.out_features, timbral=sizes[:n_timbral], temporal=sizes[n_timbral:]
-    )
+    sizes = [int(of_block.sum()) for of_block in torch.split(kept, _sizes(model))]
+    small = Musicnn(n_mels=n_mels, n_tags=model.head.out_features, **_by_kind(model, sizes))
     small.load_state_dict(weights)
     return small.train(model.training)
 
@@ -98,6 +95,11 @@ def _pooled(of_frontend: Tensor, model: Musicnn) -> Tensor:
 
 def _sizes(model: Musicnn) -> list[int]:
     return [block.conv.out_channels for block in model.filter_blocks()]
+
+
+def _by_kind(model: Musicnn, sizes: list[int]) -> dict[str, Any]:
+    n_timbral = len(model.timbral)
+    return {"timbral": sizes[:n_timbral], "temporal": sizes[n_timbral:]}
 
 
 def _reaction(block: FilterBlock) -> Tensor:
