@@ -3,10 +3,13 @@
 import argparse
 import dataclasses
 
+from musictag.errors import UsageError
 from musictag.training import TrainingConfig
 from musictag.transfer import FINE_TUNING
 
 FROM_NOTHING = TrainingConfig()
+FOLDS = 5
+"""How many networks fine-tuning trains, each with another part of the tracks held back, to take their mean (ADR 9)."""
 # Option, field of `TrainingConfig`, help.
 OPTIONS = (
     ("--epochs", "epochs", "passes over the tracks, at most"),
@@ -29,6 +32,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             option, dest=field, type=type(plain), default=argparse.SUPPRESS, metavar="N",
             help=f"{what} (default: {default})",
         )  # fmt: skip
+    parser.add_argument("--folds", type=int, metavar="N",
+                        help=f"with --init: train so many networks, each with another part of the train and validation "
+                        f"tracks held back, and take the mean of their weights; 1 learns from the train tracks alone "
+                        f"(default: {FOLDS})")  # fmt: skip
+
+
+def n_folds(args: argparse.Namespace, *, fine_tuning: bool) -> int:
+    """How many folds the arguments of `add_options` ask for. Raises `UsageError` where they make no sense."""
+    if args.folds is None:
+        return FOLDS if fine_tuning else 1
+    if args.folds < 1:
+        raise UsageError(f"--folds is {args.folds}: it must be at least 1")
+    if args.folds > 1 and not fine_tuning:
+        raise UsageError("--folds goes with --init: networks that start from nothing have no mean that makes sense")
+    return int(args.folds)
 
 
 def training_config(args: argparse.Namespace, *, fine_tuning: bool) -> TrainingConfig:

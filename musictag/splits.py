@@ -131,6 +131,8 @@ class Labels:
     n_untagged: int
     """Tracks without tags: what they are is unknown, so that they are no negatives either."""
     n_without_features: int
+    groups: dict[str, str]
+    """The group of each of these tracks, by track_id."""
 
     def __str__(self) -> str:
         parts = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
@@ -153,10 +155,46 @@ def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: 
     _remember(splits_uri, {group: split for group, split in assigned.items() if group not in known})
 
     tags: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
+    group_by_track = {}
     for group, row in zip(groups, rows, strict=True):
         if row["track_id"] in with_features:
             tags[row["split"] or assigned[group]][row["track_id"]] = row["tags"]
-    return Labels(tags, tracks.num_rows - len(rows), len(rows) - sum(map(len, tags.values())))
+            group_by_track[row["track_id"]] = group
+    return Labels(tags, tracks.num_rows - len(rows), len(rows) - len(group_by_track), group_by_track)
+
+
+def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]:
+    """Ways to learn from the train and validation tracks, `[fold]["train" or "validation"][track_id]` their tags.
+
+    One fold takes the two splits as they are. More deal both anew: each track is held back for validation in one fold,
+    with its whole group. There are no more folds than groups.
+
+    Raises:
+        CatalogError: no track to learn from or none to hold back.
+    """
+    if n_folds == 1:
+        for split in (learned := ("train", "validation")):
+            if not labels.tags[split]:
+                raise CatalogError(
+                    f"no track of the {split} split has both tags and features: add tracks or change splits"
+                )
+        return [{split: labels.tags[split] for split in learned}]
+    from sklearn.model_selection import GroupKFold  # takes a second to import
+
+    tags = labels.tags["train"] | labels.tags["validation"]
+    track_ids = sorted(tags)
+    groups = [labels.groups[track_id] for track_id in track_ids]
+    if (n_groups := len(set(groups))) < 2:
+        raise CatalogError(
+            f"train and validation tracks with tags and features are of {n_groups} artists, {n_folds} folds need 2 or "
+            "more: add tracks or change splits"
+        )
+    dealt = GroupKFold(min(n_folds, n_groups)).split(track_ids, groups=groups)
+    return [
+        {split: {track_ids[n]: tags[track_ids[n]] for n in places}
+         for split, places in zip(("train", "validation"), parts, strict=True)}
+        for parts in dealt
+    ]  # fmt: skip
 
 
 def _remember(uri: str, assigned: Mapping[str, str]) -> None:

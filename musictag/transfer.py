@@ -27,7 +27,7 @@ FINE_TUNING = TrainingConfig(
     epochs=10,
     head_epochs=2,
     learning_rate=3e-3,
-    body_rate=1 / 15,
+    body_rate=1 / 3,
     frozen_norm=True,
     clips_per_track=5,
     patience=4,
@@ -132,7 +132,7 @@ def prior_logits(train_targets: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[
 def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence[float]) -> None:
     """Give the network's body its weights, and each of its heads weights of 0 and the bias (K,).
 
-    The front end of musicnn learns nothing more: training it takes six times as long (ADR 9).
+    The convolutions of musicnn learn nothing more (ADR 9).
 
     Raises:
         TrainingError: the weights are not those of the network's body, or the bias has not the K numbers of a head;
@@ -155,8 +155,17 @@ def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence
         head.bias.copy_(torch.tensor(head_bias))
     for module in network.modules():
         if isinstance(module, Musicnn):
-            for weight in module.front_parameters():
-                weight.requires_grad_(False)
+            module.freeze_encoder()
+
+
+def soup(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the weights of networks that started from the same ones: one network that learned what all did.
+
+    "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time",
+    Wortsman et al., ICML 2022.
+    """
+    means = {name: torch.stack([of[name].double() for of in weights]).mean(dim=0) for name in weights[0]}
+    return {name: mean.to(weights[0][name].dtype) for name, mean in means.items()}
 
 
 def _parts(model: nn.Module, spec: TaggerSpec) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:

@@ -5,8 +5,9 @@ python pipelines/train.py --catalog catalog.csv --features s3://bucket/features 
 python pipelines/train.py --catalog catalog.csv --features features --init msd-musicnn,mtt-musicnn
 
 Each worker runs `musictag.training.fit` on its shard. A checkpoint after every epoch lets training go on when a worker
-is lost. The model of the best epoch gets its calibration and thresholds from the validation tracks; MLflow keeps the
-run and names the model `candidate`.
+is lost. What starts from other models (--init) is trained in folds, one after another: of the train and validation
+tracks each fold holds others back, and the model is the mean of their networks. Calibration and thresholds come from
+the tracks held back, scored by the networks that did not learn them. MLflow names the model `candidate`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -37,10 +38,10 @@ from musictag.catalog import read_catalog
 from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError, UsageError
 from musictag.models import SINGLE
-from musictag.recipe import add_options, training_config
+from musictag.recipe import add_options, n_folds, training_config
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import TrainingConfig, TrainingState, fit, load_state, save_state
-from musictag.transfer import Network, network_from
+from musictag.transfer import Network, network_from, soup
 from musictag.vocabulary import make_vocabulary, targets_by_track
 
 STATE_FILE = "state.pt"
@@ -51,6 +52,8 @@ MAX_WORKER_FAILURES = 3
 class Job:
     """What every worker needs to know."""
 
+    fold: int
+    """Its place among the folds, from 0."""
     network: Network
     features_uri: str
     training: TrainingConfig
@@ -102,12 +105,13 @@ def train_worker(loop_config: dict[str, Job]) -> None:
         return results[0]
 
     def on_epoch(state: TrainingState) -> None:
-        epoch = state.history[-1]
+        step = job.fold * config.epochs + state.epoch
+        epoch = {**state.history[-1], "epoch": step}
         if rank != 0:
             ray.train.report(epoch)
             return
         registry.connect()
-        registry.log_metrics(job.run_id, epoch, step=state.epoch)
+        registry.log_metrics(job.run_id, epoch, step=step)
         with tempfile.TemporaryDirectory() as folder:
             save_state(Path(folder) / STATE_FILE, state)
             ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -149,7 +153,7 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
         dataset_config=ray.train.DataConfig(execution_options=options),
         scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
         run_config=ray.train.RunConfig(
-            name=job.run_id,
+            name=f"{job.run_id}-{job.fold}",
             storage_path=_absolute(args.checkpoints),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
@@ -165,6 +169,20 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
     if state is None:
         raise TrainingError("training ended without a checkpoint: no epoch was finished")
     return state
+
+
+def joined(
+    jobs: Sequence[Job], states: Sequence[TrainingState]
+) -> tuple[nn.Module, npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """The mean of the folds' networks; targets and scores (N, K) of the tracks that each held back, by its own."""
+    held_back = []
+    for job, state in zip(jobs, states, strict=True):
+        model = job.network.build(job.training.seed)
+        model.load_state_dict(state.best_weights)
+        held_back.append(job.score_validation(model.eval()))
+    model.load_state_dict(soup([state.best_weights for state in states]))
+    truth, scores = (np.concatenate(of_folds) for of_folds in zip(*held_back, strict=True))
+    return model, truth, scores
 
 
 @contextlib.contextmanager
@@ -232,47 +250,47 @@ def main(argv: list[str]) -> None:
         catalog.tracks, stores.track_ids(args.features), stores.beside(args.features, "splits")
     )
     console.say(str(labels))
-    vocabulary = make_vocabulary(labels.tags["train"].values(), args.vocabulary)
-    targets = {split: targets_by_track(labels.tags[split], vocabulary) for split in ("train", "validation")}
-    for split, tracks in targets.items():
-        if not tracks:
-            raise TrainingError(
-                f"no track of the {split} split has both tags and features: add tracks or change splits"
-            )
+    parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
+    vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
+    targets_of = [{split: targets_by_track(tags, vocabulary) for split, tags in part.items()} for part in parts]
     if sources:
         loaded = [load_model(source.folder) for source in sources]
-        network = network_from(loaded, config, vocabulary, targets["train"].values())
+        networks = [network_from(loaded, config, vocabulary, targets["train"].values()) for targets in targets_of]
     else:
-        network = Network(architecture=args.model or "cnn", params={}, feature_config=config, vocabulary=vocabulary)
-
-    params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
-              "n_train": len(targets["train"]), "n_validation": len(targets["validation"]),
+        networks = [Network(architecture=args.model or "cnn", params={}, feature_config=config, vocabulary=vocabulary)]
+    params = {"model": networks[0].architecture, **init, "features": args.features, "catalog": args.catalog,
+              **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")}, "folds": len(parts),
               "num_workers": args.num_workers, "use_gpu": args.use_gpu, "vocabulary": ",".join(vocabulary),
               **dataclasses.asdict(training)}  # fmt: skip
-    run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
+    run = registry.start_run(f"train {networks[0].architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
-        job = Job(
-            network=network, features_uri=_absolute(args.features), training=training, targets=targets,
-            n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri,
-        )  # fmt: skip
-        with console.progress("train", training.epochs, lambda: registry.latest_step(run_id), unit="epoch"):
-            state = fit_on_ray(job, args)
-        model = network.build(training.seed)
-        model.load_state_dict(state.best_weights)
-        best = state.history[state.epoch - state.epochs_since_best - 1]
-        provenance = {"run_id": run_id, "best_epoch": f"{best['epoch']:.0f}", **init}
+        jobs = [
+            Job(fold=fold, network=network, features_uri=_absolute(args.features), training=training, targets=targets,
+                n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri)
+            for fold, (network, targets) in enumerate(zip(networks, targets_of, strict=True))
+        ]  # fmt: skip
+        n_epochs = len(jobs) * training.epochs
+        with console.progress("train", n_epochs, lambda: registry.latest_step(run_id), unit="epoch"):
+            states = [fit_on_ray(job, args) for job in jobs]
+        model, truth, scores = joined(jobs, states)
+        figures = metrics.validation_metrics(truth, scores)
+        registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
+        best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         with tempfile.TemporaryDirectory() as folder:
-            save_model(Path(folder), model, network.spec(*job.score_validation(model), provenance))
+            save_model(
+                Path(folder), model, networks[0].spec(truth, scores, {"run_id": run_id, "best_epoch": best, **init})
+            )
             for source in sources:
                 copy_notices(source.folder, Path(folder))
             uri = registry.log_model(run_id, Path(folder))
     version = registry.register(registry.fetch(uri))
     registry.set_alias(version, "candidate")
+    clips_per_s = [epoch["clips_per_s"] for state in states for epoch in state.history]
     console.say(
-        f"{state.epoch} epochs, best {best['epoch']:.0f} (validation loss {best['val_loss']:.4f}, macro PR-AUC "
-        f"{best['val_macro_pr_auc']:.3f}, ROC-AUC {best['val_macro_roc_auc']:.3f}), {best['clips_per_s']:.0f} clips/s; "
-        f"version {version} is the candidate: {uri}"
+        f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['val_loss']:.4f}, macro PR-AUC "
+        f"{figures['val_macro_pr_auc']:.3f}, ROC-AUC {figures['val_macro_roc_auc']:.3f}), "
+        f"{np.mean(clips_per_s):.0f} clips/s; version {version} is the candidate: {uri}"
     )
 
 

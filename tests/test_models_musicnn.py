@@ -64,13 +64,12 @@ def test_an_even_filter_sees_one_frame_more_after_than_before(number: int, frame
 
 def test_pooled_channels_interleave_maximum_and_mean() -> None:
     model = Musicnn(n_mels=3, n_tags=2).eval()
-    pooled = []
-    model.pooled_norm.register_forward_hook(lambda _module, inputs, _output: pooled.append(inputs[0]))
     frontend = torch.rand(2, 561, 20)
     with torch.inference_mode():
-        model.backend(frontend)
-    torch.testing.assert_close(pooled[0][:, 0:1122:2], frontend.amax(dim=2))
-    torch.testing.assert_close(pooled[0][:, 1:1122:2], frontend.mean(dim=2))
+        pooled = model.pool(frontend)
+    assert pooled.shape == (2, 1506)
+    torch.testing.assert_close(pooled[:, 0:1122:2], frontend.amax(dim=2))
+    torch.testing.assert_close(pooled[:, 1:1122:2], frontend.mean(dim=2))
 
 
 def test_the_front_end_is_the_maximum_over_frequency_whatever_the_sign_of_the_norm() -> None:
@@ -104,10 +103,35 @@ def test_evaluation_is_deterministic_and_the_head_sees_the_embedding() -> None:
         logits = model(log_mel)
         assert torch.equal(model(log_mel), logits)
         assert torch.equal(model.head(model.embed(log_mel)), logits)
-        assert torch.equal(model.backend(model.frontend(log_mel)), model.embed(log_mel))
+        assert torch.equal(model.backend(model.encode(log_mel)), model.embed(log_mel))
         torch.testing.assert_close(model(log_mel[1:2]), logits[1:2], rtol=0, atol=1e-5)
 
 
 def test_too_few_mel_bands_are_refused() -> None:
     with pytest.raises(UsageError, match="musicnn n_mels is 2: its filters need 3 bands at least"):
         build_model("musicnn", {}, n_mels=2, n_tags=5)
+
+
+def test_a_frozen_encoder_hears_each_clip_once_and_learns_nothing() -> None:
+    torch.manual_seed(0)
+    model = Musicnn(n_mels=16, n_tags=3)
+    log_mel = torch.rand(4, 40, 16)
+    with torch.inference_mode():
+        expected = model.eval().encode(log_mel)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.freeze_encoder()
+    heard: list[int] = []
+    model.input_norm.register_forward_hook(lambda _module, inputs, _output: heard.append(len(inputs[0])))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encode(log_mel[:2]), expected[:2], rtol=0, atol=1e-5)
+
+    model.train()
+    model(log_mel).square().sum().backward()  # what was remembered without gradients must not stop it
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encode(log_mel), expected, rtol=0, atol=1e-5)
+    assert heard == [2, 2]
+    learned = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert {name.split(".")[0] for name in learned} == {"pooled_norm", "dense", "dense_norm", "head"}
+    encoder = ("input_norm", "timbral", "temporal", "midend")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name]) or not name.startswith(encoder), name

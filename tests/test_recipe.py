@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from musictag.errors import UsageError
-from musictag.recipe import add_options, training_config
+from musictag.recipe import FOLDS, add_options, n_folds, training_config
 from musictag.training import TrainingConfig
 from musictag.transfer import FINE_TUNING
 
@@ -44,3 +44,24 @@ def test_the_help_tells_both_defaults():
 def test_a_wrong_number_is_named():
     with pytest.raises(UsageError, match=r"TrainingConfig\.body_rate is -1\.0"):
         config("--body-rate", "-1", fine_tuning=True)
+
+
+def folds(*argv, fine_tuning):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return n_folds(parser.parse_args(list(argv)), fine_tuning=fine_tuning)
+
+
+def test_folds_are_for_fine_tuning():
+    assert folds(fine_tuning=True) == FOLDS > 1
+    assert folds(fine_tuning=False) == 1
+    assert folds("--folds", "3", fine_tuning=True) == 3
+    assert folds("--folds", "1", fine_tuning=False) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "fine_tuning", "complaint"), [("0", True, "--folds is 0"), ("2", False, "--folds goes with --init")]
+)
+def test_folds_that_make_no_sense_are_refused(given, fine_tuning, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        folds("--folds", given, fine_tuning=fine_tuning)

@@ -7,7 +7,7 @@ import pytest
 
 from musictag import catalog, stores
 from musictag.errors import CatalogError
-from musictag.splits import SHARES, SPLITS, assign_splits, group_of, tags_by_split
+from musictag.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
 
 
 def synthetic_catalog(n_artists, n_tags, seed):
@@ -212,3 +212,35 @@ def test_the_other_tracks_of_an_artist_follow_the_split_that_one_has(tmp_path):
     rows = [("a", "Low", ["x"], "test"), ("b", "low", ["x"]), *artists(5)]
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, str(tmp_path / "splits"))
     assert {"a", "b"} <= set(labels.tags["test"])
+
+
+def test_one_fold_is_the_splits_as_they_are(tmp_path):
+    rows = artists(10)
+    labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, str(tmp_path / "splits"))
+    assert folds(labels, 1) == [{split: labels.tags[split] for split in ("train", "validation")}]
+
+
+@pytest.mark.parametrize(("asked", "dealt"), [(2, 2), (5, 5), (100, 7)])
+def test_folds_hold_back_each_track_once_with_its_artist(tmp_path, asked, dealt):
+    rows = [*artists(9), ("without features", "artist 1", ["x"])]
+    labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows[:-1]}, str(tmp_path / "splits"))
+    learned = labels.tags["train"] | labels.tags["validation"]
+    assert len(learned) == 14
+    parts = folds(labels, asked)
+    assert len(parts) == dealt
+    for part in parts:
+        assert part["train"] | part["validation"] == learned
+        groups = [{labels.groups[track] for track in part[split]} for split in ("train", "validation")]
+        assert groups[0].isdisjoint(groups[1])
+    assert sorted(track for part in parts for track in part["validation"]) == sorted(learned)
+    assert folds(labels, asked) == parts
+
+
+def test_folds_without_tracks_are_refused(tmp_path):
+    rows = [("a", "one", ["x"], "train"), ("b", "one", ["x"], "validation"), ("c", "two", ["x"], "test")]
+    labels = tags_by_split(catalog_of(*rows), {"a", "b", "c"}, str(tmp_path / "splits"))
+    with pytest.raises(CatalogError, match="are of 1 artists, 3 folds need 2 or more"):
+        folds(labels, 3)
+    labels.tags["validation"].clear()
+    with pytest.raises(CatalogError, match="no track of the validation split has both tags and features"):
+        folds(labels, 1)

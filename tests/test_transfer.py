@@ -10,7 +10,7 @@ from musictag.config import FeatureConfig
 from musictag.errors import FeatureMismatchError, TrainingError
 from musictag.models import build_model
 from musictag.models.ensemble import Ensemble
-from musictag.transfer import Network, combined, network_from, prior_logits, start
+from musictag.transfer import Network, combined, network_from, prior_logits, soup, start
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 OLD, OWN = ("fast", "loud", "old", "slow"), ("calm", "joyful", "sad")
@@ -167,3 +167,13 @@ def test_the_trained_network_becomes_an_artifact(tmp_path):
     assert (spec.vocabulary, spec.feature_config, spec.provenance["init"]) == (OWN, CONFIG, "a,b")
     assert spec.provenance["musictag"]
     assert len(set(spec.thresholds)) > 1
+
+
+def test_a_soup_is_the_mean_of_the_weights_and_has_their_types():
+    first, second = (source("cnn", seed=seed)[0].state_dict() for seed in (0, 1))
+    mixed = soup([first, second])
+    assert mixed.keys() == first.keys()
+    for name, weight in mixed.items():
+        assert weight.dtype == first[name].dtype
+        torch.testing.assert_close(weight, ((first[name] + second[name]) / 2).to(weight.dtype))
+    assert_equal(soup([first]), first)

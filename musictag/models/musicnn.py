@@ -4,13 +4,14 @@ Pons, Nieto, Prockup, Schmidt, Ehmann & Serra, "End-to-end learning for music au
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR 2019.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from musictag.errors import UsageError
+from musictag.models.memory import ClipMemory
 
 TIMBRAL_FRAMES = 7
 TIMBRAL_HEIGHTS = (0.4, 0.7)
@@ -87,6 +88,7 @@ class Musicnn(nn.Module):
         self.dense_norm = nn.BatchNorm1d(DENSE_UNITS, eps=BATCH_NORM_EPS)
         self.dropout = nn.Dropout(DROPOUT)
         self.head = nn.Linear(DENSE_UNITS, n_tags)
+        self.memory: ClipMemory | None = None
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) float32 to logits (B, K)."""
@@ -95,24 +97,21 @@ class Musicnn(nn.Module):
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) to what the head sees of them, (B, 200)."""
-        return self.backend(self.frontend(log_mel))
+        return self.backend(self.encode(log_mel))
+
+    def encode(self, log_mel: Tensor) -> Tensor:
+        """Log-mel clips (B, T, M) to what the convolutions hear in them, pooled over time, (B, 1506)."""
+        if self.memory is None:
+            return self.pool(self.frontend(log_mel))
+        return self.memory.recall(log_mel, lambda unknown: self.pool(self.frontend(unknown)))
 
     def frontend(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) to the channels (B, 561, T) of the timbral and temporal filters."""
         x = self.input_norm(log_mel.unsqueeze(1))  # (B, 1, T, M)
         return torch.cat([block(x) for block in self.filter_blocks()], dim=1)
 
-    def front_parameters(self) -> Iterator[nn.Parameter]:
-        """The weights of the front end: nearly all of the work, and what is the same for any tags."""
-        for part in (self.input_norm, self.timbral, self.temporal):
-            yield from part.parameters()
-
-    def filter_blocks(self) -> "list[FilterBlock]":
-        """The blocks of the front end, in the order of their channels."""
-        return [block for block in (*self.timbral, *self.temporal) if isinstance(block, FilterBlock)]
-
-    def backend(self, frontend: Tensor) -> Tensor:
-        """The front end's channels (B, 561, T) through the middle and pooled over time, (B, 200)."""
+    def pool(self, frontend: Tensor) -> Tensor:
+        """The front end's channels (B, 561, T) and what the middle makes of them, pooled over time, (B, 1506)."""
         channels = [frontend]
         x = self.midend[0](frontend)
         channels.append(x)
@@ -120,10 +119,35 @@ class Musicnn(nn.Module):
             x = x + block(x)
             channels.append(x)
         every = torch.cat(channels, dim=1)  # (B, 753, T)
-        pooled = torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)  # max 0, mean 0, max 1, ...
+        return torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)  # max 0, mean 0, max 1, ...
+
+    def backend(self, pooled: Tensor) -> Tensor:
+        """Pooled channels (B, 1506) through the dense layer, (B, 200)."""
         dense = functional.relu(self.dense(self.dropout(self.pooled_norm(pooled))))
         embedding: Tensor = self.dense_norm(dense)
         return embedding
+
+    def freeze_encoder(self) -> None:
+        """From now on the convolutions learn nothing more, and what they heard in a clip is remembered."""
+        for part in self._encoder():
+            part.requires_grad_(False)
+        self.memory = ClipMemory()
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Musicnn":
+        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.memory is not None:
+            for part in self._encoder():
+                part.eval()
+        return self
+
+    def filter_blocks(self) -> "list[FilterBlock]":
+        """The blocks of the front end, in the order of their channels."""
+        return [block for block in (*self.timbral, *self.temporal) if isinstance(block, FilterBlock)]
+
+    def _encoder(self) -> list[nn.Module]:
+        return [self.input_norm, self.timbral, self.temporal, self.midend]
 
 
 class FilterBlock(nn.Module):
@@ -138,12 +162,15 @@ class FilterBlock(nn.Module):
         """Spectrograms (B, 1, T, M) to channels (B, filters, T)."""
         frames = self.conv.kernel_size[0]
         before = (frames - 1) // 2  # where the frames are even, TensorFlow pads one more after than before
-        x = self.conv(functional.pad(x, (0, 0, before, frames - 1 - before)))  # (B, filters, T, M')
-        if not self.norm.training:
-            # ReLU and batch norm keep or turn the order of numbers, so that they need only see the extremes.
-            turned = (self.norm.weight < 0).view(-1, 1, 1)
-            x = torch.where(turned, x.amin(dim=3, keepdim=True), x.amax(dim=3, keepdim=True))
-        return self.norm(functional.relu(x)).amax(dim=3)  # type: ignore[no-any-return]
+        x = functional.pad(x, (0, 0, before, frames - 1 - before))
+        if self.norm.training:
+            return self.norm(functional.relu(self.conv(x))).amax(dim=3)  # type: ignore[no-any-return]
+        # ReLU and batch norm keep or turn the order of numbers, so that they need only see an extreme. Where they turn
+        # it, that is the minimum: the maximum of the turned filter, turned.
+        sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
+        x = functional.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.get_parameter("bias") * sign)
+        extreme = x.amax(dim=3, keepdim=True) * sign.view(-1, 1, 1)  # (B, filters, T, 1)
+        return self.norm(functional.relu(extreme)).squeeze(3)  # type: ignore[no-any-return]
 
 
 class MidendBlock(nn.Module):

@@ -31,13 +31,14 @@ def is_changed(model, published):
 
 
 def test_training_starts_from_a_published_model(home, corpus, tmp_path):
-    options = ("--epochs", 1, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8)
+    options = ("--epochs", 1, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8, "--folds", 2)
     code, out, err = home.run("train.py", *where(corpus), "--init", "msd-musicnn", *options)
     assert code == 0, err
+    assert "2 epochs, best 1, 1 (" in out
     client = MlflowClient(home.tracking_uri)
     run = client.get_run(client.get_model_version_by_alias("musictag", "candidate").run_id)
     expected = {"init": "msd-musicnn", "model": "musicnn", "head_epochs": "1", "frozen_norm": "True",
-                "learning_rate": str(FINE_TUNING.learning_rate)}  # fmt: skip
+                "folds": "2", "learning_rate": str(FINE_TUNING.learning_rate)}  # fmt: skip
     assert {name: run.data.params[name] for name in expected} == expected
     assert f"is the candidate: runs:/{run.info.run_id}/model" in out
     folder = tmp_path / client.download_artifacts(run.info.run_id, "model", str(tmp_path))
