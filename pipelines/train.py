@@ -12,6 +12,7 @@ the tracks held back, scored by the networks that did not learn them. MLflow nam
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import logging
 import os
@@ -44,68 +45,80 @@ from musictag.training import TrainingConfig, TrainingState, fit, load_state, sa
 from musictag.transfer import Network, network_from, soup
 from musictag.vocabulary import make_vocabulary, targets_by_track
 
-STATE_FILE = "state.pt"
 MAX_WORKER_FAILURES = 3
+
+
+Fold = dict[str, dict[str, npt.NDArray[np.bool_]]]
+"""`fold[split][track_id]`, (K,) each: the truth of the tracks that train a network and of those that validate it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """What every worker needs to know."""
 
-    fold: int
-    """Its place among the folds, from 0."""
     network: Network
     features_uri: str
     training: TrainingConfig
-    targets: dict[str, dict[str, npt.NDArray[np.bool_]]]
-    """`targets[split][track_id]`, (K,) each: the truth of the train and validation tracks."""
+    folds: list[Fold]
     n_cores: int
     run_id: str
     tracking_uri: str
 
-    def score_validation(self, model: nn.Module) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    def score_validation(self, model: nn.Module, fold: Fold) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Targets and joined scores (N, K) of the validation tracks, read straight from the table.
 
         A second dataset of Ray's beside the training one would cost each epoch the start of new processes: Ray keeps
         apart what a training worker starts and what starts beside it, and stops the ones to start the others.
         """
-        rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, self.targets["validation"])
-        labelled = dataset.labelled_rows(rows, self.targets["validation"])
+        rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, fold["validation"])
+        labelled = dataset.labelled_rows(rows, fold["validation"])
         _, truth, scores = score_labelled(model, labelled, self.network.feature_config)
         return truth, scores
 
 
 def train_worker(loop_config: dict[str, Job]) -> None:
-    """One worker's share of the training: the pure loop, between Ray's shards and Ray's checkpoints."""
+    """One worker's share of the training: fold after fold, all of them from the same weights."""
     job, context = loop_config["job"], ray.train.get_context()
-    rank, n_workers = context.get_world_rank(), context.get_world_size()
     os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
     torch.set_num_threads(max(1, job.n_cores // context.get_local_world_size()))
-    model = ray.train.torch.prepare_model(job.network.build(job.training.seed))
-    n_rows = len(job.targets["train"]) // n_workers
-    config = job.training
+    bare = job.network.build(job.training.seed)
+    fresh = copy.deepcopy(bare.state_dict())
+    model = ray.train.torch.prepare_model(bare)
+    states = _states(ray.train.get_checkpoint())
+    for number in range(len(job.folds)):
+        bare.load_state_dict(fresh)
+        states[number:] = [train_fold(job, model, number, states)]
+
+
+def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[TrainingState]) -> TrainingState:
+    """Train one fold: the pure loop, between Ray's shards and Ray's checkpoints; `states` are of those begun before."""
+    context = ray.train.get_context()
+    rank, n_workers = context.get_world_rank(), context.get_world_size()
+    config, fold = job.training, job.folds[number]
+    n_rows = len(fold["train"]) // n_workers
+    draw = {"clips_per_track": config.clips_per_track, "batch_size": config.batch_size}
 
     def train_rows() -> Iterator[dataset.Row]:
-        blocks = ray.train.get_dataset_shard("train").iter_batches(batch_size=None, batch_format="pyarrow")
-        return dataset.labelled_rows((row for block in blocks for row in block.to_pylist()), job.targets["train"])
+        shard = ray.train.get_dataset_shard(f"train-{number}")
+        blocks = shard.iter_batches(batch_size=None, batch_format="pyarrow")
+        return dataset.labelled_rows((row for block in blocks for row in block.to_pylist()), fold["train"])
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([config.seed, epoch, rank])
         return dataset.clip_batches(
-            train_rows(), job.network.feature_config, clips_per_track=config.clips_per_track,
-            batch_size=config.batch_size, shuffle_clips=config.shuffle_clips, rng=rng,
-        )  # fmt: skip
+            train_rows(), job.network.feature_config, shuffle_clips=config.shuffle_clips, rng=rng, **draw
+        )
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
         results: list[dict[str, float]] = [{}]
         if rank == 0:
-            results = [metrics.validation_metrics(*job.score_validation(bare))]
+            results = [metrics.validation_metrics(*job.score_validation(bare, fold))]
         if n_workers > 1:  # all must stop after the same epoch
             torch.distributed.broadcast_object_list(results, src=0)
         return results[0]
 
     def on_epoch(state: TrainingState) -> None:
-        step = job.fold * config.epochs + state.epoch
+        step = number * config.epochs + state.epoch
         epoch = {**state.history[-1], "epoch": step}
         if rank != 0:
             ray.train.report(epoch)
@@ -113,27 +126,23 @@ def train_worker(loop_config: dict[str, Job]) -> None:
         registry.connect()
         registry.log_metrics(job.run_id, epoch, step=step)
         with tempfile.TemporaryDirectory() as folder:
-            save_state(Path(folder) / STATE_FILE, state)
+            for n, of_fold in enumerate([*states[:number], state]):
+                save_state(Path(folder) / f"fold-{n}.pt", of_fold)
             ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    fit(
-        model,
-        config,
-        train_batches=train_batches,
-        steps_per_epoch=dataset.count_batches(
-            n_rows, clips_per_track=config.clips_per_track, batch_size=config.batch_size
-        ),
-        validate=validate,
-        on_epoch=on_epoch,
-        state=_state(ray.train.get_checkpoint()),
-    )
+    return fit(
+        model, config, train_batches=train_batches, steps_per_epoch=dataset.count_batches(n_rows, **draw),
+        validate=validate, on_epoch=on_epoch, state=states[number] if number < len(states) else None,
+    )  # fmt: skip
 
 
-def _state(checkpoint: ray.train.Checkpoint | None) -> TrainingState | None:
+def _states(checkpoint: ray.train.Checkpoint | None) -> list[TrainingState]:
+    """The states of the folds that were begun, in their order."""
     if checkpoint is None:
-        return None
+        return []
     with checkpoint.as_directory() as folder:
-        return load_state(Path(folder) / STATE_FILE)
+        n_begun = len(list(Path(folder).glob("fold-*.pt")))
+        return [load_state(Path(folder) / f"fold-{n}.pt") for n in range(n_begun)]
 
 
 def read_features(uri: str, track_ids: Collection[str]) -> ray.data.Dataset:
@@ -143,17 +152,17 @@ def read_features(uri: str, track_ids: Collection[str]) -> ray.data.Dataset:
     return rows.select_columns(list(SCORE_COLUMNS)).filter(expr=col("track_id").is_in(sorted(track_ids)))
 
 
-def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
-    """Run the workers; the state after their last epoch."""
+def fit_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
+    """Run the workers; the state of each fold after its last epoch."""
     options = ray.data.ExecutionOptions(preserve_order=True)  # the same batches on every run
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        datasets={"train": read_features(job.features_uri, job.targets["train"])},
+        datasets={f"train-{n}": read_features(job.features_uri, fold["train"]) for n, fold in enumerate(job.folds)},
         dataset_config=ray.train.DataConfig(execution_options=options),
         scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
         run_config=ray.train.RunConfig(
-            name=f"{job.run_id}-{job.fold}",
+            name=job.run_id,
             storage_path=_absolute(args.checkpoints),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
@@ -165,21 +174,18 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> TrainingState:
         causes = list(getattr(error, "worker_failures", {}).values()) or [error]
         ours = [cause for cause in causes if isinstance(cause, MusictagError)]
         raise (ours or [TrainingError(f"the workers failed: {str(causes[0]).strip().splitlines()[-1]}")])[0] from error
-    state = _state(checkpoint)
-    if state is None:
-        raise TrainingError("training ended without a checkpoint: no epoch was finished")
-    return state
+    states = _states(checkpoint)
+    if len(states) < len(job.folds):
+        raise TrainingError("training ended without a checkpoint of each fold: no epoch was finished")
+    return states
 
 
-def joined(
-    jobs: Sequence[Job], states: Sequence[TrainingState]
-) -> tuple[nn.Module, npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+def joined(job: Job, states: list[TrainingState]) -> tuple[nn.Module, npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """The mean of the folds' networks; targets and scores (N, K) of the tracks that each held back, by its own."""
-    held_back = []
-    for job, state in zip(jobs, states, strict=True):
-        model = job.network.build(job.training.seed)
+    model, held_back = job.network.build(job.training.seed).eval(), []
+    for fold, state in zip(job.folds, states, strict=True):
         model.load_state_dict(state.best_weights)
-        held_back.append(job.score_validation(model.eval()))
+        held_back.append(job.score_validation(model, fold))
     model.load_state_dict(soup([state.best_weights for state in states]))
     truth, scores = (np.concatenate(of_folds) for of_folds in zip(*held_back, strict=True))
     return model, truth, scores
@@ -192,10 +198,8 @@ def local_ray(n_workers: int) -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         # A worker takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
-        ray.init(
-            address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
-            logging_level=logging.ERROR,
-        )  # fmt: skip
+        ray.init(address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
+                 logging_level=logging.ERROR)  # fmt: skip
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.use_datasource_v2 = False  # it starts actors to list the files, anew in each epoch
@@ -246,41 +250,38 @@ def main(argv: list[str]) -> None:
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
         console.say(f"{args.catalog}, {problem}")
-    labels = splits.tags_by_split(
-        catalog.tracks, stores.track_ids(args.features), stores.beside(args.features, "splits")
-    )
+    splits_uri = stores.beside(args.features, "splits")
+    labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features), splits_uri)
     console.say(str(labels))
     parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
     vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
-    targets_of = [{split: targets_by_track(tags, vocabulary) for split, tags in part.items()} for part in parts]
+    folds = [{split: targets_by_track(tags, vocabulary) for split, tags in part.items()} for part in parts]
     if sources:
+        learned = {track_id: targets for fold in folds for track_id, targets in fold["train"].items()}
         loaded = [load_model(source.folder) for source in sources]
-        networks = [network_from(loaded, config, vocabulary, targets["train"].values()) for targets in targets_of]
+        network = network_from(loaded, config, vocabulary, learned.values())
     else:
-        networks = [Network(architecture=args.model or "cnn", params={}, feature_config=config, vocabulary=vocabulary)]
-    params = {"model": networks[0].architecture, **init, "features": args.features, "catalog": args.catalog,
-              **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")}, "folds": len(parts),
+        network = Network(architecture=args.model or "cnn", params={}, feature_config=config, vocabulary=vocabulary)
+
+    params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
+              **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")}, "folds": len(folds),
               "num_workers": args.num_workers, "use_gpu": args.use_gpu, "vocabulary": ",".join(vocabulary),
               **dataclasses.asdict(training)}  # fmt: skip
-    run = registry.start_run(f"train {networks[0].architecture}", params, {"feature_hash": config.feature_hash})
+    run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
-        jobs = [
-            Job(fold=fold, network=network, features_uri=_absolute(args.features), training=training, targets=targets,
-                n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri)
-            for fold, (network, targets) in enumerate(zip(networks, targets_of, strict=True))
-        ]  # fmt: skip
-        n_epochs = len(jobs) * training.epochs
-        with console.progress("train", n_epochs, lambda: registry.latest_step(run_id), unit="epoch"):
-            states = [fit_on_ray(job, args) for job in jobs]
-        model, truth, scores = joined(jobs, states)
+        job = Job(network=network, features_uri=_absolute(args.features), training=training, folds=folds,
+                  n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri)  # fmt: skip
+        with console.progress(
+            "train", len(folds) * training.epochs, lambda: registry.latest_step(run_id), unit="epoch"
+        ):
+            states = fit_on_ray(job, args)
+        model, truth, scores = joined(job, states)
         figures = metrics.validation_metrics(truth, scores)
         registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         with tempfile.TemporaryDirectory() as folder:
-            save_model(
-                Path(folder), model, networks[0].spec(truth, scores, {"run_id": run_id, "best_epoch": best, **init})
-            )
+            save_model(Path(folder), model, network.spec(truth, scores, {"run_id": run_id, "best_epoch": best, **init}))
             for source in sources:
                 copy_notices(source.folder, Path(folder))
             uri = registry.log_model(run_id, Path(folder))
