@@ -141,7 +141,7 @@ def run_taggram(args: argparse.Namespace) -> None:
     target = printable(args.output)
     if args.output.suffix.lower() not in PICTURES:
         raise UsageError(f"-o {target}: the picture's name must end in {', '.join(PICTURES)}")
-    from musictag import report, taggram  # here: matplotlib takes a second to import
+    from musictag import charts, taggram  # here: matplotlib takes a second to import
 
     tagger = Tagger.load(find_model(args.model))
     track = files.read(args.path, tagger.spec.feature_config)
@@ -157,7 +157,7 @@ def run_taggram(args: argparse.Namespace) -> None:
         subtitle=f"tags over time by {args.model}",
     )
     try:
-        report.save_figure(figure, args.output)
+        charts.save_figure(figure, args.output)
     except OSError as error:
         raise StoreError(f"{target}: cannot be written: {error.strerror}") from error
     console.say(f"{len(chosen)} tags over {track.duration_s:.1f} s in {len(of_clips)} clips; {target}")

@@ -1,6 +1,7 @@
 """What one model scored on the tracks of one split: kept whole as a table, so that figures can be made again later."""
 
 import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -8,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from musictag import metrics
+from musictag import bootstrap, metrics
 from musictag.errors import ModelError, StoreError
 
 SCORES_FILE = "scores.parquet"
 """Name of the file that holds `to_table` among the artifacts of a model's run."""
 METADATA_KEY = b"musictag.evaluation"
-FIGURES = ("precision", "recall", "f1", "pr_auc", "roc_auc")
+FIGURES = ("precision", "recall", "f1", "pr_auc", "roc_auc", "ece", "ece_raw")
+WITH_INTERVAL = ("f1", "pr_auc")
+COLUMNS = ("track_id", "group", "targets", "scores", "raw_scores")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,19 +28,26 @@ class Evaluation:
     """The split that the tracks are of."""
     track_ids: tuple[str, ...]
     """N unique ids."""
+    groups: tuple[str, ...]
+    """N: what each track resembles others by, its artist (see `musictag.splits.group_of`); intervals draw these."""
     vocabulary: tuple[str, ...]
     """K tags, sorted."""
     targets: NDArray[np.bool_]
     """(N, K): the tags that each track truly has."""
     scores: NDArray[np.float32]
     """(N, K): joined and calibrated probabilities, from 0 to 1."""
+    raw_scores: NDArray[np.float32]
+    """(N, K): joined, not calibrated, so that what calibration did can be told."""
     thresholds: NDArray[np.float64]
     """(K,): a tag is given where its score is above; fitted on validation tracks."""
 
     def __post_init__(self) -> None:
         """Check that the fields fit together."""
         shape = len(self.track_ids), len(self.vocabulary)
-        for name, expected in (("targets", shape), ("scores", shape), ("thresholds", shape[1:])):
+        if len(self.groups) != shape[0]:
+            raise ModelError(f"Evaluation.groups has {len(self.groups)} entries for {shape[0]} tracks: one per track")
+        for name in ("targets", "scores", "raw_scores", "thresholds"):
+            expected = shape[1:] if name == "thresholds" else shape
             if (actual := getattr(self, name).shape) != expected:
                 raise ModelError(
                     f"Evaluation.{name} has shape {actual}, but {shape[0]} tracks and {shape[1]} tags "
@@ -52,36 +62,57 @@ class Evaluation:
                 "its weights or these tracks' features are broken"
             )
 
+    @functools.cached_property
+    def intervals(self) -> dict[str, NDArray[np.float64]]:
+        """Low and high end of the 95 % interval of `WITH_INTERVAL` by name, (2, K + 1) each; their macro is last.
+
+        See `musictag.bootstrap`: they are NaN where all tracks are of one group.
+        """
+        drawn = bootstrap.figures(self.targets, self.scores, self.thresholds, bootstrap.draws(self.groups))
+        return {
+            name: bootstrap.interval(np.column_stack([drawn[name], bootstrap.macro(drawn[name])]))
+            for name in WITH_INTERVAL
+        }
+
 
 def per_tag(evaluation: Evaluation) -> pa.Table:
-    """One row per tag, vocabulary order: tag, support, precision, recall, f1, pr_auc, roc_auc, threshold.
+    """One row per tag, vocabulary order: tag, support, `FIGURES`, threshold.
 
-    `musictag.metrics` says what each of them is, and when it is NaN.
+    `musictag.metrics` says what each of them is, and when it is NaN. `ece` is the calibration error, `ece_raw` what it
+    was before calibration. f1 and pr_auc are followed by the ends of their 95 % intervals, as `f1_low`, `f1_high` …
     """
-    given = metrics.give(evaluation.scores, evaluation.thresholds)
-    return pa.table(
-        {
-            "tag": pa.array(evaluation.vocabulary, pa.string()),
-            **_figures(evaluation.targets, evaluation.scores, given),
-            "threshold": evaluation.thresholds.astype(np.float64),
-        }
-    )
+    figures = _figures(*_arrays(evaluation))
+    columns: dict[str, Any] = {
+        "tag": pa.array(evaluation.vocabulary, pa.string()),
+        "support": metrics.support(evaluation.targets),
+    }
+    for name in FIGURES:
+        columns[name] = figures[name]
+        if name in WITH_INTERVAL:
+            columns[f"{name}_low"], columns[f"{name}_high"] = evaluation.intervals[name][:, :-1]
+    return pa.table({**columns, "threshold": evaluation.thresholds.astype(np.float64)})
 
 
 def summary(evaluation: Evaluation) -> dict[str, float]:
-    """`macro_` and `micro_` precision, recall, f1, pr_auc and roc_auc, and n_tracks."""
-    given = metrics.give(evaluation.scores, evaluation.thresholds)
-    of_tags = _figures(evaluation.targets, evaluation.scores, given)
-    of_all = _figures(metrics.pooled(evaluation.targets), metrics.pooled(evaluation.scores), metrics.pooled(given))
+    """`macro_` and `micro_` of each of `FIGURES`, the ends of 95 % intervals such as `macro_f1_low`, and n_tracks."""
+    targets, scores, raw_scores, given = _arrays(evaluation)
+    of_tags = _figures(targets, scores, raw_scores, given)
+    pooled = metrics.pooled
+    of_all = _figures(pooled(targets), pooled(scores), pooled(raw_scores), pooled(given))
     return {
         **{f"macro_{name}": metrics.macro(of_tags[name]) for name in FIGURES},
         **{f"micro_{name}": float(of_all[name][0]) for name in FIGURES},
+        **{
+            f"macro_{name}_{end}": float(value)
+            for name in WITH_INTERVAL
+            for end, value in zip(("low", "high"), evaluation.intervals[name][:, -1], strict=True)
+        },
         "n_tracks": float(len(evaluation.track_ids)),
     }
 
 
 def to_table(evaluation: Evaluation) -> pa.Table:
-    """One row per track: track_id, targets list<bool>, scores list<float32>, in vocabulary order.
+    """One row per track: track_id, group, targets list<bool>, scores and raw_scores list<float32>, in vocabulary order.
 
     Split, vocabulary and thresholds are JSON in the schema's metadata: the table is one Parquet file, whole in itself.
     """
@@ -93,16 +124,18 @@ def to_table(evaluation: Evaluation) -> pa.Table:
     ends = np.arange(len(evaluation.track_ids) + 1, dtype=np.int32) * len(evaluation.vocabulary)
     columns = {
         "track_id": pa.array(evaluation.track_ids, pa.string()),
+        "group": pa.array(evaluation.groups, pa.string()),
         "targets": pa.ListArray.from_arrays(ends, pa.array(evaluation.targets.ravel(), pa.bool_())),
         "scores": pa.ListArray.from_arrays(ends, pa.array(evaluation.scores.ravel(), pa.float32())),
+        "raw_scores": pa.ListArray.from_arrays(ends, pa.array(evaluation.raw_scores.ravel(), pa.float32())),
     }
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(description)})
 
 
 def from_table(table: pa.Table) -> Evaluation:
     """The inverse of `to_table`; `StoreError` names what the table lacks."""
-    advice = "it is no evaluation; write one with `python pipelines/evaluate.py`"
-    if missing := [name for name in ("track_id", "targets", "scores") if name not in table.column_names]:
+    advice = "it is no evaluation of this version of musictag; write one with `python pipelines/evaluate.py`"
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise StoreError(f"the table has no column {', '.join(missing)}: {advice}")
     metadata = table.schema.metadata or {}
     if METADATA_KEY not in metadata:
@@ -114,25 +147,39 @@ def from_table(table: pa.Table) -> Evaluation:
     return Evaluation(
         split=description["split"],
         track_ids=tuple(table["track_id"].to_pylist()),
+        groups=tuple(table["group"].to_pylist()),
         vocabulary=tuple(description["vocabulary"]),
         targets=_matrix(table, "targets", n_tags).astype(np.bool_),
         scores=_matrix(table, "scores", n_tags).astype(np.float32),
+        raw_scores=_matrix(table, "raw_scores", n_tags).astype(np.float32),
         thresholds=np.array(description["thresholds"], dtype=np.float64),
     )
 
 
+def _arrays(
+    evaluation: Evaluation,
+) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Targets, scores, raw scores and given tags, (N, K) each."""
+    given = metrics.give(evaluation.scores, evaluation.thresholds)
+    return evaluation.targets, evaluation.scores, evaluation.raw_scores, given
+
+
 def _figures(
-    targets: NDArray[np.bool_], scores: NDArray[np.floating], given: NDArray[np.bool_]
-) -> dict[str, NDArray[Any]]:
-    """Support and `FIGURES` by name, (K,) each."""
+    targets: NDArray[np.bool_],
+    scores: NDArray[np.floating],
+    raw_scores: NDArray[np.floating],
+    given: NDArray[np.bool_],
+) -> dict[str, NDArray[np.float64]]:
+    """`FIGURES` by name, (K,) each."""
     precision, recall, f1 = metrics.precision_recall_f1(targets, given)
     return {
-        "support": metrics.support(targets),
         "precision": precision,
         "recall": recall,
         "f1": f1,
         "pr_auc": metrics.average_precision(targets, scores),
         "roc_auc": metrics.roc_auc(targets, scores),
+        "ece": metrics.expected_calibration_error(targets, scores),
+        "ece_raw": metrics.expected_calibration_error(targets, raw_scores),
     }
 
 

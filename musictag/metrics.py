@@ -4,8 +4,9 @@ Conventions. `targets` is (N, K) bool, the truth; `scores` is (N, K) floating po
 and K tags. A tag is given to a track where its score is strictly above the tag's threshold. Per-tag functions return
 (K,) float64. What the data does not define is NaN, never 0 and never a warning: precision of a tag that is given to no
 track, recall and average precision of a tag without a positive track, F1 of a tag with neither, ROC-AUC of a tag whose
-tracks are all positive or all negative. `macro` is the mean over the tags for which a value is defined; a micro value
-is the per-tag function applied to `pooled` arrays, where every pair of track and tag is one decision.
+tracks are all positive or all negative, calibration error without a track. `macro` is the mean over the tags for which
+a value is defined; a micro value is the per-tag function applied to `pooled` arrays, where every pair of track and tag
+is one decision.
 """
 
 from typing import TypeVar
@@ -21,6 +22,8 @@ LOG_SCALE_SD = 0.7
 """How far calibration expects the log of its scale to be from 0: a factor of 2 either way is ordinary."""
 NEVER = 1.0
 """The threshold that no score is above."""
+N_BINS = 10
+"""Bins of equal width into which calibration error sorts scores."""
 
 
 def give(scores: NDArray[np.floating], thresholds: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -39,7 +42,7 @@ def precision_recall_f1(
     """Precision, recall and F1 of each tag, (K,) each; `given` (N, K) is the answer of `give`."""
     hits = (targets & given).sum(axis=0)
     n_given, n_positive = given.sum(axis=0), targets.sum(axis=0)
-    return _ratio(hits, n_given), _ratio(hits, n_positive), _ratio(2 * hits, n_given + n_positive)
+    return ratio(hits, n_given), ratio(hits, n_positive), ratio(2 * hits, n_given + n_positive)
 
 
 def average_precision(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -64,6 +67,24 @@ def roc_auc(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray
             for truth, score in zip(targets.T, scores.T, strict=True)
         ]
     )
+
+
+def expected_calibration_error(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far scores are from shares of positive tracks, for each tag (K,): 0 at best.
+
+    The mean over `N_BINS` bins of scores, each weighted by its tracks, of |mean score - share of positives| (Naeini,
+    Cooper & Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; Guo et al., "On
+    calibration of modern neural networks", ICML 2017). Few tracks make it large by chance alone: a model without any
+    error has about 0.07 on 150 tracks and 0.03 on 1000. The `pooled` value, of all tags at once, is much less so.
+    """
+    return ratio(np.abs(calibration_gaps(targets, scores).sum(axis=1)).sum(axis=0), np.array(len(scores)))
+
+
+def calibration_gaps(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Score minus truth of every decision, in the bin of its score and 0 in the others: (`N_BINS`, N, K)."""
+    bins = np.minimum((scores * N_BINS).astype(np.int64), N_BINS - 1)
+    gaps = scores.astype(np.float64) - targets
+    return np.where(bins == np.arange(N_BINS)[:, None, None], gaps, 0.0)
 
 
 def macro(values: NDArray[np.float64]) -> float:
@@ -92,13 +113,22 @@ def validation_metrics(targets: NDArray[np.bool_], scores: NDArray[np.floating])
     }
 
 
-def fit_thresholds(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The threshold of the best F1 for each tag (K,); fit it on validation tracks, never on those of the test.
+def fit_thresholds(
+    targets: NDArray[np.bool_], scores: NDArray[np.floating], min_precision: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """The best threshold for each tag (K,); fit it on validation tracks, never on those of the test.
 
-    It lies midway between two neighbouring scores. Of several cuts with the best F1, the highest is taken: it gives
-    fewer tags, at better precision. A tag without a positive track gets `NEVER`.
+    It lies midway between two neighbouring scores. Of several cuts that are equally good, the highest is taken: it
+    gives fewer tags, at better precision. A tag without a positive track gets `NEVER`.
+
+    Args:
+        targets: the truth.
+        scores: what is to be cut.
+        min_precision: (K,), the precision that each tag must reach on these tracks. Best is then the most recall, and
+            `NEVER` where no cut reaches it. Where it is NaN or not given, the best F1.
     """
-    return np.array([_best_cut(*tag) for tag in zip(targets.T, scores.T.astype(np.float64), strict=True)])
+    demanded = np.full(targets.shape[1], np.nan) if min_precision is None else min_precision
+    return np.array([_best_cut(*tag) for tag in zip(targets.T, scores.T.astype(np.float64), demanded, strict=True)])
 
 
 def fit_calibration(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -122,9 +152,11 @@ def logit(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-    return ratio
+def ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.float64]:
+    """`part / whole` of arrays that broadcast, NaN where `whole` is 0."""
+    shape = np.broadcast_shapes(part.shape, whole.shape)
+    result: NDArray[np.float64] = np.divide(part, whole, out=np.full(shape, np.nan), where=whole > 0)
+    return result
 
 
 def _has_both(targets: NDArray[np.bool_]) -> bool:
@@ -132,15 +164,21 @@ def _has_both(targets: NDArray[np.bool_]) -> bool:
     return bool(targets.any() and not targets.all())
 
 
-def _best_cut(targets: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Threshold of the best F1 for one tag: targets (N,), scores (N,)."""
+def _best_cut(targets: NDArray[np.bool_], scores: NDArray[np.float64], min_precision: float) -> float:
+    """The best threshold of one tag: targets (N,), scores (N,), min_precision NaN for none."""
     if not targets.any():
         return NEVER
     order = np.argsort(-scores)
     ranked, hits = scores[order], np.cumsum(targets[order])
     below = np.append(ranked[1:], 0.0)  # a threshold is never negative, so a score of 0 cannot be given
-    f1 = np.where(ranked > below, 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1]), -1.0)
-    best = int(np.argmax(f1))  # the first, that is the highest, of equals
+    n_given = np.arange(1, len(hits) + 1)
+    if np.isnan(min_precision):
+        worth, possible = 2 * hits / (n_given + hits[-1]), ranked > below
+    else:
+        worth, possible = hits / hits[-1], (ranked > below) & (hits / n_given >= min_precision)
+    if not possible.any():
+        return NEVER
+    best = int(np.argmax(np.where(possible, worth, -1.0)))  # the first, that is the highest, of equals
     return float((ranked[best] + below[best]) / 2)
 
 

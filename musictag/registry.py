@@ -156,6 +156,37 @@ def set_alias(version: str, alias: str) -> None:
         MlflowClient().set_registered_model_alias(MODEL, alias, version)
 
 
+def promote(version: str, alias: str) -> None:
+    """Point an alias at a version, and remember the one that it replaces: `roll_back` returns to it."""
+    with _explained("MLflow"):
+        if replaced := alias_version(alias):
+            _remember(alias, [*_replaced(alias), replaced])
+        set_alias(version, alias)
+
+
+def roll_back(alias: str) -> tuple[str, str]:
+    """Point an alias at the version that it pointed at before, as if the last `promote` had not been.
+
+    Versions deleted in between are passed over. Returns the version left and the one returned to; raises
+    `RegistryError` where there is none before.
+    """
+    with _explained("MLflow"):
+        current = alias_version(alias)
+        if current is None:
+            raise RegistryError(f"no version is the {alias}: there is nothing to roll back")
+        kept = {str(version.version) for version in MlflowClient().search_model_versions(f"name = '{MODEL}'")}
+        before = _replaced(alias)
+        # The current version is the last one of these if a promotion or a roll-back was killed halfway.
+        while before and (before[-1] == current or before[-1] not in kept):
+            before.pop()
+        if not before:
+            raise RegistryError(f"version {current} is the first {alias}: there is none before it to roll back to")
+        *earlier, version = before
+        set_alias(version, alias)
+        _remember(alias, earlier)
+    return current, version
+
+
 def tag_version(version: str, tags: Mapping[str, str]) -> None:
     """Keep texts by name with a version: decisions and their reasons."""
     with _explained("MLflow"):
@@ -208,9 +239,12 @@ def fetch(uri: str) -> ModelSource:
 
 def log_evaluation(run_id: str, split: str, folder: Path, metrics: Mapping[str, float]) -> None:
     """Keep an evaluation with its model's run: a folder of tables and pictures, and metrics named after the split."""
-    with _explained("MLflow"):
-        MlflowClient().log_artifacts(run_id, str(folder), f"evaluation/{split}")
-    log_metrics(run_id, {f"{split}_{name}": value for name, value in metrics.items()})
+    _keep(run_id, f"evaluation/{split}", folder, {f"{split}_{name}": value for name, value in metrics.items()})
+
+
+def log_decision(run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    """Keep a decision with its model's run: a folder of what was decided and why, and metrics named `promotion_`."""
+    _keep(run_id, "promotion", folder, {f"promotion_{name}": value for name, value in metrics.items()})
 
 
 def evaluation_file(run_id: str, split: str, name: str) -> Path | None:
@@ -221,6 +255,21 @@ def evaluation_file(run_id: str, split: str, name: str) -> Path | None:
         if path not in {entry.path for entry in client.list_artifacts(run_id, f"evaluation/{split}")}:
             return None
         return Path(client.download_artifacts(run_id, path))
+
+
+def _keep(run_id: str, where: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    with _explained("MLflow"):
+        MlflowClient().log_artifacts(run_id, str(folder), where)
+    log_metrics(run_id, metrics)
+
+
+def _replaced(alias: str) -> list[str]:
+    """The versions that an alias has left, oldest first: a tag of the registered model holds them."""
+    return str(MlflowClient().get_registered_model(MODEL).tags.get(f"replaced.{alias}", "")).split()
+
+
+def _remember(alias: str, versions: list[str]) -> None:
+    MlflowClient().set_registered_model_tag(MODEL, f"replaced.{alias}", " ".join(versions))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Evaluate a model on tracks that it never saw: per-tag precision, recall, F1, PR-AUC and ROC-AUC.
+"""Evaluate a model on tracks that it never saw: per-tag precision, recall, F1, PR-AUC, ROC-AUC, calibration error.
 
 python pipelines/evaluate.py
 python pipelines/evaluate.py --model models:/musictag@champion --split test
@@ -15,7 +15,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import cli, console, dataset, evaluation, features, registry, report, splits, stores, tagger
+from musictag import (
+    charts,
+    cli,
+    comparison,
+    console,
+    dataset,
+    evaluation,
+    features,
+    registry,
+    report,
+    splits,
+    stores,
+    tagger,
+)
 from musictag.catalog import Catalog, read_catalog
 from musictag.errors import UsageError
 from musictag.vocabulary import targets_by_track, unknown_tags
@@ -30,7 +43,10 @@ def evaluate(
     tagger.check_features(model.spec, features.feature_config(table).feature_hash)
     tags = labels.tags[split]
     if not tags:
-        raise UsageError(f"no track of the {split} split has both tags and features: featurize them first")
+        raise UsageError(
+            f"no track of the {split} split has both tags and features ({labels}): featurize what is left out, or add "
+            "tracks of other artists, since all tracks of an artist are in one split"
+        )
     vocabulary = model.spec.vocabulary
     if unknown := unknown_tags(tags.values(), vocabulary):
         console.say(f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
@@ -40,9 +56,11 @@ def evaluate(
     return evaluation.Evaluation(
         split=split,
         track_ids=tuple(track_ids),
+        groups=tuple(labels.groups[track_id] for track_id in track_ids),
         vocabulary=vocabulary,
         targets=truth,
         scores=tagger.calibrate(scores, model.spec.calibration),
+        raw_scores=scores,
         thresholds=np.array(model.spec.thresholds),
     )
 
@@ -56,9 +74,29 @@ def keep(source: registry.ModelSource, result: evaluation.Evaluation) -> None:
         pq.write_table(evaluation.to_table(result), folder / evaluation.SCORES_FILE)
         pq.write_table(evaluation.per_tag(result), folder / "per_tag.parquet")
         (folder / "report.txt").write_text(report.evaluation_report(result) + "\n", encoding="utf-8")
-        report.save_figure(report.precision_recall_chart(result), folder / "precision_recall.png")
-        report.save_figure(report.curves_chart(result), folder / "curves.png")
+        charts.save_figure(charts.precision_recall_chart(result), folder / "precision_recall.png")
+        charts.save_figure(charts.curves_chart(result), folder / "curves.png")
         registry.log_evaluation(source.run_id, result.split, folder, evaluation.summary(result))
+
+
+def compare(
+    source: registry.ModelSource,
+    result: evaluation.Evaluation,
+    other_source: registry.ModelSource,
+    other: evaluation.Evaluation,
+) -> str:
+    """Compare two models, keep table and chart beside the first one's evaluation, and say what was found."""
+    names = source.uri, other_source.uri
+    table = comparison.compare(result, other)
+    text = report.comparison(table, names)
+    if source.run_id is not None:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            pq.write_table(table, folder / "comparison.parquet")
+            (folder / "comparison.txt").write_text(text + "\n", encoding="utf-8")
+            charts.save_figure(charts.comparison_chart(result, other, names), folder / "comparison.png")
+            registry.log_evaluation(source.run_id, result.split, folder, {})
+    return text
 
 
 def titles(catalog: Catalog) -> dict[str, str]:
@@ -94,11 +132,12 @@ def main(argv: list[str]) -> None:
         other_source = registry.fetch(args.against)
         other = evaluate(other_source, args.features, labels, args.split)
         keep(other_source, other)
-        console.say("\n" + report.comparison({source.uri: result, other_source.uri: other}))
+        console.say("\n" + compare(source, result, other_source, other))
     figures = evaluation.summary(result)
     console.say(
         f"{source.uri}: macro PR-AUC {figures['macro_pr_auc']:.3f}, ROC-AUC {figures['macro_roc_auc']:.3f}, "
-        f"F1 {figures['macro_f1']:.3f} on {len(result.track_ids)} {args.split} tracks"
+        f"F1 {figures['macro_f1']:.3f}, calibration error {figures['macro_ece']:.3f} "
+        f"on {len(result.track_ids)} {args.split} tracks"
         + (f"; table and charts are in MLflow run {source.run_id}" if source.run_id else "")
     )
 

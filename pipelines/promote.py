@@ -1,48 +1,78 @@
-"""Promote a model to champion if it is better than today's on the same test tracks.
+"""Promote a model to champion if it is better than today's on the same test tracks, beyond chance and for every tag.
 
 python pipelines/promote.py
 python pipelines/promote.py --model runs:/RUN_ID/model
 python pipelines/promote.py --force --reason "new vocabulary, agreed with the editors"
+python pipelines/promote.py --rollback
 
-Exit 1 says that the gate refused it, and why. Both models must have been evaluated (`pipelines/evaluate.py`).
+Exit 1 says that the gate refused it, and why. Both models must have been evaluated (`pipelines/evaluate.py`). The
+decision, its figures and a chart go to the model's MLflow run.
 """
 
 import argparse
 import sys
+import tempfile
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from musictag import cli, console, evaluation, registry
-from musictag.errors import PromotionError, UsageError
-from musictag.promotion import Decision, decide
+from musictag import charts, cli, console, evaluation, promotion, registry
+from musictag.errors import PromotionError, StoreError, UsageError
 
 
-def judge(source: registry.ModelSource, champion: str | None) -> Decision:
-    """Compare the test evaluations that MLflow keeps of the model and of the version that is champion."""
-    candidate = _evaluation(source)
-    if champion is None:
-        return decide(candidate, None)
-    return decide(candidate, _evaluation(registry.fetch(f"models:/{registry.MODEL}/{champion}")))
+def judge(source: registry.ModelSource, champion: str | None) -> promotion.Decision:
+    """Compare the test evaluations that MLflow keeps of a model and of the champion's version; log what is decided."""
+    run_id, candidate = evaluated(source)
+    other_source = registry.fetch(f"models:/{registry.MODEL}/{champion}") if champion else None
+    other = evaluated(other_source)[1] if other_source else None
+    decision = promotion.decide(candidate, other)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "decision.json").write_text(promotion.to_json(decision) + "\n", encoding="utf-8")
+        if other_source and other:
+            chart = charts.comparison_chart(candidate, other, (source.uri, other_source.uri))
+            charts.save_figure(chart, folder / "comparison.png")
+        registry.log_decision(run_id, folder, promotion.numbers(decision))
+    return decision
 
 
-def _evaluation(source: registry.ModelSource) -> evaluation.Evaluation:
+def evaluated(source: registry.ModelSource) -> tuple[str, evaluation.Evaluation]:
+    """A model's run and its evaluation on the test split."""
     found = registry.evaluation_file(source.run_id, "test", evaluation.SCORES_FILE) if source.run_id else None
-    if found is None:
+    if source.run_id is None or found is None:
         raise PromotionError(
             f"{source.uri} has no evaluation on the test split: run `python pipelines/evaluate.py --model {source.uri}`"
         )
-    return evaluation.from_table(pq.read_table(found))
+    try:
+        return source.run_id, evaluation.from_table(pq.read_table(found))
+    except StoreError as error:
+        raise StoreError(f"the evaluation of {source.uri}: {error}") from error
+
+
+def roll_back(alias: str, reason: str) -> None:
+    """Give the alias back to the version that had it before."""
+    left, version = registry.roll_back(alias)
+    because = f": {reason}" if reason else ""
+    registry.tag_version(left, {"decision": f"rolled back to version {version}{because}"})
+    console.say(f"version {version} is the {alias} again, instead of version {left}{because}")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=cli.CANDIDATE, help="default: %(default)s")
+    parser.add_argument("--model", help=f"default: {cli.CANDIDATE}")
     parser.add_argument("--alias", default="champion", help="what to move (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="move it whatever the figures say; needs --reason")
+    parser.add_argument("--rollback", action="store_true", help="move it back to the version that had it before")
     parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the version")
     args = parser.parse_args(argv)
-    if args.force and not args.reason.strip():
+    args.reason = args.reason.strip()
+    if args.rollback and (args.model or args.force):
+        raise UsageError(
+            "--rollback goes with neither --model nor --force: it returns to the version that was replaced; "
+            "to choose one: --model models:/musictag/VERSION --force --reason TEXT"
+        )
+    if args.force and not args.reason:
         raise UsageError("--force needs --reason TEXT: it is kept with the version, for whoever asks later")
     return args
 
@@ -51,13 +81,16 @@ def main(argv: list[str]) -> None:
     """Decide, say why, and move the alias or not."""
     args = parse(argv)
     registry.connect()
-    source = registry.fetch(args.model)
+    if args.rollback:
+        roll_back(args.alias, args.reason)
+        return
+    source = registry.fetch(args.model or cli.CANDIDATE)
     version = registry.register(source)
     champion = registry.alias_version(args.alias)
     if champion == version:
         console.say(f"version {version} is the {args.alias} already")
         return
-    reason = f"forced: {args.reason.strip()}"
+    reason = f"forced: {args.reason}"
     if not args.force:
         decision = judge(source, champion)
         reason = decision.reason
@@ -65,7 +98,7 @@ def main(argv: list[str]) -> None:
             registry.tag_version(version, {"decision": reason})
             raise PromotionError(f"version {version} was {reason}; to promote it all the same: --force --reason TEXT")
     registry.tag_version(version, {"decision": reason, "replaced": champion or "none"})
-    registry.set_alias(version, args.alias)
+    registry.promote(version, args.alias)
     console.say(f"version {version} is the {args.alias}: {reason}")
 
 

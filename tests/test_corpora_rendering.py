@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from musictag.corpora.arrangement import Arrangement, Note
+from musictag.corpora.arrangement import DRUM_CHANNEL, Arrangement, Note
+from musictag.corpora.drumming import KITS
 from musictag.corpora.rendering import render
 
 
@@ -31,3 +34,37 @@ def test_the_loudest_sample_is_as_asked(channels, peak):
     )
     assert waveform.shape == (44_100, channels)
     assert np.abs(waveform).max() == pytest.approx(peak, abs=0.01)
+
+
+def test_a_balance_evens_out_what_velocities_and_programs_do():
+    loud, soft = Note(0.0, 0.8, 0, 72, 127), Note(1.0, 1.8, 1, 60, 30)
+    two = Arrangement((loud, soft), {0: 73, 1: 0}, reverb=0.0, noise_db=-90.0, peak=0.5, tags=())
+    ratios = []
+    for balance in ({}, {0: -6.0, 1: 0.0}):
+        waveform = render(
+            dataclasses.replace(two, balance_db=balance),
+            np.random.default_rng(0),
+            sample_rate=22_050,
+            channels=1,
+            seconds=2.0,
+        )
+        first, second = (np.sqrt(np.mean(half**2)) for half in np.split(waveform, 2))
+        ratios.append(first / second)
+    assert ratios[0] > 10
+    assert ratios[1] == pytest.approx(0.5, rel=0.2)
+
+
+def test_drums_sound_in_every_kit_and_not_in_all_alike():
+    snare = song(Note(0.1, 0.2, DRUM_CHANNEL, 38, 110))
+    sounds = [
+        render(
+            dataclasses.replace(snare, drum_kit=kit),
+            np.random.default_rng(0),
+            sample_rate=22_050,
+            channels=1,
+            seconds=0.5,
+        )
+        for kit in KITS
+    ]
+    assert all(np.sqrt(np.mean(sound**2)) > 0.01 for sound in sounds)
+    assert len({sound.tobytes() for sound in sounds}) >= 4

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from musictag import bootstrap
 from musictag import evaluation as ev
 from musictag.errors import ModelError, StoreError
 
@@ -14,9 +15,11 @@ def evaluation():
     return ev.Evaluation(
         split="test",
         track_ids=("a", "b", "ü", "d"),
+        groups=("artist:x", "artist:y", "artist:x", "track:d"),
         vocabulary=("jazz", "polka", "rock"),
         targets=np.array([[1, 0, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]], bool),
         scores=np.array([[0.9, 0.1, 0.2], [0.6, 0.2, 0.7], [0.4, 0.3, 0.3], [0.1, 0.1, 0.5]], np.float32),
+        raw_scores=np.array([[1.0, 0.1, 0.1], [0.7, 0.1, 0.9], [0.5, 0.1, 0.1], [0.0, 0.1, 0.5]], np.float32),
         thresholds=np.array([0.5, 1.0, 0.6]),
     )
 
@@ -31,12 +34,37 @@ def test_per_tag_by_hand(evaluation):
         "f1": [1 / 2, np.nan, 2 / 3],
         "pr_auc": [5 / 6, np.nan, 5 / 6],
         "roc_auc": [3 / 4, np.nan, 3 / 4],
+        "ece": [(0.1 + 0.6 + 0.6 + 0.1) / 4, (0.2 + 0.2 + 0.3) / 4, (0.2 + 0.3 + 0.7 + 0.5) / 4],
+        # Of rock, tracks a and ü share a bin, and one of them is positive.
+        "ece_raw": [(0.0 + 0.7 + 0.5 + 0.0) / 4, 0.4 / 4, (0.8 + 0.1 + 0.5) / 4],
         "threshold": [0.5, 1.0, 0.6],
     }
-    assert table.column_names == list(expected)
+    intervals = ["f1_low", "f1_high", "pr_auc_low", "pr_auc_high"]
+    assert [name for name in table.column_names if name not in intervals] == list(expected)
     assert table["tag"].to_pylist() == expected.pop("tag")
     for name, values in expected.items():
-        np.testing.assert_allclose(table[name].to_numpy(), values, err_msg=name)
+        np.testing.assert_allclose(table[name].to_numpy(), values, rtol=1e-6, err_msg=name)
+
+
+def test_intervals_are_of_the_groups_drawn(evaluation):
+    table, summary = ev.per_tag(evaluation), ev.summary(evaluation)
+    weights = bootstrap.draws(evaluation.groups)
+    drawn = bootstrap.figures(evaluation.targets, evaluation.scores, evaluation.thresholds, weights)
+    for name in ("f1", "pr_auc"):
+        low, high = bootstrap.interval(drawn[name])
+        np.testing.assert_array_equal(table[f"{name}_low"], low)
+        np.testing.assert_array_equal(table[f"{name}_high"], high)
+        ends = summary[f"macro_{name}_low"], summary[f"macro_{name}_high"]
+        assert ends == tuple(bootstrap.interval(bootstrap.macro(drawn[name])))
+        assert ends[0] < summary[f"macro_{name}"] <= ends[1]
+
+
+def test_tracks_of_one_artist_have_figures_and_no_intervals(evaluation):
+    alone = dataclasses.replace(evaluation, groups=("artist:x",) * 4)
+    np.testing.assert_array_equal(ev.per_tag(alone)["f1"], ev.per_tag(evaluation)["f1"])
+    for name in ("f1_low", "f1_high", "pr_auc_low", "pr_auc_high"):
+        assert np.isnan(ev.per_tag(alone)[name].to_numpy()).all()
+        assert np.isnan(ev.summary(alone)[f"macro_{name}"])
 
 
 def test_summary_by_hand(evaluation):
@@ -51,6 +79,11 @@ def test_summary_by_hand(evaluation):
     assert summary["micro_f1"] == pytest.approx(4 / 7)
     # Positives are ranked 1, 2, 5 and (0.3, tied with a negative) 6 to 7 of all 12 decisions.
     assert summary["micro_pr_auc"] == pytest.approx((1 + 1 + 3 / 5 + 4 / 7) / 4)
+    # Of all 12 decisions, three are in the bin of 0.1 and two each in those of 0.2 and 0.3, where their gaps add up.
+    gaps = [0.3, 0.4, 0.6 - 1, 0.4 - 1, 0.5, 0.6, 0.7 - 1, 0.9 - 1]
+    assert summary["micro_ece"] == pytest.approx(sum(map(abs, gaps)) / 12)
+    assert summary["macro_ece"] == pytest.approx((1.4 + 0.7 + 1.7) / 12)
+    assert summary["macro_ece_raw"] == pytest.approx((1.2 + 0.4 + 1.4) / 12)
     assert summary["micro_roc_auc"] == pytest.approx((8 + 8 + 6 + 5.5) / 32)
 
 
@@ -70,7 +103,13 @@ def test_the_table_has_one_row_per_track(evaluation):
     assert table.schema.field("targets").type == pa.list_(pa.bool_())
     assert table.schema.field("scores").type == pa.list_(pa.float32())
     assert table.slice(1, 1).to_pylist() == [
-        {"track_id": "b", "targets": [False, False, True], "scores": pytest.approx([0.6, 0.2, 0.7])}
+        {
+            "track_id": "b",
+            "group": "artist:y",
+            "targets": [False, False, True],
+            "scores": pytest.approx([0.6, 0.2, 0.7]),
+            "raw_scores": pytest.approx([0.7, 0.1, 0.9]),
+        }
     ]
 
 
@@ -82,17 +121,23 @@ def test_a_part_of_the_table_reads_as_that_part(evaluation):
 
 
 def test_no_tracks_are_a_table_too(evaluation):
-    none = dataclasses.replace(evaluation, track_ids=(), targets=evaluation.targets[:0], scores=evaluation.scores[:0])
+    arrays = {name: getattr(evaluation, name)[:0] for name in ("targets", "scores", "raw_scores")}
+    none = dataclasses.replace(evaluation, track_ids=(), groups=(), **arrays)
     back = ev.from_table(ev.to_table(none))
     assert back.scores.shape == (0, 3)
     assert ev.summary(back)["n_tracks"] == 0
     assert np.isnan(ev.summary(back)["macro_f1"])
 
 
-@pytest.mark.parametrize("name", ["track_id", "targets", "scores"])
+@pytest.mark.parametrize("name", ["track_id", "group", "targets", "scores", "raw_scores"])
 def test_a_missing_column_is_named(evaluation, name):
     with pytest.raises(StoreError, match=f"no column {name}: "):
         ev.from_table(ev.to_table(evaluation).drop_columns([name]))
+
+
+def test_an_evaluation_of_before_is_answered_with_the_command(evaluation):
+    with pytest.raises(StoreError, match=r"no column group, raw_scores: .*`python pipelines/evaluate\.py`"):
+        ev.from_table(ev.to_table(evaluation).drop_columns(["group", "raw_scores"]))
 
 
 def test_missing_metadata_is_named(evaluation):
@@ -107,12 +152,16 @@ def test_a_list_of_another_length_is_refused(evaluation):
     table = ev.to_table(evaluation)
     short = pa.array([[0.1, 0.2]] + [[0.1, 0.2, 0.3]] * 3, pa.list_(pa.float32()))
     with pytest.raises(StoreError, match="scores has a list of 2 values where the vocabulary has 3 tags"):
-        ev.from_table(table.set_column(2, "scores", short))
+        ev.from_table(table.set_column(table.column_names.index("scores"), "scores", short))
 
 
 def test_fields_that_do_not_fit_are_refused(evaluation):
     with pytest.raises(ModelError, match=r"scores has shape \(4, 2\)"):
         dataclasses.replace(evaluation, scores=evaluation.scores[:, :2])
+    with pytest.raises(ModelError, match=r"raw_scores has shape \(3, 3\)"):
+        dataclasses.replace(evaluation, raw_scores=evaluation.raw_scores[:3])
+    with pytest.raises(ModelError, match="groups has 3 entries for 4 tracks"):
+        dataclasses.replace(evaluation, groups=evaluation.groups[:3])
     with pytest.raises(ModelError, match=r"thresholds has shape \(2,\)"):
         dataclasses.replace(evaluation, thresholds=evaluation.thresholds[:2])
     with pytest.raises(ModelError, match="twice"):

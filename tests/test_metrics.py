@@ -55,7 +55,8 @@ def test_what_is_undefined_is_nan():
 def test_no_tracks_make_every_value_undefined():
     targets, scores = np.zeros((0, 2), bool), np.zeros((0, 2), np.float32)
     values = [*metrics.precision_recall_f1(targets, targets), metrics.average_precision(targets, scores)]
-    assert np.isnan([*values, metrics.roc_auc(targets, scores)]).all()
+    values += [metrics.roc_auc(targets, scores), metrics.expected_calibration_error(targets, scores)]
+    assert np.isnan(values).all()
     assert math.isnan(metrics.log_loss(targets, scores))
     assert metrics.fit_calibration(targets, scores).tolist() == [[1, 0], [1, 0]]
 
@@ -66,6 +67,32 @@ def test_areas_by_hand():
     scores = column(0.6, 0.9, 0.1, 0.4, dtype=np.float32)
     np.testing.assert_allclose(metrics.average_precision(targets, scores), [(1 + 2 / 3) / 2])
     np.testing.assert_allclose(metrics.roc_auc(targets, scores), [3 / 4])
+
+
+def test_calibration_error_by_hand():
+    # Bins: 0.0 to 0.1 with a gap of 0.05 on one track, 0.6 to 0.7 with 0.65 against 1/2 on two, 0.9 to 1 with 0 on one.
+    targets, scores = column(0, 1, 0, 1, dtype=bool), column(0.05, 0.62, 0.68, 1.0, dtype=np.float32)
+    np.testing.assert_allclose(
+        metrics.expected_calibration_error(targets, scores), [0.05 / 4 + 0.15 * 2 / 4], rtol=1e-6
+    )
+
+
+def test_probabilities_are_calibrated_and_exaggerated_ones_are_not():
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((20_000, 1))
+    targets = rng.random((20_000, 1)) < probabilities
+    exaggerated = (probabilities > 0.5).astype(np.float32)
+    assert metrics.expected_calibration_error(targets, probabilities)[0] < 0.02
+    assert metrics.expected_calibration_error(targets, exaggerated)[0] == pytest.approx(0.25, abs=0.02)
+
+
+def test_calibration_error_of_few_tracks_is_chance():
+    rng = np.random.default_rng(0)
+    probabilities = rng.beta(0.5, 1.5, (150, 200))
+    targets = rng.random(probabilities.shape) < probabilities
+    assert metrics.macro(metrics.expected_calibration_error(targets, probabilities)) == pytest.approx(0.07, abs=0.01)
+    pooled = metrics.pooled(targets), metrics.pooled(probabilities)
+    assert metrics.expected_calibration_error(*pooled)[0] < 0.01
 
 
 def test_macro_leaves_undefined_tags_out():
@@ -101,6 +128,34 @@ def test_thresholds_of_one_sided_tags():
     scores = np.array([[0.9, 0.9], [0.5, 0.5]], np.float32)
     targets = np.array([[False, True], [False, True]])
     np.testing.assert_allclose(metrics.fit_thresholds(targets, scores), [metrics.NEVER, 0.25])
+
+
+def test_the_most_recall_at_the_demanded_precision():
+    # Precision after 1 to 5 tracks: 1, 1/2, 2/3, 3/4, 3/5; the best F1 is after 4.
+    scores, targets = column(0.9, 0.8, 0.6, 0.4, 0.1), column(1, 0, 1, 1, 0, dtype=bool)
+    for demanded, threshold in [(0.5, 0.25), (0.75, 0.25), (0.76, 0.85), (1.0, 0.85)]:
+        np.testing.assert_allclose(metrics.fit_thresholds(targets, scores, np.array([demanded])), [threshold])
+
+
+def test_a_precision_is_demanded_of_some_tags_only():
+    scores, targets = column(0.9, 0.8, 0.6, 0.4, 0.1), column(0, 1, 1, 1, 0, dtype=bool)
+    fitted = metrics.fit_thresholds(np.tile(targets, 3), np.tile(scores, 3), np.array([NAN, 0.76, 0.6]))
+    np.testing.assert_allclose(fitted, [0.25, metrics.NEVER, 0.25])
+
+
+def test_no_cut_reaches_more_recall_at_the_demanded_precision():
+    rng = np.random.default_rng(0)
+    targets = rng.random((40, 6)) < 0.4
+    scores = np.round(rng.random((40, 6)) + 0.3 * targets, 1).clip(0, 1).astype(np.float32)
+    demanded = np.linspace(0.4, 0.9, 6)
+    fitted = metrics.fit_thresholds(targets, scores, demanded)
+    precision, recall, _ = metrics.precision_recall_f1(targets, metrics.give(scores, fitted))
+    never = fitted == metrics.NEVER
+    assert 0 < never.sum() < 6
+    assert (precision[~never] >= demanded[~never]).all()
+    for threshold in np.linspace(0, 1, 101):
+        precision, other, _ = metrics.precision_recall_f1(targets, metrics.give(scores, np.full(6, threshold)))
+        assert (other <= recall)[precision >= demanded].all()
 
 
 def test_no_threshold_does_better_than_the_fitted_one():

@@ -1,20 +1,25 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from musictag import metrics, promotion
 from musictag.errors import PromotionError
-from musictag.evaluation import Evaluation
-from musictag.promotion import decide
+from musictag.evaluation import Evaluation, summary
+from musictag.promotion import decide, numbers, to_json
 
 
 def evaluate(scores, **changes):
+    scores = np.array(scores, np.float32)
     fields = {
         "split": "test",
         "track_ids": ("a", "b", "c", "d"),
+        "groups": ("track:a", "track:b", "track:c", "track:d"),
         "vocabulary": ("jazz", "rock"),
         "targets": np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool),
-        "scores": np.array(scores, np.float32),
+        "scores": scores,
+        "raw_scores": scores,
         "thresholds": np.array([0.5, 0.5]),
     }
     return Evaluation(**(fields | changes))
@@ -24,11 +29,44 @@ RIGHT = evaluate([[0.9, 0.1], [0.2, 0.8], [0.8, 0.9], [0.1, 0.2]])
 # jazz ranks a, b, c: PR-AUC (1 + 2/3) / 2; rock is right.
 WORSE = evaluate([[0.9, 0.1], [0.8, 0.8], [0.2, 0.9], [0.1, 0.2]])
 
+N_TRACKS, N_TAGS = 200, 4
+TARGETS = np.random.default_rng(0).random((N_TRACKS, N_TAGS)) < 0.4
+
+
+def model(scores, targets=TARGETS, **changes):
+    """An evaluation on 200 tracks, two of each artist."""
+    n_tracks, n_tags = targets.shape
+    scores = np.clip(scores, 0, 1).astype(np.float32)
+    return evaluate(
+        scores,
+        **{
+            "track_ids": tuple(map(str, range(n_tracks))),
+            "groups": tuple(f"artist:{n // 2}" for n in range(n_tracks)),
+            "vocabulary": ("jazz", "polka", "rock", "waltz")[:n_tags],
+            "targets": targets,
+            "thresholds": np.full(n_tags, 0.5),
+            **changes,
+        },
+    )
+
+
+def guess(skill, seed, targets=TARGETS):
+    """Calibrated scores that hold so much of the truth: one skill for all tags or one for each."""
+    noise = np.random.default_rng(seed).random(targets.shape)
+    scores = skill * targets + (1 - np.asarray(skill)) * noise
+    scale, bias = metrics.fit_calibration(targets, scores).T
+    return 1 / (1 + np.exp(-scale * metrics.logit(scores) - bias))
+
+
+def failed(decision):
+    return [rule.name for rule in decision.rules if not rule.passed]
+
 
 def test_without_a_champion_the_candidate_is_promoted():
     decision = decide(WORSE, None)
     assert decision.promote
     assert decision.champion_pr_auc is None
+    assert decision.rules == ()
     assert decision.reason == "promoted: there is no champion yet; macro PR-AUC 0.9167 on 4 test tracks"
 
 
@@ -37,9 +75,12 @@ def test_a_better_candidate_is_promoted():
     assert decision.promote
     assert (decision.n_tracks, decision.candidate_pr_auc) == (4, 1.0)
     assert decision.champion_pr_auc == pytest.approx(11 / 12)
-    assert decision.reason == (
-        "promoted: macro PR-AUC 1.0000 is above the champion's 0.9167 (difference +0.0833) on the same 4 test tracks"
+    assert decision.reason.startswith(
+        "promoted: macro PR-AUC 1.0000 is above the champion's 0.9167 (difference +0.0833, 95 % interval +0.0000 to +0."
     )
+    assert decision.reason.endswith(") on the same 4 test tracks")
+    assert [rule.name for rule in decision.rules] == ["vocabulary", "macro_pr_auc", "tags", "calibration"]
+    assert failed(decision) == []
 
 
 def test_a_worse_candidate_is_not_promoted():
@@ -54,14 +95,70 @@ def test_an_equal_candidate_is_not_promoted():
     assert "equal to" in decision.reason
 
 
+def test_a_candidate_that_is_better_by_chance_is_not_promoted():
+    # Of equal skill: the noise of one happens to be kinder.
+    one, other = model(guess(0.2, 1)), model(guess(0.2, 2))
+    lucky, unlucky = sorted((one, other), key=lambda each: -summary(each)["macro_pr_auc"])
+    decision = decide(lucky, unlucky)
+    assert not decision.promote
+    assert failed(decision) == ["macro_pr_auc"]
+    assert "is above the champion's" in decision.reason
+    assert decision.reason.endswith("but the interval must lie above -0.005")
+    figures = decision.rules[1].figures
+    assert figures["difference"] > 0 > promotion.LEAST_LOW > figures["low"]
+
+
+def test_a_tag_that_is_lost_for_the_good_of_the_others_is_refused_by_name():
+    champion = model(guess(0.3, 1))
+    candidate = model(guess([0.6, 0.6, 0.0, 0.6], 5))
+    decision = decide(candidate, champion)
+    assert failed(decision) == ["tags"]
+    assert "for 1 of 4 tags (rock), most of all for rock (difference -0." in decision.reason
+    assert decision.rules[1].figures["low"] > 0
+    assert decision.rules[2].figures["lost"] == 1
+    assert decision.rules[2].figures["least_high"] < promotion.WORST_TAG
+
+
+def test_a_tag_that_may_have_lost_by_chance_is_no_reason_to_refuse():
+    champion = model(guess(0.3, 1))
+    candidate = model(guess([0.6, 0.6, 0.2, 0.6], 5))
+    decision = decide(candidate, champion)
+    rock = next(row for row in decision.comparison.to_pylist() if (row["figure"], row["tag"]) == ("pr_auc", "rock"))
+    assert rock["difference"] < promotion.WORST_TAG < rock["high"]
+    assert decision.promote
+
+
+def test_a_better_ranking_with_scores_that_mean_nothing_is_refused():
+    all_high = model(np.where(TARGETS, 0.99, 0.8))
+    decision = decide(all_high, model(guess(0.3, 1)))
+    assert failed(decision) == ["calibration"]
+    assert decision.reason.startswith("not promoted: macro calibration error 0.")
+    assert "is above 0.05 and worse than the champion's" in decision.reason
+
+
+def test_a_calibration_error_that_is_worse_by_chance_is_no_reason_to_refuse():
+    # Both are calibrated: on 50 tracks each of them has an error, and one has the greater.
+    rng = np.random.default_rng(0)
+    truth = rng.random((50, N_TAGS))
+    targets = rng.random(truth.shape) < truth
+    blurred = [np.round(truth + rng.uniform(-0.1, 0.1, truth.shape), 2) for _ in range(2)]
+    one, other = (model(scores, targets) for scores in blurred)
+    worse, less = sorted((one, other), key=lambda each: -summary(each)["macro_ece"])
+    rule = decide(worse, less).rules[3]
+    assert rule.figures["candidate"] > promotion.MOST_ECE
+    assert rule.figures["difference"] > 0
+    assert rule.passed
+    assert f"{rule.figures['candidate']:.4f} against the champion's {rule.figures['champion']:.4f}" in rule.finding
+
+
 def test_the_order_of_tracks_and_tags_does_not_matter():
     order = [2, 0, 3, 1]
     turned = dataclasses.replace(
         WORSE,
         track_ids=tuple(WORSE.track_ids[n] for n in order),
+        groups=tuple(WORSE.groups[n] for n in order),
         vocabulary=WORSE.vocabulary[::-1],
-        targets=WORSE.targets[order, ::-1],
-        scores=WORSE.scores[order, ::-1],
+        **{name: getattr(WORSE, name)[order, ::-1] for name in ("targets", "scores", "raw_scores")},
     )
     assert decide(RIGHT, turned).promote
     assert not decide(turned, WORSE).promote
@@ -72,7 +169,6 @@ def test_the_order_of_tracks_and_tags_does_not_matter():
     [
         ({"track_ids": ("a", "b", "c", "e")}, r"1 tracks only the candidate has \(d\), 1 tracks only the champion has"),
         ({"targets": ~RIGHT.targets & [[True, False]] ^ RIGHT.targets}, "2 test tracks were relabelled .* \\(b, d\\)"),
-        ({"vocabulary": ("folk", "rock")}, r"1 tags only the candidate has \(jazz\), 1 tags only the champion has"),
         ({"split": "validation"}, "the champion was evaluated on the validation split"),
     ],
 )
@@ -80,6 +176,17 @@ def test_unlike_evaluations_are_refused_with_the_difference_and_the_remedy(chang
     with pytest.raises(PromotionError, match=difference) as refusal:
         decide(RIGHT, dataclasses.replace(RIGHT, **changes))
     assert "`python pipelines/evaluate.py --model models:/musictag@champion`" in str(refusal.value)
+
+
+def test_another_vocabulary_is_refused_and_the_change_named():
+    decision = decide(RIGHT, dataclasses.replace(WORSE, vocabulary=("folk", "rock")))
+    assert not decision.promote
+    assert failed(decision) == ["vocabulary"]
+    assert decision.reason == (
+        "not promoted: the two models cannot be compared, they know different tags: 1 tags only the candidate has "
+        "(jazz), 1 tags only the champion has (folk); train the candidate on the champion's tags"
+    )
+    assert json.loads(to_json(decision))["comparison"] is None
 
 
 def test_a_candidate_evaluated_on_another_split_is_refused():
@@ -90,3 +197,48 @@ def test_a_candidate_evaluated_on_another_split_is_refused():
 def test_a_candidate_on_tracks_without_tags_is_refused():
     with pytest.raises(PromotionError, match="none of the candidate's 4 test tracks has a tag"):
         decide(dataclasses.replace(RIGHT, targets=np.zeros((4, 2), bool)), None)
+
+
+def test_a_tag_without_a_positive_track_has_no_say():
+    targets = RIGHT.targets & [False, True]
+    assert decide(dataclasses.replace(RIGHT, targets=targets), None).promote
+    better = [[0.9, 0.1], [0.2, 0.8], [0.8, 0.9], [0.1, 0.2]]
+    worse = [[0.9, 0.1], [0.2, 0.8], [0.8, 0.1], [0.1, 0.2]]
+    decision = decide(evaluate(better, targets=targets), evaluate(worse, targets=targets))
+    assert decision.promote
+    assert decision.rules[2].figures["lost"] == 0
+
+
+def test_one_artist_for_everything_is_refused_since_nothing_can_be_told_from_chance():
+    groups = ("artist:x",) * 4
+    decision = decide(dataclasses.replace(RIGHT, groups=groups), dataclasses.replace(WORSE, groups=groups))
+    assert failed(decision) == ["macro_pr_auc"]
+    assert "without an interval, since all tracks are of one artist" in decision.reason
+    assert json.loads(to_json(decision))["rules"][1]["figures"]["low"] is None
+
+
+def test_a_vocabulary_of_one_tag_is_judged():
+    targets = TARGETS[:, :1]
+    new, old = (model(guess(skill, 1, targets), targets) for skill in (0.5, 0.1))
+    assert decide(new, old).promote
+    assert failed(decide(old, new))[0] == "macro_pr_auc"
+
+
+def test_five_tracks_are_judged():
+    targets = np.array([[True], [True], [False], [False], [False]])
+    right, wrong = (model(np.where(targets == good, 0.9, 0.1), targets) for good in (True, False))
+    assert decide(right, wrong).promote
+    assert not decide(wrong, right).promote
+
+
+def test_a_decision_is_kept_with_all_its_figures():
+    decision = decide(model(guess(0.5, 1)), model(guess(0.1, 1)))
+    kept = json.loads(to_json(decision))
+    assert kept["promote"] is True
+    assert kept["reason"] == decision.reason
+    assert [rule["name"] for rule in kept["rules"]] == [rule.name for rule in decision.rules]
+    assert kept["comparison"] == decision.comparison.to_pylist()
+    figures = numbers(decision)
+    assert figures["promote"] == 1
+    assert figures["macro_pr_auc_low"] == decision.rules[1].figures["low"]
+    assert figures["calibration_candidate"] == pytest.approx(summary(model(guess(0.5, 1)))["macro_ece"])

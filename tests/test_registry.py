@@ -191,6 +191,16 @@ def test_an_alias_points_where_it_was_set_last(artifact: Path) -> None:
     assert registry.alias_version("candidate") is None
 
 
+def test_a_decision_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
+    run_id = logged(artifact).split("/")[1]
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/decision.json").write_text("{}")
+    registry.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
+    client = MlflowClient()
+    assert [entry.path for entry in client.list_artifacts(run_id, "promotion")] == ["promotion/decision.json"]
+    assert client.get_run(run_id).data.metrics == {"promotion_promote": 1.0}
+
+
 def test_a_version_keeps_its_decision(artifact: Path) -> None:
     version = registered(artifact)
     registry.tag_version(version, {"decision": "forced: the editors agreed"})

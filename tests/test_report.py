@@ -1,12 +1,13 @@
 import dataclasses
+import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from matplotlib.image import imread
 
 from musictag import report
-from musictag.evaluation import Evaluation
+from musictag.comparison import compare
+from musictag.evaluation import Evaluation, per_tag, summary
 
 
 def evaluate(n_tags, n_tracks=40, seed=0):
@@ -16,8 +17,10 @@ def evaluate(n_tags, n_tracks=40, seed=0):
         split="test",
         track_ids=tuple(f"{n}.mp3" for n in range(n_tracks)),
         vocabulary=tuple(f"tag {k:02d}" for k in range(n_tags)),
+        groups=tuple(f"artist:{n // 2}" for n in range(n_tracks)),
         targets=targets,
         scores=(0.5 * rng.random((n_tracks, n_tags)) + 0.4 * targets).astype(np.float32),
+        raw_scores=(0.9 * targets).astype(np.float32),
         thresholds=np.full(n_tags, 0.45),
     )
 
@@ -26,9 +29,11 @@ DASH = report.UNDEFINED
 BY_HAND = Evaluation(
     split="test",
     track_ids=("a", "b"),
+    groups=("artist:x", "artist:x"),
     vocabulary=("jazz", "polka"),
     targets=np.array([[True, False], [False, False]]),
     scores=np.array([[0.9, 0.1], [0.8, 0.2]], np.float32),
+    raw_scores=np.array([[1.0, 0.0], [0.5, 0.5]], np.float32),
     thresholds=np.array([0.5, 1.0]),
 )
 
@@ -52,11 +57,28 @@ def test_a_table_without_rows_is_its_heading():
 
 def test_the_report_by_hand():
     lines = [line.split() for line in report.evaluation_report(BY_HAND).splitlines()]
-    assert lines[2] == ["jazz", "1", "0.500", "1.000", "0.667", "1.000", "1.000", "0.500"]
-    assert lines[3] == ["polka", "0", *[DASH] * 5, "1.000"]
-    assert lines[5] == ["macro", "1", "0.500", "1.000", "0.667", "1.000", "1.000", DASH]
-    assert lines[6] == ["micro", "1", "0.500", "1.000", "0.667", "1.000", "1.000", DASH]
+    assert " ".join(lines[0]) == (
+        "tag support precision recall f1 f1 (95 %) pr_auc pr_auc (95 %) roc_auc ece ece_raw threshold"
+    )
+    ece, raw = "0.450", "0.250"
+    assert lines[2] == ["jazz", "1", "0.500", "1.000", "0.667", DASH, "1.000", DASH, "1.000", ece, raw, "0.500"]
+    assert lines[3] == ["polka", "0", *[DASH] * 7, "0.150", raw, "1.000"]
+    assert lines[5] == ["macro", "1", "0.500", "1.000", "0.667", DASH, "1.000", DASH, "1.000", "0.300", raw, DASH]
+    assert lines[6] == ["micro", "1", "0.500", "1.000", "0.667", DASH, "1.000", DASH, "1.000", "0.300", raw, DASH]
     assert " ".join(lines[8]).startswith("2 tracks of the test split, 2 tags; 2 tags given, 1 true.")
+    assert " ".join(lines[9]).startswith("No 95 % intervals: all tracks are of one artist")
+    assert " ".join(lines[10]) == "No test track has polka: of these tags nothing is known."
+
+
+def test_the_report_shows_intervals_of_tags_and_macro():
+    evaluation = evaluate(2)
+    lines = report.evaluation_report(evaluation).splitlines()
+    values, averages = per_tag(evaluation).to_pylist()[0], summary(evaluation)
+    for name in ("f1", "pr_auc"):
+        assert f"{values[name]:.3f}  {values[name + '_low']:.2f} to {values[name + '_high']:.2f}  " in lines[2]
+        low, high = averages[f"macro_{name}_low"], averages[f"macro_{name}_high"]
+        assert f"{averages['macro_' + name]:.3f}  {low:.2f} to {high:.2f}  " in lines[5]
+    assert lines[-1] == "95 %: intervals by bootstrap over 20 artists, 1000 draws."
 
 
 def test_the_report_has_a_line_per_tag():
@@ -64,79 +86,14 @@ def test_the_report_has_a_line_per_tag():
     assert [line.split("  ")[0] for line in lines[2:52]] == [f"tag {k:02d}" for k in range(50)]
 
 
-def labels_do_not_overlap(figure, labels):
-    figure.draw_without_rendering()
-    boxes = [label.get_window_extent() for label in labels if label.get_text() and label.get_visible()]
-    return not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
-
-
-@pytest.mark.parametrize("n_tags", [1, 13, 50])
-def test_precision_recall_labels_are_readable(n_tags):
-    figure = report.precision_recall_chart(evaluate(n_tags))
-    labels = figure.axes[0].get_yticklabels()
-    assert len(labels) == n_tags
-    assert labels_do_not_overlap(figure, labels)
-
-
-def test_the_best_tag_is_on_top_and_undefined_tags_last():
-    evaluation = dataclasses.replace(
-        evaluate(3),
-        targets=np.tile([[True, False, True], [False, False, False]], (20, 1)),
-        scores=np.tile(np.array([[0.3, 0.1, 0.9], [0.9, 0.1, 0.1]], np.float32), (20, 1)),
-        thresholds=np.array([0.2, 1.0, 0.5]),
-    )
-    labels = report.precision_recall_chart(evaluation).axes[0].get_yticklabels()
-    assert [label.get_text() for label in labels][::-1] == ["tag 02  (20)", "tag 00  (20)", "tag 01  (0)"]
-
-
-def test_marks_stand_at_precision_and_recall():
-    axes = report.precision_recall_chart(BY_HAND).axes[0]
-    at = {marks.get_label(): marks.get_offsets()[-1].tolist() for marks in axes.collections[1:]}
-    assert at == {"precision": [0.5, 1], "recall": [1.0, 1]}
-
-
-@pytest.mark.parametrize("n_tags", [1, 13, 50])
-def test_curves_have_a_panel_per_tag_with_readable_titles(n_tags):
-    figure = report.curves_chart(evaluate(n_tags))
-    titles = [axes.title for axes in figure.axes if axes.get_title()]
-    assert [title.get_text().splitlines()[0] for title in titles] == [f"tag {k:02d}" for k in range(n_tags)]
-    assert labels_do_not_overlap(figure, [*titles, figure._suptitle])
-
-
-def test_a_curve_holds_the_area_it_states():
-    axes = report.curves_chart(evaluate(1)).axes[0]
-    recall, precision = axes.lines[1].get_data()
-    area = np.sum(-np.diff(recall) * precision[:-1])
-    assert axes.get_title().splitlines()[1].startswith(f"{area:.3f}")
-
-
-def test_a_tag_without_positives_says_so():
-    axes = report.curves_chart(BY_HAND).axes[1]
-    assert [text.get_text() for text in axes.texts] == ["no positive track"]
-    assert not axes.lines
-
-
-def test_long_tags_are_cut_and_dollars_are_no_formula():
-    strange = dataclasses.replace(BY_HAND, vocabulary=("$x^2$ and $y$", "z" * 80))
-    for chart in (report.precision_recall_chart, report.curves_chart):
-        figure = chart(strange)
-        figure.draw_without_rendering()
-        texts = [*figure.axes[0].get_yticklabels(), *(axes.title for axes in figure.axes)]
-        assert any("$x^2$ and $y$" in text.get_text() and not text.get_parse_math() for text in texts)
-        assert any("zzz…" in text.get_text() for text in texts)
-
-
-def test_a_figure_is_saved_where_no_folder_is_yet(tmp_path):
-    report.save_figure(report.precision_recall_chart(BY_HAND), tmp_path / "new" / "chart.png")
-    assert imread(tmp_path / "new" / "chart.png").std() > 0
-
-
 EXAMPLES = Evaluation(
     split="test",
     track_ids=("a", "b", "c"),
+    groups=("track:a", "track:b", "track:c"),
     vocabulary=("jazz", "polka", "waltz"),
     targets=np.array([[True, False, True], [False, True, False], [False, False, False]]),
     scores=np.array([[0.6, 0.9, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.3]], np.float32),
+    raw_scores=np.array([[0.6, 0.9, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.3]], np.float32),
     thresholds=np.array([0.5, 0.5, 0.5]),
 )
 
@@ -161,17 +118,39 @@ def test_examples_are_taken_evenly_from_all_tracks(n_tracks, shown):
     assert lines[1::2] == [f"  song {n}" for n in shown]
 
 
-def test_a_comparison_has_a_column_per_model_and_a_dash_for_a_tag_that_one_does_not_know():
+def test_a_comparison_has_a_block_per_figure_and_a_dash_for_a_tag_that_one_does_not_know():
     other = dataclasses.replace(
         EXAMPLES,
         vocabulary=("jazz", "polka", "rag"),
         scores=np.array([[0.1, 0.9, 0.1], [0.6, 0.8, 0.2], [0.2, 0.2, 0.3]], np.float32),
     )
-    lines = [line.split() for line in report.comparison({"new": EXAMPLES, "old": other}).splitlines()]
-    assert lines[0] == ["PR-AUC", "new", "old"]
-    assert lines[2] == ["jazz", "1.000", "0.333"]
-    assert lines[3] == ["polka", "0.500", "0.500"]
-    assert lines[4] == ["rag", DASH, "0.333"]
-    assert lines[5] == ["waltz", "0.333", DASH]
-    assert lines[7] == ["macro", "PR-AUC", "0.611", "0.389"]
-    assert [line[:2] for line in lines[8:]] == [["macro", "ROC-AUC"], ["macro", "F1"]]
+    blocks = report.comparison(compare(EXAMPLES, other), ("new", "old")).split("\n\n")
+    assert [block.split()[0] for block in blocks] == ["PR-AUC", "ROC-AUC", "F1", "Macro"]
+    lines = [line.split() for line in blocks[0].splitlines()]
+    assert lines[0] == ["PR-AUC", "new", "old", "difference", "95", "%"]
+    assert lines[2][:4] == ["jazz", "1.000", "0.333", "+0.667"]
+    assert lines[3][:4] == ["polka", "0.500", "0.500", "+0.000"]
+    assert lines[4] == ["rag", DASH, "0.333", DASH, DASH]
+    assert lines[5] == ["waltz", "0.333", DASH, DASH, DASH]
+    assert lines[7][:4] == ["macro", "0.750", "0.417", "+0.333"]
+    assert (
+        blocks[0].splitlines()[-1] == "PR-AUC: 1 of 4 tags better, 0 of them clear of 0; 0 worse, 0 of them clear of 0."
+    )
+
+
+def test_a_difference_that_is_clear_of_0_is_marked_and_counted():
+    poor = evaluate(3, n_tracks=120)
+    good = dataclasses.replace(poor, scores=np.where(poor.targets, poor.scores, 0.1 * poor.scores))
+    poor = dataclasses.replace(poor, scores=1 - good.scores)
+    text = report.comparison(compare(good, poor), ("same", "same"))
+    lines = text.splitlines()
+    assert all(line.endswith("  *") for line in [*lines[2:5], lines[6]])
+    assert all(re.search(r" \+0\.\d+ +\+0\.\d+ to \+0\.\d+  \*$", line) for line in lines[2:5])
+    assert lines[7] == "PR-AUC: 3 of 3 tags better, 3 of them clear of 0; 0 worse, 0 of them clear of 0."
+    assert lines[-1].startswith("95 %: intervals by paired bootstrap over artists, 1000 draws;")
+
+
+def test_a_comparison_on_one_artist_says_that_it_has_no_intervals():
+    text = report.comparison(compare(BY_HAND, BY_HAND), ("new", "old"))
+    assert "*" not in text
+    assert text.splitlines()[-1].startswith("No 95 % intervals: all tracks are of one artist")

@@ -61,6 +61,10 @@ class Arrangement:
     peak: float
     """Largest sample after scaling, below 1."""
     tags: tuple[str, ...]
+    drum_kit: int = 0
+    """General MIDI program of the drums."""
+    balance_db: dict[int, float] = dataclasses.field(default_factory=dict)
+    """How loud each channel is in the mix, all that have notes; if empty, as velocities and soundfont have it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +124,9 @@ def describe(tune: Tune, notes: list[Note], *, tempo: float, lead: str, seconds:
     rules = {
         "slow": tempo < 85,
         "fast": tempo >= 120,
-        "triple": _beats_per_bar(tune) == 3,
-        "major": _third(tune) == 4,
-        "minor": _third(tune) == 3,
+        "triple": beats_per_bar(tune) == 3,
+        "major": third(tune) == 4,
+        "minor": third(tune) == 3,
         lead: True,
         "drums": any(note.channel == DRUM_CHANNEL for note in notes),
         "sparse": onsets_per_s < 4,
@@ -134,24 +138,25 @@ def describe(tune: Tune, notes: list[Note], *, tempo: float, lead: str, seconds:
     return tuple(sorted(tag for tag, holds in rules.items() if holds))
 
 
-def _sounding(tune: Tune) -> list[tuple[int, float]]:
+def sounding(tune: Tune) -> list[tuple[int, float]]:
+    """Note number and length in quarter notes of what is no rest."""
     return [(pitch, length) for pitch, length in tune.notes if pitch is not None]
 
 
-def _third(tune: Tune) -> int | None:
+def third(tune: Tune) -> int | None:
     """Semitones of the third above the last note that the tune dwells on more: 3, 4 or None."""
-    sounding = _sounding(tune)
-    final = sounding[-1][0]
-    minor, major = (sum(length for pitch, length in sounding if (pitch - final) % 12 == third) for third in (3, 4))
+    notes = sounding(tune)
+    final = notes[-1][0]
+    minor, major = (sum(length for pitch, length in notes if (pitch - final) % 12 == steps) for steps in (3, 4))
     return None if minor == major else 3 if minor > major else 4
 
 
-def _beats_per_bar(tune: Tune) -> int:
+def beats_per_bar(tune: Tune) -> int:
     """Beats after which accents repeat: 3 in triple metre, else 2 (also where the metre is free or rare)."""
     return 3 if tune.metre in ("3/4", "3/8") else 2
 
 
-def _beat_quarters(tune: Tune) -> float:
+def beat_quarters(tune: Tune) -> float:
     """Quarter notes in a beat: the metre's own unit in triple metre, a quarter elsewhere."""
     return 0.5 if tune.metre == "3/8" else 1.0
 
@@ -159,7 +164,7 @@ def _beat_quarters(tune: Tune) -> float:
 def _transposition(tune: Tune, rng: np.random.Generator) -> int:
     """Semitones that bring the tune to a band's key, near a mean pitch drawn at random."""
     target = rng.uniform(50, 79)
-    mean = sum(pitch * length for pitch, length in _sounding(tune)) / sum(length for _, length in _sounding(tune))
+    mean = sum(pitch * length for pitch, length in sounding(tune)) / sum(length for _, length in sounding(tune))
     key_shift = int(rng.choice(_BAND_KEYS)) - tune.do
     return key_shift + 12 * round((target - mean - key_shift) / 12)
 
@@ -183,11 +188,10 @@ def _melody(tune: Tune, rng: np.random.Generator, *, beat_s: float, shift: int, 
 def _accompaniment(tune: Tune, rng: np.random.Generator, *, beat_s: float, shift: int, seconds: float) -> list[Note]:
     """Nothing, a drone, broken chords, or bass notes with chords after them: all on the tune's last note."""
     style = str(rng.choice(["none", "drone", "broken chords", "bass and chords"], p=[0.2, 0.2, 0.3, 0.3]))
-    root = 48 + (_sounding(tune)[-1][0] + shift) % 12
-    third = _third(tune)
-    chord = (root, root + (third or 7), root + 7)  # an open fifth where the tune has no third
-    step_s = beat_s * _beat_quarters(tune)
-    bar = _beats_per_bar(tune)
+    root = 48 + (sounding(tune)[-1][0] + shift) % 12
+    chord = (root, root + (third(tune) or 7), root + 7)  # an open fifth where the tune has no third
+    step_s = beat_s * beat_quarters(tune)
+    bar = beats_per_bar(tune)
     loudness = int(rng.uniform(55, 85))
     notes: list[Note] = []
     for beat in range(math.ceil(seconds / step_s)):
@@ -219,11 +223,11 @@ def _drums(tune: Tune, rng: np.random.Generator, *, beat_s: float, seconds: floa
         ((_KICK, _TOM), (_HAT,), (_HAT,)),
     )
     first, other, half = patterns[int(rng.integers(len(patterns)))]
-    step_s = beat_s * _beat_quarters(tune)
+    step_s = beat_s * beat_quarters(tune)
     loudness = int(rng.uniform(75, 105))
     notes: list[Note] = []
     for beat in range(math.ceil(seconds / step_s)):
-        on_first = beat % _beats_per_bar(tune) == 0
+        on_first = beat % beats_per_bar(tune) == 0
         strokes = [(0.0, key, loudness + 15 * on_first) for key in (first if on_first else other)]
         strokes += [(step_s / 2, key, loudness - 20) for key in half]
         for offset_s, key, velocity in strokes:

@@ -51,7 +51,7 @@ def package_folder(package: str) -> Path:
     """Where an optional package lies, without importing it; `UsageError` where it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(f"the demo needs the package {package}, which is not installed: run `make install`")
+        raise UsageError(f"making songs needs the package {package}, which is not installed: run `make install`")
     return Path(spec.submodule_search_locations[0])
 
 

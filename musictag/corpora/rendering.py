@@ -3,6 +3,8 @@
 Neither package is imported before something is rendered, and pretty_midi, of which only the soundfont is used, never.
 """
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import scipy.signal
@@ -18,7 +20,7 @@ def render(
 
     `channels` is 1 or 2. Raises `UsageError` where tinysoundfont or pretty_midi is not installed.
     """
-    dry = _play(arrangement, sample_rate=sample_rate, seconds=seconds)
+    dry = _mix(arrangement, sample_rate=sample_rate, seconds=seconds)
     wet = scipy.signal.fftconvolve(dry, _room(rng, sample_rate), axes=0)[: len(dry)]
     wet *= np.sqrt(np.mean(dry**2) / np.mean(wet**2))
     mix = (1 - arrangement.reverb) * dry + arrangement.reverb * wet
@@ -28,6 +30,18 @@ def render(
     mix += rng.normal(0, 10 ** (arrangement.noise_db / 20), mix.shape)
     waveform: npt.NDArray[np.float32] = np.clip(mix, -1, 1).astype(np.float32)
     return waveform
+
+
+def _mix(arrangement: Arrangement, *, sample_rate: int, seconds: float) -> npt.NDArray[np.float64]:
+    """The band's dry sound, (samples, 2), in the balance asked for: programs of a soundfont differ by up to 20 dB."""
+    if not arrangement.balance_db:
+        return _play(arrangement, sample_rate=sample_rate, seconds=seconds)
+    mix = np.zeros((round(seconds * sample_rate), 2))
+    for channel, level_db in arrangement.balance_db.items():
+        notes = tuple(note for note in arrangement.notes if note.channel == channel)
+        part = _play(dataclasses.replace(arrangement, notes=notes), sample_rate=sample_rate, seconds=seconds)
+        mix += part * (10 ** (level_db / 20) / max(1e-9, np.sqrt(np.mean(part**2))))
+    return mix
 
 
 def _play(arrangement: Arrangement, *, sample_rate: int, seconds: float) -> npt.NDArray[np.float64]:
@@ -40,7 +54,7 @@ def _play(arrangement: Arrangement, *, sample_rate: int, seconds: float) -> npt.
     font = synth.sfload(str(soundfont))
     for channel, program in arrangement.programs.items():
         synth.program_select(channel, font, 0, program)
-    synth.program_select(DRUM_CHANNEL, font, 128, 0, True)
+    synth.program_select(DRUM_CHANNEL, font, 128, arrangement.drum_kit, True)
     n_samples = round(seconds * sample_rate)
     # (sample, stroke or release, ...): sorted so that a key is released before it is struck again.
     events = [(round(note.end_s * sample_rate), False, note.channel, note.key, 0) for note in arrangement.notes]

@@ -16,7 +16,7 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import catalog, cli, dataset, features, ledger, metrics, splits, stores
+from musictag import catalog, cli, dataset, features, ledger, metrics, registry, splits, stores
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.config import FeatureConfig
 from musictag.models import build_model
@@ -247,3 +247,43 @@ def call(
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def own_home(ray_cluster: str, empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of each test's own, for tests that change the registry."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    own = Home(tmp_path, ray_cluster)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own.tracking_uri)
+    return own
+
+
+@pytest.fixture
+def add_model(own_home: Home) -> Callable[..., str]:
+    """Log and register a model folder, as train.py does; its version."""
+
+    def add(folder: Path, alias: str = "candidate") -> str:
+        registry.connect()
+        with registry.start_run("made", {}, {}) as run_id:
+            uri = registry.log_model(run_id, folder)
+        version = registry.register(registry.fetch(uri))
+        registry.set_alias(version, alias)
+        return version
+
+    return add
+
+
+@pytest.fixture
+def evaluated(
+    own_home: Home, add_model: Callable[..., str], call: Callable[..., tuple[int, str, str]], corpus: Corpus
+) -> Callable[[Path], str]:
+    """Register a model folder and evaluate it; its version."""
+
+    def evaluate(folder: Path) -> str:
+        version = add_model(folder)
+        options = "--model", f"models:/musictag/{version}", "--catalog", corpus.catalog, "--features", corpus.features
+        assert call(own_home, "evaluate", *options)[0] == 0
+        return version
+
+    return evaluate

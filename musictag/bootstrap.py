@@ -1,0 +1,111 @@
+"""How sure a figure is: 95 % intervals by drawing the artists of a split again and again, with replacement.
+
+Tracks of one artist resemble each other, so that whole groups are drawn, not tracks (Efron & Tibshirani, "An
+Introduction to the Bootstrap", 1993: intervals are percentiles of the draws, chapter 13; what is drawn is what is
+independent, chapter 8). A draw is an integer weight for each track, how often its group came. Two models under the same
+weights are paired: the interval of their difference leaves out what is hard or easy for both.
+
+Conventions are those of `musictag.metrics`, with D draws: figures are (D, K), NaN where a draw does not define them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musictag import metrics
+
+N_DRAWS = 1000
+SEED = 0
+"""The same for all, so that the same evaluation always has the same intervals."""
+LEVEL = 0.95
+BLOCK = 1 << 18
+"""Weights that are ranked at once: few enough for the cache."""
+
+
+def draws(groups: Sequence[str], n_draws: int = N_DRAWS, seed: int = SEED) -> NDArray[np.int64]:
+    """How often each track counts in each draw (D, N), from the group of each track; independent of their order.
+
+    Fewer than two groups cannot be drawn from: there is no draw then, (0, N), and every `interval` is NaN.
+    """
+    names, group_of_track = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
+    if len(names) < 2:
+        return np.zeros((0, len(groups)), dtype=np.int64)
+    equal = np.full(len(names), 1 / len(names))
+    return np.random.default_rng(seed).multinomial(len(names), equal, size=n_draws)[:, group_of_track]
+
+
+def figures(
+    targets: NDArray[np.bool_],
+    scores: NDArray[np.floating],
+    thresholds: NDArray[np.float64],
+    weights: NDArray[np.integer],
+) -> dict[str, NDArray[np.float64]]:
+    """`precision`, `recall`, `f1`, `pr_auc`, `roc_auc` and `ece` of each draw and tag, (D, K) each.
+
+    A track of weight w counts as w equal tracks: weights of 1 give what `musictag.metrics` gives.
+
+    Args:
+        targets: (N, K).
+        scores: (N, K).
+        thresholds: (K,).
+        weights: (D, N), as `draws` gives them.
+    """
+    counts = weights.astype(np.float64)  # matrix products of integers are slow
+    given = metrics.give(scores, thresholds)
+    hits, n_given, n_positive = counts @ (targets & given), counts @ given, counts @ targets
+    gaps = np.abs(counts @ metrics.calibration_gaps(targets, scores)).sum(axis=0)
+    areas = np.empty((2, *hits.shape))
+    for k in range(targets.shape[1]):
+        areas[:, :, k] = _areas(targets[:, k], scores[:, k], counts)
+    return {
+        "precision": metrics.ratio(hits, n_given),
+        "recall": metrics.ratio(hits, n_positive),
+        "f1": metrics.ratio(2 * hits, n_given + n_positive),
+        "pr_auc": areas[0],
+        "roc_auc": areas[1],
+        "ece": metrics.ratio(gaps, counts.sum(axis=1, keepdims=True)),
+    }
+
+
+def macro(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of each draw (D,) over the tags for which it defines the values (D, K); see `metrics.macro`."""
+    defined = ~np.isnan(values)
+    return metrics.ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
+
+
+def interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Low and high end (2, ...) of the 95 % interval of values (D, ...), over the draws that define them; else NaN."""
+    ends = np.full((2, *values.shape[1:]), np.nan)
+    defined = ~np.isnan(values).all(axis=0)
+    if defined.any():
+        ends[:, defined] = np.nanquantile(values[:, defined], ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+    return ends
+
+
+def _areas(
+    targets: NDArray[np.bool_], scores: NDArray[np.floating], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """PR-AUC and ROC-AUC (2, D) of one tag in each draw: targets (N,), scores (N,), counts (D, N)."""
+    if not len(scores):
+        return np.full((2, len(counts)), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    truth = targets[order]
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # tracks of one score are cut together
+    blocks = np.array_split(counts, max(1, counts.size // BLOCK))
+    return np.concatenate([_ranked_areas(truth, block[:, order], ends) for block in blocks], axis=1)
+
+
+def _ranked_areas(
+    truth: NDArray[np.bool_], counts: NDArray[np.float64], ends: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The same, of tracks that are ranked by score; `ends` is the last place of each score."""
+    hits = np.cumsum(counts * truth, axis=1)[:, ends]
+    n_given = np.cumsum(counts, axis=1)[:, ends]
+    misses = n_given - hits
+    n_positive, n_negative = hits[:, -1], misses[:, -1]
+    gained = np.diff(hits, axis=1, prepend=0.0)
+    precision = np.divide(hits, n_given, out=np.zeros_like(hits), where=n_given > 0)
+    pr_area = (gained * precision).sum(axis=1)
+    roc_area = (np.diff(misses, axis=1, prepend=0.0) * (hits - gained / 2)).sum(axis=1)
+    return np.stack([metrics.ratio(pr_area, n_positive), metrics.ratio(roc_area, n_positive * n_negative)])

@@ -1,0 +1,103 @@
+"""Two models on the same tracks: by how much one is better, tag by tag, and where that is more than chance."""
+
+from collections.abc import Collection
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from musictag import bootstrap
+from musictag.errors import PromotionError
+from musictag.evaluation import Evaluation
+
+COMPARED = ("pr_auc", "roc_auc", "f1", "ece")
+"""Figures of `bootstrap.figures` that are compared; of the last, less is better."""
+EVALUATE_CHAMPION = "python pipelines/evaluate.py --model models:/musictag@champion"
+
+
+def compare(candidate: Evaluation, champion: Evaluation) -> pa.Table:
+    """Rows of figure, tag, candidate, champion, difference, low, high, clear; for each figure the tags of both, sorted.
+
+    `difference` is candidate minus champion, `low` and `high` are its 95 % interval: both models are judged on the same
+    draws of the artists (paired bootstrap, see `musictag.bootstrap`). `clear` is whether the interval leaves out 0. A
+    figure of a tag that a model does not know is NaN. The last row of each figure has the tag null: macro, over the
+    tags that both know.
+
+    Raises:
+        PromotionError: they are not evaluations of the same tracks with the same truth.
+    """
+    check_comparable(candidate, champion)
+    tags = sorted({*candidate.vocabulary, *champion.vocabulary})
+    shared = np.array([tag in candidate.vocabulary and tag in champion.vocabulary for tag in tags], dtype=bool)
+    # The first draw is the tracks as they are.
+    weights = np.concatenate([np.ones((1, len(candidate.groups)), dtype=int), bootstrap.draws(candidate.groups)])
+    row_of = {track_id: n for n, track_id in enumerate(candidate.track_ids)}
+    of_candidate = _drawn(candidate, weights)
+    of_champion = _drawn(champion, weights[:, [row_of[track_id] for track_id in champion.track_ids]])
+    tables = []
+    for figure in COMPARED:
+        new, old = (
+            _with_macro(_spread(drawn[figure], evaluation.vocabulary, tags), shared)
+            for evaluation, drawn in ((candidate, of_candidate), (champion, of_champion))
+        )
+        difference = new - old
+        low, high = bootstrap.interval(difference[1:])
+        columns = {
+            "figure": [figure] * (len(tags) + 1),
+            "tag": pa.array([*tags, None], pa.string()),
+            "candidate": new[0],
+            "champion": old[0],
+            "difference": difference[0],
+            "low": low,
+            "high": high,
+            "clear": (low > 0) | (high < 0),
+        }
+        tables.append(pa.table(columns))
+    return pa.concat_tables(tables)
+
+
+def check_comparable(candidate: Evaluation, champion: Evaluation) -> None:
+    """`PromotionError` with the first difference in split, tracks or truth that makes a comparison unfair."""
+    if champion.split != candidate.split:
+        _refuse(f"the champion was evaluated on the {champion.split} split")
+    if added_or_gone := differences("tracks", candidate.track_ids, champion.track_ids):
+        _refuse(f"they were evaluated on different {candidate.split} tracks: {added_or_gone}")
+    row_of = {track_id: n for n, track_id in enumerate(champion.track_ids)}
+    rows = [row_of[track_id] for track_id in candidate.track_ids]
+    shared = [tag for tag in candidate.vocabulary if tag in champion.vocabulary]
+    new, old = (e.targets[:, [e.vocabulary.index(tag) for tag in shared]] for e in (candidate, champion))
+    changed = (new != old[rows]).any(axis=1)
+    if changed.any():
+        relabelled = [candidate.track_ids[n] for n in np.flatnonzero(changed)]
+        _refuse(f"{len(relabelled)} {candidate.split} tracks were relabelled in between ({some(relabelled)})")
+
+
+def differences(what: str, candidate: Collection[str], champion: Collection[str]) -> str:
+    """Which names only one of the two has, or an empty text."""
+    only = {"candidate": set(candidate) - set(champion), "champion": set(champion) - set(candidate)}
+    return ", ".join(f"{len(names)} {what} only the {who} has ({some(names)})" for who, names in only.items() if names)
+
+
+def some(names: Collection[str]) -> str:
+    """The first three of these names."""
+    return ", ".join(sorted(names)[:3]) + (", \u2026" if len(names) > 3 else "")
+
+
+def _drawn(evaluation: Evaluation, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    return bootstrap.figures(evaluation.targets, evaluation.scores, evaluation.thresholds, weights)
+
+
+def _spread(values: NDArray[np.float64], vocabulary: tuple[str, ...], tags: list[str]) -> NDArray[np.float64]:
+    """Values (D, K) of a vocabulary as values (D, len(tags)), NaN for a tag that it lacks."""
+    spread = np.full((len(values), len(tags)), np.nan)
+    spread[:, [tags.index(tag) for tag in vocabulary]] = values
+    return spread
+
+
+def _with_macro(values: NDArray[np.float64], shared: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values (D, K) and as one more column their macro over the shared tags."""
+    return np.column_stack([values, bootstrap.macro(values[:, shared])])
+
+
+def _refuse(difference: str) -> None:
+    raise PromotionError(f"the two models cannot be compared, {difference}; run `{EVALUATE_CHAMPION}`, then again")
