@@ -36,6 +36,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help=f"with --init: train so many networks, each with another part of the train and validation "
                         f"tracks held back, and take the mean of their weights; 1 learns from the train tracks alone "
                         f"(default: {FOLDS})")  # fmt: skip
+    parser.add_argument("--min-precision", type=precisions, metavar="TAG=SHARE,…", default={},
+                        help="thresholds of these tags reach a precision on the validation tracks, at the most recall; "
+                        "all others have the best F1")  # fmt: skip
+
+
+def precisions(text: str) -> dict[str, float]:
+    """The precision that each tag must reach, from `TAG=SHARE,TAG=SHARE`. Raises `UsageError` for anything else."""
+    wanted = {}
+    for part in text.split(","):
+        tag, _, share = part.rpartition("=")
+        try:
+            wanted[tag] = float(share)
+        except ValueError:
+            tag = ""
+        if not tag or not 0 < wanted[tag] <= 1:
+            raise UsageError(f"--min-precision has {part!r}: it takes TAG=SHARE, such as calm=0.9, separated by commas")
+    return wanted
 
 
 def n_folds(args: argparse.Namespace, *, fine_tuning: bool) -> int:

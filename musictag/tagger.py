@@ -180,11 +180,14 @@ def calibrate(scores: Float32, calibration: Sequence[tuple[float, float]]) -> Fl
 
 
 def fit_outputs(
-    targets: npt.NDArray[np.bool_], scores: Float32
+    targets: npt.NDArray[np.bool_], scores: Float32, min_precision: npt.NDArray[np.float64] | None = None
 ) -> tuple[tuple[tuple[float, float], ...], tuple[float, ...]]:
-    """Calibration and thresholds (see `TaggerSpec`) from targets and joined scores (N, K) of validation tracks."""
+    """Calibration and thresholds (see `TaggerSpec`) from targets and joined scores (N, K) of validation tracks.
+
+    `min_precision` (K,) is as `metrics.fit_thresholds` takes it.
+    """
     calibration = tuple((float(scale), float(bias)) for scale, bias in metrics.fit_calibration(targets, scores))
-    thresholds = metrics.fit_thresholds(targets, calibrate(scores, calibration))
+    thresholds = metrics.fit_thresholds(targets, calibrate(scores, calibration), min_precision)
     return calibration, tuple(map(float, thresholds))
 
 

@@ -63,7 +63,11 @@ class Network:
         return network
 
     def spec(
-        self, truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], provenance: Mapping[str, str]
+        self,
+        truth: npt.NDArray[np.bool_],
+        scores: npt.NDArray[np.float32],
+        provenance: Mapping[str, str],
+        min_precision: npt.NDArray[np.float64] | None = None,
     ) -> TaggerSpec:
         """Describe the trained network, with calibration and thresholds from validation tracks.
 
@@ -71,8 +75,9 @@ class Network:
             truth: their targets (N, K).
             scores: their joined scores (N, K).
             provenance: where the weights come from, by name; the version of musictag is added.
+            min_precision: (K,), see `metrics.fit_thresholds`.
         """
-        calibration, thresholds = fit_outputs(truth, scores)
+        calibration, thresholds = fit_outputs(truth, scores, min_precision)
         return TaggerSpec(
             architecture=self.architecture,
             params=self.params,

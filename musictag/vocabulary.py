@@ -60,6 +60,14 @@ def unknown_tags(tag_lists: Iterable[Iterable[str]], vocabulary: Sequence[str]) 
     return dict(sorted(tracks.items(), key=lambda item: (-item[1], item[0])))
 
 
+def by_tag(values: Mapping[str, float], vocabulary: Sequence[str]) -> NDArray[np.float64]:
+    """Values of some tags as (K,), NaN for the others. Raises `VocabularyError` for a tag that is not one of them."""
+    if missing := sorted(set(values) - set(vocabulary)):
+        hints = "; ".join(_hint(tag, set(vocabulary)) for tag in missing)
+        raise VocabularyError(f"the vocabulary has no tag {hints}")
+    return np.array([values.get(tag, np.nan) for tag in vocabulary], dtype=np.float64)
+
+
 def _hint(tag: str, found: set[str]) -> str:
     close = difflib.get_close_matches(tag, sorted(found))
     return f"{tag!r} (close: {', '.join(map(repr, close))})" if close else repr(tag)

@@ -43,7 +43,7 @@ from musictag.recipe import add_options, n_folds, training_config
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import TrainingConfig, TrainingState, fit, load_state, save_state
 from musictag.transfer import Network, network_from, soup
-from musictag.vocabulary import make_vocabulary, targets_by_track
+from musictag.vocabulary import by_tag, make_vocabulary, targets_by_track
 
 MAX_WORKER_FAILURES = 3
 
@@ -255,6 +255,7 @@ def main(argv: list[str]) -> None:
     console.say(str(labels))
     parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
     vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
+    min_precision = by_tag(args.min_precision, vocabulary)
     folds = [{split: targets_by_track(tags, vocabulary) for split, tags in part.items()} for part in parts]
     if sources:
         learned = {track_id: targets for fold in folds for track_id, targets in fold["train"].items()}
@@ -266,22 +267,22 @@ def main(argv: list[str]) -> None:
     params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
               **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")}, "folds": len(folds),
               "num_workers": args.num_workers, "use_gpu": args.use_gpu, "vocabulary": ",".join(vocabulary),
-              **dataclasses.asdict(training)}  # fmt: skip
+              "min_precision": args.min_precision, **dataclasses.asdict(training)}  # fmt: skip
     run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(network=network, features_uri=_absolute(args.features), training=training, folds=folds,
                   n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri)  # fmt: skip
-        with console.progress(
-            "train", len(folds) * training.epochs, lambda: registry.latest_step(run_id), unit="epoch"
-        ):
+        total = len(folds) * training.epochs
+        with console.progress("train", total, lambda: registry.latest_step(run_id), unit="epoch"):
             states = fit_on_ray(job, args)
         model, truth, scores = joined(job, states)
         figures = metrics.validation_metrics(truth, scores)
         registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         with tempfile.TemporaryDirectory() as folder:
-            save_model(Path(folder), model, network.spec(truth, scores, {"run_id": run_id, "best_epoch": best, **init}))
+            provenance = {"run_id": run_id, "best_epoch": best, **init}
+            save_model(Path(folder), model, network.spec(truth, scores, provenance, min_precision))
             for source in sources:
                 copy_notices(source.folder, Path(folder))
             uri = registry.log_model(run_id, Path(folder))

@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from musictag.errors import UsageError
-from musictag.recipe import FOLDS, add_options, n_folds, training_config
+from musictag.recipe import FOLDS, add_options, n_folds, precisions, training_config
 from musictag.training import TrainingConfig
 from musictag.transfer import FINE_TUNING
 
@@ -65,3 +65,10 @@ def test_folds_are_for_fine_tuning():
 def test_folds_that_make_no_sense_are_refused(given, fine_tuning, complaint):
     with pytest.raises(UsageError, match=complaint):
         folds("--folds", given, fine_tuning=fine_tuning)
+
+
+def test_a_precision_is_asked_of_some_tags():
+    assert precisions("calm=0.9,a=b=1") == {"calm": 0.9, "a=b": 1.0}
+    for text in ("", "calm", "=0.5", "calm=high", "calm=0", "calm=1.5", "calm=0.5,", "calm=nan"):
+        with pytest.raises(UsageError, match=r"--min-precision has .*: it takes TAG=SHARE"):
+            precisions(text)

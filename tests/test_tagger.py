@@ -230,6 +230,16 @@ def stored(n_clips: int, seed: int) -> dict[str, Any]:
     return {**track(n_clips, seed), **identity, "n_clips": n_clips}
 
 
+def test_a_precision_that_is_asked_for_moves_the_threshold():
+    targets = np.array([[True], [False], [True], [True], [False], [False], [False], [False]])
+    scores = np.linspace(0.9, 0.2, 8, dtype=np.float32)[:, None]
+    n_given = []
+    for least in (None, np.array([0.99])):
+        calibration, thresholds = fit_outputs(targets, scores, least)
+        n_given.append(int((calibrate(scores, calibration) > np.array(thresholds)).sum()))
+    assert n_given == [4, 1]
+
+
 def test_outputs_fitted_on_validation_tracks_make_a_valid_spec_that_separates_them():
     targets = np.array([[True, False]] * 6 + [[False, True]] * 6)
     scores = np.where(targets, 0.3, 0.1).astype(np.float32)  # ranked rightly, far too low

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from musictag.errors import VocabularyError
-from musictag.vocabulary import encode, make_vocabulary, targets_by_track, unknown_tags
+from musictag.vocabulary import by_tag, encode, make_vocabulary, targets_by_track, unknown_tags
 
 TAG_LISTS = [["rock", "guitar"], [], ["Jazz", "guitar"], ["étude"]]
 
@@ -47,3 +47,12 @@ def test_unknown_tags_count_tracks_most_frequent_first():
 def test_targets_by_track_keep_the_ids():
     targets = targets_by_track({"a": ["rock", "calm"], "b": []}, ("calm", "rock"))
     assert {track_id: row.tolist() for track_id, row in targets.items()} == {"a": [True, True], "b": [False, False]}
+
+
+def test_values_of_some_tags_stand_in_the_order_of_the_vocabulary():
+    np.testing.assert_array_equal(by_tag({"rock": 0.5, "Jazz": 1.0}, ("Jazz", "guitar", "rock")), [1.0, np.nan, 0.5])
+
+
+def test_values_of_a_tag_outside_the_vocabulary_are_refused_with_a_hint():
+    with pytest.raises(VocabularyError, match=r"the vocabulary has no tag 'jazz' \(close: 'Jazz'\)"):
+        by_tag({"jazz": 0.5}, ("Jazz", "guitar"))

@@ -31,14 +31,16 @@ def is_changed(model, published):
 
 
 def test_training_starts_from_a_published_model(home, corpus, tmp_path):
-    options = ("--epochs", 1, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8, "--folds", 2)
+    options = ("--epochs", 1, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8, "--folds", 2,
+               "--min-precision", "tone=0.9")  # fmt: skip
     code, out, err = home.run("train.py", *where(corpus), "--init", "msd-musicnn", *options)
     assert code == 0, err
     assert "2 epochs, best 1, 1 (" in out
     client = MlflowClient(home.tracking_uri)
     run = client.get_run(client.get_model_version_by_alias("musictag", "candidate").run_id)
     expected = {"init": "msd-musicnn", "model": "musicnn", "head_epochs": "1", "frozen_norm": "True",
-                "folds": "2", "learning_rate": str(FINE_TUNING.learning_rate)}  # fmt: skip
+                "folds": "2", "min_precision": "{'tone': 0.9}",
+                "learning_rate": str(FINE_TUNING.learning_rate)}  # fmt: skip
     assert {name: run.data.params[name] for name in expected} == expected
     assert f"is the candidate: runs:/{run.info.run_id}/model" in out
     folder = tmp_path / client.download_artifacts(run.info.run_id, "model", str(tmp_path))
@@ -127,4 +129,11 @@ def test_a_network_and_models_to_start_from_do_not_go_together(home, corpus, cal
     code, _, err = call(home, "train", *where(corpus), "--model", "cnn", "--init", "msd-musicnn")
     assert code == 2
     assert "--model and --init" in err
+    assert one_error(err)
+
+
+def test_a_precision_of_a_tag_that_is_not_learned_is_refused(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), "--min-precision", "tones=0.9")
+    assert code == 2
+    assert "the vocabulary has no tag 'tones' (close: 'tone')" in err
     assert one_error(err)
