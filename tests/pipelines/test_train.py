@@ -157,8 +157,9 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, train
     started = time.time()
     process = home.start("train.py", *where(corpus), *OPTIONS)
     try:
-        # The second epoch is logged after the first one's checkpoint is written.
-        wait_for(lambda: epochs_of_a_run_since(home, started) >= 2, process)
+        # Ray takes one report after the other: when the third epoch is logged, the second is reported, so the first is
+        # taken, and its checkpoint with it.
+        wait_for(lambda: epochs_of_a_run_since(home, started) >= 3, process)
         (worker,) = [child for child in psutil.Process().children(recursive=True) if is_worker(child)]
         os.kill(worker.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=240)
