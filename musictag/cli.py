@@ -27,12 +27,24 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     return 0
 
 
+def names(text: str) -> list[str]:
+    """Names that commas separate."""
+    return text.split(",")
+
+
 def clips_per_track(text: str) -> int | None:
     """The value of `--clips-per-track`: a number from 1, or `all` as None."""
     if text == "all":
         return None
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1, nor 'all'")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A number from 1, the value of `--diff`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
 
 

@@ -40,15 +40,17 @@ class Decision:
     reason: str
     """One sentence with the figures."""
     n_tracks: int
-    """Test tracks that both models were judged on."""
-    candidate_pr_auc: float
-    """Macro PR-AUC."""
+    """Test tracks that both models were judged on; 0 where they were not."""
+    candidate_pr_auc: float | None
+    """Macro PR-AUC; None where it was forced without being judged."""
     champion_pr_auc: float | None
     """Macro PR-AUC; None where there is no champion."""
     rules: tuple[Rule, ...]
     """All that were asked, in order; none where there is no champion."""
     comparison: pa.Table | None
     """See `musictag.comparison.compare`; None where there is no champion, or one of another vocabulary."""
+    forced: bool = False
+    """Whether a person decided it, whatever the rules say."""
 
 
 def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
@@ -88,6 +90,27 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
         champion_pr_auc=summary(champion)["macro_pr_auc"] if champion else None,
         rules=tuple(rules),
         comparison=table,
+    )
+
+
+def force(because: str, judged: Decision) -> Decision:
+    """Promoted because a person says so; what the rules say stays beside it."""
+    return dataclasses.replace(
+        judged, promote=True, forced=True, reason=f"forced: {because}; by the figures {judged.reason}"
+    )
+
+
+def force_unjudged(because: str, hindrance: str) -> Decision:
+    """Promoted because a person says so, where `hindrance` left nothing to compare."""
+    return Decision(
+        promote=True,
+        reason=f"forced: {because}; nothing was compared: {hindrance}",
+        n_tracks=0,
+        candidate_pr_auc=None,
+        champion_pr_auc=None,
+        rules=(),
+        comparison=None,
+        forced=True,
     )
 
 

@@ -107,6 +107,13 @@ def latest_step(run_id: str) -> int:
         return int(MlflowClient().get_run(run_id).data.metrics.get("epoch", 0))
 
 
+def cost(run_id: str) -> dict[str, float]:
+    """The last metrics of a run, and in `seconds` how long it took."""
+    with _explained("MLflow"):
+        run = MlflowClient().get_run(run_id)
+    return {**run.data.metrics, "seconds": (run.info.end_time - run.info.start_time) / 1000}
+
+
 def log_model(run_id: str, folder: Path) -> str:
     """Store an artifact folder with a run; returns the model's uri."""
     with _explained("MLflow"):
@@ -202,6 +209,13 @@ def identity(source: ModelSource) -> tuple[str, str]:
     for path in sorted(source.folder.iterdir()):
         digest.update(path.read_bytes())
     return source.uri, digest.hexdigest()[:16]
+
+
+def file_name(source: ModelSource) -> str:
+    """What to call a model in the name of a file, in letters that every store takes; other models have other names."""
+    name, version = identity(source)
+    text = source.uri if source.run_id else f"{Path(name).name}-{version}"
+    return re.sub(r"[^\w.]+", "-", text, flags=re.ASCII)
 
 
 def alias_version(alias: str) -> str | None:

@@ -130,13 +130,18 @@ class Labels:
     """`tags[split][track_id]`."""
     n_untagged: int
     """Tracks without tags: what they are is unknown, so that they are no negatives either."""
-    n_without_features: int
+    without_features: tuple[str, ...]
+    """Tagged tracks that have no features, sorted."""
+    unlisted: tuple[str, ...]
+    """Tracks that have features and are not in the catalog, sorted."""
     groups: dict[str, str]
-    """The group of each of these tracks, by track_id."""
+    """The group of each of the tracks in `tags`, by track_id."""
 
     def __str__(self) -> str:
         parts = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
-        left_out = f"{self.n_untagged:,} without tags, {self.n_without_features:,} tagged but without features"
+        left_out = f"{self.n_untagged:,} without tags, {_count(self.without_features)} tagged but without features"
+        if self.unlisted:
+            left_out += f", {_count(self.unlisted)} with features but not in the catalog"
         return f"tracks: {parts}; left out: {left_out}"
 
 
@@ -160,7 +165,9 @@ def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: 
         if row["track_id"] in with_features:
             tags[row["split"] or assigned[group]][row["track_id"]] = row["tags"]
             group_by_track[row["track_id"]] = group
-    return Labels(tags, tracks.num_rows - len(rows), len(rows) - len(group_by_track), group_by_track)
+    without_features = sorted(row["track_id"] for row in rows if row["track_id"] not in group_by_track)
+    unlisted = sorted(set(with_features) - set(tracks["track_id"].to_pylist()))
+    return Labels(tags, tracks.num_rows - len(rows), tuple(without_features), tuple(unlisted), group_by_track)
 
 
 def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]:
@@ -195,6 +202,12 @@ def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]
          for split, places in zip(("train", "validation"), parts, strict=True)}
         for parts in dealt
     ]  # fmt: skip
+
+
+def _count(track_ids: Sequence[str]) -> str:
+    """How many they are, and the first three."""
+    more = ", \u2026" if len(track_ids) > 3 else ""
+    return f"{len(track_ids):,}" + (f" ({', '.join(track_ids[:3])}{more})" if track_ids else "")
 
 
 def _remember(uri: str, assigned: Mapping[str, str]) -> None:

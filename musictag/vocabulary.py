@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from musictag.errors import VocabularyError
 
+TagsBySplit = Mapping[str, Mapping[str, Iterable[str]]]
+"""The tags of each track, by split and track id."""
+
 
 def make_vocabulary(tag_lists: Iterable[Iterable[str]], only: Sequence[str] | None = None) -> tuple[str, ...]:
     """The tags of a catalog, or the chosen ones among them, sorted by code point.
 
     Args:
-        tag_lists: the tags of each track.
+        tag_lists: the tags of each track to learn from.
         only: the tags to learn; None takes every tag that occurs.
 
     Raises:
@@ -27,9 +30,11 @@ def make_vocabulary(tag_lists: Iterable[Iterable[str]], only: Sequence[str] | No
     found = {tag for tags in tag_lists for tag in tags}
     wanted = found if only is None else set(only)
     if missing := sorted(wanted - found):
-        raise VocabularyError(f"no track of the catalog has the tag {'; '.join(_hint(tag, found) for tag in missing)}")
+        raise VocabularyError(f"no track to learn from has the tag {'; '.join(_hint(tag, found) for tag in missing)}")
     if not wanted:
-        cause = "no track of the catalog has a tag: fill its column `tags`" if only is None else "no tag is chosen"
+        cause = (
+            "no track to learn from has a tag: fill the catalog's column `tags`" if only is None else "no tag is chosen"
+        )
         raise VocabularyError(f"{cause}; a vocabulary needs at least one tag")
     return tuple(sorted(wanted))
 
@@ -58,6 +63,31 @@ def unknown_tags(tag_lists: Iterable[Iterable[str]], vocabulary: Sequence[str]) 
     known = set(vocabulary)
     tracks = Counter(tag for tags in tag_lists for tag in set(tags) - known)
     return dict(sorted(tracks.items(), key=lambda item: (-item[1], item[0])))
+
+
+def blind_spots(vocabulary: Sequence[str], folds: Sequence[TagsBySplit], tags: TagsBySplit) -> list[str]:
+    """What a model cannot learn of the catalog's tags, in sentences with their names; none if all is well.
+
+    Args:
+        vocabulary: the tags that the model learns.
+        folds: what it learns from, and what is held back to fit thresholds on (see `musictag.splits.folds`).
+        tags: all tracks with features, in the splits `train`, `validation` and `test`.
+    """
+    of_folds = [_tags_found(fold) for fold in folds]
+    learned, held_back = (set[str]().union(*(fold[split] for fold in of_folds)) for split in ("train", "validation"))
+    sentences = []
+    if unlearned := sorted(set[str]().union(*_tags_found(tags).values()) - learned):
+        sentences.append(f"not learned, since no train track has them: {', '.join(unlearned)}")
+    if never := sorted(set(vocabulary) - held_back):
+        sentences.append(f"never given, since no validation track has them to fit a threshold on: {', '.join(never)}")
+    for number, fold in enumerate(of_folds, start=1):
+        if missing := sorted(set(vocabulary) - fold["train"]):
+            sentences.append(f"not learned in fold {number}, which holds back all their tracks: {', '.join(missing)}")
+    return sentences
+
+
+def _tags_found(tags: TagsBySplit) -> dict[str, set[str]]:
+    return {split: {tag for of_track in tracks.values() for tag in of_track} for split, tracks in tags.items()}
 
 
 def by_tag(values: Mapping[str, float], vocabulary: Sequence[str]) -> NDArray[np.float64]:

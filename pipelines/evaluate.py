@@ -85,17 +85,20 @@ def compare(
     other_source: registry.ModelSource,
     other: evaluation.Evaluation,
 ) -> str:
-    """Compare two models, keep table and chart beside the first one's evaluation, and say what was found."""
+    """Compare two models, and say what was found; table and chart lie beside the first one's evaluation.
+
+    They are called after the second, so that a comparison with one more leaves them.
+    """
     names = source.uri, other_source.uri
     table = comparison.compare(result, other)
     text = report.comparison(table, names)
     if source.run_id is not None:
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            pq.write_table(table, folder / "comparison.parquet")
-            (folder / "comparison.txt").write_text(text + "\n", encoding="utf-8")
-            charts.save_figure(charts.comparison_chart(result, other, names), folder / "comparison.png")
-            registry.log_evaluation(source.run_id, result.split, folder, {})
+            files = Path(temporary) / f"comparison-{registry.file_name(other_source)}"
+            pq.write_table(table, f"{files}.parquet")
+            Path(f"{files}.txt").write_text(text + "\n", encoding="utf-8")
+            charts.save_figure(charts.comparison_chart(result, other, names), Path(f"{files}.png"))
+            registry.log_evaluation(source.run_id, result.split, Path(temporary), {})
     return text
 
 
@@ -124,6 +127,7 @@ def main(argv: list[str]) -> None:
     catalog = read_catalog(args.catalog)
     splits_uri = stores.beside(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features), splits_uri)
+    console.say(str(labels))
     result = evaluate(source, args.features, labels, args.split)
     keep(source, result)
     console.say(report.examples(result, titles(catalog)) + "\n")

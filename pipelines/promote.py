@@ -5,8 +5,8 @@ python pipelines/promote.py --model runs:/RUN_ID/model
 python pipelines/promote.py --force --reason "new vocabulary, agreed with the editors"
 python pipelines/promote.py --rollback
 
-Exit 1 says that the gate refused it, and why. Both models must have been evaluated (`pipelines/evaluate.py`). The
-decision, its figures and a chart go to the model's MLflow run.
+Exit 1 says that the gate refused it, and why. Both models must have been evaluated (`pipelines/evaluate.py`), unless
+forced. The decision, forced or not, its figures and a chart go to the model's MLflow run.
 """
 
 import argparse
@@ -17,34 +17,39 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from musictag import charts, cli, console, evaluation, promotion, registry
-from musictag.errors import PromotionError, StoreError, UsageError
+from musictag.errors import MusictagError, PromotionError, StoreError, UsageError
 
 
-def judge(source: registry.ModelSource, champion: str | None) -> promotion.Decision:
-    """Compare the test evaluations that MLflow keeps of a model and of the champion's version; log what is decided."""
-    run_id, candidate = evaluated(source)
-    other_source = registry.fetch(f"models:/{registry.MODEL}/{champion}") if champion else None
-    other = evaluated(other_source)[1] if other_source else None
+def judge(source: registry.ModelSource, champion: str | None, folder: Path) -> promotion.Decision:
+    """Compare the test evaluations that MLflow keeps of a model and of the champion's version; a chart in `folder`."""
+    candidate = evaluated(source)
+    if champion is None:
+        return promotion.decide(candidate, None)
+    other_source = registry.fetch(f"models:/{registry.MODEL}/{champion}")
+    other = evaluated(other_source)
     decision = promotion.decide(candidate, other)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "decision.json").write_text(promotion.to_json(decision) + "\n", encoding="utf-8")
-        if other_source and other:
-            chart = charts.comparison_chart(candidate, other, (source.uri, other_source.uri))
-            charts.save_figure(chart, folder / "comparison.png")
-        registry.log_decision(run_id, folder, promotion.numbers(decision))
+    chart = charts.comparison_chart(candidate, other, (source.uri, other_source.uri))
+    charts.save_figure(chart, folder / "comparison.png")
     return decision
 
 
-def evaluated(source: registry.ModelSource) -> tuple[str, evaluation.Evaluation]:
-    """A model's run and its evaluation on the test split."""
+def force(source: registry.ModelSource, champion: str | None, folder: Path, because: str) -> promotion.Decision:
+    """Promote whatever is found: what hinders a comparison becomes part of the decision."""
+    try:
+        return promotion.force(because, judge(source, champion, folder))
+    except MusictagError as hindrance:
+        return promotion.force_unjudged(because, str(hindrance))
+
+
+def evaluated(source: registry.ModelSource) -> evaluation.Evaluation:
+    """A model's evaluation on the test split."""
     found = registry.evaluation_file(source.run_id, "test", evaluation.SCORES_FILE) if source.run_id else None
-    if source.run_id is None or found is None:
+    if found is None:
         raise PromotionError(
             f"{source.uri} has no evaluation on the test split: run `python pipelines/evaluate.py --model {source.uri}`"
         )
     try:
-        return source.run_id, evaluation.from_table(pq.read_table(found))
+        return evaluation.from_table(pq.read_table(found))
     except StoreError as error:
         raise StoreError(f"the evaluation of {source.uri}: {error}") from error
 
@@ -90,16 +95,20 @@ def main(argv: list[str]) -> None:
     if champion == version:
         console.say(f"version {version} is the {args.alias} already")
         return
-    reason = f"forced: {args.reason}"
-    if not args.force:
-        decision = judge(source, champion)
-        reason = decision.reason
-        if not decision.promote:
-            registry.tag_version(version, {"decision": reason})
-            raise PromotionError(f"version {version} was {reason}; to promote it all the same: --force --reason TEXT")
-    registry.tag_version(version, {"decision": reason, "replaced": champion or "none"})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        decision = force(source, champion, folder, args.reason) if args.force else judge(source, champion, folder)
+        (folder / "decision.json").write_text(promotion.to_json(decision) + "\n", encoding="utf-8")
+        if source.run_id is not None:
+            registry.log_decision(source.run_id, folder, promotion.numbers(decision))
+    if not decision.promote:
+        registry.tag_version(version, {"decision": decision.reason})
+        raise PromotionError(
+            f"version {version} was {decision.reason}; to promote it all the same: --force --reason TEXT"
+        )
+    registry.tag_version(version, {"decision": decision.reason, "replaced": champion or "none"})
     registry.promote(version, args.alias)
-    console.say(f"version {version} is the {args.alias}: {reason}")
+    console.say(f"version {version} is the {args.alias}: {decision.reason}")
 
 
 if __name__ == "__main__":

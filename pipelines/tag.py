@@ -3,12 +3,15 @@
 python pipelines/tag.py
 python pipelines/tag.py --features s3://bucket/features --tags s3://bucket/tags --use-gpu
 python pipelines/tag.py --catalog music/ --tags data/music-tags
+python pipelines/tag.py --model models:/musictag@candidate --diff
 
 One row is one track with all its clips, from reading to scores: nothing is shuffled or grouped. Scores are committed
 part by part as they arrive. A second run tags what is new or changed, and everything where the model is another.
+`--diff` says on a sample how many tracks that would change, tag by tag, and writes nothing.
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -16,7 +19,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +33,11 @@ import ray.data
 import torch
 from ray.data.expressions import col
 
-from musictag import audio, cli, console, features, ledger, registry, stores
+from musictag import audio, cli, console, features, ledger, registry, retagging, stores
 from musictag.catalog import read_catalog
+from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
-from musictag.errors import AudioError
+from musictag.errors import AudioError, LedgerError, ModelError, RegistryError, UsageError
 from musictag.ledger import Work
 from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
 
@@ -43,6 +47,8 @@ SCORE_TRACKS = 16
 DECODE_TRACKS = 8
 # Tracks of one commit.
 PART_TRACKS = 256
+# Tracks of --diff: enough for a share that is right to 3 points of a hundred.
+DIFF_TRACKS = 1_000
 
 # What flows through Ray: scored tracks and, beside them, tracks that failed.
 FLOW_SCHEMA = pa.schema([*TAGS_SCHEMA, pa.field("failure", pa.struct(list(ledger.FAILURES_SCHEMA)))])
@@ -105,6 +111,13 @@ def from_audio(works: tuple[Work, ...], config: FeatureConfig, clips_per_track: 
     return rows.map(featurize)
 
 
+def clips_of(works: tuple[Work, ...], spec: TaggerSpec, args: argparse.Namespace) -> ray.data.Dataset:
+    """What there is to score of the works: from audio if a catalog is given, else from the features table."""
+    if args.catalog:
+        return from_audio(works, spec.feature_config, args.clips_per_track)
+    return from_features(args.features, works)
+
+
 def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Namespace) -> ray.data.Dataset:
     """Rows of `FLOW_SCHEMA`, scored by a pool of actors with the model artifact in `folder`."""
     artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
@@ -149,6 +162,53 @@ def read_held(tags_uri: str) -> dict[str, ledger.Held]:
     }
 
 
+def diff(model: Model, folder: Path, spec: TaggerSpec, uris: Mapping[str, str], args: argparse.Namespace) -> None:
+    """Say what the model would change on a sample of the tracks that `uris` and the tags table hold; write nothing."""
+    listing, held = args.catalog or args.features, read_held(args.tags)
+    if not held:
+        raise UsageError(
+            f"--diff compares with tags, and {args.tags} holds none: name another table with --tags, or tag"
+        )
+    if not (both := uris.keys() & held.keys()):
+        raise UsageError(f"{args.tags} and {listing} have no track in common: name what was tagged, or its tags")
+    makers = collections.Counter(row.made_by for row in held.values())
+    by = ", ".join(f"{made_by} ({n:,})" for made_by, n in makers.most_common())
+    console.say(f"{args.tags}: {len(held):,} tracks, tagged by {by}; {len(both):,} of them are in {listing}")
+    known = {tag for made_by in makers for tag in vocabulary_of(made_by)}
+
+    sample = retagging.sample(both, args.diff)
+    works = tuple(Work(track_id, uris[track_id], None) for track_id in sample)
+    rows: list[dict[str, Any]] = []
+    with local_ray(args.num_workers), console.bar((), "score", len(works), "track") as shown:
+        for block in score(clips_of(works, spec, args), model, folder, args).iter_batches(batch_format="pyarrow"):
+            rows += pa.table(block).select(["track_id", "tags", "failure"]).to_pylist()
+            shown.update(len(rows) - shown.n)
+    if failures := [row["failure"]["message"] for row in rows if row["failure"]]:
+        console.say(
+            f"{len(failures):,} of {len(works):,} sampled tracks failed and are left out, such as: {failures[0]}"
+        )
+    if len(failures) == len(works):
+        raise LedgerError("all sampled tracks failed, so that nothing can be compared")
+    before = retagging.given(stores.read_rows(args.tags, ("track_id", "tags"), sample))
+    after = retagging.given(row for row in rows if not row["failure"])
+    console.say(retagging.report(before, after, known.union(*before.values()), spec.vocabulary))
+    console.say(f"compared with what {model.made_by} gives {len(after):,} of these tracks; nothing was written")
+
+
+def vocabulary_of(made_by: str) -> tuple[str, ...]:
+    """The tags that a model of the tags table knows; of one that is not there any more it says so, and none."""
+    name, _, version = made_by.rpartition(" ")
+    try:
+        source = registry.fetch(f"models:/{name}/{version}" if name == registry.MODEL else name)
+        if registry.identity(source) == (name, version):
+            return Tagger.load(source.folder).spec.vocabulary
+        reason = "another model has its place"
+    except (RegistryError, ModelError) as error:
+        reason = str(error)
+    console.say(f"{made_by} is gone ({reason}): of its tags only those are known that sampled tracks have")
+    return ()
+
+
 @contextlib.contextmanager
 def local_ray(n_workers: int) -> Iterator[None]:
     """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs."""
@@ -156,13 +216,8 @@ def local_ray(n_workers: int) -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         # An actor takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
-        ray.init(
-            address="local",
-            num_cpus=cli.n_cores() + n_workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        ray.init(address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
+                 logging_level=logging.ERROR)  # fmt: skip
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -184,6 +239,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all", help="with --catalog"
     )
+    parser.add_argument(
+        "--diff", type=cli.count, nargs="?", const=DIFF_TRACKS, metavar="N",
+        help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",
+    )  # fmt: skip
     parser.add_argument("--max-failures", type=cli.rate, default=0.1, metavar="RATE", help="default: %(default)s")
     parser.add_argument("--num-workers", type=int, default=cli.n_cores(), help="actors that score (default: all cores)")
     parser.add_argument("--use-gpu", action="store_true", help="one GPU for each actor")
@@ -191,7 +250,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> None:
-    """Tag what is new or changed, or everything that another model tagged."""
+    """Tag what is new or changed, or everything that another model tagged; or say what that would change."""
     args = parse(argv)
     started = datetime.datetime.now(datetime.UTC)
     registry.connect()
@@ -201,11 +260,17 @@ def main(argv: list[str]) -> None:
     failures_uri = stores.beside(args.tags, "failures")
 
     catalog = read_catalog(args.catalog) if args.catalog else None
+    if not catalog:
+        check_features(spec, features.feature_config(stores.open_table(args.features)).feature_hash)
+    if args.diff:
+        tracks = catalog.tracks if catalog else stores.read_columns(args.features, ("track_id", "uri"))
+        uris = dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True))
+        diff(model, source.folder, spec, uris, args)
+        return
+
     if catalog:
         listed = audio.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
     else:
-        config = features.feature_config(stores.open_table(args.features))
-        check_features(spec, config.feature_hash)
         table = stores.read_columns(args.features, ("track_id", "uri", "audio_etag"))
         listed = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
 
@@ -221,11 +286,8 @@ def main(argv: list[str]) -> None:
     stores.delete_tracks(args.tags, plan.stale)
     if plan.works:
         with local_ray(args.num_workers), console.bar((), "tag", len(plan.works), "track") as shown:
-            if catalog:
-                rows = from_audio(plan.works, spec.feature_config, args.clips_per_track)
-            else:
-                rows = from_features(args.features, plan.works)
-            for n_settled in commit(score(rows, model, source.folder, args), plan, model, args.tags, failures_uri):
+            scored = score(clips_of(plan.works, spec, args), model, source.folder, args)
+            for n_settled in commit(scored, plan, model, args.tags, failures_uri):
                 shown.update(n_settled)
 
     written = [track_id for track_id, held in read_held(args.tags).items() if held.made_by == model.made_by]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from musictag.evaluation import Evaluation
+
 
 def make_music(seconds: float, sample_rate: int = 44_100, channels: int = 2, seed: int = 0) -> np.ndarray:
     """Notes that ring and fade over a little noise: float32 (samples, channels), the channels differ."""
@@ -51,6 +53,42 @@ def music() -> Callable[..., np.ndarray]:
 @pytest.fixture(scope="session")
 def write_audio() -> Callable[..., Path]:
     return write_audio_file
+
+
+def make_evaluation(n_tags: int, n_tracks: int = 40, seed: int = 0) -> Evaluation:
+    """Random truth, two tracks of each artist, and scores that hold some of it."""
+    rng = np.random.default_rng(seed)
+    targets = rng.random((n_tracks, n_tags)) < 0.3
+    return Evaluation(
+        split="test",
+        track_ids=tuple(f"{n}.mp3" for n in range(n_tracks)),
+        vocabulary=tuple(f"tag {k:02d}" for k in range(n_tags)),
+        groups=tuple(f"artist:{n // 2}" for n in range(n_tracks)),
+        targets=targets,
+        scores=(0.5 * rng.random((n_tracks, n_tags)) + 0.4 * targets).astype(np.float32),
+        raw_scores=(0.9 * targets).astype(np.float32),
+        thresholds=np.full(n_tags, 0.45),
+    )
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Callable[..., Evaluation]:
+    return make_evaluation
+
+
+@pytest.fixture
+def by_hand() -> Evaluation:
+    """Two tracks of one artist: jazz is given to both and true of one, polka to none and of none."""
+    return Evaluation(
+        split="test",
+        track_ids=("a", "b"),
+        groups=("artist:x", "artist:x"),
+        vocabulary=("jazz", "polka"),
+        targets=np.array([[True, False], [False, False]]),
+        scores=np.array([[0.9, 0.1], [0.8, 0.2]], np.float32),
+        raw_scores=np.array([[1.0, 0.0], [0.5, 0.5]], np.float32),
+        thresholds=np.array([0.5, 1.0]),
+    )
 
 
 @pytest.fixture(scope="session")

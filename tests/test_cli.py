@@ -84,3 +84,8 @@ def test_other_rates_are_refused(text):
 
 def test_the_cores_are_those_this_process_may_use():
     assert 1 <= cli.n_cores() <= os.cpu_count()
+
+
+def test_names_are_separated_by_commas():
+    assert cli.names("msd-musicnn") == ["msd-musicnn"]
+    assert cli.names("slow,80s pop,models:/musictag/3") == ["slow", "80s pop", "models:/musictag/3"]

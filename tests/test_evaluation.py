@@ -87,6 +87,26 @@ def test_summary_by_hand(evaluation):
     assert summary["micro_roc_auc"] == pytest.approx((8 + 8 + 6 + 5.5) / 32)
 
 
+def test_five_tracks_and_one_tag_are_judged():
+    scores = np.array([[0.9], [0.8], [0.3], [0.2], [0.1]], np.float32)
+    few = ev.Evaluation(
+        split="test",
+        track_ids=tuple("abcde"),
+        groups=tuple(f"track:{track}" for track in "abcde"),
+        vocabulary=("jazz",),
+        targets=np.array([[True], [False], [True], [False], [False]]),
+        scores=scores,
+        raw_scores=scores,
+        thresholds=np.array([0.25]),
+    )
+    summary = ev.summary(few)
+    (row,) = ev.per_tag(few).to_pylist()
+    for name, value in {"precision": 2 / 3, "recall": 1, "pr_auc": 5 / 6, "roc_auc": 5 / 6}.items():
+        assert row[name] == summary[f"macro_{name}"] == summary[f"micro_{name}"] == pytest.approx(value)
+    assert row["pr_auc_low"] < row["pr_auc"] <= row["pr_auc_high"]
+    np.testing.assert_array_equal(ev.from_table(ev.to_table(few)).targets, few.targets)
+
+
 def test_an_evaluation_is_one_parquet_file_and_back(evaluation, tmp_path):
     pq.write_table(ev.to_table(evaluation), tmp_path / "evaluation.parquet")
     back = ev.from_table(pq.read_table(tmp_path / "evaluation.parquet"))

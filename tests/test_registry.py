@@ -1,4 +1,5 @@
 import math
+import re
 import shutil
 import time
 from pathlib import Path
@@ -269,3 +270,17 @@ def test_a_folder_is_identified_by_its_files(artifact: Path) -> None:
 def test_a_version_is_identified_by_its_number(artifact: Path) -> None:
     version = registered(artifact)
     assert registry.identity(registry.fetch(f"models:/musictag/{version}")) == ("musictag", version)
+
+
+def test_files_are_called_after_exactly_one_model(artifact: Path, tmp_path: Path) -> None:
+    versions = [registered(artifact), registered(artifact)]
+    fetched = [registry.fetch(f"models:/musictag/{version}") for version in versions]
+    assert [registry.file_name(source) for source in fetched] == [f"models-musictag-{n}" for n in versions]
+    assert registry.file_name(registry.fetch("models:/musictag/" + versions[0])) == f"models-musictag-{versions[0]}"
+    run_id = fetched[0].run_id
+    assert registry.file_name(registry.fetch(f"runs:/{run_id}/model")) == f"runs-{run_id}-model"
+    folder = Path(shutil.copytree(artifact, tmp_path / "m\u00fcsic & more"))
+    first = registry.file_name(registry.fetch(str(folder)))
+    assert re.fullmatch(r"m-sic-more-[0-9a-f]{16}", first)
+    (folder / "LICENSE").write_text("other files, another model")
+    assert registry.file_name(registry.fetch(str(folder))) != first

@@ -9,33 +9,7 @@ from musictag import report
 from musictag.comparison import compare
 from musictag.evaluation import Evaluation, per_tag, summary
 
-
-def evaluate(n_tags, n_tracks=40, seed=0):
-    rng = np.random.default_rng(seed)
-    targets = rng.random((n_tracks, n_tags)) < 0.3
-    return Evaluation(
-        split="test",
-        track_ids=tuple(f"{n}.mp3" for n in range(n_tracks)),
-        vocabulary=tuple(f"tag {k:02d}" for k in range(n_tags)),
-        groups=tuple(f"artist:{n // 2}" for n in range(n_tracks)),
-        targets=targets,
-        scores=(0.5 * rng.random((n_tracks, n_tags)) + 0.4 * targets).astype(np.float32),
-        raw_scores=(0.9 * targets).astype(np.float32),
-        thresholds=np.full(n_tags, 0.45),
-    )
-
-
 DASH = report.UNDEFINED
-BY_HAND = Evaluation(
-    split="test",
-    track_ids=("a", "b"),
-    groups=("artist:x", "artist:x"),
-    vocabulary=("jazz", "polka"),
-    targets=np.array([[True, False], [False, False]]),
-    scores=np.array([[0.9, 0.1], [0.8, 0.2]], np.float32),
-    raw_scores=np.array([[1.0, 0.0], [0.5, 0.5]], np.float32),
-    thresholds=np.array([0.5, 1.0]),
-)
 
 
 def test_a_table_is_aligned_and_undefined_values_are_dashes():
@@ -55,8 +29,8 @@ def test_a_table_without_rows_is_its_heading():
     assert report.format_table(table) == "n\n─"
 
 
-def test_the_report_by_hand():
-    lines = [line.split() for line in report.evaluation_report(BY_HAND).splitlines()]
+def test_the_report_by_hand(by_hand):
+    lines = [line.split() for line in report.evaluation_report(by_hand).splitlines()]
     assert " ".join(lines[0]) == (
         "tag support precision recall f1 f1 (95 %) pr_auc pr_auc (95 %) roc_auc ece ece_raw threshold"
     )
@@ -70,7 +44,7 @@ def test_the_report_by_hand():
     assert " ".join(lines[10]) == "No test track has polka: of these tags nothing is known."
 
 
-def test_the_report_shows_intervals_of_tags_and_macro():
+def test_the_report_shows_intervals_of_tags_and_macro(evaluate):
     evaluation = evaluate(2)
     lines = report.evaluation_report(evaluation).splitlines()
     values, averages = per_tag(evaluation).to_pylist()[0], summary(evaluation)
@@ -81,7 +55,7 @@ def test_the_report_shows_intervals_of_tags_and_macro():
     assert lines[-1] == "95 %: intervals by bootstrap over 20 artists, 1000 draws."
 
 
-def test_the_report_has_a_line_per_tag():
+def test_the_report_has_a_line_per_tag(evaluate):
     lines = report.evaluation_report(evaluate(50)).splitlines()
     assert [line.split("  ")[0] for line in lines[2:52]] == [f"tag {k:02d}" for k in range(50)]
 
@@ -112,7 +86,7 @@ def test_examples_show_tags_best_first_with_wrong_ones_in_brackets_and_what_is_m
 
 
 @pytest.mark.parametrize(("n_tracks", "shown"), [(1, [0]), (2, [0, 39]), (4, [0, 13, 26, 39]), (100, range(40))])
-def test_examples_are_taken_evenly_from_all_tracks(n_tracks, shown):
+def test_examples_are_taken_evenly_from_all_tracks(n_tracks, shown, evaluate):
     names = {f"{n}.mp3": f"song {n}" for n in range(40)}
     lines = report.examples(evaluate(3), names, n_tracks).splitlines()
     assert lines[1::2] == [f"  song {n}" for n in shown]
@@ -138,7 +112,7 @@ def test_a_comparison_has_a_block_per_figure_and_a_dash_for_a_tag_that_one_does_
     )
 
 
-def test_a_difference_that_is_clear_of_0_is_marked_and_counted():
+def test_a_difference_that_is_clear_of_0_is_marked_and_counted(evaluate):
     poor = evaluate(3, n_tracks=120)
     good = dataclasses.replace(poor, scores=np.where(poor.targets, poor.scores, 0.1 * poor.scores))
     poor = dataclasses.replace(poor, scores=1 - good.scores)
@@ -150,7 +124,7 @@ def test_a_difference_that_is_clear_of_0_is_marked_and_counted():
     assert lines[-1].startswith("95 %: intervals by paired bootstrap over artists, 1000 draws;")
 
 
-def test_a_comparison_on_one_artist_says_that_it_has_no_intervals():
-    text = report.comparison(compare(BY_HAND, BY_HAND), ("new", "old"))
+def test_a_comparison_on_one_artist_says_that_it_has_no_intervals(by_hand):
+    text = report.comparison(compare(by_hand, by_hand), ("new", "old"))
     assert "*" not in text
     assert text.splitlines()[-1].startswith("No 95 % intervals: all tracks are of one artist")

@@ -159,7 +159,8 @@ def test_tagged_tracks_with_features_are_labels_by_split(tmp_path):
     assert {track: tags for split in SPLITS for track, tags in labels.tags[split].items()} == {
         track_id: tags for track_id, _, tags in rows
     }
-    assert (labels.n_untagged, labels.n_without_features) == (0, 0)
+    assert (labels.n_untagged, labels.without_features, labels.unlisted) == (0, (), ())
+    assert str(labels).endswith("left out: 0 without tags, 0 tagged but without features")
     splits = split_of(labels)
     assert all(splits[f"{artist}-0"] == splits[f"{artist}-1"] for artist in range(10))
 
@@ -168,9 +169,20 @@ def test_untagged_and_featureless_tracks_are_counted_apart(tmp_path):
     rows = [*artists(5), ("untagged", "artist 0", []), ("both", "artist 1", [])]
     with_features = {row[0] for row in rows} - {"both", "2-0", "3-1", "3-0"}
     labels = tags_by_split(catalog_of(*rows), with_features, str(tmp_path / "splits"))
-    assert (labels.n_untagged, labels.n_without_features) == (2, 3)
+    assert (labels.n_untagged, labels.without_features) == (2, ("2-0", "3-0", "3-1"))
     assert set(split_of(labels)) == with_features - {"untagged"}
-    assert str(labels).endswith("left out: 2 without tags, 3 tagged but without features")
+    assert str(labels).endswith("left out: 2 without tags, 3 (2-0, 3-0, 3-1) tagged but without features")
+
+
+def test_features_of_tracks_that_the_catalog_does_not_list_are_counted_and_named(tmp_path):
+    rows = artists(5)
+    elsewhere = {f"old-{n}" for n in range(4)}
+    labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows} | elsewhere, str(tmp_path / "splits"))
+    assert set(split_of(labels)) == {row[0] for row in rows}
+    assert labels.unlisted == tuple(sorted(elsewhere))
+    assert str(labels).endswith(
+        "0 tagged but without features, 4 (old-0, old-1, old-2, \u2026) with features but not in the catalog"
+    )
 
 
 def test_splits_are_remembered_while_the_catalog_grows(tmp_path):
@@ -190,7 +202,7 @@ def test_splits_are_remembered_while_the_catalog_grows(tmp_path):
 def test_what_is_remembered_does_not_depend_on_features(tmp_path):
     rows, uri = artists(10), str(tmp_path / "splits")
     none = tags_by_split(catalog_of(*rows), set(), uri)
-    assert (split_of(none), none.n_without_features) == ({}, 20)
+    assert (split_of(none), len(none.without_features)) == ({}, 20)
     version = stores.version(uri)
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, uri)
     assert len(split_of(labels)) == 20

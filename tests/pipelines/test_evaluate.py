@@ -13,7 +13,6 @@ from musictag import catalog, evaluation, features, ledger, registry, stores
 from musictag.config import FeatureConfig
 
 FILES = {"scores.parquet", "per_tag.parquet", "report.txt", "precision_recall.png", "curves.png"}
-COMPARISON = {"comparison.parquet", "comparison.txt", "comparison.png"}
 
 
 def where(corpus):
@@ -77,14 +76,29 @@ def test_two_models_are_compared_on_the_same_tracks(own_home, corpus, call, arti
     assert float(macro[1]) > float(macro[2])
     assert re.match(r"PR-AUC: \d of 4 tags better, \d of them clear of 0;", lines[blocks[0] + 8])
     folder = Path(MlflowClient(own_home.tracking_uri).download_artifacts(run_of("2"), "evaluation/test", str(tmp_path)))
-    assert {path.name for path in folder.iterdir()} == {*FILES, *COMPARISON}
-    assert (folder / "comparison.txt").read_text().strip() in out
-    assert imread(folder / "comparison.png").std() > 0
-    table = pq.read_table(folder / "comparison.parquet").to_pylist()
+    kept = "comparison-models-musictag-1"
+    assert {path.name for path in folder.iterdir()} == {*FILES, f"{kept}.parquet", f"{kept}.txt", f"{kept}.png"}
+    assert (folder / f"{kept}.txt").read_text().strip() in out
+    assert imread(folder / f"{kept}.png").std() > 0
+    table = pq.read_table(folder / f"{kept}.parquet").to_pylist()
     (row,) = [row for row in table if (row["figure"], row["tag"]) == ("pr_auc", None)]
     assert macro[1] == f"{row['candidate']:.3f}"
     for version in ("1", "2"):
         assert registry.evaluation_file(run_of(version), "test", "scores.parquet") is not None
+
+
+def test_a_comparison_with_one_more_model_leaves_the_others(own_home, corpus, call, artifacts, tmp_path, add_model):
+    add_model(artifacts["fresh"])
+    add_model(artifacts["trained"])
+    for other in ("models:/musictag/1", "models:/musictag/2", artifacts["fresh"]):
+        assert call(own_home, "evaluate", *where(corpus), "--against", other)[0] == 0
+    folder = Path(MlflowClient(own_home.tracking_uri).download_artifacts(run_of("2"), "evaluation/test", str(tmp_path)))
+    stems = sorted(path.stem for path in folder.glob("comparison-*.txt"))
+    assert stems[1:] == ["comparison-models-musictag-1", "comparison-models-musictag-2"]
+    assert re.fullmatch(r"comparison-fresh-[0-9a-f]{16}", stems[0])
+    of_version, of_folder = (pq.read_table(folder / f"{stems[n]}.parquet") for n in (1, 0))
+    assert of_version.to_pylist() == of_folder.to_pylist()  # the same model
+    assert (folder / f"{stems[2]}.txt").read_text() != (folder / f"{stems[1]}.txt").read_text()
 
 
 def test_a_model_is_compared_with_itself_and_in_a_folder_nothing_is_kept(own_home, corpus, call, artifacts):

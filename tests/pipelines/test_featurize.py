@@ -1,15 +1,11 @@
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import s3fs
 
 from musictag import cli, features, stores
 from musictag.config import FeatureConfig
@@ -27,15 +23,6 @@ def run(*arguments, **environment):
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
-
-
-@pytest.fixture(scope="module")
-def run_here(script):
-    """The same in this process and on one thread: quicker to start."""
-    main = script("featurize").main
-    return lambda *arguments: cli.run(
-        main, ["--runner=DirectRunner", "--direct_running_mode=in_memory", *map(str, arguments)]
-    )
 
 
 def rows(uri, *columns):
@@ -149,14 +136,14 @@ def test_a_second_run_decodes_nothing_that_is_there_and_too_many_failures_end_it
     assert attempts == [2] * (len(BAD) + 2)
 
 
-def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, run_here, capsys, music, write_audio):
+def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, featurize_here, capsys, music, write_audio):
     for name in ("kept.wav", "changed.wav"):
         write_audio(tmp_path / name, music(1.0), 44_100)
     (tmp_path / "mended.wav").write_text("not yet a song")
     catalog = write_catalog(tmp_path / "catalog.csv", "kept.wav", "changed.wav", "mended.wav")
     table = tmp_path / "features"
     call = ("--catalog", catalog, "--features", table, "--max-failures", 0.5)
-    assert run_here(*call) == 0
+    assert featurize_here(*call) == 0
     before = rows(table, "audio_sha256", "featurized_at", "n_clips")
     assert set(before) == {"kept", "changed"}
     assert failures(table)["mended"]["error"] == "AudioUnsupportedError"
@@ -166,7 +153,7 @@ def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, run_here, c
     write_audio(tmp_path / "new.wav", music(2.0, seed=3), 44_100)
     write_catalog(catalog, "kept.wav", "changed.wav", "mended.wav", "new.wav")
     capsys.readouterr()
-    assert run_here(*call) == 0
+    assert featurize_here(*call) == 0
     assert "4 listed = 3 written + 1 unchanged + 0 failed" in capsys.readouterr().out
     after = rows(table, "audio_sha256", "featurized_at", "n_clips")
     assert set(after) == {"kept", "changed", "mended", "new"}
@@ -175,13 +162,13 @@ def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, run_here, c
     assert failures(table) == {}
 
     version = stores.version(str(table))
-    assert run_here(*call) == 0
+    assert featurize_here(*call) == 0
     assert "4 tracks listed, 0 to do" in capsys.readouterr().out
     assert stores.version(str(table)) == version
     assert rows(table, "audio_sha256", "featurized_at", "n_clips") == after
 
 
-def test_audio_that_was_changed_and_then_changed_back_has_one_row(tmp_path, run_here, music, write_audio):
+def test_audio_that_was_changed_and_then_changed_back_has_one_row(tmp_path, featurize_here, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.wav"), "--features", tmp_path / "features")
     first, second = path.read_bytes(), write_audio(tmp_path / "other.wav", music(5.0), 44_100).read_bytes()
@@ -189,86 +176,88 @@ def test_audio_that_was_changed_and_then_changed_back_has_one_row(tmp_path, run_
     for content, n_clips in ((first, 1), (second, 2), (first, 1)):
         path.write_bytes(content)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert run_here(*call) == 0
+        assert featurize_here(*call) == 0
         assert rows(tmp_path / "features", "n_clips") == {"a": {"n_clips": n_clips}}
 
 
-def test_changed_audio_that_cannot_be_decoded_leaves_no_row(tmp_path, run_here, music, write_audio):
+def test_changed_audio_that_cannot_be_decoded_leaves_no_row(tmp_path, featurize_here, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.wav"), "--features", tmp_path / "features")
-    assert run_here(*call) == 0
+    assert featurize_here(*call) == 0
     path.write_text("overwritten")
-    assert run_here(*call, "--max-failures", 1) == 0
+    assert featurize_here(*call, "--max-failures", 1) == 0
     assert rows(tmp_path / "features") == {}
     assert set(failures(tmp_path / "features")) == {"a"}
 
 
-def test_a_folder_is_a_catalog_and_a_name_that_is_not_utf8_a_failure(tmp_path, run_here, music, write_audio):
+def test_a_folder_is_a_catalog_and_a_name_that_is_not_utf8_a_failure(tmp_path, featurize_here, music, write_audio):
     folder = tmp_path / "music"
     folder.mkdir()
     write_audio(folder / "good.wav", music(1.0), 44_100)
     shutil.copy(folder / "good.wav", folder / os.fsdecode(b"caf\xe9.wav"))
-    assert run_here("--catalog", folder, "--features", tmp_path / "features", "--max-failures", 0.5) == 0
+    assert featurize_here("--catalog", folder, "--features", tmp_path / "features", "--max-failures", 0.5) == 0
     assert set(rows(tmp_path / "features")) == {"good.wav"}
     [failure] = failures(tmp_path / "features").values()
     assert failure["error"] == "CatalogError"
     assert "not UTF-8" in failure["message"]
 
 
-def test_n_clips_per_track_are_stored_and_another_number_is_refused(tmp_path, run_here, capsys, music, write_audio):
+def test_n_clips_per_track_are_stored_and_another_number_is_refused(
+    tmp_path, featurize_here, capsys, music, write_audio
+):
     write_audio(tmp_path / "a.flac", music(20.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.flac"), "--features", tmp_path / "features")
-    assert run_here(*call, "--clips-per-track", 2) == 0
+    assert featurize_here(*call, "--clips-per-track", 2) == 0
     assert rows(tmp_path / "features", "n_clips")["a"]["n_clips"] == 2
     capsys.readouterr()
-    assert run_here(*call) == 1
+    assert featurize_here(*call) == 1
     [error] = capsys.readouterr().err.splitlines()
     assert "holds clips-per-track 2, not all" in error
 
 
-def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, run_here, music, write_audio):
+def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_here, music, write_audio):
     short = write_audio(tmp_path / "t00.wav", music(0.1), 44_100)
     for number in range(1, 50):
         shutil.copy(short, tmp_path / f"t{number:02}.wav")
     catalog = write_catalog(tmp_path / "catalog.csv", *(f"t{number:02}.wav" for number in range(50)))
-    assert run_here("--catalog", catalog, "--features", tmp_path / "features") == 0
+    assert featurize_here("--catalog", catalog, "--features", tmp_path / "features") == 0
     assert len(rows(tmp_path / "features")) == 50
     assert len(list((tmp_path / "features").glob("part-*.parquet"))) == 3
 
 
-def test_features_of_other_settings_are_refused_in_one_sentence(tmp_path, run_here, capsys, music, write_audio):
+def test_features_of_other_settings_are_refused_in_one_sentence(tmp_path, featurize_here, capsys, music, write_audio):
     write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     features.open_features(str(tmp_path / "features"), FeatureConfig(n_mels=48), None)
     catalog = write_catalog(tmp_path / "catalog.csv", "a.wav")
-    assert run_here("--catalog", catalog, "--features", tmp_path / "features") == 1
+    assert featurize_here("--catalog", catalog, "--features", tmp_path / "features") == 1
     [error] = capsys.readouterr().err.splitlines()
     assert "n_mels 48 there, 96 here" in error
 
 
-def test_a_catalog_that_is_not_there_is_refused_before_a_table_is_made(tmp_path, run_here, capsys):
-    assert run_here("--catalog", tmp_path / "none.csv", "--features", tmp_path / "features") == 2
+def test_a_catalog_that_is_not_there_is_refused_before_a_table_is_made(tmp_path, featurize_here, capsys):
+    assert featurize_here("--catalog", tmp_path / "none.csv", "--features", tmp_path / "features") == 2
     [error] = capsys.readouterr().err.splitlines()
     assert "none.csv" in error
     assert not (tmp_path / "features").exists()
 
 
 @pytest.mark.parametrize("option", ["--clips-per-track=0", "--clips-per-track=x", "--max-failures=2"])
-def test_a_value_that_means_nothing_exits_with_2(run_here, capsys, option):
+def test_a_value_that_means_nothing_exits_with_2(featurize_here, capsys, option):
     with pytest.raises(SystemExit) as caught:
-        run_here(option)
+        featurize_here(option)
     assert caught.value.code == 2
     assert option.partition("=")[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--featurez=x"], ["--direct_worker", "3"]])
-def test_an_option_that_nobody_knows_is_refused(tmp_path, run_here, capsys, option):
-    assert run_here("--features", tmp_path / "features", *option) == 2
+def test_an_option_that_nobody_knows_is_refused(tmp_path, featurize_here, capsys, option):
+    assert featurize_here("--features", tmp_path / "features", *option) == 2
     assert f"unknown option {option[0].partition('=')[0]}" in capsys.readouterr().err
     assert not (tmp_path / "features").exists()
 
 
-def test_a_word_that_belongs_to_no_option_is_refused(tmp_path, run_here, capsys):
-    assert run_here("--features", tmp_path / "features", "--runner", "DirectRunner", "music/") == 2
+def test_a_word_that_belongs_to_no_option_is_refused(tmp_path, featurize_here, capsys):
+    assert featurize_here("--features", tmp_path / "features", "--runner", "DirectRunner", "music/") == 2
     assert "'music/' belongs to no option" in capsys.readouterr().err
     assert not (tmp_path / "features").exists()
 
@@ -280,64 +269,3 @@ def test_all_cores_work_unless_told_otherwise(script, options, n_workers):
     featurize = script("featurize")
     pipeline = featurize.beam_pipeline(["--runner=DirectRunner", *options])
     assert pipeline.options.view_as(featurize.DirectOptions).direct_num_workers == n_workers
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """A bucket on a server of this machine that speaks S3; the environment leads to it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # A process of its own: what asks from this one may hold the lock that a thread would need to answer.
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while not answers(port):
-        assert server.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    filesystem = s3fs.S3FileSystem(skip_instance_cache=True)
-    filesystem.mkdir("music")
-    yield filesystem
-    server.kill()
-    server.wait()
-
-
-def answers(port):
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_catalog_audio_and_features_on_s3(s3, tmp_path, run_here, capsys, music, write_audio):
-    for name, seconds in (("a.flac", 1.0), ("b.mp3", 4.0)):
-        s3.put(str(write_audio(tmp_path / name, music(seconds), 44_100)), f"music/songs/{name}")
-    lines = [{"track_id": name, "uri": f"songs/{name}"} for name in ("a.flac", "b.mp3", "missing.mp3")]
-    s3.pipe("music/catalog.jsonl", "\n".join(map(json.dumps, lines)).encode())
-    call = ("--catalog", "s3://music/catalog.jsonl", "--features", "s3://music/features", "--max-failures", 0.5)
-    done = run(*call)
-    assert done.returncode == 0, done.stderr
-    assert "3 listed = 2 written + 0 unchanged + 1 failed" in done.stdout
-    found = rows("s3://music/features", "uri", "n_clips", "audio_etag")
-    assert {track_id: row["n_clips"] for track_id, row in found.items()} == {"a.flac": 1, "b.mp3": 2}
-    assert found["b.mp3"]["uri"] == "s3://music/songs/b.mp3"
-    assert found["b.mp3"]["audio_etag"] == s3.info("music/songs/b.mp3")["ETag"].strip('"')
-    assert failures("s3://music/features")["missing.mp3"]["error"] == "AudioUnreachableError"
-
-    s3.put(str(write_audio(tmp_path / "a.flac", music(7.0), 44_100)), "music/songs/a.flac")
-    capsys.readouterr()
-    assert run_here(*call) == 0
-    assert "3 listed = 1 written + 1 unchanged + 1 failed" in capsys.readouterr().out
-    assert rows("s3://music/features", "n_clips")["a.flac"]["n_clips"] == 3

@@ -85,6 +85,11 @@ def test_another_vocabulary_is_refused_by_name_and_can_be_forced(own_home, call,
     assert decision_of(own_home, "2", tmp_path)[1]["promotion_promote"] == 0
     assert call(own_home, "promote", "--force", "--reason", "bells are better")[0] == 0
     assert champion() == "2"
+    (tmp_path / "forced").mkdir()
+    files, _ = decision_of(own_home, "2", tmp_path / "forced")
+    kept = json.loads((files / "decision.json").read_text())
+    assert kept["reason"].startswith("forced: bells are better; by the figures not promoted: the two models cannot be")
+    assert [(rule["name"], rule["passed"]) for rule in kept["rules"]] == [("vocabulary", False)]
 
 
 def test_an_evaluation_of_before_is_named(own_home, call, artifacts, tmp_path, evaluated):
@@ -147,15 +152,46 @@ def test_force_needs_a_reason(own_home, call, artifacts, evaluated):
         assert one_error(err)
 
 
-def test_force_promotes_a_worse_model_and_keeps_the_reason(own_home, call, artifacts, add_model, evaluated):
+def test_a_forced_promotion_keeps_decision_figures_and_chart(own_home, call, artifacts, tmp_path, evaluated):
+    evaluated(artifacts["trained"])
+    assert call(own_home, "promote", "--force", "--reason", "the first")[0] == 0
+    evaluated(artifacts["fresh"])
+    code, out, _ = call(own_home, "promote", "--force", "--reason", "agreed with the editors")
+    assert (code, champion()) == (0, "2")
+    reason = "forced: agreed with the editors; by the figures not promoted: macro PR-AUC "
+    assert f"version 2 is the champion: {reason}" in out
+    first, figures = decision_of(own_home, "1", tmp_path)
+    assert [path.name for path in first.iterdir()] == ["decision.json"]
+    kept = json.loads((first / "decision.json").read_text())
+    assert kept["reason"].startswith("forced: the first; by the figures promoted: there is no champion yet")
+    second, figures = decision_of(own_home, "2", tmp_path)
+    assert {path.name for path in second.iterdir()} == {"decision.json", "comparison.png"}
+    kept = json.loads((second / "decision.json").read_text())
+    assert (kept["promote"], kept["forced"], figures["promotion_promote"]) == (True, True, 1)
+    assert next(rule["name"] for rule in kept["rules"] if not rule["passed"]) == "macro_pr_auc"
+    assert figures["promotion_macro_pr_auc_difference"] == kept["rules"][1]["figures"]["difference"] < 0
+    tags = MlflowClient(own_home.tracking_uri).get_model_version("musictag", "2").tags
+    assert tags == {"decision": kept["reason"], "replaced": "1"}
+    assert kept["reason"].startswith(reason)
+
+
+def test_force_promotes_a_model_without_evaluation_and_says_that_nothing_was_compared(
+    own_home, call, artifacts, tmp_path, add_model, evaluated
+):
     evaluated(artifacts["trained"])
     assert call(own_home, "promote")[0] == 0
     add_model(artifacts["fresh"])
     code, out, _ = call(own_home, "promote", "--force", "--reason", "agreed with the editors")
     assert (code, champion()) == (0, "2")
-    assert "version 2 is the champion: forced: agreed with the editors" in out
+    reason = "forced: agreed with the editors; nothing was compared: models:/musictag/2 has no evaluation"
+    assert f"version 2 is the champion: {reason}" in out
+    files, figures = decision_of(own_home, "2", tmp_path)
+    kept = json.loads((files / "decision.json").read_text())
+    assert (kept["promote"], kept["forced"], kept["rules"], kept["comparison"]) == (True, True, [], None)
+    assert kept["reason"].startswith(reason)
+    assert figures == {"promotion_promote": 1}
     tags = MlflowClient(own_home.tracking_uri).get_model_version("musictag", "2").tags
-    assert tags == {"decision": "forced: agreed with the editors", "replaced": "1"}
+    assert tags == {"decision": kept["reason"], "replaced": "1"}
 
 
 def test_a_model_that_was_not_evaluated_is_answered_with_the_command(own_home, call, artifacts, add_model):

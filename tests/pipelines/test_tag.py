@@ -199,3 +199,91 @@ def test_a_model_of_other_features_is_refused_before_ray_starts(home, corpus, ta
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "tags").exists()
+
+
+def counted(out):
+    """now, gain, lose and then of each tag, from the table that --diff prints."""
+    rows = re.findall(r"^(\S+) +(\d+) +(\d+) +(\d+) +(\d+) +[\d.]+%$", out, re.MULTILINE)
+    return {tag: tuple(map(int, numbers)) for tag, *numbers in rows}
+
+
+def given(rows):
+    return {track: {tag["tag"] for tag in row["tags"]} for track, row in rows.items()}
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_diff_counts_what_tagging_anew_then_does_and_writes_nothing(
+    home, corpus, artifacts, tags, tmp_path, monkeypatch
+):
+    version = add_champion(home, artifacts["fresh"], monkeypatch)
+    before, files = rows_of(tags), files_of(tmp_path)
+    options = ("--features", corpus.features, "--tags", tags, "--model", f"models:/musictag/{version}")
+    code, out, err = home.run("tag.py", *options, "--diff")
+    assert code == 0, err
+    assert files_of(tmp_path) == files
+    assert f"{tags}: 50 tracks, tagged by musictag 1 (50); 50 of them are in {corpus.features}" in out
+    assert out.splitlines()[-1].endswith("of these tracks; nothing was written")
+
+    run(home, *options)
+    old, new = given(before), given(rows_of(tags))
+    expected = {
+        tag: (
+            sum(tag in old[track] for track in old),
+            sum(tag in new[track] - old[track] for track in old),
+            sum(tag in old[track] - new[track] for track in old),
+            sum(tag in new[track] for track in old),
+        )
+        for tag in corpus.vocabulary
+    }
+    assert counted(out) == expected
+    n_changed = sum(old[track] != new[track] for track in old)
+    assert n_changed > 0
+    assert f"{n_changed} of 50 sampled tracks ({n_changed / 50:.1%}) would change" in out
+
+
+def test_a_diff_from_audio_leaves_out_what_fails_and_names_tags_that_one_model_knows(
+    home, corpus, artifacts, tags, tmp_path
+):
+    folder = shutil.copytree(artifacts["trained"], tmp_path / "renamed")
+    described = (folder / "tagger.json").read_text()
+    (folder / "tagger.json").write_text(described.replace('"clicks"', '"bells"'))
+    (tmp_path / "broken.wav").write_text("this is no audio")
+    (tmp_path / "catalog.csv").write_text(
+        f"track_id,uri\ntrack-00,broken.wav\ntrack-01,{corpus.folder}/track-01.wav\nelsewhere,broken.wav\n"
+    )
+    files = files_of(tmp_path)
+    options = ("--catalog", tmp_path / "catalog.csv", "--tags", tags, "--model", folder, "--diff", "20")
+    code, out, err = home.run("tag.py", *options)
+    assert code == 0, err
+    assert files_of(tmp_path) == files
+    assert "50 tracks, tagged by musictag 1 (50); 2 of them are in" in out
+    assert re.search(r"1 of 2 sampled tracks failed and are left out, such as: .*broken\.wav", out)
+    assert "Only the new model knows 1 tags: bells." in out
+    assert "Only the old model knows 1 tags: clicks." in out
+    had = given(rows_of(tags))["track-01"]
+    expected = {tag: (int(tag in had), 0, 0, int(tag in had)) for tag in ("noise", "quiet", "tone")}
+    assert {tag: numbers for tag, numbers in counted(out).items() if tag in expected} == expected
+    clicks = int("clicks" in had)
+    assert (counted(out)["clicks"], counted(out)["bells"]) == ((clicks, 0, clicks, 0), (0, clicks, 0, clicks))
+
+
+def test_a_diff_of_tags_by_a_model_that_is_gone_says_so(home, corpus, script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
+    registry.connect()
+    assert script("tag").vocabulary_of("musictag 99") == ()
+    assert capsys.readouterr().out.startswith("musictag 99 is gone (model models:/musictag/99: ")
+
+
+def test_a_diff_without_tags_to_compare_with_is_refused(home, corpus, tagged, call, tmp_path):
+    options = ("--model", "models:/musictag/1", "--diff")
+    code, _, err = call(home, "tag", "--features", corpus.features, "--tags", tmp_path / "none", *options)
+    assert (code, err) == (2, f"error: --diff compares with tags, and {tmp_path / 'none'} holds none: "
+                              "name another table with --tags, or tag\n")  # fmt: skip
+    (tmp_path / "catalog.csv").write_text("track_id,uri\nelsewhere,broken.wav\n")
+    code, _, err = call(home, "tag", "--catalog", tmp_path / "catalog.csv", "--tags", tagged, *options)
+    assert code == 2
+    assert f"{tagged} and {tmp_path / 'catalog.csv'} have no track in common" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"catalog.csv"}

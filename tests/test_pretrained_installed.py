@@ -1,0 +1,56 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from musictag import pretrained
+from musictag.checkpoint import load_model
+from musictag.errors import ModelError, UsageError
+
+# The published musicnn networks have 787,159 weights each; most of their filters are asleep and were left out.
+N_WEIGHTS = {"msd-musicnn": (64, 216_041), "mtt-musicnn": (64, 385_277)} | dict.fromkeys(
+    ("msd-vgg", "mtt-vgg"), (36, 605_748)
+)
+
+
+@pytest.mark.parametrize("name", pretrained.PUBLISHED)
+def test_an_installed_model_is_whole(name: str) -> None:
+    folder = pretrained.find(name)
+    model, spec = load_model(folder)
+    tensors = [tensor for key, tensor in model.state_dict().items() if not key.endswith("num_batches_tracked")]
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert (len(tensors), n_parameters) == N_WEIGHTS[name]
+    assert spec.architecture == name.split("-")[1]
+    assert len(set(spec.vocabulary)) == 50
+    assert {"guitar", "slow"} <= set(spec.vocabulary) if name.startswith("mtt") else "rock" in spec.vocabulary
+    assert spec.provenance["license"] == "ISC, see LICENSE.musicnn.md"
+    assert "musicnn==0.1.0" in spec.provenance["source"]
+    assert "Permission to use, copy, modify" in (folder / "LICENSE.musicnn.md").read_text(encoding="utf-8")
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(
+        UsageError, match="no published model 'msd'; there is msd-musicnn, msd-vgg, mtt-musicnn, mtt-vgg"
+    ):
+        pretrained.find("msd")
+    assert pretrained.find(pretrained.DEFAULT).name == "msd-musicnn"
+
+
+def test_models_that_are_not_there_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
+    with pytest.raises(ModelError, match="run `musictag weights` once"):
+        pretrained.find("msd-musicnn")
+
+
+def test_another_wheel_is_refused_with_both_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "musicnn-0.1.0-py3-none-any.whl"
+    path.write_bytes(b"another")
+    digest = hashlib.sha256(b"another").hexdigest()
+    with pytest.raises(ModelError, match=f"is not the wheel .* {digest}, not {pretrained.WHEEL_SHA256}"):
+        pretrained.convert(path, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_wheel_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.whl cannot be read: No such file"):
+        pretrained.convert(tmp_path / "none.whl", tmp_path / "models")
