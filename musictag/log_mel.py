@@ -36,13 +36,18 @@ def frames_log_mel(samples: Float32, config: FeatureConfig) -> Float32:
     """As `log_mel`, without the silence around: the first frame's window begins at the first sample."""
     windows = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)[:: config.hop_length]
     result = np.empty((len(windows), config.n_mels), np.float32)
-    hann, filterbank = _hann(config), _filterbank(config)
+    hann, bank = _hann(config), filterbank(config)
     for begin in range(0, len(windows), BLOCK_FRAMES):
         block = slice(begin, begin + BLOCK_FRAMES)
         spectrum = scipy.fft.rfft(windows[block] * hann, axis=1)
         power = spectrum.real**2 + spectrum.imag**2
-        result[block] = np.log10(1 + np.float32(config.log_gain) * (power @ filterbank))
+        result[block] = np.log10(1 + np.float32(config.log_gain) * (power @ bank))
     return result
+
+
+def band_centres(n_mels: int, fmin: float, fmax: float) -> npt.NDArray[np.float64]:
+    """Where each of the mel bands between `fmin` and `fmax` hears best (M,), Hz."""
+    return _edges(n_mels, fmin, fmax)[1:-1]
 
 
 @functools.lru_cache
@@ -52,14 +57,19 @@ def _hann(config: FeatureConfig) -> Float32:
 
 
 @functools.lru_cache
-def _filterbank(config: FeatureConfig) -> Float32:
+def filterbank(config: FeatureConfig) -> Float32:
     """Weights (n_fft // 2 + 1, M) of triangular bands, of area 1 over their Hz (Slaney, "Auditory Toolbox", 1998)."""
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.fmax), config.n_mels + 2))
+    edges = _edges(config.n_mels, config.fmin, config.fmax)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     frequencies = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)[:, None]
     triangles = np.minimum((frequencies - low) / (centre - low), (high - frequencies) / (high - centre))
     bank: Float32 = (np.maximum(0, triangles) * 2 / (high - low)).astype(np.float32)
     return bank
+
+
+def _edges(n_mels: int, fmin: float, fmax: float) -> npt.NDArray[np.float64]:
+    """Where the bands begin, are centred and end (M + 2,), Hz: each reaches from the centre before to the next."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2))
 
 
 def _hz_to_mel(hz: float) -> float:

@@ -1,13 +1,29 @@
-"""How to train, from the options of a command line: a recipe with what the options change of it."""
+"""What to train and how, from the options of a command line: a recipe with what the options change of it."""
 
 import argparse
 import dataclasses
+import json
+from typing import Any
 
+from musictag import cli
 from musictag.errors import UsageError
-from musictag.training import TrainingConfig
+from musictag.models import SINGLE
+from musictag.training_config import TrainingConfig
 from musictag.transfer import FINE_TUNING
 
-FROM_NOTHING = TrainingConfig()
+FROM_NOTHING = TrainingConfig(
+    epochs=25,
+    batch_size=64,
+    learning_rate=2e-3,
+    averaging=0.99,
+    clips_per_track=8,
+    mixup=0.2,
+    mask_bands=12,
+    mask_frames=24,
+)
+"""How to train what starts from nothing: see `docs/ablation.md` for what each of these is worth."""
+MODEL = "cnn"
+"""The network to train from nothing where none is named."""
 FOLDS = 5
 """How many networks fine-tuning trains, each with another part of the tracks held back, to take their mean (ADR 9)."""
 # Option, field of `TrainingConfig`, help.
@@ -24,7 +40,13 @@ OPTIONS = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options; those that are not given are not among the arguments, so that the recipe decides."""
+    """Add the options; numbers that are not given are not among the arguments, so that the recipe decides."""
+    parser.add_argument("--model", choices=sorted(SINGLE), help=f"network to train from nothing (default: {MODEL})")
+    parser.add_argument("--model-params", type=json_object, metavar="JSON", default={},
+                        help='parameters of that network, such as \'{"channels": [32, 64, 128]}\'')  # fmt: skip
+    parser.add_argument("--init", type=cli.names, metavar="MODEL,MODEL", default=(),
+                        help="start from these instead: published models, folders or MLflow uris")  # fmt: skip
+    parser.add_argument("--vocabulary", type=cli.names, metavar="TAG,TAG", help="default: all tags")
     for option, field, what in OPTIONS:
         plain, tuned = getattr(FROM_NOTHING, field), getattr(FINE_TUNING, field)
         default = f"{plain:.3g}" if tuned == plain else f"{plain:.3g}, with --init {tuned:.3g}"
@@ -39,6 +61,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-precision", type=precisions, metavar="TAG=SHARE,…", default={},
                         help="thresholds of these tags reach a precision on the validation tracks, at the most recall; "
                         "all others have the best F1")  # fmt: skip
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise `UsageError` where the arguments of `add_options` contradict each other."""
+    if args.init and (args.model or args.model_params):
+        raise UsageError("--model and --model-params do not go with --init: the models to start from are the network")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Values by name, from JSON. Raises `UsageError` for anything else."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--model-params is {text!r}, which is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"--model-params is {text!r}: it takes values by name, in braces")
+    return value
 
 
 def precisions(text: str) -> dict[str, float]:

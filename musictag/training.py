@@ -14,65 +14,23 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from musictag.errors import TrainingError, UsageError
+from musictag.errors import TrainingError
+from musictag.losses import Loss, mean_loss
+from musictag.training_config import TrainingConfig, body_rate_at, learning_rate_at
 
 # Far above the gradient norm of a healthy step: it only takes the edge off a batch that would throw the model away.
 MAX_GRADIENT_NORM = 5.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How to train; validated when made, `UsageError` names the field."""
-
-    epochs: int = 30
-    """Passes over the training tracks, at most."""
-    batch_size: int = 32
-    """Clips of a step, on each worker."""
-    learning_rate: float = 1e-3
-    """The peak of the head's schedule."""
-    weight_decay: float = 1e-4
-    """AdamW's (Loshchilov & Hutter, 2019)."""
-    clips_per_track: int = 4
-    """Random clips of each track in one epoch."""
-    shuffle_clips: int = 2048
-    """Clips that wait in memory to be shuffled."""
-    patience: int = 6
-    """Epochs without a better validation loss after which training ends."""
-    warmup: float = 0.05
-    """Share of all steps in which the learning rate rises to its peak."""
-    head_epochs: int = 0
-    """Epochs at the start in which the head alone learns."""
-    body_rate: float = 1.0
-    """Learning rate of the body as a share of the head's; 0 trains the head alone."""
-    frozen_norm: bool = False
-    """Batch norm keeps the statistics that it has: of a hundred thousand songs they are better than of a batch."""
-    seed: int = 0
-    """Decides everything random."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1), ("head_epochs", 0), ("batch_size", 2), ("clips_per_track", 1), ("shuffle_clips", 1),
-            ("patience", 1), ("seed", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must be at least {least}")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise UsageError(f"TrainingConfig.learning_rate is {self.learning_rate}: it must be positive")
-        for name in ("weight_decay", "body_rate"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must not be negative")
-        if not 0 <= self.warmup < 1:
-            raise UsageError(f"TrainingConfig.warmup is {self.warmup}: it must be at least 0 and below 1")
+# At first the average forgets faster, lest a short training end with the weights that it began with.
+AVERAGING_START = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,31 +41,16 @@ class TrainingState:
     """Epochs finished."""
     weights: dict[str, Tensor]
     """The model's state after them."""
+    averaged: dict[str, Tensor]
+    """What is judged: `weights` themselves, or their average over the last steps."""
     best_weights: dict[str, Tensor]
-    """The model's state after the epoch of the lowest validation loss."""
+    """What was judged to have the lowest validation loss."""
     best_val_loss: float = math.inf
     epochs_since_best: int = 0
     optimizer: dict[str, Any]
     """State of AdamW."""
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     """Per epoch: epoch (from 1), train_loss, what `validate` gave, learning_rate, clips_per_s, seconds."""
-
-
-def learning_rate_at(progress: float, config: TrainingConfig) -> float:
-    """Learning rate after the share `progress` (0 to 1) of all steps: linear warm-up, then half a cosine down to 0."""
-    if progress < config.warmup:
-        return config.learning_rate * progress / config.warmup
-    return config.learning_rate * _cosine(progress, config.warmup)
-
-
-def body_rate_at(progress: float, config: TrainingConfig) -> float:
-    """The body's learning rate: a share of the head's; after head epochs it sets in at its peak and falls to 0."""
-    if not config.head_epochs:
-        return config.body_rate * learning_rate_at(progress, config)
-    start = config.head_epochs / config.epochs
-    if min(progress, 1.0) <= start:
-        return 0.0
-    return config.body_rate * config.learning_rate * _cosine(progress, start)
 
 
 def is_head(name: str) -> bool:
@@ -123,12 +66,13 @@ def fit(
     steps_per_epoch: int,
     validate: Callable[[nn.Module], Mapping[str, float]],
     on_epoch: Callable[[TrainingState], None],
+    loss: Loss = mean_loss,
     state: TrainingState | None = None,
 ) -> TrainingState:
     """Train until the epochs or the patience are used up; the model then holds the best weights.
 
-    Binary cross-entropy of each tag, AdamW, clipped gradients; bfloat16 where the model lies on a GPU. Workers that
-    train together must each have as many batches as the others, and `validate` must give all of them the same numbers.
+    AdamW, clipped gradients; bfloat16 where the model lies on a GPU. Workers that train together must each have as many
+    batches as the others, and `validate` must give all of them the same numbers.
     While the head learns alone, the body's gradients are not computed; in DistributedDataParallel, which waits for all
     of them, they are, but are not used.
 
@@ -140,6 +84,7 @@ def fit(
         steps_per_epoch: how many batches that is; it places each step on the learning rate's schedule.
         validate: bare model in evaluation mode to metrics, with `val_loss` among them.
         on_epoch: called after each epoch, to save and to report; the epoch's metrics are `state.history[-1]`.
+        loss: logits and targets (B, K) to a number; binary cross-entropy, if nothing else is said.
         state: where an earlier run stopped; None starts from the model's weights.
 
     Raises:
@@ -152,9 +97,14 @@ def fit(
     optimizer = torch.optim.AdamW(_groups(bare), lr=config.learning_rate, weight_decay=config.weight_decay)
     if state is None:
         weights = copy.deepcopy(bare.state_dict())
-        state = TrainingState(weights=weights, best_weights=weights, optimizer=copy.deepcopy(optimizer.state_dict()))
+        state = TrainingState(weights=weights, averaged=weights, best_weights=weights,
+                              optimizer=copy.deepcopy(optimizer.state_dict()))  # fmt: skip
     else:
         _restore(bare, optimizer, state)
+    judged = bare
+    if config.averaging:
+        judged = copy.deepcopy(bare)
+        judged.load_state_dict(state.averaged)
 
     while state.epoch < config.epochs and state.epochs_since_best < config.patience:
         started = time.perf_counter()
@@ -167,29 +117,32 @@ def fit(
         for step, (log_mel, targets) in enumerate(train_batches(state.epoch)):
             progress = (state.epoch * steps_per_epoch + step + 1) / (config.epochs * steps_per_epoch)
             for group, rate_at in zip(optimizer.param_groups, (learning_rate_at, body_rate_at), strict=True):
-                group["lr"] = rate_at(progress, config)
-            loss = _step(model, optimizer, log_mel.to(device), targets.to(device), head_alone=head_alone)
-            if not math.isfinite(loss):
+                group["lr"] = rate_at(progress, config, state.history)
+            value = _step(model, optimizer, loss, log_mel.to(device), targets.to(device), head_alone=head_alone)
+            if not math.isfinite(value):
                 raise TrainingError(
-                    f"the loss is {loss} in epoch {state.epoch + 1}, step {step + 1}: use a lower learning rate than "
+                    f"the loss is {value} in epoch {state.epoch + 1}, step {step + 1}: use a lower learning rate than "
                     f"{config.learning_rate}; if that does not help, look for features that are not finite"
                 )
-            total_loss += loss * len(targets)
+            if judged is not bare:
+                n_steps = state.epoch * steps_per_epoch + step + 1
+                _average(judged, bare, min(config.averaging, n_steps / (n_steps + AVERAGING_START)))
+            total_loss += value * len(targets)
             n_clips += len(targets)
         if not n_clips:
             raise TrainingError(f"epoch {state.epoch + 1} had no training batches, {steps_per_epoch} were announced")
         trained = time.perf_counter()
 
-        bare.eval()
+        judged.eval()
         metrics = {
             "epoch": float(state.epoch + 1),
             "train_loss": total_loss / n_clips,
-            **{name: float(number) for name, number in validate(bare).items()},
+            **{name: float(number) for name, number in validate(judged).items()},
             "learning_rate": float(optimizer.param_groups[0]["lr"]),
             "clips_per_s": n_clips / (trained - started),
             "seconds": time.perf_counter() - started,
         }
-        state = _next_state(state, bare, optimizer, metrics)
+        state = _next_state(state, bare, judged, optimizer, metrics)
         on_epoch(state)
 
     bare.load_state_dict(state.best_weights)
@@ -216,10 +169,16 @@ def load_state(path: Path) -> TrainingState:
     return TrainingState(**fields)
 
 
-def _cosine(progress: float, start: float) -> float:
-    """Half a cosine from 1 at `start` to 0 at 1 and beyond."""
-    falling = (min(progress, 1.0) - start) / (1 - start)
-    return 0.5 * (1 + math.cos(math.pi * falling))
+def save_states(folder: Path, states: Sequence[TrainingState]) -> None:
+    """Write the states of networks that are trained one after another, a file each."""
+    for number, state in enumerate(states):
+        save_state(folder / f"fold-{number}.pt", state)
+
+
+def load_states(folder: Path) -> list[TrainingState]:
+    """The states that `save_states` wrote, in their order."""
+    n_states = len(list(folder.glob("fold-*.pt")))
+    return [load_state(folder / f"fold-{number}.pt") for number in range(n_states)]
 
 
 def _groups(bare: nn.Module) -> list[dict[str, Any]]:
@@ -235,18 +194,24 @@ def _freeze_norm(bare: nn.Module) -> None:
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, log_mel: Tensor, targets: Tensor, *, head_alone: bool
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    log_mel: Tensor,
+    targets: Tensor,
+    *,
+    head_alone: bool,
 ) -> float:
     """One step of the optimizer; returns the loss before it. A loss that is not finite changes no weight."""
     head, body = (group["params"] for group in optimizer.param_groups)
     with torch.autocast(log_mel.device.type, dtype=torch.bfloat16, enabled=log_mel.is_cuda):
         logits = model(log_mel)
-    loss = functional.binary_cross_entropy_with_logits(logits.float(), targets)
-    value = loss.item()
+    mistake = loss(logits.float(), targets)
+    value = mistake.item()
     if math.isfinite(value):
         optimizer.zero_grad()
         distributed = isinstance(model, DistributedDataParallel)
-        loss.backward(inputs=head if head_alone and not distributed else None)  # type: ignore[no-untyped-call]
+        mistake.backward(inputs=head if head_alone and not distributed else None)  # type: ignore[no-untyped-call]
         if head_alone:
             for weight in body:
                 weight.grad = None  # the optimizer passes over it: no step, no decay, no moments
@@ -255,18 +220,35 @@ def _step(
     return value
 
 
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights, and statistics of batch norm, towards the model's; what counts is copied."""
+    now = model.state_dict()
+    for name, mean in averaged.state_dict().items():
+        if mean.is_floating_point():
+            mean.lerp_(now[name], 1 - decay)
+        else:
+            mean.copy_(now[name])
+
+
 def _next_state(
-    state: TrainingState, bare: nn.Module, optimizer: torch.optim.Optimizer, metrics: dict[str, float]
+    state: TrainingState,
+    bare: nn.Module,
+    judged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    metrics: dict[str, float],
 ) -> TrainingState:
     val_loss = metrics["val_loss"]
     if not math.isfinite(val_loss):
         raise TrainingError(f"val_loss is {val_loss} after epoch {state.epoch + 1}: look at the validation tracks")
     weights = copy.deepcopy(bare.state_dict())
+    averaged = weights if judged is bare else copy.deepcopy(judged.state_dict())
     better = val_loss < state.best_val_loss
     return TrainingState(
         epoch=state.epoch + 1,
         weights=weights,
-        best_weights=weights if better else state.best_weights,
+        averaged=averaged,
+        best_weights=averaged if better else state.best_weights,
         best_val_loss=val_loss if better else state.best_val_loss,
         epochs_since_best=0 if better else state.epochs_since_best + 1,
         optimizer=copy.deepcopy(optimizer.state_dict()),

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 import musictag
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
-from musictag.errors import TrainingError
-from musictag.models import build_model
+from musictag.errors import TrainingError, UsageError
+from musictag.models import SINGLE, build_model, fresh_params
+from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
 from musictag.tagger import check_features, fit_outputs
-from musictag.training import TrainingConfig, is_head
+from musictag.training import is_head
+from musictag.training_config import TrainingConfig
 
 FINE_TUNING = TrainingConfig(
     epochs=10,
@@ -89,6 +91,19 @@ class Network:
         )
 
 
+def network_from_nothing(
+    architecture: str, params: Mapping[str, Any], feature_config: FeatureConfig, vocabulary: tuple[str, ...]
+) -> Network:
+    """The network that starts with fresh weights; `architecture` and `params` are as `musictag.models` takes them."""
+    of_front_end = fresh_params(architecture, fmin=feature_config.fmin, fmax=feature_config.fmax)
+    return Network(
+        architecture=architecture,
+        params={**of_front_end, **params},
+        feature_config=feature_config,
+        vocabulary=vocabulary,
+    )
+
+
 def network_from(
     sources: Sequence[Source],
     feature_config: FeatureConfig,
@@ -115,10 +130,16 @@ def combined(sources: Sequence[Source], feature_hash: str) -> tuple[str, dict[st
 
     A source that is an ensemble is its members: there are no ensembles of ensembles.
 
-    Raises `FeatureMismatchError` unless all of them, at least one, take features of this hash.
+    Raises `FeatureMismatchError` unless all of them, at least one, take features of this hash, `UsageError` if one of
+    them is no network.
     """
     for _, spec in sources:
         check_features(spec, feature_hash)
+        if spec.architecture in CLASSICAL:
+            raise UsageError(
+                f"a model to start from is a {spec.architecture}: it has no network that could learn on; name models "
+                f"of other architectures ({', '.join(sorted(SINGLE))}, ensemble)"
+            )
     members, bodies = zip(*(part for source in sources for part in _parts(*source)), strict=True)
     if len(members) == 1:
         return members[0]["architecture"], members[0]["params"], bodies[0]

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -34,19 +35,18 @@ from ray.data.expressions import col
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, console, dataset, features, metrics, registry, splits, stores
+from musictag import augment, cli, console, dataset, features, losses, metrics, registry, splits, stores
 from musictag.catalog import read_catalog
 from musictag.checkpoint import copy_notices, load_model, save_model
-from musictag.errors import MusictagError, TrainingError, UsageError
-from musictag.models import SINGLE
-from musictag.recipe import add_options, n_folds, training_config
+from musictag.errors import MusictagError, TrainingError
+from musictag.recipe import MODEL, add_options, check, n_folds, training_config
 from musictag.tagger import SCORE_COLUMNS, score_labelled
-from musictag.training import TrainingConfig, TrainingState, fit, load_state, save_state
-from musictag.transfer import Network, network_from, soup
-from musictag.vocabulary import by_tag, make_vocabulary, targets_by_track
+from musictag.training import TrainingState, fit, load_states, save_states
+from musictag.training_config import TrainingConfig
+from musictag.transfer import Network, network_from, network_from_nothing, soup
+from musictag.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
 
 MAX_WORKER_FAILURES = 3
-
 
 Fold = dict[str, dict[str, npt.NDArray[np.bool_]]]
 """`fold[split][track_id]`, (K,) each: the truth of the tracks that train a network and of those that validate it."""
@@ -84,7 +84,7 @@ def train_worker(loop_config: dict[str, Job]) -> None:
     bare = job.network.build(job.training.seed)
     fresh = copy.deepcopy(bare.state_dict())
     model = ray.train.torch.prepare_model(bare)
-    states = _states(ray.train.get_checkpoint())
+    states = held(ray.train.get_checkpoint())
     for number in range(len(job.folds)):
         bare.load_state_dict(fresh)
         states[number:] = [train_fold(job, model, number, states)]
@@ -97,6 +97,8 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
     config, fold = job.training, job.folds[number]
     n_rows = len(fold["train"]) // n_workers
     draw = {"clips_per_track": config.clips_per_track, "batch_size": config.batch_size}
+    weights = losses.class_weights(np.mean(list(fold["train"].values()), axis=0), config.class_weight)
+    loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
 
     def train_rows() -> Iterator[dataset.Row]:
         shard = ray.train.get_dataset_shard(f"train-{number}")
@@ -105,9 +107,10 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([config.seed, epoch, rank])
-        return dataset.clip_batches(
+        batches = dataset.clip_batches(
             train_rows(), job.network.feature_config, shuffle_clips=config.shuffle_clips, rng=rng, **draw
         )
+        return augment.augmented(batches, config, rng)
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
         results: list[dict[str, float]] = [{}]
@@ -119,30 +122,29 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
 
     def on_epoch(state: TrainingState) -> None:
         step = number * config.epochs + state.epoch
-        epoch = {**state.history[-1], "epoch": step}
+        clips_per_s = n_workers * state.history[-1]["clips_per_s"]
+        epoch = {**state.history[-1], "epoch": step, "clips_per_s": clips_per_s}
         if rank != 0:
             ray.train.report(epoch)
             return
         registry.connect()
         registry.log_metrics(job.run_id, epoch, step=step)
         with tempfile.TemporaryDirectory() as folder:
-            for n, of_fold in enumerate([*states[:number], state]):
-                save_state(Path(folder) / f"fold-{n}.pt", of_fold)
+            save_states(Path(folder), [*states[:number], state])
             ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     return fit(
         model, config, train_batches=train_batches, steps_per_epoch=dataset.count_batches(n_rows, **draw),
-        validate=validate, on_epoch=on_epoch, state=states[number] if number < len(states) else None,
+        validate=validate, on_epoch=on_epoch, loss=loss, state=states[number] if number < len(states) else None,
     )  # fmt: skip
 
 
-def _states(checkpoint: ray.train.Checkpoint | None) -> list[TrainingState]:
-    """The states of the folds that were begun, in their order."""
+def held(checkpoint: ray.train.Checkpoint | None) -> list[TrainingState]:
+    """The states that a checkpoint holds of the folds that were begun."""
     if checkpoint is None:
         return []
     with checkpoint.as_directory() as folder:
-        n_begun = len(list(Path(folder).glob("fold-*.pt")))
-        return [load_state(Path(folder) / f"fold-{n}.pt") for n in range(n_begun)]
+        return load_states(Path(folder))
 
 
 def read_features(uri: str, track_ids: Collection[str]) -> ray.data.Dataset:
@@ -174,7 +176,7 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
         causes = list(getattr(error, "worker_failures", {}).values()) or [error]
         ours = [cause for cause in causes if isinstance(cause, MusictagError)]
         raise (ours or [TrainingError(f"the workers failed: {str(causes[0]).strip().splitlines()[-1]}")])[0] from error
-    states = _states(checkpoint)
+    states = held(checkpoint)
     if len(states) < len(job.folds):
         raise TrainingError("training ended without a checkpoint of each fold: no epoch was finished")
     return states
@@ -220,26 +222,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
-    parser.add_argument("--model", choices=sorted(SINGLE), help="network to train from nothing (default: cnn)")
-    parser.add_argument("--init", type=_names, metavar="MODEL,MODEL", default=(),
-                        help="start from these instead: published models, folders or MLflow uris")  # fmt: skip
-    parser.add_argument("--vocabulary", type=_names, metavar="TAG,TAG", help="default: all tags")
     add_options(parser)
     parser.add_argument("--num-workers", type=int, default=1, help="processes that train together (default: 1)")
     parser.add_argument("--use-gpu", action="store_true", help="one GPU for each worker")
     parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
+    parser.add_argument("--alias", default="candidate", help="what to name the model (default: %(default)s)")
     args = parser.parse_args(argv)
-    if args.model and args.init:
-        raise UsageError("--model and --init do not go together: the models to start from decide the network")
+    check(args)
     return args
 
 
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
 def main(argv: list[str]) -> None:
-    """Train, fit thresholds, log, and name the model candidate."""
+    """Train, fit thresholds, log, and name the model."""
     args = parse(argv)
     training = training_config(args, fine_tuning=bool(args.init))
     tracking_uri = registry.connect()
@@ -255,6 +249,8 @@ def main(argv: list[str]) -> None:
     console.say(str(labels))
     parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
     vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
+    for sentence in blind_spots(vocabulary, parts, labels.tags):
+        console.say(sentence)
     min_precision = by_tag(args.min_precision, vocabulary)
     folds = [{split: targets_by_track(tags, vocabulary) for split, tags in part.items()} for part in parts]
     if sources:
@@ -262,7 +258,8 @@ def main(argv: list[str]) -> None:
         loaded = [load_model(source.folder) for source in sources]
         network = network_from(loaded, config, vocabulary, learned.values())
     else:
-        network = Network(architecture=args.model or "cnn", params={}, feature_config=config, vocabulary=vocabulary)
+        network = network_from_nothing(args.model or MODEL, args.model_params, config, vocabulary)
+    network.build(training.seed)  # what it cannot be built of is said here, before anything starts
 
     params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
               **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")}, "folds": len(folds),
@@ -273,12 +270,12 @@ def main(argv: list[str]) -> None:
         registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(network=network, features_uri=_absolute(args.features), training=training, folds=folds,
                   n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri)  # fmt: skip
-        total = len(folds) * training.epochs
-        with console.progress("train", total, lambda: registry.latest_step(run_id), unit="epoch"):
+        epochs = len(folds) * training.epochs
+        with console.progress("train", epochs, lambda: registry.latest_step(run_id), unit="epoch"):
             states = fit_on_ray(job, args)
         model, truth, scores = joined(job, states)
-        figures = metrics.validation_metrics(truth, scores)
-        registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
+        figures = {f"best_{name}": figure for name, figure in metrics.validation_metrics(truth, scores).items()}
+        registry.log_metrics(run_id, figures)
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         with tempfile.TemporaryDirectory() as folder:
             provenance = {"run_id": run_id, "best_epoch": best, **init}
@@ -287,12 +284,12 @@ def main(argv: list[str]) -> None:
                 copy_notices(source.folder, Path(folder))
             uri = registry.log_model(run_id, Path(folder))
     version = registry.register(registry.fetch(uri))
-    registry.set_alias(version, "candidate")
-    clips_per_s = [epoch["clips_per_s"] for state in states for epoch in state.history]
+    registry.set_alias(version, args.alias)
+    clips_per_s = [args.num_workers * epoch["clips_per_s"] for state in states for epoch in state.history]
     console.say(
-        f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['val_loss']:.4f}, macro PR-AUC "
-        f"{figures['val_macro_pr_auc']:.3f}, ROC-AUC {figures['val_macro_roc_auc']:.3f}), "
-        f"{np.mean(clips_per_s):.0f} clips/s; version {version} is the candidate: {uri}"
+        f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['best_val_loss']:.4f}, macro PR-AUC "
+        f"{figures['best_val_macro_pr_auc']:.3f}, ROC-AUC {figures['best_val_macro_roc_auc']:.3f}), "
+        f"{np.mean(clips_per_s):.0f} clips/s; version {version} is the {args.alias}: {uri}"
     )
 
 

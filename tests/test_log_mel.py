@@ -70,4 +70,18 @@ def test_the_filterbank_is_librosas(config):
     theirs = librosa.filters.mel(
         sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, fmin=config.fmin, fmax=config.fmax
     )
-    np.testing.assert_allclose(log_mel._filterbank(config).T, theirs, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(log_mel.filterbank(config).T, theirs, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("n_mels", "fmin", "fmax"), [(96, 0, 8000), (128, 30, 11_025), (1, 0, 8000), (40, 1500, 7600)])
+def test_the_centres_of_bands_are_librosas(n_mels, fmin, fmax):
+    centres = log_mel.band_centres(n_mels, fmin, fmax)
+    assert centres.dtype == np.float64
+    theirs = librosa.mel_frequencies(n_mels=n_mels + 2, fmin=fmin, fmax=fmax)[1:-1]
+    np.testing.assert_allclose(centres, theirs, rtol=1e-9)
+
+
+def test_a_band_hears_best_at_its_centre():
+    config = FeatureConfig(n_fft=16_384)  # bins of 1 Hz
+    loudest = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)[log_mel.filterbank(config).argmax(axis=0)]
+    np.testing.assert_allclose(loudest, log_mel.band_centres(config.n_mels, config.fmin, config.fmax), atol=1)

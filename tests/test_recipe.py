@@ -4,19 +4,23 @@ import dataclasses
 import pytest
 
 from musictag.errors import UsageError
-from musictag.recipe import FOLDS, add_options, n_folds, precisions, training_config
-from musictag.training import TrainingConfig
+from musictag.models import SINGLE
+from musictag.recipe import FOLDS, FROM_NOTHING, MODEL, add_options, check, n_folds, precisions, training_config
 from musictag.transfer import FINE_TUNING
 
 
-def config(*argv, fine_tuning=False):
+def parsed(*argv):
     parser = argparse.ArgumentParser()
     add_options(parser)
-    return training_config(parser.parse_args(list(argv)), fine_tuning=fine_tuning)
+    return parser.parse_args(list(argv))
+
+
+def config(*argv, fine_tuning=False):
+    return training_config(parsed(*argv), fine_tuning=fine_tuning)
 
 
 def test_without_options_the_recipe_is_as_it_is():
-    assert config() == TrainingConfig()
+    assert config() == FROM_NOTHING
     assert config(fine_tuning=True) == FINE_TUNING
 
 
@@ -25,20 +29,23 @@ def test_every_option_changes_its_field_of_either_recipe():
             "--learning-rate", "0.02", "--body-rate", "0", "--seed", "9")  # fmt: skip
     given = {"epochs": 5, "head_epochs": 1, "patience": 3, "batch_size": 8, "clips_per_track": 2,
              "learning_rate": 0.02, "body_rate": 0.0, "seed": 9}  # fmt: skip
-    assert config(*argv) == dataclasses.replace(TrainingConfig(), **given)
+    assert config(*argv) == dataclasses.replace(FROM_NOTHING, **given)
     assert config(*argv, fine_tuning=True) == dataclasses.replace(FINE_TUNING, **given)
 
 
 def test_an_option_that_says_the_plain_default_is_kept_in_fine_tuning():
-    assert config("--epochs", str(TrainingConfig().epochs), fine_tuning=True).epochs == TrainingConfig().epochs
+    assert config("--epochs", str(FROM_NOTHING.epochs), fine_tuning=True).epochs == FROM_NOTHING.epochs
 
 
 def test_the_help_tells_both_defaults():
     parser = argparse.ArgumentParser()
     add_options(parser)
     text = " ".join(parser.format_help().split())
-    assert f"(default: {TrainingConfig().epochs}, with --init {FINE_TUNING.epochs})" in text
-    assert f"clips of a step on each worker (default: {TrainingConfig().batch_size})" in text
+    assert f"(default: {FROM_NOTHING.epochs}, with --init {FINE_TUNING.epochs})" in text
+    assert (
+        f"clips of a step on each worker (default: {FROM_NOTHING.batch_size}, with --init {FINE_TUNING.batch_size})"
+        in text
+    )
 
 
 def test_a_wrong_number_is_named():
@@ -47,9 +54,7 @@ def test_a_wrong_number_is_named():
 
 
 def folds(*argv, fine_tuning):
-    parser = argparse.ArgumentParser()
-    add_options(parser)
-    return n_folds(parser.parse_args(list(argv)), fine_tuning=fine_tuning)
+    return n_folds(parsed(*argv), fine_tuning=fine_tuning)
 
 
 def test_folds_are_for_fine_tuning():
@@ -72,3 +77,46 @@ def test_a_precision_is_asked_of_some_tags():
     for text in ("", "calm", "=0.5", "calm=high", "calm=0", "calm=1.5", "calm=0.5,", "calm=nan"):
         with pytest.raises(UsageError, match=r"--min-precision has .*: it takes TAG=SHARE"):
             precisions(text)
+
+
+def test_without_options_the_network_starts_from_nothing_and_learns_all_tags():
+    args = parsed()
+    check(args)
+    assert (args.model, args.model_params, args.init, args.vocabulary) == (None, {}, (), None)
+    assert MODEL in SINGLE
+
+
+def test_what_to_train_is_chosen_by_options():
+    args = parsed("--model", "three-path", "--model-params", '{"channels": [8, 16], "dropout": 0.5}')
+    check(args)
+    assert (args.model, args.model_params) == ("three-path", {"channels": [8, 16], "dropout": 0.5})
+    args = parsed("--init", "msd-musicnn,folder/model", "--vocabulary", "slow,80s pop")
+    check(args)
+    assert (args.init, args.vocabulary) == (["msd-musicnn", "folder/model"], ["slow", "80s pop"])
+
+
+@pytest.mark.parametrize("name", ["crnn", "ensemble"])
+def test_a_network_that_cannot_be_trained_from_nothing_is_answered_with_those_that_can(name, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parsed("--model", name)
+    known = capsys.readouterr().err.rpartition("choose from")[2]
+    assert all(name in known for name in SINGLE)
+    assert "ensemble" not in known
+
+
+@pytest.mark.parametrize("text", ["", "{", "channels=8", '{"channels": }'])
+def test_parameters_that_are_not_json_are_refused(text):
+    with pytest.raises(UsageError, match=r"--model-params is '.*', which is not JSON: "):
+        parsed("--model-params", text)
+
+
+@pytest.mark.parametrize("text", ["[8, 16]", "3", "null", '"channels"'])
+def test_parameters_without_names_are_refused(text):
+    with pytest.raises(UsageError, match=r"--model-params is '.*': it takes values by name, in braces"):
+        parsed("--model-params", text)
+
+
+@pytest.mark.parametrize("network", [("--model", MODEL), ("--model-params", '{"hidden": 64}')], ids=str)
+def test_a_network_of_its_own_and_models_to_start_from_contradict_each_other(network):
+    with pytest.raises(UsageError, match="--model and --model-params do not go with --init"):
+        check(parsed("--init", "msd-musicnn", *network))

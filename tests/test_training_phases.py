@@ -2,21 +2,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from musictag.models import build_model
-from musictag.training import (
-    TrainingConfig,
-    TrainingState,
-    body_rate_at,
-    fit,
-    is_head,
-    learning_rate_at,
-    load_state,
-    save_state,
-)
+from musictag.training import TrainingState, fit, is_head, load_state, save_state
+from musictag.training_config import TrainingConfig
 
 N_TAGS, N_FRAMES, N_MELS, STEPS = 3, 24, 16, 4
 HEAD_FIRST = TrainingConfig(
@@ -63,24 +54,6 @@ def run(
 
 def losses(state: TrainingState) -> list[tuple[float, float]]:
     return [(metrics["train_loss"], metrics["val_loss"]) for metrics in state.history]
-
-
-def test_the_body_sets_in_at_its_peak_after_the_head_epochs() -> None:
-    config = TrainingConfig(epochs=10, learning_rate=0.1, head_epochs=2, body_rate=0.5)
-    assert body_rate_at(0.1, config) == 0.0
-    assert body_rate_at(2 / 10, config) == 0.0
-    assert body_rate_at(0.2001, config) == pytest.approx(0.05, rel=1e-4)
-    assert body_rate_at(0.6, config) == pytest.approx(0.025)
-    assert body_rate_at(1.0, config) == pytest.approx(0.0, abs=1e-12)
-    assert body_rate_at(1.3, config) == pytest.approx(0.0, abs=1e-12)
-    assert body_rate_at(1.3, dataclasses.replace(config, head_epochs=10)) == 0.0
-
-
-@pytest.mark.parametrize("progress", [0.01, 0.05, 0.3, 1.0])
-def test_without_head_epochs_the_body_follows_the_head(progress: float) -> None:
-    config = TrainingConfig(body_rate=0.5)
-    assert body_rate_at(progress, config) == 0.5 * learning_rate_at(progress, config)
-    assert body_rate_at(progress, TrainingConfig()) == learning_rate_at(progress, TrainingConfig())
 
 
 def test_the_head_is_known_by_name_also_within_an_ensemble() -> None:

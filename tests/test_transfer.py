@@ -7,10 +7,10 @@ import torch
 
 from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.config import FeatureConfig
-from musictag.errors import FeatureMismatchError, TrainingError
+from musictag.errors import FeatureMismatchError, TrainingError, UsageError
 from musictag.models import build_model
 from musictag.models.ensemble import Ensemble
-from musictag.transfer import Network, combined, network_from, prior_logits, soup, start
+from musictag.transfer import Network, combined, network_from, network_from_nothing, prior_logits, soup, start
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 OLD, OWN = ("fast", "loud", "old", "slow"), ("calm", "joyful", "sad")
@@ -125,6 +125,29 @@ def test_a_fresh_network_depends_on_the_seed_alone():
     assert not torch.equal(network.build(seed=4).head.weight, expected.head.weight)
 
 
+def test_a_network_from_nothing_takes_its_bands_from_the_front_end():
+    front_end = dataclasses.replace(CONFIG, fmin=40.0, fmax=6000.0)
+    given = {"channels": [4, 8], "hidden": 16}
+    network = network_from_nothing("three-path", given, front_end, OWN)
+    assert network == Network(
+        architecture="three-path",
+        params={"fmin": 40.0, "fmax": 6000.0, **given},
+        feature_config=front_end,
+        vocabulary=OWN,
+    )
+    assert given == {"channels": [4, 8], "hidden": 16}
+    own_bands = network_from_nothing("three-path", {"fmax": 5000.0}, front_end, OWN)
+    assert own_bands.params == {"fmin": 40.0, "fmax": 5000.0}
+    assert network_from_nothing("cnn", given, front_end, OWN).params == given
+
+
+def test_a_network_from_nothing_is_built_with_fresh_weights():
+    built = network_from_nothing("cnn", ARCHITECTURES["cnn"], CONFIG, OWN).build(seed=3)
+    torch.manual_seed(3)
+    expected = build_model("cnn", ARCHITECTURES["cnn"], n_mels=CONFIG.n_mels, n_tags=len(OWN))
+    assert_equal(built.state_dict(), expected.state_dict())
+
+
 def test_a_source_of_other_features_is_refused():
     other = dataclasses.replace(CONFIG, hop_length=128)
     with pytest.raises(FeatureMismatchError, match=f"{CONFIG.feature_hash}, the model needs {other.feature_hash}"):
@@ -177,3 +200,11 @@ def test_a_soup_is_the_mean_of_the_weights_and_has_their_types():
         assert weight.dtype == first[name].dtype
         torch.testing.assert_close(weight, ((first[name] + second[name]) / 2).to(weight.dtype))
     assert_equal(soup([first]), first)
+
+
+def test_a_classical_model_is_no_start():
+    sizes = {"descriptors": 5, "learned": 4}
+    model = build_model("linear-svm", {"sizes": sizes}, n_mels=CONFIG.n_mels, n_tags=len(OLD))
+    spec = dataclasses.replace(source("cnn")[1], architecture="linear-svm", params=model.params)
+    with pytest.raises(UsageError, match="is a linear-svm: it has no network"):
+        combined([source("cnn"), (model, spec)], CONFIG.feature_hash)

@@ -1,4 +1,8 @@
-"""The networks by name. Every one maps log-mel clips (B, T, M) float32 to logits (B, K), by a linear `head` at last."""
+"""The models by name.
+
+Every network maps log-mel clips (B, T, M) float32 to logits (B, K), by a linear `head` at last. What is in `CLASSICAL`
+maps descriptors (N, D) of whole tracks (`musictag.descriptors`) to logits (N, K).
+"""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +11,17 @@ from typing import Any
 from torch import nn
 
 from musictag.errors import UsageError
+from musictag.models.classical import CLASSICAL
 from musictag.models.cnn import CNN
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
+from musictag.models.resnet import ResNet
+from musictag.models.three_path import ThreePath
 from musictag.models.vgg import VGG
 
 
 def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_tags: int) -> nn.Module:
-    """A network with fresh weights, drawn from torch's global generator.
+    """A model with fresh weights, drawn from torch's global generator.
 
     Args:
         architecture: a name in `ARCHITECTURES`.
@@ -34,6 +41,12 @@ def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_
             f"model {architecture!r} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
     return model(n_mels=n_mels, n_tags=n_tags, **params)
+
+
+def fresh_params(architecture: str, **settings: Any) -> dict[str, Any]:
+    """Those of the front end's settings that the architecture has parameters for: with them it starts from nothing."""
+    known = inspect.signature(ARCHITECTURES[architecture]).parameters
+    return {name: value for name, value in settings.items() if name in known}
 
 
 def build_ensemble(*, n_mels: int, n_tags: int, members: Sequence[Mapping[str, Any]] = ()) -> Ensemble:
@@ -67,6 +80,12 @@ def build_ensemble(*, n_mels: int, n_tags: int, members: Sequence[Mapping[str, A
     return Ensemble(networks)
 
 
-SINGLE: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "musicnn": Musicnn, "vgg": VGG}
+SINGLE: dict[str, Callable[..., nn.Module]] = {
+    "cnn": CNN,
+    "musicnn": Musicnn,
+    "resnet": ResNet,
+    "three-path": ThreePath,
+    "vgg": VGG,
+}
 """Networks of one piece: those that an ensemble may have as members."""
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {**SINGLE, "ensemble": build_ensemble}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {**SINGLE, "ensemble": build_ensemble, **CLASSICAL}

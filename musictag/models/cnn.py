@@ -2,40 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from musictag.errors import UsageError
-
-# Steps of the temporal convolution. A step is 8 frames (0.13 s), so 9 steps see 1.2 s: two beats down to 100 bpm, and
-# with what the convolutions below see around them, down to 70 bpm.
-TEMPORAL_STEPS = 9
+from musictag.models.timbre import TimbrePath, dense
 
 
 class CNN(nn.Module):
-    """Log-mel clips (B, T, M) float32 to logits (B, K): a VGG front that keeps pitch, then a look along time.
+    """Log-mel clips (B, T, M) float32 to logits (B, K).
 
-    Shapes for the default `channels` = (8, 32, 64, 128), `hidden` = 128, clips of T = 187 frames and M = 96 bands:
-
-    ====================  =================  ====================================================================
-    layer                 output             why
-    ====================  =================  ====================================================================
-    input                 (B, 187, 96)       log-mel
-    batch norm per band   (B, 96, 187)       levels each mel band; frequency becomes the height of an image
-    block 1               (B, 8, 48, 94)     3x3 convolution, 2x2 max pool, batch norm, ReLU
-    block 2               (B, 32, 24, 47)    the same
-    block 3               (B, 64, 12, 24)    the same
-    block 4               (B, 128, 6, 24)    the last block pools frequency only: 24 steps of 8 frames stay for rhythm
-    flatten               (B, 768, 24)       each step holds its spectrum: pitch is a place here, not averaged away
-    pitch                 (B, 128, 24)       convolution of 1 step, batch norm, ReLU: chords, timbres, strokes
-    rhythm                (B, 128, 24)       convolution of 9 steps, batch norm, ReLU: what follows what, how soon
-    pool over time        (B, 256)           mean (how much of the clip) and max (whether at all)
-    dropout, dense, ReLU  (B, 128)
-    dropout, head         (B, K)             one logit per tag; the sigmoid is the caller's
-    ====================  =================  ====================================================================
-
-    A block pools before it normalizes: ReLU and max pool commute, and what follows then sees a quarter of the numbers.
-    Pooling rounds sizes up, so that clips and spectrograms of any size pass.
+    Batch norm levels each mel band, `TimbrePath` says what sounds, then dropout, a dense layer with ReLU, dropout, and
+    the head: one logit per tag; the sigmoid is the caller's.
 
     Args:
         n_mels: M.
@@ -58,51 +34,13 @@ class CNN(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
-        for name, widths in (("n_mels", [n_mels]), ("n_tags", [n_tags]), ("hidden", [hidden]), ("channels", channels)):
-            if not isinstance(widths, Sequence) or not widths or not all(map(_is_width, widths)):
-                raise UsageError(f"CNN {name} is {widths}: positive whole numbers are needed")
-        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise UsageError(f"CNN dropout is {dropout}: it must be at least 0 and below 1")
-
+        self.timbre = TimbrePath(n_mels=n_mels, channels=channels, hidden=hidden)
         self.input_norm = nn.BatchNorm1d(n_mels)
-        blocks: list[nn.Module] = []
-        width, height = 1, n_mels
-        for number, maps in enumerate(channels, start=1):
-            pool = (2, 1) if number == len(channels) else (2, 2)
-            blocks += [
-                nn.Conv2d(width, maps, kernel_size=3, padding=1, bias=False),
-                nn.MaxPool2d(pool, ceil_mode=True),
-                nn.BatchNorm2d(maps),
-                nn.ReLU(inplace=True),
-            ]
-            width, height = maps, -(-height // 2)
-        # Half the time on a CPU; `forward` lays its input out alike, so that weights, outputs and gradients all agree.
-        self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.pitch = nn.Sequential(
-            nn.Conv1d(width * height, hidden, kernel_size=1, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
-        )
-        self.rhythm = nn.Sequential(
-            nn.Conv1d(hidden, hidden, kernel_size=TEMPORAL_STEPS, padding=TEMPORAL_STEPS // 2, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(inplace=True),
-        )
-        self.dense = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(2 * hidden, hidden),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-        )
+        self.dense = dense(2 * hidden, hidden, dropout)
         self.head = nn.Linear(hidden, n_tags)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) float32 to logits (B, K)."""
         x = self.input_norm(log_mel.transpose(1, 2))  # (B, M, T)
-        x = x.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)  # (B, 1, M, T), laid out channels last
-        x = self.blocks(x).flatten(1, 2)  # (B, channels[-1] * M', T')
-        x = self.rhythm(self.pitch(x))  # (B, hidden, T')
-        logits: Tensor = self.head(self.dense(torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)))
+        logits: Tensor = self.head(self.dense(self.timbre(x)))
         return logits
-
-
-def _is_width(number: object) -> bool:
-    return isinstance(number, int) and number > 0

@@ -16,12 +16,13 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import catalog, cli, dataset, features, ledger, metrics, registry, splits, stores
+from musictag import augment, catalog, cli, dataset, features, ledger, metrics, registry, splits, stores
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.config import FeatureConfig
 from musictag.models import build_model
+from musictag.recipe import FROM_NOTHING
 from musictag.tagger import SCORE_COLUMNS, score_labelled
-from musictag.training import TrainingConfig, TrainingState, fit
+from musictag.training import TrainingState, fit
 from musictag.vocabulary import encode
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
@@ -30,7 +31,7 @@ N_TRACKS, N_ARTISTS = 48, 24
 SOUNDS = ("clicks", "noise", "tone")
 TRACKS_OF_A_PART = 12
 CONFIG = FeatureConfig()
-TRAINING = TrainingConfig(epochs=4, batch_size=8, clips_per_track=2, learning_rate=0.003, seed=3)
+TRAINING = dataclasses.replace(FROM_NOTHING, epochs=4, batch_size=8, clips_per_track=2, learning_rate=0.003, seed=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +141,16 @@ def trained(corpus: Corpus) -> TrainingState:
         return dataset.labelled_rows(stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
 
     def train_batches(epoch: int) -> Any:
-        return dataset.clip_batches(
+        rng = np.random.default_rng([TRAINING.seed, epoch, 0])
+        batches = dataset.clip_batches(
             rows("train"),
             CONFIG,
             clips_per_track=TRAINING.clips_per_track,
             batch_size=TRAINING.batch_size,
             shuffle_clips=TRAINING.shuffle_clips,
-            rng=np.random.default_rng([TRAINING.seed, epoch, 0]),
+            rng=rng,
         )
+        return augment.augmented(batches, TRAINING, rng)
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
         _, truth, scores = score_labelled(model, rows("validation"), CONFIG)
@@ -215,6 +218,13 @@ def script() -> Callable[[str], ModuleType]:
         return loaded[name]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def featurize_here(script: Callable[[str], ModuleType]) -> Callable[..., int]:
+    """Exit code of featurize.py in this process and on one thread: quicker to start."""
+    engine = "--runner=DirectRunner", "--direct_running_mode=in_memory"
+    return lambda *options: cli.run(script("featurize").main, [*engine, *map(str, options)])
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from musictag import dataset, metrics, stores
 from musictag.checkpoint import load_model
+from musictag.recipe import FROM_NOTHING
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
-from musictag.training import TrainingConfig
 
 # As `TRAINING` in conftest.py, which trains the same without Ray.
 OPTIONS = ("--epochs", 4, "--batch-size", 8, "--clips-per-epoch", 2, "--learning-rate", 0.003, "--seed", 3)
@@ -83,7 +83,7 @@ def test_a_run_makes_the_candidate(home, one_worker, tmp_path):
 def test_mlflow_has_what_the_run_was_made_of(home, corpus, one_worker, checkout):
     run = one_worker[0]
     assert run.info.status == "FINISHED"
-    default = TrainingConfig()
+    default = FROM_NOTHING
     expected = {
         "model": "cnn",
         "catalog": corpus.catalog,
@@ -141,11 +141,14 @@ def check_artifact(home, corpus, run_id, tmp_path):
 
 def test_two_workers_train_one_model(home, corpus, tmp_path):
     before = n_versions(home)
-    code, _, err = home.run("train.py", *where(corpus), *OPTIONS, "--num-workers", 2)
+    code, out, err = home.run("train.py", *where(corpus), *OPTIONS, "--num-workers", 2, "--alias", "pair")
     assert code == 0, err
     assert "Traceback" not in err
     run = newest_run(home)
     assert n_versions(home) == before + 1
+    version = MlflowClient(home.tracking_uri).get_model_version_by_alias("musictag", "pair")
+    assert version.run_id == run.info.run_id
+    assert f"version {version.version} is the pair: " in out
     assert run.data.params["num_workers"] == "2"
     losses = [value for _, value in curve(home, run.info.run_id, "train_loss")]
     assert len(losses) == 4

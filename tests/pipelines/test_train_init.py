@@ -128,7 +128,7 @@ def test_a_model_of_other_features_is_refused(home, corpus, call, tmp_path):
 def test_a_network_and_models_to_start_from_do_not_go_together(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--model", "cnn", "--init", "msd-musicnn")
     assert code == 2
-    assert "--model and --init" in err
+    assert "--model and --model-params do not go with --init" in err
     assert one_error(err)
 
 

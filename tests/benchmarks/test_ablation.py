@@ -1,0 +1,155 @@
+"""What each element of the recipe, and each path of the network, is worth: one change at a time, on the experiment.
+
+EXPERIMENT names the folder that `make experiment` fills; it must hold the catalog and the features. Networks learn the
+train tracks and are judged on the validation tracks after the last epoch; the test tracks stay out of it. Scores are
+kept in EXPERIMENT/ablation, so that a run that was stopped goes on; delete the folder to begin anew. About 8 minutes a
+network on 2 cores.
+"""
+
+import copy
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor, nn
+
+from musictag import augment, bootstrap, cli, console, dataset, losses, metrics, splits, stores
+from musictag.catalog import read_catalog
+from musictag.config import FeatureConfig
+from musictag.models import build_model
+from musictag.recipe import FROM_NOTHING
+from musictag.report import format_table
+from musictag.tagger import SCORE_COLUMNS, score_labelled
+from musictag.training import fit
+from musictag.training_config import TrainingConfig
+from musictag.vocabulary import make_vocabulary, targets_by_track
+
+EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))
+CONFIG = FeatureConfig()
+BASE = dataclasses.replace(FROM_NOTHING, epochs=8, patience=8)
+"""The recipe, shortened."""
+FIGURES = ("pr_auc", "roc_auc", "ece")
+
+Network = Callable[[int], nn.Module]
+
+
+class Deaf(nn.Module):
+    """In place of a path: it hears nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x), self.width)
+
+
+def network(n_tags: int, name: str = "three-path", without: str = "", width: int = 0) -> nn.Module:
+    model = build_model(name, {}, n_mels=CONFIG.n_mels, n_tags=n_tags)
+    if without:
+        setattr(model, without, Deaf(width))
+    return model
+
+
+VARIANTS: dict[str, tuple[Network, dict[str, Any]]] = {
+    "the recipe": (network, {}),
+    "the recipe, seed 1": (network, {"seed": 1}),
+    "the recipe, seed 2": (network, {"seed": 2}),
+    "no masks": (network, {"mask_bands": 0, "mask_frames": 0}),
+    "no averaging": (network, {"averaging": 0.0}),
+    "no mixup": (network, {"mixup": 0.0}),
+    "smoothing 0.05": (network, {"smoothing": 0.05}),
+    "class weights": (network, {"class_weight": 1.0}),
+    "focal loss": (network, {"loss": "focal"}),
+    "asymmetric loss": (network, {"loss": "asymmetric"}),
+    "plateau": (network, {"schedule": "plateau"}),
+    "half the learning rate": (network, {"learning_rate": BASE.learning_rate / 2}),
+    "half the batch": (network, {"batch_size": BASE.batch_size // 2}),
+    "half the clips": (network, {"clips_per_track": BASE.clips_per_track // 2}),
+    "no rhythm path": (functools.partial(network, without="rhythm", width=128), {}),
+    "no pitch path": (functools.partial(network, without="pitch", width=64), {}),
+    "no timbre path": (functools.partial(network, without="timbre", width=256), {}),
+    "the poster's network": (functools.partial(network, name="cnn"), {}),
+}
+
+
+@functools.cache
+def tracks() -> tuple[dict[str, list[dataset.Row]], tuple[str, ...], list[str]]:
+    """Rows with targets by split, the vocabulary, and the artists of the validation rows."""
+    catalog, features = str(EXPERIMENT / "catalog.csv"), str(EXPERIMENT / "features")
+    with_features = stores.track_ids(features)
+    labels = splits.tags_by_split(read_catalog(catalog).tracks, with_features, stores.beside(features, "splits"))
+    vocabulary = make_vocabulary(labels.tags["train"].values())
+    rows = {}
+    for split in ("train", "validation"):
+        targets = targets_by_track(labels.tags[split], vocabulary)
+        rows[split] = list(dataset.labelled_rows(stores.read_rows(features, SCORE_COLUMNS, targets), targets))
+    return rows, vocabulary, [labels.groups[row["track_id"]] for row in rows["validation"]]
+
+
+def trained(make: Network, config: TrainingConfig) -> npt.NDArray[np.float32]:
+    """Scores (N, K) of the validation tracks by a network that learned the train tracks."""
+    rows, vocabulary, _ = tracks()
+    draw = {"clips_per_track": config.clips_per_track, "batch_size": config.batch_size}
+    targets = np.array([row["targets"] for row in rows["train"]])
+    scores = np.zeros((0, 0), np.float32)
+
+    def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng([config.seed, epoch, 0])
+        shuffled = [rows["train"][n] for n in rng.permutation(len(targets))]
+        batches = dataset.clip_batches(shuffled, CONFIG, shuffle_clips=config.shuffle_clips, rng=rng, **draw)
+        return augment.augmented(batches, config, rng)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        nonlocal scores
+        _, truth, scores = score_labelled(model, rows["validation"], CONFIG)
+        return metrics.validation_metrics(truth, scores)
+
+    torch.manual_seed(config.seed)
+    weights = losses.class_weights(targets.mean(axis=0), config.class_weight)
+    loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
+    steps = dataset.count_batches(len(targets), **draw)
+    fit(make(len(vocabulary)), config, train_batches=train_batches, steps_per_epoch=steps, validate=validate,
+        on_epoch=lambda _: None, loss=loss)  # fmt: skip
+    return scores
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_learns(name: str) -> None:
+    kept = EXPERIMENT / "ablation" / f"{name}.npy"
+    kept.parent.mkdir(exist_ok=True)
+    if not kept.exists():
+        torch.set_num_threads(cli.n_cores())
+        make, changes = VARIANTS[name]
+        np.save(kept, trained(make, dataclasses.replace(copy.copy(BASE), **changes)))
+    truth = np.array([row["targets"] for row in tracks()[0]["validation"]])
+    assert metrics.macro(metrics.roc_auc(truth, np.load(kept))) > 0.7
+
+
+def test_the_table() -> None:
+    rows, _, artists = tracks()
+    truth = np.array([row["targets"] for row in rows["validation"]])
+    weights = np.concatenate([np.ones((1, len(truth)), dtype=np.int64), bootstrap.draws(artists)])
+
+    def macros(name: str) -> dict[str, npt.NDArray[np.float64]]:
+        scores = np.load(EXPERIMENT / "ablation" / f"{name}.npy")
+        drawn = bootstrap.figures(truth, scores, np.full(truth.shape[1], 0.5), weights)
+        return {figure: bootstrap.macro(drawn[figure]) for figure in FIGURES}
+
+    recipe, table = macros("the recipe"), []
+    for name in VARIANTS:
+        of_variant = macros(name)
+        difference = of_variant["pr_auc"] - recipe["pr_auc"]
+        low, high = bootstrap.interval(difference[1:])
+        row = {figure: float(of_variant[figure][0]) for figure in FIGURES}
+        table.append({"variant": name, **row, "difference": float(difference[0]), "95 %": f"{low:+.3f} to {high:+.3f}"})
+    console.say(format_table(pa.Table.from_pylist(table)))
+    assert len(table) == len(VARIANTS)

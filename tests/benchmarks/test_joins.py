@@ -1,0 +1,162 @@
+"""How the scores of clips become a track's: joins compared on one network of the experiment.
+
+EXPERIMENT names the folder that `make experiment` filled, MODEL one of its networks. Every join gets calibration and
+thresholds of its own from the validation tracks; the table is of the test tracks.
+"""
+
+import copy
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor, nn
+
+from musictag import bootstrap, cli, comparison, console, dataset, evaluation, registry, splits, stores
+from musictag.catalog import read_catalog
+from musictag.clips import clip_weights
+from musictag.features import decode_clips
+from musictag.report import format_table
+from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
+from musictag.vocabulary import targets_by_track
+
+EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))
+MODEL = os.environ.get("MODEL", "three-path")
+BEST = 3
+"""Clips whose mean is the top-k join."""
+ATTENTION_EPOCHS, ATTENTION_RATE, ATTENTION_WIDTH = 200, 3e-3, 64
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What a network heard in the clips of a track."""
+
+    logits: Tensor
+    """(C, K)."""
+    embedding: Tensor
+    """(C, H), what the head saw."""
+    weights: Tensor
+    """(C,), how much of each clip is audio."""
+
+
+def mean(heard: Heard) -> Tensor:
+    return heard.weights @ torch.sigmoid(heard.logits) / heard.weights.sum()
+
+
+def mean_logit(heard: Heard) -> Tensor:
+    return torch.sigmoid(heard.weights @ heard.logits / heard.weights.sum())
+
+
+def maximum(heard: Heard) -> Tensor:
+    return torch.sigmoid(heard.logits).amax(dim=0)
+
+
+def top_k(heard: Heard) -> Tensor:
+    return torch.sigmoid(heard.logits).topk(min(BEST, len(heard.logits)), dim=0).values.mean(dim=0)
+
+
+def noisy_or(heard: Heard) -> Tensor:
+    """The chance that one clip at least has the tag, were the clips independent."""
+    return 1 - (1 - torch.sigmoid(heard.logits)).log().mul(heard.weights[:, None]).sum(dim=0).exp()
+
+
+class Attention(nn.Module):
+    """Clips weighted by what they sound like, tag by tag.
+
+    Ilse, Tomczak & Welling, "Attention-based deep multiple instance learning", ICML 2018.
+    """
+
+    def __init__(self, width: int, n_tags: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(nn.Linear(width, ATTENTION_WIDTH), nn.Tanh(), nn.Linear(ATTENTION_WIDTH, n_tags))
+
+    def forward(self, heard: Heard) -> Tensor:
+        weights = torch.softmax(self.attention(heard.embedding) + heard.weights.log()[:, None], dim=0)  # (C, K)
+        return (weights * torch.sigmoid(heard.logits)).sum(dim=0)
+
+
+def learned(train: list[Heard], truth: Tensor, validation: list[Heard], validation_truth: Tensor) -> Attention:
+    """Attention that fits the train tracks, as it was when it fitted the validation tracks best."""
+    torch.manual_seed(0)
+    join = Attention(train[0].embedding.shape[1], truth.shape[1])
+    best, lowest = copy.deepcopy(join), float("inf")
+    optimizer = torch.optim.AdamW(join.parameters(), lr=ATTENTION_RATE)
+    for _ in range(ATTENTION_EPOCHS):
+        scores = torch.stack([join(heard) for heard in train]).clamp(1e-6, 1 - 1e-6)
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy(scores, truth).backward()
+        optimizer.step()
+        with torch.no_grad():
+            held_back = torch.stack([join(heard) for heard in validation]).clamp(1e-6, 1 - 1e-6)
+            loss = nn.functional.binary_cross_entropy(held_back, validation_truth).item()
+        if loss < lowest:
+            best, lowest = copy.deepcopy(join), loss
+    return best
+
+
+@torch.inference_mode()
+def heard_in(tagger: Tagger, row: dataset.Row) -> Heard:
+    seen: list[Tensor] = []
+    hook = tagger.model.get_submodule("head").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    config = tagger.spec.feature_config
+    logits = tagger.model(torch.from_numpy(decode_clips(row["clips"], config).astype(np.float32)))
+    hook.remove()
+    weights = clip_weights(row["start_s"], row["duration_s"], config)
+    return Heard(logits.clone(), seen[0].clone(), torch.from_numpy(weights))
+
+
+def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{EXPERIMENT}/mlflow.db")
+    registry.connect()
+    torch.set_num_threads(cli.n_cores())
+    tagger = Tagger.load(registry.fetch(f"models:/{registry.MODEL}@experiment-{MODEL}").folder)
+    features = str(EXPERIMENT / "features")
+    tracks = read_catalog(str(EXPERIMENT / "catalog.csv")).tracks
+    labels = splits.tags_by_split(tracks, stores.track_ids(features), stores.beside(features, "splits"))
+    heard: dict[str, list[Heard]] = {}
+    truth: dict[str, npt.NDArray[np.bool_]] = {}
+    ids: dict[str, list[str]] = {}
+    for split in splits.SPLITS:
+        targets = targets_by_track(labels.tags[split], tagger.spec.vocabulary)
+        rows = list(dataset.labelled_rows(stores.read_rows(features, SCORE_COLUMNS, targets), targets))
+        heard[split] = [heard_in(tagger, row) for row in rows]
+        truth[split] = np.array([row["targets"] for row in rows])
+        ids[split] = [row["track_id"] for row in rows]
+    attention = learned(heard["train"], torch.from_numpy(truth["train"]).float(), heard["validation"],
+                        torch.from_numpy(truth["validation"]).float())  # fmt: skip
+    joins: dict[str, Callable[[Heard], Tensor]] = {
+        "mean": mean, "mean of logits": mean_logit, "maximum": maximum, f"mean of the best {BEST}": top_k,
+        "noisy-or": noisy_or, "learned attention": attention,
+    }  # fmt: skip
+
+    def evaluated(join: Callable[[Heard], Tensor]) -> evaluation.Evaluation:
+        with torch.inference_mode():
+            held_back, scores = (
+                np.stack([join(each).numpy() for each in heard[split]]) for split in ("validation", "test")
+            )
+        calibration, thresholds = fit_outputs(truth["validation"], held_back)
+        return evaluation.Evaluation(
+            split="test", track_ids=tuple(ids["test"]), groups=tuple(labels.groups[each] for each in ids["test"]),
+            vocabulary=tagger.spec.vocabulary, targets=truth["test"], scores=calibrate(scores, calibration),
+            raw_scores=scores, thresholds=np.array(thresholds),
+        )  # fmt: skip
+
+    plain, table = evaluated(mean), []
+    for name, join in joins.items():
+        result = evaluated(join)
+        figures = evaluation.summary(result)
+        macro = {row["figure"]: row for row in comparison.compare(result, plain).to_pylist() if row["tag"] is None}
+        table.append({"join": name, **{figure: figures[f"macro_{figure}"] for figure in ("f1", "pr_auc", "roc_auc")},
+                      "micro_ece_raw": figures["micro_ece_raw"], "micro_ece": figures["micro_ece"],
+                      **{f"{figure}, 95 %": f"{macro[figure]['low']:+.3f} to {macro[figure]['high']:+.3f}"
+                         for figure in ("f1", "pr_auc")}})  # fmt: skip
+    console.say(f"{MODEL}, {bootstrap.N_DRAWS} draws of artists, differences from the mean\n")
+    console.say(format_table(pa.Table.from_pylist(table)))
+    assert len({row["pr_auc"] for row in table}) > 1

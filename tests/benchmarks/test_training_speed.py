@@ -1,0 +1,158 @@
+"""Training on Ray Train beside the bare loop: clips per second after the first epoch, taken in turns in one run.
+
+The bare loop is `musictag.training.fit` over rows read straight from the features table, in this process, with as many
+threads as the one worker has. Both learn the same from the same batches.
+"""
+
+import csv
+import dataclasses
+import datetime
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from musictag import augment, cli, console, dataset, features, metrics, stores
+from musictag.config import FeatureConfig
+from musictag.models import build_model
+from musictag.recipe import FROM_NOTHING
+from musictag.tagger import SCORE_COLUMNS, score_labelled
+from musictag.training import fit
+from musictag.vocabulary import targets_by_track
+
+TRAIN = Path(__file__).parents[2] / "pipelines" / "train.py"
+CONFIG = FeatureConfig()
+N_TRACKS, N_CLIPS, TRACKS_OF_A_PART = 200, 10, 50
+EVERY_VALIDATION = 10  # each tenth track validates
+TRAINING = dataclasses.replace(FROM_NOTHING, epochs=4, patience=4, clips_per_track=N_CLIPS)
+VOCABULARY = tuple(f"tag {k:02d}" for k in range(20))
+ROUNDS = 2
+LEAST_OF_BARE = 0.9
+
+
+def row(track_id: str, rng: np.random.Generator) -> dict[str, object]:
+    """A row of the features table with noise as its clips."""
+    clips = rng.random((N_CLIPS, CONFIG.clip_frames, CONFIG.n_mels), np.float32) * 4
+    return {
+        "track_id": track_id,
+        "uri": f"{track_id}.wav",
+        "audio_etag": "",
+        "audio_sha256": "",
+        "duration_s": N_CLIPS * CONFIG.clip_seconds,
+        "n_clips": N_CLIPS,
+        "start_s": [n * CONFIG.clip_seconds for n in range(N_CLIPS)],
+        "clips": features.encode_clips(clips),
+        "feature_hash": CONFIG.feature_hash,
+        "featurized_at": datetime.datetime.now(datetime.UTC),
+    }
+
+
+@pytest.fixture(scope="module")
+def labels() -> dict[str, dict[str, list[str]]]:
+    """The tags of each track, by split."""
+    rng = np.random.default_rng(0)
+    labels: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}}
+    for n in range(N_TRACKS):
+        split = "train" if n % EVERY_VALIDATION else "validation"
+        labels[split][f"track-{n:03d}"] = [tag for tag in VOCABULARY if rng.random() < 0.3] or [VOCABULARY[0]]
+    return labels
+
+
+@pytest.fixture(scope="module")
+def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a catalog and its features."""
+    folder = tmp_path_factory.mktemp("training")
+    with (folder / "catalog.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["track_id", "uri", "tags", "split"])
+        for split, tracks in labels.items():
+            writer.writerows([track, f"{track}.wav", ";".join(tags), split] for track, tags in tracks.items())
+    uri = str(folder / "features")
+    features.open_features(uri, CONFIG, N_CLIPS)
+    rng = np.random.default_rng(1)
+    track_ids = [f"track-{n:03d}" for n in range(N_TRACKS)]
+    for begin in range(0, N_TRACKS, TRACKS_OF_A_PART):
+        rows = (row(track_id, rng) for track_id in track_ids[begin : begin + TRACKS_OF_A_PART])
+        stores.write_part(uri, f"{begin:03d}", features.SCHEMA, rows)
+    return folder
+
+
+def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[float]:
+    """Clips per second of each epoch."""
+    targets = {split: targets_by_track(tags, VOCABULARY) for split, tags in labels.items()}
+    draw = {"clips_per_track": TRAINING.clips_per_track, "batch_size": TRAINING.batch_size}
+
+    def rows(split: str) -> Iterator[dataset.Row]:
+        held = stores.read_rows(str(folder / "features"), SCORE_COLUMNS, targets[split])
+        return dataset.labelled_rows(held, targets[split])
+
+    def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng([TRAINING.seed, epoch, 0])
+        batches = dataset.clip_batches(rows("train"), CONFIG, shuffle_clips=TRAINING.shuffle_clips, rng=rng, **draw)
+        return augment.augmented(batches, TRAINING, rng)
+
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        return metrics.validation_metrics(*score_labelled(model, rows("validation"), CONFIG)[1:])
+
+    torch.manual_seed(TRAINING.seed)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(cli.n_cores())  # as the one worker of train.py does
+    try:
+        state = fit(
+            build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY)),
+            TRAINING,
+            train_batches=train_batches,
+            steps_per_epoch=dataset.count_batches(len(targets["train"]), **draw),
+            validate=validate,
+            on_epoch=lambda state: None,
+        )
+    finally:
+        torch.set_num_threads(n_threads)
+    return [epoch["clips_per_s"] for epoch in state.history]
+
+
+def on_ray(folder: Path, n_workers: int) -> list[float]:
+    """Clips per second of each epoch, of all workers together: each of them counts the clips of its own share."""
+    tracking_uri = f"sqlite:///{folder}/mlflow.db"
+    options: tuple[object, ...] = (
+        "--catalog", "catalog.csv", "--features", "features", "--checkpoints", "checkpoints", "--model", "cnn",
+        "--epochs", TRAINING.epochs, "--patience", TRAINING.patience, "--clips-per-epoch", TRAINING.clips_per_track,
+        "--num-workers", n_workers,
+    )  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), *map(str, options)], cwd=folder, check=False, capture_output=True, text=True,
+        env={**environment, "MLFLOW_TRACKING_URI": tracking_uri},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name("musictag")
+    newest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    points = client.get_metric_history(newest.info.run_id, "clips_per_s")
+    return [point.value for point in sorted(points, key=lambda point: point.step)]
+
+
+def test_ray_trains_nearly_as_fast_as_the_bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> None:
+    ways: dict[str, Callable[[], list[float]]] = {
+        "bare loop": lambda: bare_loop(folder, labels),
+        "1 worker": lambda: on_ray(folder, 1),
+        "2 workers": lambda: on_ray(folder, 2),
+    }
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(ROUNDS):  # one after the other and back, so that a slow hour of the machine slows all
+        for way in sorted(ways, reverse=bool(number % 2)):
+            _, *rates = ways[way]()  # the first epoch starts all there is to start
+            assert len(rates) == TRAINING.epochs - 1
+            taken[way] += rates
+    rate = {way: float(np.median(rates)) for way, rates in taken.items()}
+    console.say(
+        f"\n{N_TRACKS} tracks of {N_CLIPS} clips on {cli.n_cores()} cores, clips/s after the first epoch: "
+        + ", ".join(f"{way} {rate[way]:.0f} ({rate[way] / rate['bare loop']:.2f} of the bare loop)" for way in rate)
+    )
+    assert rate["1 worker"] >= LEAST_OF_BARE * rate["bare loop"]
