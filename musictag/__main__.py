@@ -24,7 +24,7 @@ from musictag import cli, console, files, pretrained
 from musictag.clips import clip_weights
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
 from musictag.files import Track, printable
-from musictag.tagger import Tagger, calibrate, join
+from musictag.tagger import Tagger, calibrate
 
 Float32 = npt.NDArray[np.float32]
 Scored = list[tuple[str, float]]
@@ -59,8 +59,8 @@ def score(tagger: Tagger, track: Track) -> tuple[Float32, Float32]:
     """Calibrated scores of the clips (C, K) and of the whole track (K,)."""
     of_clips = tagger.clip_scores(track.clips)
     weights = clip_weights(track.start_s, track.duration_s, tagger.spec.feature_config)
-    calibration = tagger.spec.calibration
-    return calibrate(of_clips, calibration), calibrate(join(of_clips, weights), calibration)
+    of_track = tagger.joined_scores(of_clips, track.clips, weights)
+    return calibrate(of_clips, tagger.spec.calibration), calibrate(of_track, tagger.spec.calibration)
 
 
 def best(scores: Float32, n_tags: int) -> list[int]:

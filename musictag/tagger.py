@@ -1,6 +1,7 @@
 """Features of tracks to scores and tags: clips through the network, joined per track, calibrated, thresholded.
 
-No engine is needed: the command line, the tagging job, evaluation and training's validation all score through here.
+A classical model hears a track whole: it scores the descriptors of all clips together. No engine is needed: the command
+line, the tagging job, evaluation and training's validation all score through here.
 """
 
 import datetime
@@ -18,12 +19,16 @@ from musictag import metrics
 from musictag.checkpoint import TaggerSpec, load_model
 from musictag.clips import clip_weights
 from musictag.config import FeatureConfig
+from musictag.descriptors import VERSION, describe
 from musictag.errors import FeatureMismatchError, UsageError
 from musictag.features import decode_clips
+from musictag.models.classical import Classical
 
 Row = Mapping[str, Any]
 Float32 = npt.NDArray[np.float32]
 Clips = npt.NDArray[np.float16] | Float32
+# Clips (C, T, M) and weights (C,) of a track.
+Track = tuple[Clips, Float32]
 
 SCORE_COLUMNS = ("track_id", "duration_s", "n_clips", "start_s", "clips")
 """Columns of the features table that scoring reads."""
@@ -75,8 +80,24 @@ class Tagger:
         return cls(*load_model(folder), device)
 
     def clip_scores(self, clips: Clips) -> Float32:
-        """Scores (C, K) of the clips (C, T, M) of one track: its taggram, as the network gives it (not calibrated)."""
+        """Scores (C, K) of the clips (C, T, M) of one track: its taggram, as the network gives it (not calibrated).
+
+        A classical model takes each clip for a track of its own.
+        """
+        if isinstance(self.model, Classical):
+            alone = [(clip[None], np.ones(1, dtype=np.float32)) for clip in clips]
+            return score_descriptors(self.model, _described(alone, self.spec.feature_config))
         return score_clips(self.model, clips)
+
+    def joined_scores(self, clip_scores: Float32, clips: Clips, weights: Float32) -> Float32:
+        """Scores (K,), not calibrated, of a track from its `clip_scores` (C, K), clips (C, T, M) and weights (C,).
+
+        A classical model does without the scores of the clips.
+        """
+        if isinstance(self.model, Classical):
+            (clip_scores,) = score_descriptors(self.model, _described([(clips, weights)], self.spec.feature_config))
+            return clip_scores
+        return join(clip_scores, weights)
 
     def track_scores(self, rows: Iterable[Row]) -> Float32:
         """Calibrated scores (N, K) of tracks, in the order of their rows; see `score_tracks`."""
@@ -114,7 +135,7 @@ def score_tracks(
     """Joined scores (N, K), not calibrated, of tracks in the order of their rows; (0, 0) if there are none.
 
     Args:
-        model: log_mel (B, T, M) to logits (B, K), on any device; its mode is restored afterwards.
+        model: log_mel (B, T, M) to logits (B, K), or a classical one, on any device; its mode is restored afterwards.
         rows: one per track, with `clips` (the table's cell), `start_s` (C,) and `duration_s`; read once.
         config: the front end that made the cells.
         batch_size: clips that go through the network together, of whichever tracks; None: what suits the device.
@@ -122,6 +143,9 @@ def score_tracks(
     joined: list[Float32] = []
     batch_size = batch_size or _batch_size(model)
     for group in _groups(rows, config, batch_size * BATCHES_AT_ONCE):
+        if isinstance(model, Classical):
+            joined += list(score_descriptors(model, _described(group, config)))
+            continue
         scores = score_clips(model, np.concatenate([clips for clips, _ in group]), batch_size=batch_size)
         ends = np.cumsum([len(clips) for clips, _ in group])
         per_track = np.split(scores, ends[:-1])
@@ -158,6 +182,22 @@ def score_clips(model: nn.Module, clips: Clips, *, batch_size: int | None = None
             scores.append(torch.sigmoid(model(log_mel.to(device)).float()).cpu().numpy())
     model.train(was_training)
     return np.concatenate(scores)
+
+
+def score_descriptors(model: Classical, descriptors: Float32) -> Float32:
+    """Scores (N, K), the sigmoid of the logits, of the descriptors (N, D) of whole tracks.
+
+    Raises `FeatureMismatchError` if the model was fitted on descriptors of another version.
+    """
+    if model.described_by != VERSION:
+        raise FeatureMismatchError(
+            f"the model was fitted on descriptors of version {model.described_by}, this musictag makes {VERSION}: "
+            "fit it again with pipelines/baseline.py"
+        )
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(descriptors).to(model.mean.device))
+    scores: Float32 = torch.sigmoid(logits).cpu().numpy()
+    return scores
 
 
 def join(clip_scores: Float32, weights: Float32) -> Float32:
@@ -202,14 +242,18 @@ def check_features(spec: TaggerSpec, feature_hash: str) -> None:
 
 
 def _batch_size(model: nn.Module) -> int:
-    return GPU_BATCH_SIZE if next(model.parameters()).is_cuda else BATCH_SIZE
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())  # a classical model has none
+    return GPU_BATCH_SIZE if on_gpu else BATCH_SIZE
 
 
-def _groups(
-    rows: Iterable[Row], config: FeatureConfig, min_clips: int
-) -> Iterator[list[tuple[npt.NDArray[np.float16], Float32]]]:
-    """Clips (C, T, M) and weights (C,) of tracks, some tracks at a time: as many as make `min_clips` clips."""
-    group: list[tuple[npt.NDArray[np.float16], Float32]] = []
+def _described(tracks: Sequence[Track], config: FeatureConfig) -> Float32:
+    """Descriptors (N, D) of tracks, at least one."""
+    return np.stack([describe(clips, weights, config) for clips, weights in tracks])
+
+
+def _groups(rows: Iterable[Row], config: FeatureConfig, min_clips: int) -> Iterator[list[Track]]:
+    """Clips and weights of tracks, some tracks at a time: as many as make `min_clips` clips."""
+    group: list[Track] = []
     for row in rows:
         group.append((decode_clips(row["clips"], config), clip_weights(row["start_s"], row["duration_s"], config)))
         if sum(len(clips) for clips, _ in group) >= min_clips:

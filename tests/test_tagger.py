@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from musictag import metrics
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.clips import clip_weights
 from musictag.config import FeatureConfig
@@ -248,3 +249,12 @@ def test_outputs_fitted_on_validation_tracks_make_a_valid_spec_that_separates_th
     given = calibrate(scores, spec.calibration) > np.array(spec.thresholds)
     assert (given == targets).all()
     assert (calibrate(scores, calibration)[targets] > 0.5).all()
+
+
+@pytest.mark.parametrize("least", [None, np.array([0.9])])
+def test_a_tag_that_no_validation_track_has_is_never_given(least):
+    scores = np.linspace(0.9, 0.2, 8, dtype=np.float32)[:, None]
+    calibration, thresholds = fit_outputs(np.zeros((8, 1), bool), scores, least)
+    assert calibration == ((1.0, 0.0),)
+    spec = dataclasses.replace(SPEC, vocabulary=("a",), calibration=calibration, thresholds=thresholds)
+    assert not metrics.give(np.ones((1, 1), np.float32), np.array(spec.thresholds)).any()

@@ -1,0 +1,100 @@
+import re
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from musictag import baseline, registry, stores
+from musictag.checkpoint import load_model
+from musictag.clips import clip_weights
+from musictag.config import FeatureConfig
+from musictag.descriptors import describe
+from musictag.features import decode_clips
+from musictag.tagger import SCORE_COLUMNS, Tagger
+
+CONFIG = FeatureConfig()
+
+
+def where(corpus):
+    return "--catalog", corpus.catalog, "--features", corpus.features
+
+
+def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, corpus, call):
+    options = "--methods", "linear-svm,ml-knn", "--min-precision", "tone=0.9", "--seed", 3
+    code, out, _ = call(own_home, "baseline", *where(corpus), *options)
+    assert code == 0
+    worth = dict(re.findall(r"^([\w-]+) \(.*validation macro PR-AUC ([\d.]+)", out, re.MULTILINE))
+    assert worth.keys() == {"linear-svm", "ml-knn"}
+    best = max(worth, key=lambda method: float(worth[method]))
+    last = out.splitlines()[-1]
+    n_tracks = sum(len(corpus.labels.tags[split]) for split in ("train", "validation"))
+    assert last.startswith(f"{n_tracks} tracks described in ")
+    assert f"best {best} (macro PR-AUC {worth[best]})" in last
+
+    source = registry.fetch("models:/musictag@candidate")
+    model, spec = load_model(source.folder)
+    assert (spec.architecture, spec.vocabulary) == (best, corpus.vocabulary)
+    run = MlflowClient(own_home.tracking_uri).get_run(source.run_id)
+    expected = {"model": best, "n_train": str(len(corpus.labels.tags["train"])), "seed": "3"}
+    assert {name: run.data.params[name] for name in expected} == expected
+    assert set(baseline.GRIDS[best]) <= run.data.params.keys()
+    assert run.data.metrics["best_val_macro_pr_auc"] == pytest.approx(float(worth[best]), abs=6e-4)
+    assert {"best_val_loss", "best_val_macro_roc_auc", "fit_seconds"} <= run.data.metrics.keys()
+
+    code, out, err = call(own_home, "evaluate", *where(corpus))
+    assert (code, err) == (0, "")
+    assert float(re.search(r"macro PR-AUC ([\d.]+)", out.splitlines()[-1])[1]) > 0.6
+
+    tags = own_home.folder / "tags"
+    code, out, err = own_home.run("tag.py", "--model", "models:/musictag@candidate", "--features", corpus.features,
+                                  "--tags", tags)  # fmt: skip
+    assert code == 0, err
+    assert out.splitlines()[-1].startswith("50 listed = 50 written")
+    columns = stores.read_columns(str(tags), ("track_id", "scores")).to_pylist()
+    scores = {row["track_id"]: row["scores"] for row in columns}
+    rows = list(stores.read_rows(str(corpus.features), SCORE_COLUMNS, scores))
+    np.testing.assert_allclose(
+        [scores[row["track_id"]] for row in rows], Tagger(model, spec).track_scores(rows), atol=1e-5
+    )
+
+
+def test_an_alias_names_each_method(own_home, corpus, call):
+    options = "--methods", "linear-svm", "--alias", "old", "--vocabulary", "tone,noise"
+    code, out, err = call(own_home, "baseline", *where(corpus), *options)
+    assert code == 0, err
+    assert "old-METHOD" in out.splitlines()[-1]
+    _, spec = load_model(registry.fetch("models:/musictag@old-linear-svm").folder)
+    assert spec.vocabulary == ("noise", "tone")
+    assert registry.alias_version("candidate") is None
+
+
+def test_each_track_is_described_by_its_own_clips(corpus, script):
+    wanted = sorted(corpus.labels.tags["validation"])
+    described = script("baseline").described(str(corpus.features), wanted, CONFIG)
+    assert sorted(described) == wanted
+    for row in stores.read_rows(str(corpus.features), SCORE_COLUMNS, wanted):
+        weights = clip_weights(row["start_s"], row["duration_s"], CONFIG)
+        expected = describe(decode_clips(row["clips"], CONFIG), weights, CONFIG)
+        np.testing.assert_allclose(described[row["track_id"]], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--methods", "svm"), "--methods has svm; there is linear-svm"),
+        (("--vocabulary", "tones"), "'tones' (close: 'tone')"),
+        (("--min-precision", "loud=0.9"), "the vocabulary has no tag 'loud'"),
+    ],
+)
+def test_bad_options_are_refused_before_the_work(own_home, corpus, call, options, complaint):
+    code, _, err = call(own_home, "baseline", *where(corpus), *options)
+    assert code == 2
+    assert complaint in err
+    assert "describe" not in err
+
+
+def test_training_does_not_start_from_a_classical_model(own_home, corpus, call):
+    assert call(own_home, "baseline", *where(corpus), "--methods", "linear-svm")[0] == 0
+    code, _, err = call(own_home, "train", *where(corpus), "--init", "models:/musictag@candidate")
+    assert code == 2
+    assert "is a linear-svm: it has no network" in err

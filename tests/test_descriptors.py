@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from musictag.clips import clip_weights, cut_clips
+from musictag.config import FeatureConfig
+from musictag.descriptors import BPM, DESCRIPTORS, describe
+from musictag.log_mel import log_mel
+
+CONFIG = FeatureConfig()
+RATE = CONFIG.sample_rate
+
+
+def described(waveform: np.ndarray, config: FeatureConfig = CONFIG) -> dict[str, float]:
+    logs = log_mel(waveform.astype(np.float32), config)
+    starts = list(range(0, len(logs), config.clip_frames))
+    start_s = [start * config.hop_length / config.sample_rate for start in starts]
+    weights = clip_weights(start_s, len(waveform) / config.sample_rate, config)
+    return dict(zip(DESCRIPTORS, describe(cut_clips(logs, starts, config), weights, config).tolist(), strict=True))
+
+
+def tones(frequencies: list[float], seconds: float = 4.0) -> np.ndarray:
+    time = np.arange(round(seconds * RATE)) / RATE
+    return sum(0.2 * np.sin(2 * np.pi * frequency * time) for frequency in frequencies)
+
+
+def clicks(bpm: float, seconds: float = 12.0) -> np.ndarray:
+    waveform = 0.001 * np.random.default_rng(0).standard_normal(round(seconds * RATE))
+    waveform[(np.arange(0, seconds, 60 / bpm) * RATE).astype(int)] += 0.9
+    return waveform
+
+
+def test_names_are_as_many_as_numbers_and_differ() -> None:
+    numbers = describe(np.ones((2, 187, 96), np.float16), [1.0, 0.5], CONFIG)
+    assert numbers.shape == (len(DESCRIPTORS),)
+    assert numbers.dtype == np.float32
+    assert len(set(DESCRIPTORS)) == len(DESCRIPTORS)
+
+
+@pytest.mark.parametrize("config", [CONFIG, FeatureConfig(n_mels=16, clip_frames=24)])
+@pytest.mark.parametrize("level", [0.0, 2.0])
+@pytest.mark.parametrize(("n_clips", "weight"), [(1, 1 / 187), (1, 1.0), (3, 0.5)])
+def test_silence_constants_and_the_shortest_clip_have_finite_numbers(
+    config: FeatureConfig, level: float, n_clips: int, weight: float
+) -> None:
+    clips = np.full((n_clips, config.clip_frames, config.n_mels), level, np.float32)
+    numbers = describe(clips, [*[1.0] * (n_clips - 1), weight], config)
+    assert np.isfinite(numbers).all()
+    assert len(numbers) == len(DESCRIPTORS)
+
+
+def test_padding_is_left_out() -> None:
+    rng = np.random.default_rng(1)
+    clips = rng.random((2, 187, 96)).astype(np.float32)
+    weights = np.array([1.0, 40 / 187], np.float32)
+    other = clips.copy()
+    other[1, 40:] = 5.0
+    np.testing.assert_array_equal(describe(clips, weights, CONFIG), describe(other, weights, CONFIG))
+    other[1, 39] = 5.0
+    assert not np.array_equal(describe(clips, weights, CONFIG), describe(other, weights, CONFIG))
+
+
+def test_the_centroid_is_where_the_sound_is() -> None:
+    low, high = described(tones([440.0])), described(tones([3000.0]))
+    assert low["centroid_p50"] == pytest.approx(440, rel=0.1)
+    assert high["centroid_p50"] == pytest.approx(3000, rel=0.05)
+    noise = described(0.1 * np.random.default_rng(0).standard_normal(4 * RATE))
+    assert noise["flatness_p50"] > 10 * high["flatness_p50"]
+
+
+def test_chroma_names_the_pitch_class_and_its_rotation_forgets_the_key() -> None:
+    # C6, E6, G6 and the same chord five semitones up.
+    chord = np.array([1046.5, 1318.5, 1568.0])
+    here, there = described(tones(chord.tolist())), described(tones((chord * 2 ** (5 / 12)).tolist()))
+    classes = [[of[f"chroma{n}_mean"] for n in range(12)] for of in (here, there)]
+    assert {int(n) for n in np.argsort(classes[0])[-3:]} == {0, 4, 7}
+    assert {int(n) for n in np.argsort(classes[1])[-3:]} == {5, 9, 0}
+    rotated = [of["chroma_from_strongest0"] for of in (here, there)]
+    assert rotated == pytest.approx([max(classes[0]), max(classes[1])], rel=1e-5)
+
+
+@pytest.mark.parametrize("bpm", [75.0, 100.0, 132.0])
+def test_the_tempo_of_clicks_is_found_and_they_are_counted(bpm: float) -> None:
+    numbers = described(clicks(bpm))
+    profile = [numbers[f"beat_all_{of:.0f}bpm"] for of in BPM]
+    inside = (BPM > 60) & (BPM < 180)
+    assert BPM[inside][np.argmax(np.array(profile)[inside])] == pytest.approx(bpm, rel=0.04)
+    assert 110 * 2 ** numbers["tempo_octaves"] == pytest.approx(bpm, rel=0.04)
+    assert numbers["onsets_all_per_s"] == pytest.approx(bpm / 60, rel=0.15)
+
+
+def test_librosa_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, musictag.tagger; sys.exit(bool({'librosa', 'scipy.signal', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,93 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from musictag.checkpoint import TaggerSpec
+from musictag.clips import clip_weights
+from musictag.config import FeatureConfig
+from musictag.descriptors import DESCRIPTORS, VERSION, describe
+from musictag.errors import FeatureMismatchError
+from musictag.features import encode_clips
+from musictag.models import build_model
+from musictag.models.classical import LinearSVM
+from musictag.tagger import Tagger, calibrate, join, score_tracks
+
+CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
+SPEC = TaggerSpec(
+    architecture="cnn",
+    params={"channels": (4, 8), "hidden": 16},
+    feature_config=CONFIG,
+    vocabulary=("drums", "piano", "sad"),
+    thresholds=(0.5, 0.25, 0.75),
+    calibration=((1.0, 0.0), (3.0, -0.5), (0.5, 0.1)),
+    provenance={},
+)
+
+
+def track(n_clips: int, seed: int, last_share: float = 1.0) -> dict[str, Any]:
+    clips = np.random.default_rng(seed).random((n_clips, 24, 16)).astype(np.float16)
+    return {
+        "track_id": f"t{seed}",
+        "clips": encode_clips(clips),
+        "start_s": [clip * CONFIG.clip_seconds for clip in range(n_clips)],
+        "duration_s": (n_clips - 1 + last_share) * CONFIG.clip_seconds,
+    }
+
+
+def clips_of(row: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(row["clips"], np.float16).reshape(-1, 24, 16)
+
+
+def linear_svm(described_by: int = VERSION) -> LinearSVM:
+    sizes = {"descriptors": len(DESCRIPTORS), "learned": 3}
+    model = LinearSVM(n_mels=16, n_tags=3, described_by=described_by, sizes=sizes)
+    generator = torch.Generator().manual_seed(0)
+    model.weight.copy_(torch.randn(model.weight.shape, generator=generator) / 100)
+    model.learned.copy_(torch.arange(3))
+    return model
+
+
+def classical_tagger() -> Tagger:
+    model = linear_svm()
+    return Tagger(model, dataclasses.replace(SPEC, architecture="linear-svm", params=model.params))
+
+
+def test_a_classical_model_scores_the_descriptors_of_each_whole_track() -> None:
+    tagger, rows = classical_tagger(), [track(5, 1, 0.3), track(1, 2), track(9, 3, 0.6)]
+    weights = [clip_weights(row["start_s"], row["duration_s"], CONFIG) for row in rows]
+    whole = np.stack([describe(clips_of(row), of, CONFIG) for row, of in zip(rows, weights, strict=True)])
+    with torch.inference_mode():
+        expected = torch.sigmoid(tagger.model(torch.from_numpy(whole))).numpy()
+    scores = score_tracks(tagger.model, iter(rows), CONFIG)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert np.ptp(scores, axis=0).min() > 1e-3
+    np.testing.assert_array_equal(tagger.track_scores(rows), calibrate(scores, SPEC.calibration))
+    # What the command line asks: the same, whatever its clips alone would score.
+    clip_scores = tagger.clip_scores(clips_of(rows[0]))
+    assert clip_scores.shape == (5, 3)
+    np.testing.assert_allclose(tagger.joined_scores(clip_scores, clips_of(rows[0]), weights[0]), expected[0], atol=1e-6)
+
+
+def test_a_classical_model_takes_each_clip_for_a_track_in_a_taggram() -> None:
+    tagger, row = classical_tagger(), track(3, 1)
+    alone = {**row, "clips": encode_clips(clips_of(row)[1:2]), "start_s": [0.0], "duration_s": CONFIG.clip_seconds}
+    expected = score_tracks(tagger.model, [alone], CONFIG)
+    np.testing.assert_allclose(tagger.clip_scores(clips_of(row))[1:2], expected, atol=1e-6)
+
+
+def test_a_network_joins_the_scores_of_its_clips() -> None:
+    tagger, clips, weights = (
+        Tagger(build_model("cnn", SPEC.params, n_mels=16, n_tags=3).eval(), SPEC),
+        clips_of(track(2, 1)),
+        np.array([1.0, 0.5], np.float32),
+    )
+    clip_scores = tagger.clip_scores(clips)
+    np.testing.assert_array_equal(tagger.joined_scores(clip_scores, clips, weights), join(clip_scores, weights))
+
+
+def test_descriptors_of_another_version_are_refused() -> None:
+    with pytest.raises(FeatureMismatchError, match=f"version {VERSION + 1}, this musictag makes {VERSION}"):
+        score_tracks(linear_svm(VERSION + 1), [track(1, 1)], CONFIG)
