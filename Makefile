@@ -2,10 +2,12 @@
 PYTHON = .venv/bin/python
 DATA = data
 CATALOG = data/demo/catalog.csv
+EXPERIMENT = data/experiment
+PAGE = docs/experiment.md
 INSTALLED = .venv/installed
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify line install check test bench format clean
+.PHONY: demo emotify experiment line install check test bench format clean
 
 demo: install  ## The whole line on music that it makes itself: about 7 minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -19,6 +21,16 @@ demo: install  ## The whole line on music that it makes itself: about 7 minutes 
 emotify: install  ## The same on real music: make emotify EMOTIFY=folder-with-ratings.csv
 	$(PYTHON) -m musictag.corpora.emotify $(EMOTIFY) data/emotify
 	$(MAKE) --no-print-directory line DATA=data/emotify CATALOG=data/emotify/catalog.csv
+
+# Stopped, it goes on where it was. On music of your own: make experiment EXPERIMENT=folder-with-catalog.csv PAGE=page.md
+experiment: export MLFLOW_TRACKING_URI = sqlite:///$(EXPERIMENT)/mlflow.db
+experiment: install $(EXPERIMENT)/catalog.csv  ## Networks beside classical methods: about 2 hours and a half on 2 cores.
+	$(PYTHON) pipelines/featurize.py --runner=DirectRunner --catalog $(EXPERIMENT)/catalog.csv --features $(EXPERIMENT)/features
+	$(PYTHON) pipelines/experiment.py --catalog $(EXPERIMENT)/catalog.csv --features $(EXPERIMENT)/features \
+		--checkpoints $(EXPERIMENT)/checkpoints --page $(PAGE)
+
+data/experiment/catalog.csv: | install
+	$(PYTHON) -m musictag.corpora.experiment data/experiment
 
 # Promotion may refuse a model that is not better; the champion then tags.
 line: export MLFLOW_TRACKING_URI = sqlite:///$(DATA)/mlflow.db

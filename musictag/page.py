@@ -1,0 +1,178 @@
+"""An experiment as a page of Markdown: many models on the same test tracks, networks beside classical methods."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from musictag import bootstrap, comparison, metrics
+from musictag.evaluation import Evaluation, per_tag, summary
+from musictag.report import cell
+
+NETWORK, CLASSICAL = "network", "classical"
+ABOUT_ALL = (
+    "Macro means over tags. In brackets: 95 % intervals by bootstrap over artists. *Calibration error* is that of all "
+    "decisions pooled, before and after calibration on validation tracks. *Validation* is the macro PR-AUC by which "
+    "the best of each kind is chosen. *Minutes* are those of training, with the start of Ray."
+)
+ABOUT_DIFFERENCES = (
+    "Differences of macro means with 95 % intervals, both models judged on the same draws (paired bootstrap); **bold** "
+    "where clear of 0."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
+    """One model of the experiment."""
+
+    name: str
+    kind: str
+    """`NETWORK` or `CLASSICAL`."""
+    evaluation: Evaluation
+    validation_pr_auc: float
+    """Macro PR-AUC on tracks that it did not learn and that are no test tracks: by it the best of a kind is chosen."""
+    minutes: float
+    """How long its training took."""
+
+
+def best(entries: Iterable[Entry], kind: str) -> Entry:
+    """The model of a kind that did best on the validation tracks."""
+    return max((entry for entry in entries if entry.kind == kind), key=lambda entry: entry.validation_pr_auc)
+
+
+def page(title: str, about: str, entries: Sequence[Entry], chart: str) -> str:
+    """The whole page.
+
+    Args:
+        title: its heading.
+        about: Markdown that says what was run.
+        entries: at least one of each kind, all evaluated on the same tracks.
+        chart: path of the picture that compares the best two, from the page.
+    """
+    network, classical = best(entries, NETWORK), best(entries, CLASSICAL)
+    parts = [
+        f"# {title}",
+        about,
+        "## All models",
+        _all_models(entries),
+        ABOUT_ALL,
+        f"## {network.name} against {classical.name}, tag by tag",
+        "The best network and the best classical method, as the validation tracks tell.",
+        _tag_by_tag(network, classical),
+        f"![Precision and recall of each tag, {network.name} and {classical.name}]({chart})",
+        "## Every model against the best classical one",
+        _against(entries, classical),
+        ABOUT_DIFFERENCES,
+        "## What it shows",
+        verdict(network, classical),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(network: Entry, classical: Entry) -> str:
+    """Whether the network is better than the classical method, and how sure of itself, in a few figures."""
+    rows = comparison.compare(network.evaluation, classical.evaluation).to_pylist()
+    of_f1 = [row for row in rows if row["figure"] == "f1"]
+    *tags, macro = of_f1
+    values = summary(network.evaluation)
+    clear = [row["tag"] for row in tags if row["clear"] and row["difference"] > 0]
+    worse = [row["tag"] for row in tags if row["clear"] and row["difference"] < 0]
+    return "\n".join(
+        [
+            f"- Macro F1 of {network.name} is {macro['candidate']:.3f}, of {classical.name} {macro['champion']:.3f}: "
+            f"difference {_difference(macro)}.",
+            f"- F1 is higher in {sum(row['difference'] > 0 for row in tags)} of {len(tags)} tags, surely in "
+            f"{len(clear)}{_named(clear)}; surely lower in {len(worse)}{_named(worse)}.",
+            f"- Macro ROC-AUC of {network.name}: {values['macro_roc_auc']:.3f}.",
+            f"- Calibration error of {network.name}: {values['micro_ece']:.3f} of all decisions; "
+            f"{values['macro_ece']:.3f} as a mean over tags, where scores that are exactly right would have "
+            f"{_by_chance(network.evaluation):.3f} on so few tracks, by chance.",
+        ]
+    )
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table; text is left-aligned in the first column, all else right-aligned."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
+
+
+def _all_models(entries: Sequence[Entry]) -> str:
+    rows = []
+    for entry in sorted(entries, key=lambda entry: -entry.validation_pr_auc):
+        values = summary(entry.evaluation)
+        rows.append(
+            [
+                entry.name,
+                entry.kind,
+                values["macro_precision"],
+                values["macro_recall"],
+                *(_with_interval(values, f"macro_{name}") for name in ("f1", "pr_auc")),
+                values["macro_roc_auc"],
+                f"{values['micro_ece_raw']:.3f} → {values['micro_ece']:.3f}",
+                entry.validation_pr_auc,
+                f"{entry.minutes:.1f}",
+            ]
+        )
+    headings = ["model", "kind", "precision", "recall", "F1", "PR-AUC", "ROC-AUC", "calibration error", "validation",
+                "minutes"]  # fmt: skip
+    return markdown(headings, rows)
+
+
+def _tag_by_tag(network: Entry, classical: Entry) -> str:
+    of = [{row["tag"]: row for row in per_tag(entry.evaluation).to_pylist()} for entry in (network, classical)]
+    rows = []
+    for difference in comparison.compare(network.evaluation, classical.evaluation).to_pylist():
+        if difference["figure"] != "f1":
+            continue
+        if (tag := difference["tag"]) is None:
+            figures = [summary(entry.evaluation) for entry in (network, classical)]
+            of_both = [[values[f"macro_{name}"] for name in ("precision", "recall", "f1")] for values in figures]
+            rows.append(["*macro*", "", *of_both[0], *of_both[1], _difference(difference)])
+        else:
+            of_both = [[rows_of[tag][name] for name in ("precision", "recall", "f1")] for rows_of in of]
+            rows.append([f"`{tag}`", of[0][tag]["support"], *of_both[0], *of_both[1], _difference(difference)])
+    headings = ["tag", "tracks", *(f"{figure}, {entry.name}" for entry in (network, classical) for figure in
+                ("precision", "recall", "F1")), "difference of F1"]  # fmt: skip
+    return markdown(headings, rows)
+
+
+def _against(entries: Sequence[Entry], champion: Entry) -> str:
+    rows = []
+    for entry in sorted(entries, key=lambda entry: -entry.validation_pr_auc):
+        if entry is champion:
+            continue
+        compared = comparison.compare(entry.evaluation, champion.evaluation).to_pylist()
+        macro = {row["figure"]: row for row in compared if row["tag"] is None}
+        rows.append([entry.name, *(_difference(macro[name]) for name in ("f1", "pr_auc", "roc_auc"))])
+    return markdown([f"against {champion.name}", "F1", "PR-AUC", "ROC-AUC"], rows)
+
+
+def _difference(row: dict[str, Any]) -> str:
+    text = _with_ends(row["difference"], row["low"], row["high"], "+.3f")
+    return f"**{text}**" if row["clear"] else text
+
+
+def _with_interval(values: dict[str, float], name: str) -> str:
+    return _with_ends(values[name], values[f"{name}_low"], values[f"{name}_high"], ".3f")
+
+
+def _with_ends(value: float, low: float, high: float, form: str) -> str:
+    """A value and its interval, as far as they are defined."""
+    if math.isnan(value):
+        return cell(value)
+    return f"{value:{form}}" + ("" if math.isnan(low) else f" ({low:{form}} to {high:{form}})")
+
+
+def _named(tags: Sequence[str]) -> str:
+    return f" ({', '.join(tags)})" if tags else ""
+
+
+def _by_chance(evaluation: Evaluation) -> float:
+    """The macro calibration error of scores that are true probabilities, on as many tracks: the mean of some draws."""
+    rng = np.random.default_rng(bootstrap.SEED)
+    scores = evaluation.scores
+    truths = (rng.random(scores.shape) < scores for _ in range(100))
+    return float(np.mean([metrics.macro(metrics.expected_calibration_error(truth, scores)) for truth in truths]))
