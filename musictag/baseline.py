@@ -34,7 +34,7 @@ FLAT = 1e-6
 WEIGHTS = (None, "balanced")
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "linear-svm": {"penalty": (0.1, 0.3, 1.0, 3.0, 10.0), "class_weight": WEIGHTS},
-    "rbf-svm": {"penalty": (0.5, 1.0, 2.0, 4.0, 8.0), "reach": (0.1, 0.2, 0.4, 0.8), "class_weight": WEIGHTS},
+    "rbf-svm": {"penalty": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0), "reach": (0.1, 0.2, 0.4, 0.8), "class_weight": WEIGHTS},
     "classifier-chain": {"penalty": (0.001, 0.003, 0.01, 0.03), "class_weight": WEIGHTS},
     "random-forest": {"min_tracks": (1, 4), "tried": (0.04, 0.2), "class_weight": WEIGHTS},
     "ml-knn": {"neighbours": (8, 12, 16, 24, 32, 48)},

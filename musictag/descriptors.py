@@ -159,11 +159,12 @@ def _rhythm(onsets: Float32, frames_per_s: float) -> Float64:
     above = onsets - scipy.ndimage.uniform_filter1d(onsets, max(1, round(LOCAL_S * frames_per_s)), axis=0)
     correlation = _correlations(above, above, n_lags=4 * frames_per_s * 60 / BPM[0])
     lags = 60 * frames_per_s / BPM  # (bpm,)
-    profiles = _at(correlation, lags)  # (bands, bpm)
+    profiles = _strongest(correlation, lags)  # (bands, bpm)
 
     preference = np.exp(-0.5 * (np.log2(BPM / PREFERRED_BPM) / PREFERENCE_OCTAVES) ** 2)
     allowed = BPM.clip(*BEAT_BPM) == BPM
-    beat = int(np.argmax(np.where(allowed, (profiles.sum(axis=0) + 1) * preference, 0)))
+    # Not of the strongest, which neighbouring bins may share.
+    beat = int(np.argmax(np.where(allowed, (_at(correlation, lags).sum(axis=0) + 1) * preference, 0)))
     ratios = lags[beat] * np.array(RATIOS)
     low, high = (above[:, [list(ONSET_BANDS_HZ).index(band)]] for band in ("low", "high"))
     low_then_high = _correlations(low, high, n_lags=ratios[-1] + 2)
@@ -192,6 +193,17 @@ def _correlations(first: Float64, second: Float64, n_lags: float) -> Float64:
 def _at(correlation: Float64, lags: Float64) -> Float64:
     """A correlation (bands, whole lags) at any lags, (bands, len(lags))."""
     return np.stack([np.interp(lags, np.arange(correlation.shape[1]), of) for of in correlation])
+
+
+def _strongest(correlation: Float64, lags: Float64) -> Float64:
+    """The maximum of a correlation (bands, whole lags) around each of the lags of the beat histogram, (bands, bpm).
+
+    At slow tempi its bins are some frames wide, and a peak is narrower.
+    """
+    half = 2 ** (1 / 24)  # half a bin
+    return np.stack(
+        [correlation[:, int(lag / half) : int(np.ceil(lag * half)) + 1].max(axis=1) for lag in lags], axis=1
+    )
 
 
 def _peaks(envelope: Float64) -> int:

@@ -108,10 +108,11 @@ def latest_step(run_id: str) -> int:
 
 
 def cost(run_id: str) -> dict[str, float]:
-    """The last metrics of a run, and in `seconds` how long it took."""
+    """The last metrics of a finished run, and in `seconds` how long it took, or its fit, where that is a metric."""
     with _explained("MLflow"):
         run = MlflowClient().get_run(run_id)
-    return {**run.data.metrics, "seconds": (run.info.end_time - run.info.start_time) / 1000}
+    seconds = (run.info.end_time - run.info.start_time) / 1000
+    return {"seconds": run.data.metrics.get("fit_seconds", seconds), **run.data.metrics}
 
 
 def log_model(run_id: str, folder: Path) -> str:
