@@ -84,9 +84,11 @@ def test_chroma_names_the_pitch_class_and_its_rotation_forgets_the_key() -> None
 @pytest.mark.parametrize("bpm", [75.0, 100.0, 132.0])
 def test_the_tempo_of_clicks_is_found_and_they_are_counted(bpm: float) -> None:
     numbers = described(clicks(bpm))
-    profile = [numbers[f"beat_all_{of:.0f}bpm"] for of in BPM]
-    inside = (BPM > 60) & (BPM < 180)
-    assert BPM[inside][np.argmax(np.array(profile)[inside])] == pytest.approx(bpm, rel=0.04)
+    profile = np.array([numbers[f"beat_all_{of:.0f}bpm"] for of in BPM])
+    nearest = np.argmin(np.abs(np.log(BPM / bpm)))
+    # Between two frames, a beat repeats itself better after two; a third slower or faster nothing does.
+    assert profile[nearest] > 0.4
+    assert profile[[nearest - 5, nearest + 5]].max() < 0.1
     assert 110 * 2 ** numbers["tempo_octaves"] == pytest.approx(bpm, rel=0.04)
     assert numbers["onsets_all_per_s"] == pytest.approx(bpm / 60, rel=0.15)
 
