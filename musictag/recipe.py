@@ -12,12 +12,14 @@ from musictag.training_config import TrainingConfig
 from musictag.transfer import FINE_TUNING
 
 FROM_NOTHING = TrainingConfig(
-    epochs=25,
+    epochs=40,
+    patience=8,
     batch_size=64,
     learning_rate=2e-3,
     averaging=0.99,
     clips_per_track=8,
     mixup=0.2,
+    filter_db=4.0,
     mask_bands=12,
     mask_frames=24,
 )

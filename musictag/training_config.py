@@ -49,6 +49,8 @@ class TrainingConfig:
     """How far rare positives weigh more: see `musictag.losses.class_weights`."""
     mixup: float = 0.0
     """Alpha of `musictag.augment.mixup`; 0 does without."""
+    filter_db: float = 0.0
+    """Deviation of the curve by which `musictag.augment.filter_augment` changes levels, dB; 0 does without."""
     mask_bands: int = 0
     """Mel bands that `musictag.augment.spec_augment` silences, at most."""
     mask_frames: int = 0
@@ -67,7 +69,7 @@ class TrainingConfig:
                 raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must be at least {least}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UsageError(f"TrainingConfig.learning_rate is {self.learning_rate}: it must be positive")
-        for name in ("weight_decay", "body_rate", "mixup", "class_weight"):
+        for name in ("weight_decay", "body_rate", "mixup", "class_weight", "filter_db"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must not be negative")
         for name in ("warmup", "averaging", "smoothing"):

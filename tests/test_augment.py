@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from musictag.augment import augmented, mixup, spec_augment
+from musictag.augment import FILTER_POINTS, augmented, filter_augment, mixup, spec_augment
 from musictag.training_config import TrainingConfig
 
 N_CLIPS, N_FRAMES, N_MELS, N_TAGS = 12, 40, 16, 3
@@ -63,6 +63,35 @@ def test_mixup_keeps_means_and_its_input():
     assert torch.equal(targets, batch()[1])
 
 
+def gains(before, after):
+    """By how much the power of each clip's bands is changed, dB: (B, T, M)."""
+    before, after = before.double(), after.double()
+    return 10 * ((10**after - 1) / (10**before - 1)).log10()
+
+
+def test_a_filter_changes_the_levels_of_bands_by_a_curve_of_straight_lines():
+    log_mel, _ = batch()
+    decibels = gains(log_mel, filter_augment(log_mel, 6.0, rng(2)))
+    curves = decibels.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(decibels, curves.expand_as(decibels), rtol=0, atol=1e-3)  # all frames alike
+    points = rng(2).normal(0, 6.0, (N_CLIPS, FILTER_POINTS))
+    torch.testing.assert_close(curves[:, 0, [0, -1]].numpy(), points[:, [0, -1]], rtol=0, atol=1e-3, check_dtype=False)
+    # 16 bands, 6 points: every third band is one.
+    torch.testing.assert_close(curves[:, 0, 3::3].numpy(), points[:, 1:], rtol=0, atol=1e-3, check_dtype=False)
+    torch.testing.assert_close(curves[:, 0, 1].numpy(), (2 * points[:, 0] + points[:, 1]) / 3, rtol=0, atol=1e-3)
+    assert torch.equal(log_mel, batch()[0])
+
+
+def test_filters_are_as_strong_as_asked_and_leave_silence():
+    log_mel = torch.ones(2000, 3, 12)
+    log_mel[:, 1] = 0
+    filtered = filter_augment(log_mel, 3.0, rng())
+    assert (filtered[:, 1] == 0).all()
+    decibels = gains(log_mel[:, ::2], filtered[:, ::2])
+    assert decibels.mean().abs() < 0.1
+    assert decibels[..., [0, -1]].std() == pytest.approx(3.0, rel=0.05)
+
+
 @pytest.mark.parametrize(("n_bands", "n_frames"), [(4, 0), (0, 9), (4, 9), (100, 0), (0, 100)])
 def test_a_run_of_bands_and_a_run_of_frames_are_silenced(n_bands, n_frames):
     log_mel, _ = batch()
@@ -100,6 +129,9 @@ def test_the_configuration_asks_for_what_is_done():
     config = TrainingConfig(mask_bands=4, mask_frames=9)
     masked, same = next(augmented([(log_mel, targets)], config, rng()))
     assert torch.equal(masked, spec_augment(log_mel, 4, 9, rng()))
+    assert same is targets
+    filtered, same = next(augmented([(log_mel, targets)], TrainingConfig(filter_db=4.0), rng()))
+    assert torch.equal(filtered, filter_augment(log_mel, 4.0, rng()))
     assert same is targets
 
 

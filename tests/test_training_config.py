@@ -36,6 +36,7 @@ def history(*val_losses: float) -> list[dict[str, float]]:
         {"class_weight": -0.5},
         {"class_weight": math.inf},
         {"mixup": -0.2},
+        {"filter_db": -1.0},
         {"mixup": math.nan},
         {"mask_bands": -1},
         {"mask_frames": -1},

@@ -63,6 +63,8 @@ VARIANTS: dict[str, tuple[Network, dict[str, Any]]] = {
     "the recipe": (network, {}),
     "the recipe, seed 1": (network, {"seed": 1}),
     "the recipe, seed 2": (network, {"seed": 2}),
+    "no filters": (network, {"filter_db": 0.0}),
+    "filters of 8 dB": (network, {"filter_db": 8.0}),
     "no masks": (network, {"mask_bands": 0, "mask_frames": 0}),
     "no averaging": (network, {"averaging": 0.0}),
     "no mixup": (network, {"mixup": 0.0}),
