@@ -1,7 +1,8 @@
 """Rows of the features table to training batches: which clips of a track, in which order.
 
-A row is a mapping with `track_id`, `clips` (the table's cell), `n_clips` and `targets` (K,), joined from the catalog by
-the caller. Nothing here knows where rows come from, and all randomness is the caller's generator.
+A row is a mapping with `track_id`, `clips` (the table's cell), `n_clips`, `start_s`, `duration_s` and `targets` (K,),
+joined from the catalog by the caller. Nothing here knows where rows come from, and all randomness is the caller's
+generator.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from torch import Tensor
 from musictag.config import FeatureConfig
 from musictag.errors import UsageError
 from musictag.features import decode_clips
+from musictag.log_mel import n_frames
 
 Row = Mapping[str, Any]
 # One clip (T, M) float16 and its track's targets (K,) float32.
@@ -29,6 +31,7 @@ def clip_batches(
     batch_size: int,
     shuffle_clips: int,
     rng: np.random.Generator,
+    crop: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of shuffled batches: log_mel (B, T, M) float32 and targets (B, K) float32.
 
@@ -43,6 +46,8 @@ def clip_batches(
         batch_size: B, at least 2.
         shuffle_clips: clips that wait for a random one among them to be taken.
         rng: decides everything random here.
+        crop: clips begin at any frame of the track, where its clips stand one behind the other, rather than where the
+            table's clips do.
 
     Raises:
         UsageError: a number is too small.
@@ -51,7 +56,7 @@ def clip_batches(
     if shuffle_clips < 1:
         raise UsageError(f"shuffle_clips is {shuffle_clips}: it must be at least 1")
     waiting: list[Example] = []
-    for example in _shuffled(_drawn(rows, config, clips_per_track, rng), shuffle_clips, rng):
+    for example in _shuffled(_drawn(rows, config, clips_per_track, crop, rng), shuffle_clips, rng):
         waiting.append(example)
         if len(waiting) == batch_size + 2:
             yield _collate(waiting[:batch_size])
@@ -76,16 +81,29 @@ def _check(clips_per_track: int, batch_size: int) -> None:
 
 
 def _drawn(
-    rows: Iterable[Row], config: FeatureConfig, clips_per_track: int, rng: np.random.Generator
+    rows: Iterable[Row], config: FeatureConfig, clips_per_track: int, crop: bool, rng: np.random.Generator
 ) -> Iterator[Example]:
     """Exactly `clips_per_track` random clips of each row."""
     for row in rows:
         clips = decode_clips(row["clips"], config)  # (C, T, M)
         targets = np.asarray(row["targets"], dtype=np.float32)  # (K,)
-        rounds = -(-clips_per_track // len(clips))
-        order = np.concatenate([rng.permutation(len(clips)) for _ in range(rounds)])
-        for clip in order[:clips_per_track]:
-            yield clips[clip].copy(), targets  # A view would keep the whole track in memory.
+        if crop and _stand_in_a_row(row["start_s"], config):
+            n_samples = int(row["duration_s"] * config.sample_rate)
+            frames = clips.reshape(-1, config.n_mels)[: max(config.clip_frames, n_frames(n_samples, config))]
+            starts = rng.integers(len(frames) - config.clip_frames + 1, size=clips_per_track)
+            chosen: Iterable[npt.NDArray[np.float16]] = (frames[start : start + config.clip_frames] for start in starts)
+        else:
+            rounds = -(-clips_per_track // len(clips))
+            order = np.concatenate([rng.permutation(len(clips)) for _ in range(rounds)])
+            chosen = (clips[clip] for clip in order[:clips_per_track])
+        for clip in chosen:
+            yield clip.copy(), targets  # A view would keep the whole track in memory.
+
+
+def _stand_in_a_row(start_s: npt.ArrayLike, config: FeatureConfig) -> bool:
+    """Whether clips that start there follow on each other."""
+    gaps = np.diff(np.asarray(start_s, dtype=np.float64)) - config.clip_seconds
+    return bool((np.abs(gaps) < 0.5 * config.hop_length / config.sample_rate).all())
 
 
 def _shuffled(examples: Iterable[Example], size: int, rng: np.random.Generator) -> Iterator[Example]:

@@ -19,6 +19,7 @@ FROM_NOTHING = TrainingConfig(
     averaging=0.99,
     clips_per_track=8,
     mixup=0.2,
+    crop=True,
     filter_db=4.0,
     mask_bands=12,
     mask_frames=24,

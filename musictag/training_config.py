@@ -49,6 +49,8 @@ class TrainingConfig:
     """How far rare positives weigh more: see `musictag.losses.class_weights`."""
     mixup: float = 0.0
     """Alpha of `musictag.augment.mixup`; 0 does without."""
+    crop: bool = False
+    """Clips begin at any frame of a track, not only where the table's do: see `musictag.dataset.clip_batches`."""
     filter_db: float = 0.0
     """Deviation of the curve by which `musictag.augment.filter_augment` changes levels, dB; 0 does without."""
     mask_bands: int = 0

@@ -107,9 +107,8 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([config.seed, epoch, rank])
-        batches = dataset.clip_batches(
-            train_rows(), job.network.feature_config, shuffle_clips=config.shuffle_clips, rng=rng, **draw
-        )
+        batches = dataset.clip_batches(train_rows(), job.network.feature_config, shuffle_clips=config.shuffle_clips,
+                                       crop=config.crop, rng=rng, **draw)  # fmt: skip
         return augment.augmented(batches, config, rng)
 
     def validate(bare: nn.Module) -> Mapping[str, float]:

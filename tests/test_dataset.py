@@ -158,3 +158,31 @@ def test_rows_are_labelled_as_they_are_read() -> None:
     endless = ({"track_id": f"t{n}"} for n in itertools.count())
     labelled = labelled_rows(endless, {"t1": np.array([True])})
     assert next(iter(labelled))["track_id"] == "t1"
+
+
+def cropped(starts: list[float], duration_s: float, seed: int = 0) -> list[list[int]]:
+    """The frames of each drawn clip of a track whose frames are numbered."""
+    clips = np.arange(6 * len(starts), dtype=np.float16).reshape(-1, 6, 1).repeat(4, axis=2)
+    row = {"track_id": "t", "clips": encode_clips(clips), "n_clips": len(starts), "start_s": starts,
+           "duration_s": duration_s, "targets": np.array([True])}  # fmt: skip
+    stream = clip_batches([row], CONFIG, clips_per_track=200, batch_size=50, shuffle_clips=8, crop=True,
+                          rng=np.random.default_rng(seed))  # fmt: skip
+    return [clip[:, 0].int().tolist() for log_mel, _ in stream for clip in log_mel]
+
+
+def test_crops_begin_at_any_frame_and_end_with_the_track() -> None:
+    in_a_row = [clip * CONFIG.clip_seconds for clip in range(3)]
+    # The last of 16 frames is centred on the last sample: 2 frames of the third clip are padding.
+    seen = cropped(in_a_row, duration_s=15 * CONFIG.hop_length / CONFIG.sample_rate)
+    assert len(seen) == 200
+    assert {clip[0] for clip in seen} == set(range(11))
+    assert all(clip == list(range(clip[0], clip[0] + 6)) for clip in seen)
+
+
+def test_a_track_of_one_clip_is_cropped_to_it() -> None:
+    assert {tuple(clip) for clip in cropped([0.0], duration_s=0.01)} == {tuple(range(6))}
+
+
+def test_clips_that_do_not_follow_on_each_other_are_not_cropped() -> None:
+    starts = {clip[0] for clip in cropped([0.0, 10 * CONFIG.clip_seconds, 20 * CONFIG.clip_seconds], duration_s=99.0)}
+    assert starts == {0, 6, 12}

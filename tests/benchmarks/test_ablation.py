@@ -65,6 +65,7 @@ VARIANTS: dict[str, tuple[Network, dict[str, Any]]] = {
     "the recipe, seed 2": (network, {"seed": 2}),
     "no filters": (network, {"filter_db": 0.0}),
     "filters of 8 dB": (network, {"filter_db": 8.0}),
+    "no crops": (network, {"crop": False}),
     "no masks": (network, {"mask_bands": 0, "mask_frames": 0}),
     "no averaging": (network, {"averaging": 0.0}),
     "no mixup": (network, {"mixup": 0.0}),
@@ -107,7 +108,9 @@ def trained(make: Network, config: TrainingConfig) -> npt.NDArray[np.float32]:
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng([config.seed, epoch, 0])
         shuffled = [rows["train"][n] for n in rng.permutation(len(targets))]
-        batches = dataset.clip_batches(shuffled, CONFIG, shuffle_clips=config.shuffle_clips, rng=rng, **draw)
+        batches = dataset.clip_batches(
+            shuffled, CONFIG, shuffle_clips=config.shuffle_clips, crop=config.crop, rng=rng, **draw
+        )
         return augment.augmented(batches, config, rng)
 
     def validate(model: nn.Module) -> dict[str, float]:

@@ -94,7 +94,9 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([TRAINING.seed, epoch, 0])
-        batches = dataset.clip_batches(rows("train"), CONFIG, shuffle_clips=TRAINING.shuffle_clips, rng=rng, **draw)
+        batches = dataset.clip_batches(
+            rows("train"), CONFIG, shuffle_clips=TRAINING.shuffle_clips, crop=TRAINING.crop, rng=rng, **draw
+        )
         return augment.augmented(batches, TRAINING, rng)
 
     def validate(model: torch.nn.Module) -> dict[str, float]:

@@ -148,6 +148,7 @@ def trained(corpus: Corpus) -> TrainingState:
             clips_per_track=TRAINING.clips_per_track,
             batch_size=TRAINING.batch_size,
             shuffle_clips=TRAINING.shuffle_clips,
+            crop=TRAINING.crop,
             rng=rng,
         )
         return augment.augmented(batches, TRAINING, rng)
