@@ -24,7 +24,7 @@ FROM_NOTHING = TrainingConfig(
     mask_bands=12,
     mask_frames=24,
 )
-"""How to train what starts from nothing: see `docs/ablation.md` for what each of these is worth."""
+"""How to train what starts from nothing: `tests/benchmarks/test_ablation.py` takes it apart."""
 MODEL = "cnn"
 """The network to train from nothing where none is named."""
 FOLDS = 5
