@@ -9,7 +9,7 @@ PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
 .PHONY: demo emotify experiment line install check test bench format clean
 
-demo: install  ## The whole line on music that it makes itself: about 7 minutes on 2 cores.
+demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
 	$(MAKE) --no-print-directory line TRAIN="--epochs 14 --patience 4"
 	@echo
@@ -24,7 +24,7 @@ emotify: install  ## The same on real music: make emotify EMOTIFY=folder-with-ra
 
 # Stopped, it goes on where it was. On music of your own: make experiment EXPERIMENT=folder-with-catalog.csv PAGE=page.md
 experiment: export MLFLOW_TRACKING_URI = sqlite:///$(EXPERIMENT)/mlflow.db
-experiment: install $(EXPERIMENT)/catalog.csv  ## Networks beside classical methods: about 2 hours and a half on 2 cores.
+experiment: install $(EXPERIMENT)/catalog.csv  ## Networks beside classical methods: hours on 2 cores.
 	$(PYTHON) pipelines/featurize.py --runner=DirectRunner --catalog $(EXPERIMENT)/catalog.csv --features $(EXPERIMENT)/features
 	$(PYTHON) pipelines/experiment.py --catalog $(EXPERIMENT)/catalog.csv --features $(EXPERIMENT)/features \
 		--checkpoints $(EXPERIMENT)/checkpoints --page $(PAGE)

@@ -27,8 +27,6 @@ Choice = dict[str, Any]
 # The sizes and tensors that are a method's own, by name.
 Fit = tuple[dict[str, int], dict[str, NDArray[Any]]]
 
-MIN_SHARE = 0.01
-"""A tag that cannot be learned is taken to be no rarer than this, nor its absence (as `musictag.transfer` has it)."""
 # A descriptor that varies less is a constant: to divide by its deviation would blow up rounding.
 FLAT = 1e-6
 WEIGHTS = (None, "balanced")
@@ -96,11 +94,10 @@ def fit_choice(method: str, descriptors: Float32, targets: Bools, choice: Choice
             "nothing to tell apart; label more tracks, or learn other tags"
         )
     deviations = descriptors.std(axis=0)
-    shares = targets.mean(axis=0).clip(MIN_SHARE, 1 - MIN_SHARE)
     common = {
         "mean": descriptors.mean(axis=0),
         "scale": np.where(deviations > FLAT, deviations, 1).astype(np.float32),
-        "prior": np.log(shares / (1 - shares)).astype(np.float32),
+        "prior": metrics.prior_logits(targets),
         "learned": learned,
     }
     x = standardize(*(torch.from_numpy(of) for of in (descriptors, common["mean"], common["scale"]))).numpy()

@@ -9,6 +9,7 @@ a value is defined; a micro value is the per-tag function applied to `pooled` ar
 is one decision.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,8 @@ EPSILON = 1e-7
 """Scores are kept this far from 0 and 1 where a logarithm is taken."""
 LOG_SCALE_SD = 0.7
 """How far calibration expects the log of its scale to be from 0: a factor of 2 either way is ordinary."""
+MIN_SHARE = 0.01
+"""Who hears nothing takes no tag to be rarer than this, nor its absence."""
 NEVER = 1.0
 """The threshold that no score is above."""
 N_BINS = 10
@@ -150,6 +153,12 @@ def logit(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """log(p / (1 - p)) of scores, float64; those within `EPSILON` of 0 or 1 are moved there first."""
     p = np.clip(scores.astype(np.float64), EPSILON, 1.0 - EPSILON)
     return np.asarray(np.log(p) - np.log1p(-p))
+
+
+def prior_logits(targets: Sequence[NDArray[np.bool_]] | NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The logit (K,) of each tag's share of the tracks (N, K): the guess of who hears nothing; see `MIN_SHARE`."""
+    shares = np.mean(targets, axis=0).clip(MIN_SHARE, 1 - MIN_SHARE)
+    return np.asarray(np.log(shares / (1 - shares)), dtype=np.float32)
 
 
 def ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import musictag
+from musictag import metrics
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
 from musictag.errors import TrainingError, UsageError
@@ -35,9 +36,6 @@ FINE_TUNING = TrainingConfig(
     patience=4,
 )
 """How to train what starts from other networks: what did best on the validation tracks of Emotify (ADR 9)."""
-MIN_SHARE = 0.01
-"""A new head takes no tag to be rarer than this, nor its absence."""
-
 Source = tuple[nn.Module, TaggerSpec]
 
 
@@ -121,7 +119,7 @@ def network_from(
         feature_config=feature_config,
         vocabulary=vocabulary,
         weights=weights,
-        head_bias=tuple(prior_logits(train_targets).tolist()),
+        head_bias=tuple(metrics.prior_logits(list(train_targets)).tolist()),
     )
 
 
@@ -145,13 +143,6 @@ def combined(sources: Sequence[Source], feature_hash: str) -> tuple[str, dict[st
         return members[0]["architecture"], members[0]["params"], bodies[0]
     weights = {f"members.{n}.{name}": weight for n, body in enumerate(bodies) for name, weight in body.items()}
     return "ensemble", {"members": list(members)}, weights
-
-
-def prior_logits(train_targets: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.float32]:
-    """The logit (K,) of each tag's share of the tracks, from their targets (K,): the guess of who hears nothing."""
-    shares = np.mean(list(train_targets), axis=0).clip(MIN_SHARE, 1 - MIN_SHARE)
-    logits: npt.NDArray[np.float32] = np.log(shares / (1 - shares)).astype(np.float32)
-    return logits
 
 
 @torch.no_grad()

@@ -101,7 +101,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
     parser.add_argument("--methods", type=_methods, metavar="all|METHOD,METHOD", default=list(baseline.GRIDS),
                         help=f"of {', '.join(baseline.GRIDS)} (default: all)")  # fmt: skip
-    parser.add_argument("--vocabulary", type=lambda text: text.split(","), metavar="TAG,TAG", help="default: all tags")
+    parser.add_argument("--vocabulary", type=cli.names, metavar="TAG,TAG", help="default: all tags")
     parser.add_argument("--min-precision", type=recipe.precisions, metavar="TAG=SHARE,…", default={},
                         help="as train.py has it")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides everything random (default: %(default)s)")
@@ -110,7 +110,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _methods(text: str) -> list[str]:
-    names = list(baseline.GRIDS) if text == "all" else text.split(",")
+    names = list(baseline.GRIDS) if text == "all" else cli.names(text)
     if unknown := sorted(set(names) - set(baseline.GRIDS)):
         raise UsageError(f"--methods has {', '.join(unknown)}; there is {', '.join(baseline.GRIDS)}, and all")
     return names

@@ -87,7 +87,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
     parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
     parser.add_argument("--page", type=Path, default=Path("experiment.md"), help="what to write (default: %(default)s)")
-    parser.add_argument("--title", default="The experiment", help="its heading (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -108,7 +107,7 @@ def main(argv: list[str]) -> None:
         f"{len(set(network.evaluation.groups))} artists, none of whom any model met. musictag {musictag.__version__}. "
         "Made by `python pipelines/experiment.py`."
     )
-    args.page.write_text(page.page(args.title, about, entries, chart.name), encoding="utf-8")
+    args.page.write_text(page.page("The experiment", about, entries, chart.name), encoding="utf-8")
     console.say(f"\n{page.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
 
 

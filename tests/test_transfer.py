@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from musictag import metrics
 from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.config import FeatureConfig
 from musictag.errors import FeatureMismatchError, TrainingError, UsageError
 from musictag.models import build_model
 from musictag.models.ensemble import Ensemble
-from musictag.transfer import Network, combined, network_from, network_from_nothing, prior_logits, soup, start
+from musictag.transfer import Network, combined, network_from, network_from_nothing, soup, start
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 OLD, OWN = ("fast", "loud", "old", "slow"), ("calm", "joyful", "sad")
@@ -90,7 +91,7 @@ def test_training_starts_at_the_share_of_each_tag(kinds):
 
 
 def test_the_prior_is_the_logit_of_the_share_within_bounds():
-    logits = prior_logits(TARGETS)
+    logits = metrics.prior_logits(TARGETS)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, [math.log(99), math.log(1 / 3), -math.log(99)], rtol=1e-6)
 

@@ -6,6 +6,7 @@ which the model artifact holds as it holds a network's weights, read without sci
 Shapes: N tracks, D descriptors, K tags, J learned tags.
 """
 
+import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ def standardize(descriptors: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return ((descriptors - mean) / scale).clamp(-FAR, FAR)
 
 
-class Classical(nn.Module):
+class Classical(nn.Module, abc.ABC):
     """Descriptors (N, D) float32 of whole tracks to logits (N, K).
 
     Tags of which the train tracks told nothing, since all of them or none had it, have their prior at every track. The
@@ -80,13 +81,13 @@ class Classical(nn.Module):
         logits[:, self.learned] = self.decide(standardize(descriptors, self.mean, self.scale))
         return logits
 
+    @abc.abstractmethod
     def empty(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         """The method's own tensors by name, before anything is fitted."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decide(self, standardized: Tensor) -> Tensor:
         """Standardized descriptors (N, D) to logits (N, J) of the learned tags."""
-        raise NotImplementedError
 
 
 class LinearSVM(Classical):
