@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from musictag import metrics
-from musictag.checkpoint import TaggerSpec, save_model
+from musictag.checkpoint import save_model
 from musictag.clips import clip_weights
-from musictag.config import FeatureConfig
 from musictag.errors import FeatureMismatchError, ModelError, UsageError
-from musictag.features import encode_clips
-from musictag.models import build_model
 from musictag.tagger import (
     TAGS_SCHEMA,
     Tagger,
@@ -28,36 +25,7 @@ from musictag.tagger import (
     score_tracks,
     tag_rows,
 )
-
-CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
-SPEC = TaggerSpec(
-    architecture="cnn",
-    params={"channels": (4, 8), "hidden": 16},
-    feature_config=CONFIG,
-    vocabulary=("drums", "piano", "sad"),
-    thresholds=(0.5, 0.25, 0.75),
-    calibration=((1.0, 0.0), (3.0, -0.5), (0.5, 0.1)),
-    provenance={},
-)
-
-
-def small_model() -> nn.Module:
-    torch.manual_seed(0)
-    return build_model("cnn", SPEC.params, n_mels=16, n_tags=3).eval()
-
-
-def track(n_clips: int, seed: int, last_share: float = 1.0) -> dict[str, Any]:
-    clips = np.random.default_rng(seed).random((n_clips, 24, 16)).astype(np.float16)
-    return {
-        "track_id": f"t{seed}",
-        "clips": encode_clips(clips),
-        "start_s": [clip * CONFIG.clip_seconds for clip in range(n_clips)],
-        "duration_s": (n_clips - 1 + last_share) * CONFIG.clip_seconds,
-    }
-
-
-def clips_of(row: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(row["clips"], np.float16).reshape(-1, 24, 16)
+from small import CONFIG, SPEC, clips_of, small_model, track
 
 
 class Counting(nn.Module):

@@ -1,44 +1,17 @@
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from musictag.checkpoint import TaggerSpec
 from musictag.clips import clip_weights
-from musictag.config import FeatureConfig
 from musictag.descriptors import DESCRIPTORS, VERSION, describe
 from musictag.errors import FeatureMismatchError
 from musictag.features import encode_clips
 from musictag.models import build_model
 from musictag.models.classical import LinearSVM
 from musictag.tagger import Tagger, calibrate, join, score_tracks
-
-CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
-SPEC = TaggerSpec(
-    architecture="cnn",
-    params={"channels": (4, 8), "hidden": 16},
-    feature_config=CONFIG,
-    vocabulary=("drums", "piano", "sad"),
-    thresholds=(0.5, 0.25, 0.75),
-    calibration=((1.0, 0.0), (3.0, -0.5), (0.5, 0.1)),
-    provenance={},
-)
-
-
-def track(n_clips: int, seed: int, last_share: float = 1.0) -> dict[str, Any]:
-    clips = np.random.default_rng(seed).random((n_clips, 24, 16)).astype(np.float16)
-    return {
-        "track_id": f"t{seed}",
-        "clips": encode_clips(clips),
-        "start_s": [clip * CONFIG.clip_seconds for clip in range(n_clips)],
-        "duration_s": (n_clips - 1 + last_share) * CONFIG.clip_seconds,
-    }
-
-
-def clips_of(row: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(row["clips"], np.float16).reshape(-1, 24, 16)
+from small import CONFIG, SPEC, clips_of, track
 
 
 def linear_svm(described_by: int = VERSION) -> LinearSVM:

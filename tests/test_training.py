@@ -14,8 +14,9 @@ from musictag.errors import TrainingError
 from musictag.models import build_model
 from musictag.training import TrainingState, fit, load_state, save_state
 from musictag.training_config import TrainingConfig, learning_rate_at
+from small import CONFIG as FEATURES
+from small import N_TAGS, small_model
 
-N_TAGS, N_FRAMES, N_MELS = 3, 24, 16
 CONFIG = TrainingConfig(epochs=4, batch_size=16, learning_rate=3e-3, seed=5)
 STEPS = 6
 
@@ -24,7 +25,7 @@ def examples(n_clips: int, seed: int) -> tuple[Tensor, Tensor]:
     # A tag is a band that sounds, under noise.
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, 2, (n_clips, N_TAGS)).astype(np.float32)
-    log_mel = rng.normal(1.0, 0.5, (n_clips, N_FRAMES, N_MELS)).astype(np.float32)
+    log_mel = rng.normal(1.0, 0.5, (n_clips, FEATURES.clip_frames, FEATURES.n_mels)).astype(np.float32)
     for tag in range(N_TAGS):
         log_mel[:, :, 2 + 5 * tag] += targets[:, tag, None]
     return torch.from_numpy(log_mel), torch.from_numpy(targets)
@@ -45,11 +46,6 @@ def validate(model: nn.Module) -> Mapping[str, float]:
         logits = model(VALIDATION[0])
     loss = nn.functional.binary_cross_entropy_with_logits(logits, VALIDATION[1])
     return {"val_loss": loss.item(), "val_roc_auc": roc_auc_score(VALIDATION[1].numpy(), logits.numpy())}
-
-
-def small_model(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_model("cnn", {"channels": (4, 8), "hidden": 16}, n_mels=N_MELS, n_tags=N_TAGS)
 
 
 def run(
@@ -260,6 +256,6 @@ def test_a_validation_loss_that_is_not_finite_is_an_error() -> None:
 
 def test_a_state_of_another_model_is_refused() -> None:
     state, _ = run(small_model(), dataclasses.replace(CONFIG, epochs=1))
-    other = build_model("cnn", {"channels": (4, 6), "hidden": 16}, n_mels=N_MELS, n_tags=N_TAGS)
+    other = build_model("cnn", {"channels": (4, 6), "hidden": 16}, n_mels=FEATURES.n_mels, n_tags=N_TAGS)
     with pytest.raises(TrainingError, match="another model"):
         run(other, state=state)

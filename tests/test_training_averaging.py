@@ -1,41 +1,19 @@
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag.models import build_model
 from musictag.training import AVERAGING_START, TrainingState, fit, load_state, save_state
 from musictag.training_config import TrainingConfig
+from small import STEPS, batches, small_model, validate
 
-N_TAGS, N_FRAMES, N_MELS, STEPS, DECAY = 3, 24, 16, 4, 0.8
+DECAY = 0.8
 CONFIG = TrainingConfig(epochs=3, learning_rate=1e-2, averaging=DECAY, seed=5)
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-def small_model(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_model("cnn", {"channels": (4, 8), "hidden": 16}, n_mels=N_MELS, n_tags=N_TAGS)
-
-
-def batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    # A tag is a band that sounds.
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS):
-        targets = torch.randint(2, (16, N_TAGS), generator=generator).float()
-        log_mel = torch.rand(16, N_FRAMES, N_MELS, generator=generator)
-        log_mel[:, :, [2, 7, 12]] += targets[:, None]
-        yield log_mel, targets
-
-
-def validate(model: nn.Module) -> Mapping[str, float]:
-    assert not model.training
-    (log_mel, targets), *_ = batches(seed=99)
-    with torch.inference_mode():
-        return {"val_loss": nn.functional.binary_cross_entropy_with_logits(model(log_mel), targets).item()}
 
 
 def run(
