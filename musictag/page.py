@@ -1,6 +1,7 @@
 """An experiment as a page of Markdown: many models on the same test tracks, networks beside classical methods."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -74,8 +75,7 @@ def page(title: str, about: str, entries: Sequence[Entry], chart: str) -> str:
 
 def verdict(network: Entry, classical: Entry) -> str:
     """Whether the network is better than the classical method, and how sure of itself, in a few figures."""
-    rows = comparison.compare(network.evaluation, classical.evaluation).to_pylist()
-    of_f1 = [row for row in rows if row["figure"] == "f1"]
+    of_f1 = [row for row in _compared(network, classical) if row["figure"] == "f1"]
     *tags, macro = of_f1
     values = summary(network.evaluation)
     clear = [row["tag"] for row in tags if row["clear"] and row["difference"] > 0]
@@ -125,7 +125,7 @@ def _all_models(entries: Sequence[Entry]) -> str:
 def _tag_by_tag(network: Entry, classical: Entry) -> str:
     of = [{row["tag"]: row for row in per_tag(entry.evaluation).to_pylist()} for entry in (network, classical)]
     rows = []
-    for difference in comparison.compare(network.evaluation, classical.evaluation).to_pylist():
+    for difference in _compared(network, classical):
         if difference["figure"] != "f1":
             continue
         if (tag := difference["tag"]) is None:
@@ -145,10 +145,15 @@ def _against(entries: Sequence[Entry], champion: Entry) -> str:
     for entry in sorted(entries, key=lambda entry: -entry.validation_pr_auc):
         if entry is champion:
             continue
-        compared = comparison.compare(entry.evaluation, champion.evaluation).to_pylist()
-        macro = {row["figure"]: row for row in compared if row["tag"] is None}
+        macro = {row["figure"]: row for row in _compared(entry, champion) if row["tag"] is None}
         rows.append([entry.name, *(_difference(macro[name]) for name in ("f1", "pr_auc", "roc_auc"))])
     return markdown([f"against {champion.name}", "F1", "PR-AUC", "ROC-AUC"], rows)
+
+
+@functools.lru_cache
+def _compared(entry: Entry, champion: Entry) -> list[dict[str, Any]]:
+    """The rows of `comparison.compare`. It takes a second, and several parts of the page say something of it."""
+    return comparison.compare(entry.evaluation, champion.evaluation).to_pylist()
 
 
 def _difference(row: dict[str, Any]) -> str:
