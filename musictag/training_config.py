@@ -80,6 +80,8 @@ class TrainingConfig:
         for name, known in (("schedule", SCHEDULES), ("loss", LOSSES)):
             if getattr(self, name) not in known:
                 raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)!r}: it is one of {', '.join(known)}")
+        if self.schedule == "plateau" and self.head_epochs:
+            raise UsageError(f"TrainingConfig.head_epochs is {self.head_epochs}: it goes with the cosine schedule only")
 
 
 def learning_rate_at(progress: float, config: TrainingConfig, history: Sequence[Mapping[str, float]] = ()) -> float:

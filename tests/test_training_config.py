@@ -26,6 +26,7 @@ def history(*val_losses: float) -> list[dict[str, float]]:
         {"warmup": math.nan},
         {"seed": -1},
         {"head_epochs": -1},
+        {"head_epochs": 2, "schedule": "plateau"},
         {"body_rate": -0.1},
         {"body_rate": math.inf},
         {"averaging": -0.1},
