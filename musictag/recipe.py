@@ -12,7 +12,7 @@ from musictag.training_config import TrainingConfig
 from musictag.transfer import FINE_TUNING
 
 FROM_NOTHING = TrainingConfig(
-    epochs=40,
+    epochs=20,
     patience=8,
     batch_size=64,
     learning_rate=2e-3,
