@@ -153,7 +153,8 @@ def _against(entries: Sequence[Entry], champion: Entry) -> str:
 @functools.lru_cache
 def _compared(entry: Entry, champion: Entry) -> list[dict[str, Any]]:
     """The rows of `comparison.compare`. It takes a second, and several parts of the page say something of it."""
-    return comparison.compare(entry.evaluation, champion.evaluation).to_pylist()
+    rows: list[dict[str, Any]] = comparison.compare(entry.evaluation, champion.evaluation).to_pylist()
+    return rows
 
 
 def _difference(row: dict[str, Any]) -> str:
