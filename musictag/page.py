@@ -16,8 +16,8 @@ NETWORK, CLASSICAL = "network", "classical"
 ABOUT_ALL = (
     "Macro means over tags. In brackets: 95 % intervals by bootstrap over artists. *Calibration error* is that of all "
     "decisions pooled, before and after calibration on validation tracks. *Validation* is the macro PR-AUC by which "
-    "the best of each kind is chosen. *Minutes* are those of training: of "
-    "networks with the start of Ray, of classical methods without describing the tracks."
+    "the best of each kind is chosen. *Minutes* are those of training: of networks with the start of Ray, of classical "
+    "methods without describing the tracks."
 )
 ABOUT_DIFFERENCES = (
     "Differences of macro means with 95 % intervals, both models judged on the same draws (paired bootstrap); **bold** "
