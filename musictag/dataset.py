@@ -1,8 +1,7 @@
 """Rows of the features table to training batches: which clips of a track, in which order.
 
 A row is a mapping with `track_id`, `clips` (the table's cell), `n_clips`, `start_s`, `duration_s` and `targets` (K,),
-joined from the catalog by the caller. Nothing here knows where rows come from, and all randomness is the caller's
-generator.
+joined from the catalog by the caller. Nothing here knows where rows come from.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,25 +12,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from musictag.augment import augmented
 from musictag.config import FeatureConfig
-from musictag.errors import UsageError
 from musictag.features import decode_clips
 from musictag.log_mel import n_frames
+from musictag.training_config import TrainingConfig
 
 Row = Mapping[str, Any]
 # One clip (T, M) float16 and its track's targets (K,) float32.
 Example = tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]
 
 
+def train_batches(
+    rows: Iterable[Row], config: FeatureConfig, training: TrainingConfig, *, epoch: int, rank: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the worker `rank` learns in an epoch: the batches of `clip_batches`, augmented; the same on every run."""
+    rng = np.random.default_rng([training.seed, epoch, rank])
+    return augmented(clip_batches(rows, config, training, rng), training, rng)
+
+
 def clip_batches(
-    rows: Iterable[Row],
-    config: FeatureConfig,
-    *,
-    clips_per_track: int,
-    batch_size: int,
-    shuffle_clips: int,
-    rng: np.random.Generator,
-    crop: bool = False,
+    rows: Iterable[Row], config: FeatureConfig, training: TrainingConfig, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of shuffled batches: log_mel (B, T, M) float32 and targets (B, K) float32.
 
@@ -42,42 +43,27 @@ def clip_batches(
     Args:
         rows: one per track, read once, in order.
         config: the front end that made the cells.
-        clips_per_track: random clips of each track, all different where it has so many; else all of them, then again.
-        batch_size: B, at least 2.
-        shuffle_clips: clips that wait for a random one among them to be taken.
+        training: says how many random clips of each track, all different where it has so many, else all of them, then
+            again; how many make a batch; how many wait for a random one among them to be taken. With `crop` clips
+            begin at any frame of the track, where its clips stand one behind the other, rather than where they do.
         rng: decides everything random here.
-        crop: clips begin at any frame of the track, where its clips stand one behind the other, rather than where the
-            table's clips do.
-
-    Raises:
-        UsageError: a number is too small.
     """
-    _check(clips_per_track, batch_size)
-    if shuffle_clips < 1:
-        raise UsageError(f"shuffle_clips is {shuffle_clips}: it must be at least 1")
+    examples = _drawn(rows, config, training.clips_per_track, training.crop, rng)
     waiting: list[Example] = []
-    for example in _shuffled(_drawn(rows, config, clips_per_track, crop, rng), shuffle_clips, rng):
+    for example in _shuffled(examples, training.shuffle_clips, rng):
         waiting.append(example)
-        if len(waiting) == batch_size + 2:
-            yield _collate(waiting[:batch_size])
-            del waiting[:batch_size]
+        if len(waiting) == training.batch_size + 2:
+            yield _collate(waiting[: training.batch_size])
+            del waiting[: training.batch_size]
     if waiting:
         yield _collate(waiting)
 
 
-def count_batches(n_tracks: int, *, clips_per_track: int, batch_size: int) -> int:
+def count_batches(n_tracks: int, training: TrainingConfig) -> int:
     """How many batches `clip_batches` makes of `n_tracks` rows."""
-    _check(clips_per_track, batch_size)
-    n_clips = n_tracks * clips_per_track
+    n_clips = n_tracks * training.clips_per_track
     # The last batch takes one clip more rather than leave one alone; a single clip in all is still a batch.
-    return max(min(n_clips, 1), -(-(n_clips - 1) // batch_size))
-
-
-def _check(clips_per_track: int, batch_size: int) -> None:
-    if clips_per_track < 1:
-        raise UsageError(f"clips_per_track is {clips_per_track}: it must be at least 1")
-    if batch_size < 2:
-        raise UsageError(f"batch_size is {batch_size}: it must be at least 2, batch normalization needs them")
+    return max(min(n_clips, 1), -(-(n_clips - 1) // training.batch_size))
 
 
 def _drawn(

@@ -35,7 +35,7 @@ from ray.data.expressions import col
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import augment, cli, console, dataset, features, losses, metrics, registry, splits, stores
+from musictag import cli, console, dataset, features, losses, metrics, registry, splits, stores
 from musictag.catalog import read_catalog
 from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError
@@ -96,7 +96,6 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
     rank, n_workers = context.get_world_rank(), context.get_world_size()
     config, fold = job.training, job.folds[number]
     n_rows = len(fold["train"]) // n_workers
-    draw = {"clips_per_track": config.clips_per_track, "batch_size": config.batch_size}
     weights = losses.class_weights(np.mean(list(fold["train"].values()), axis=0), config.class_weight)
     loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
 
@@ -106,10 +105,7 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
         return dataset.labelled_rows((row for block in blocks for row in block.to_pylist()), fold["train"])
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        rng = np.random.default_rng([config.seed, epoch, rank])
-        batches = dataset.clip_batches(train_rows(), job.network.feature_config, shuffle_clips=config.shuffle_clips,
-                                       crop=config.crop, rng=rng, **draw)  # fmt: skip
-        return augment.augmented(batches, config, rng)
+        return dataset.train_batches(train_rows(), job.network.feature_config, config, epoch=epoch, rank=rank)
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
         results: list[dict[str, float]] = [{}]
@@ -133,7 +129,7 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
             ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     return fit(
-        model, config, train_batches=train_batches, steps_per_epoch=dataset.count_batches(n_rows, **draw),
+        model, config, train_batches=train_batches, steps_per_epoch=dataset.count_batches(n_rows, config),
         validate=validate, on_epoch=on_epoch, loss=loss, state=states[number] if number < len(states) else None,
     )  # fmt: skip
 

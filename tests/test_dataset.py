@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from musictag.config import FeatureConfig
-from musictag.dataset import clip_batches, count_batches, labelled_rows
-from musictag.errors import UsageError
+from musictag.dataset import clip_batches, count_batches, labelled_rows, train_batches
 from musictag.features import encode_clips
+from musictag.training_config import TrainingConfig
 
 CONFIG = FeatureConfig(n_mels=4, clip_frames=6)
 
@@ -26,17 +26,8 @@ def rows(n_clips_of: list[int]) -> Iterator[dict[str, Any]]:
 def batches(
     n_clips_of: list[int], *, clips_per_track: int = 3, batch_size: int = 4, shuffle_clips: int = 8, seed: int = 0
 ) -> list[tuple[Tensor, Tensor]]:
-    rng = np.random.default_rng(seed)
-    return list(
-        clip_batches(
-            rows(n_clips_of),
-            CONFIG,
-            clips_per_track=clips_per_track,
-            batch_size=batch_size,
-            shuffle_clips=shuffle_clips,
-            rng=rng,
-        )
-    )
+    training = TrainingConfig(clips_per_track=clips_per_track, batch_size=batch_size, shuffle_clips=shuffle_clips)
+    return list(clip_batches(rows(n_clips_of), CONFIG, training, np.random.default_rng(seed)))
 
 
 def drawn(made: list[tuple[Tensor, Tensor]]) -> list[tuple[int, int]]:
@@ -56,8 +47,8 @@ def test_batches_have_the_documented_shapes_and_the_targets_of_their_tracks() ->
 
 def test_targets_may_be_a_list() -> None:
     row = {**next(rows([2])), "targets": [0.0, 1.0]}
-    rng = np.random.default_rng(0)
-    ((_, targets),) = clip_batches([row], CONFIG, clips_per_track=2, batch_size=4, shuffle_clips=4, rng=rng)
+    training = TrainingConfig(clips_per_track=2, batch_size=4)
+    ((_, targets),) = clip_batches([row], CONFIG, training, np.random.default_rng(0))
     assert targets.tolist() == [[0.0, 1.0], [0.0, 1.0]]
 
 
@@ -89,7 +80,8 @@ def test_the_number_of_batches_depends_on_the_number_of_tracks_alone(
     sizes = []
     for n_clips_of in ([1] * n_tracks, [16] * n_tracks, list(range(1, n_tracks + 1))):
         made = batches(n_clips_of, clips_per_track=clips_per_track, batch_size=batch_size)
-        assert len(made) == count_batches(n_tracks, clips_per_track=clips_per_track, batch_size=batch_size)
+        training = TrainingConfig(clips_per_track=clips_per_track, batch_size=batch_size)
+        assert len(made) == count_batches(n_tracks, training)
         sizes.append([len(log_mel) for log_mel, _ in made])
     assert sizes[0] == sizes[1] == sizes[2]
     assert sum(sizes[0]) == n_tracks * clips_per_track
@@ -126,22 +118,12 @@ def test_no_more_rows_are_read_than_the_buffer_needs() -> None:
             n_read += 1
             yield next(rows([2]))
 
-    rng = np.random.default_rng(0)
-    stream = clip_batches(endless(), CONFIG, clips_per_track=2, batch_size=4, shuffle_clips=20, rng=rng)
+    training = TrainingConfig(clips_per_track=2, batch_size=4, shuffle_clips=20)
+    stream = clip_batches(endless(), CONFIG, training, np.random.default_rng(0))
     for n_batches in range(1, 6):
         next(stream)
         # Buffer, batches given, and the clips that wait lest the last batch is too small.
         assert 2 * n_read <= 20 + 4 * n_batches + 2 + 2
-
-
-@pytest.mark.parametrize(
-    "numbers",
-    [{"clips_per_track": 0}, {"batch_size": 1}, {"shuffle_clips": 0}],
-    ids=lambda numbers: next(iter(numbers)),
-)
-def test_a_number_that_is_too_small_is_named(numbers: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match=next(iter(numbers))):
-        batches([2], **numbers)
 
 
 def test_rows_get_the_targets_of_their_track_and_others_are_left_out() -> None:
@@ -160,13 +142,26 @@ def test_rows_are_labelled_as_they_are_read() -> None:
     assert next(iter(labelled))["track_id"] == "t1"
 
 
+def test_an_epoch_is_the_same_on_every_run_and_each_epoch_and_worker_gets_its_own() -> None:
+    training = TrainingConfig(clips_per_track=2, batch_size=8, mixup=0.2)
+    given = [
+        next(train_batches(rows([5] * 6), CONFIG, training, epoch=epoch, rank=rank))
+        for epoch, rank in ((3, 1), (3, 1), (4, 1), (3, 0))
+    ]
+    (first, targets), (again, targets_again), *others = given
+    assert torch.equal(first, again)
+    assert torch.equal(targets, targets_again)
+    assert not any(torch.equal(first, other) for other, _ in others)
+    assert not torch.equal(targets, targets.round())  # augmented: targets are blended
+
+
 def cropped(starts: list[float], duration_s: float, seed: int = 0) -> list[list[int]]:
     """The frames of each drawn clip of a track whose frames are numbered."""
     clips = np.arange(6 * len(starts), dtype=np.float16).reshape(-1, 6, 1).repeat(4, axis=2)
     row = {"track_id": "t", "clips": encode_clips(clips), "n_clips": len(starts), "start_s": starts,
            "duration_s": duration_s, "targets": np.array([True])}  # fmt: skip
-    stream = clip_batches([row], CONFIG, clips_per_track=200, batch_size=50, shuffle_clips=8, crop=True,
-                          rng=np.random.default_rng(seed))  # fmt: skip
+    training = TrainingConfig(clips_per_track=200, batch_size=50, shuffle_clips=8, crop=True)
+    stream = clip_batches([row], CONFIG, training, np.random.default_rng(seed))
     return [clip[:, 0].int().tolist() for log_mel, _ in stream for clip in log_mel]
 
 

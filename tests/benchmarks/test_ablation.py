@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import augment, bootstrap, cli, console, dataset, losses, metrics, splits, stores
+from musictag import bootstrap, cli, console, dataset, losses, metrics, splits, stores
 from musictag.catalog import read_catalog
 from musictag.config import FeatureConfig
 from musictag.models import build_model
@@ -112,17 +112,11 @@ def trained(variant: Variant) -> npt.NDArray[np.float32]:
     config = dataclasses.replace(BASE, **variant.changes)
     rows, vocabulary, _ = tracks()
     train_rows = rows["train"][:: variant.one_song_of]
-    draw = {"clips_per_track": config.clips_per_track, "batch_size": config.batch_size}
     targets = np.array([row["targets"] for row in train_rows])
     scores = np.zeros((0, 0), np.float32)
 
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rng = np.random.default_rng([config.seed, epoch, 0])
-        shuffled = [train_rows[n] for n in rng.permutation(len(targets))]
-        batches = dataset.clip_batches(
-            shuffled, CONFIG, shuffle_clips=config.shuffle_clips, crop=config.crop, rng=rng, **draw
-        )
-        return augment.augmented(batches, config, rng)
+        return dataset.train_batches(train_rows, CONFIG, config, epoch=epoch)
 
     def validate(model: nn.Module) -> dict[str, float]:
         nonlocal scores
@@ -132,7 +126,7 @@ def trained(variant: Variant) -> npt.NDArray[np.float32]:
     torch.manual_seed(config.seed)
     weights = losses.class_weights(targets.mean(axis=0), config.class_weight)
     loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
-    steps = dataset.count_batches(len(targets), **draw)
+    steps = dataset.count_batches(len(targets), config)
     fit(variant.make(len(vocabulary)), config, train_batches=train_batches, steps_per_epoch=steps, validate=validate,
         on_epoch=lambda _: None, loss=loss)  # fmt: skip
     return scores

@@ -89,20 +89,13 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
                 return metrics.validation_metrics(truth, given)
 
             def train_batches(epoch: int, drawn: Rows = train_rows) -> Iterable[Any]:
-                rng = np.random.default_rng([FINE_TUNING.seed, epoch, 0])
-                return dataset.clip_batches(
-                    [drawn[n] for n in rng.permutation(len(drawn))], CONFIG,
-                    clips_per_track=FINE_TUNING.clips_per_track, batch_size=FINE_TUNING.batch_size,
-                    shuffle_clips=FINE_TUNING.shuffle_clips, rng=rng,
-                )  # fmt: skip
+                return dataset.train_batches(drawn, CONFIG, FINE_TUNING, epoch=epoch)
 
             network = network_from(sources, CONFIG, vocabulary, [row["targets"] for row in train_rows])
             model = network.build(FINE_TUNING.seed)
             for member, memory in zip(model.members, memories, strict=True):
                 member.memory = memory
-            steps = dataset.count_batches(
-                len(train), clips_per_track=FINE_TUNING.clips_per_track, batch_size=FINE_TUNING.batch_size
-            )
+            steps = dataset.count_batches(len(train), FINE_TUNING)
             states.append(fit(model, FINE_TUNING, train_batches=train_batches, steps_per_epoch=steps,
                               validate=validate, on_epoch=lambda _: None))  # fmt: skip
         model.load_state_dict(soup([state.best_weights for state in states]))

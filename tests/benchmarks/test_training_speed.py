@@ -18,7 +18,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import augment, cli, console, dataset, features, metrics, stores
+from musictag import cli, console, dataset, features, metrics, stores
 from musictag.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
@@ -86,18 +86,10 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
 def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[float]:
     """Clips per second of each epoch."""
     targets = {split: targets_by_track(tags, VOCABULARY) for split, tags in labels.items()}
-    draw = {"clips_per_track": TRAINING.clips_per_track, "batch_size": TRAINING.batch_size}
 
     def rows(split: str) -> Iterator[dataset.Row]:
         held = stores.read_rows(str(folder / "features"), SCORE_COLUMNS, targets[split])
         return dataset.labelled_rows(held, targets[split])
-
-    def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        rng = np.random.default_rng([TRAINING.seed, epoch, 0])
-        batches = dataset.clip_batches(
-            rows("train"), CONFIG, shuffle_clips=TRAINING.shuffle_clips, crop=TRAINING.crop, rng=rng, **draw
-        )
-        return augment.augmented(batches, TRAINING, rng)
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
         return metrics.validation_metrics(*score_labelled(model, rows("validation"), CONFIG)[1:])
@@ -109,8 +101,8 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
         state = fit(
             build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY)),
             TRAINING,
-            train_batches=train_batches,
-            steps_per_epoch=dataset.count_batches(len(targets["train"]), **draw),
+            train_batches=lambda epoch: dataset.train_batches(rows("train"), CONFIG, TRAINING, epoch=epoch),
+            steps_per_epoch=dataset.count_batches(len(targets["train"]), TRAINING),
             validate=validate,
             on_epoch=lambda state: None,
         )

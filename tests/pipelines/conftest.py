@@ -16,7 +16,7 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import augment, catalog, cli, dataset, features, ledger, metrics, registry, splits, stores
+from musictag import catalog, cli, dataset, features, ledger, metrics, registry, splits, stores
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.config import FeatureConfig
 from musictag.models import build_model
@@ -141,17 +141,7 @@ def trained(corpus: Corpus) -> TrainingState:
         return dataset.labelled_rows(stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
 
     def train_batches(epoch: int) -> Any:
-        rng = np.random.default_rng([TRAINING.seed, epoch, 0])
-        batches = dataset.clip_batches(
-            rows("train"),
-            CONFIG,
-            clips_per_track=TRAINING.clips_per_track,
-            batch_size=TRAINING.batch_size,
-            shuffle_clips=TRAINING.shuffle_clips,
-            crop=TRAINING.crop,
-            rng=rng,
-        )
-        return augment.augmented(batches, TRAINING, rng)
+        return dataset.train_batches(rows("train"), CONFIG, TRAINING, epoch=epoch)
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
         _, truth, scores = score_labelled(model, rows("validation"), CONFIG)
@@ -164,11 +154,7 @@ def trained(corpus: Corpus) -> TrainingState:
             network(TRAINING.seed, corpus.vocabulary),
             TRAINING,
             train_batches=train_batches,
-            steps_per_epoch=dataset.count_batches(
-                len(corpus.labels.tags["train"]),
-                clips_per_track=TRAINING.clips_per_track,
-                batch_size=TRAINING.batch_size,
-            ),
+            steps_per_epoch=dataset.count_batches(len(corpus.labels.tags["train"]), TRAINING),
             validate=validate,
             on_epoch=lambda state: None,
         )

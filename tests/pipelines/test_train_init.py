@@ -2,7 +2,6 @@ import dataclasses
 import json
 import shutil
 
-import numpy as np
 import torch
 from mlflow import MlflowClient
 
@@ -79,17 +78,14 @@ def test_two_published_models_learn_as_one(corpus):
         return metrics.validation_metrics(truth, scores)
 
     training = dataclasses.replace(FINE_TUNING, epochs=2, head_epochs=1, clips_per_track=1, batch_size=8)
-    draw = {"clips_per_track": training.clips_per_track, "batch_size": training.batch_size}
     model = network_from(sources, config, corpus.vocabulary, targets["train"].values()).build(training.seed)
     prior = validate(model)["val_loss"]
     changes = []
     state = fit(
         model,
         training,
-        train_batches=lambda epoch: dataset.clip_batches(
-            rows("train"), config, shuffle_clips=8, rng=np.random.default_rng(epoch), **draw
-        ),
-        steps_per_epoch=dataset.count_batches(len(targets["train"]), **draw),
+        train_batches=lambda epoch: dataset.train_batches(rows("train"), config, training, epoch=epoch),
+        steps_per_epoch=dataset.count_batches(len(targets["train"]), training),
         validate=validate,
         on_epoch=lambda _: changes.append([is_changed(model.members[0], "msd-musicnn"),
                                            is_changed(model.members[1], "mtt-musicnn")]),
