@@ -41,7 +41,7 @@ def figures(
     thresholds: NDArray[np.float64],
     weights: NDArray[np.integer],
 ) -> dict[str, NDArray[np.float64]]:
-    """`precision`, `recall`, `f1`, `pr_auc`, `roc_auc` and `ece` of each draw and tag, (D, K) each.
+    """`precision`, `recall`, `f1`, `pr_auc` and `roc_auc` of each draw and tag, (D, K) each.
 
     A track of weight w counts as w equal tracks: weights of 1 give what `musictag.metrics` gives.
 
@@ -54,18 +54,25 @@ def figures(
     counts = weights.astype(np.float64)  # matrix products of integers are slow
     given = metrics.give(scores, thresholds)
     hits, n_given, n_positive = counts @ (targets & given), counts @ given, counts @ targets
-    gaps = np.abs(counts @ metrics.calibration_gaps(targets, scores)).sum(axis=0)
     areas = np.empty((2, *hits.shape))
     for k in range(targets.shape[1]):
         areas[:, :, k] = _areas(targets[:, k], scores[:, k], counts)
-    return {
-        "precision": metrics.ratio(hits, n_given),
-        "recall": metrics.ratio(hits, n_positive),
-        "f1": metrics.ratio(2 * hits, n_given + n_positive),
-        "pr_auc": areas[0],
-        "roc_auc": areas[1],
-        "ece": metrics.ratio(gaps, counts.sum(axis=1, keepdims=True)),
-    }
+    precision, recall, f1 = metrics.rates(hits, n_given, n_positive)
+    return {"precision": precision, "recall": recall, "f1": f1, "pr_auc": areas[0], "roc_auc": areas[1]}
+
+
+def pooled_calibration_error(
+    targets: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Calibration error of all decisions of each draw (D,): see `metrics.expected_calibration_error`.
+
+    That of single tags is not drawn: it is a mean of absolute values, to which each draw adds its own chance, so that
+    its draws lie beside it and not around it. Pooled, there is little of that. What is left makes a good model's error
+    a little too large, and the difference from a bad one's a little too small.
+    """
+    counts = weights.astype(np.float64)
+    gaps = metrics.calibration_gaps(targets, scores).sum(axis=2)  # (bins, N)
+    return metrics.ratio(np.abs(counts @ gaps.T).sum(axis=1), counts.sum(axis=1) * targets.shape[1])
 
 
 def macro(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from musictag.errors import MusictagError
+from musictag.errors import MusictagError, UsageError
 
 CATALOG = "data/demo/catalog.csv"
 FEATURES = "data/features"
@@ -42,10 +42,25 @@ def clips_per_track(text: str) -> int | None:
 
 
 def count(text: str) -> int:
-    """A number from 1, the value of `--diff`."""
+    """A number from 1, the value of `--diff` and `--num-workers`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
+
+
+def add_workers(parser: argparse.ArgumentParser, default: int, what: str) -> None:
+    """Add the options that say on how much of a machine or a cluster Ray works."""
+    parser.add_argument("--num-workers", type=count, default=default, help=f"{what} (default: %(default)s)")
+    parser.add_argument("--use-gpu", action="store_true", help="one GPU for each of them")
+
+
+def check_workers(args: argparse.Namespace, n_gpus: int) -> None:
+    """Raise `UsageError` if Ray, on this machine with its GPUs alone, would wait for ever for more of them."""
+    if args.use_gpu and "RAY_ADDRESS" not in os.environ and n_gpus < args.num_workers:
+        raise UsageError(
+            f"--use-gpu: {args.num_workers} workers need a GPU each, torch finds {n_gpus} here; "
+            "lower --num-workers, or name a Ray cluster by RAY_ADDRESS"
+        )
 
 
 def rate(text: str) -> float:

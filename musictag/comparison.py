@@ -10,18 +10,17 @@ from musictag import bootstrap
 from musictag.errors import PromotionError
 from musictag.evaluation import Evaluation
 
-COMPARED = ("pr_auc", "roc_auc", "f1", "ece")
-"""Figures of `bootstrap.figures` that are compared; of the last, less is better."""
-EVALUATE_CHAMPION = "python pipelines/evaluate.py --model models:/musictag@champion"
+COMPARED = ("pr_auc", "roc_auc", "f1")
+"""Figures of `bootstrap.figures` that are compared tag by tag."""
 
 
 def compare(candidate: Evaluation, champion: Evaluation) -> pa.Table:
-    """Rows of figure, tag, candidate, champion, difference, low, high, clear; for each figure the tags of both, sorted.
+    """Rows of figure, tag, candidate, champion, difference, low, high, clear: for each figure the tags of both, sorted.
 
     `difference` is candidate minus champion, `low` and `high` are its 95 % interval: both models are judged on the same
     draws of the artists (paired bootstrap, see `musictag.bootstrap`). `clear` is whether the interval leaves out 0. A
     figure of a tag that a model does not know is NaN. The last row of each figure has the tag null: macro, over the
-    tags that both know.
+    tags that both know. The last row of all is the calibration error (`ece`) of all decisions on those; less is better.
 
     Raises:
         PromotionError: they are not evaluations of the same tracks with the same truth.
@@ -33,27 +32,20 @@ def compare(candidate: Evaluation, champion: Evaluation) -> pa.Table:
     weights = np.concatenate([np.ones((1, len(candidate.groups)), dtype=int), bootstrap.draws(candidate.groups)])
     row_of = {track_id: n for n, track_id in enumerate(candidate.track_ids)}
     of_candidate = _drawn(candidate, weights)
-    of_champion = _drawn(champion, weights[:, [row_of[track_id] for track_id in champion.track_ids]])
+    rows = [row_of[track_id] for track_id in champion.track_ids]
+    of_champion = _drawn(champion, weights[:, rows])
     tables = []
     for figure in COMPARED:
         new, old = (
             _with_macro(_spread(drawn[figure], evaluation.vocabulary, tags), shared)
             for evaluation, drawn in ((candidate, of_candidate), (champion, of_champion))
         )
-        difference = new - old
-        low, high = bootstrap.interval(difference[1:])
-        columns = {
-            "figure": [figure] * (len(tags) + 1),
-            "tag": pa.array([*tags, None], pa.string()),
-            "candidate": new[0],
-            "champion": old[0],
-            "difference": difference[0],
-            "low": low,
-            "high": high,
-            "clear": (low > 0) | (high < 0),
-        }
-        tables.append(pa.table(columns))
-    return pa.concat_tables(tables)
+        tables.append(_rows(figure, [*tags, None], new, old))
+    of_both = {tag for n, tag in enumerate(tags) if shared[n]}
+    errors = (
+        _calibration_error(*each, of_both)[:, None] for each in ((candidate, weights), (champion, weights[:, rows]))
+    )
+    return pa.concat_tables([*tables, _rows("ece", [None], *errors)])
 
 
 def check_comparable(candidate: Evaluation, champion: Evaluation) -> None:
@@ -83,6 +75,28 @@ def some(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:3]) + (", \u2026" if len(names) > 3 else "")
 
 
+def _rows(figure: str, tags: list[str | None], new: NDArray[np.float64], old: NDArray[np.float64]) -> pa.Table:
+    """The rows of one figure from its values (D, len(tags)), of which the first are those of the tracks as they are."""
+    difference = new - old
+    low, high = bootstrap.interval(difference[1:])
+    columns = {
+        "figure": [figure] * len(tags),
+        "tag": pa.array(tags, pa.string()),
+        "candidate": new[0],
+        "champion": old[0],
+        "difference": difference[0],
+        "low": low,
+        "high": high,
+        "clear": (low > 0) | (high < 0),
+    }
+    return pa.table(columns)
+
+
+def _calibration_error(evaluation: Evaluation, weights: NDArray[np.int64], tags: set[str]) -> NDArray[np.float64]:
+    known = [tag in tags for tag in evaluation.vocabulary]
+    return bootstrap.pooled_calibration_error(evaluation.targets[:, known], evaluation.scores[:, known], weights)
+
+
 def _drawn(evaluation: Evaluation, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     return bootstrap.figures(evaluation.targets, evaluation.scores, evaluation.thresholds, weights)
 
@@ -100,4 +114,7 @@ def _with_macro(values: NDArray[np.float64], shared: NDArray[np.bool_]) -> NDArr
 
 
 def _refuse(difference: str) -> None:
-    raise PromotionError(f"the two models cannot be compared, {difference}; run `{EVALUATE_CHAMPION}`, then again")
+    raise PromotionError(
+        f"the two models cannot be compared, {difference}; evaluate both on the same catalog "
+        "(`python pipelines/evaluate.py --model MODEL`), then again"
+    )

@@ -24,7 +24,7 @@ from musictag.config import FeatureConfig
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same clips get other numbers: a model fits only the version that it was fitted on."""
 
 N_MFCC = 20

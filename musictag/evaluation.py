@@ -3,20 +3,24 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from musictag import bootstrap, metrics
 from musictag.errors import ModelError, StoreError
+from musictag.vocabulary import targets_by_track
 
 SCORES_FILE = "scores.parquet"
 """Name of the file that holds `to_table` among the artifacts of a model's run."""
 METADATA_KEY = b"musictag.evaluation"
 FIGURES = ("precision", "recall", "f1", "pr_auc", "roc_auc", "ece", "ece_raw")
-WITH_INTERVAL = ("f1", "pr_auc")
+WITH_INTERVAL = ("precision", "recall", "f1", "pr_auc", "roc_auc")
 COLUMNS = ("track_id", "group", "targets", "scores", "raw_scores")
 
 
@@ -79,7 +83,7 @@ def per_tag(evaluation: Evaluation) -> pa.Table:
     """One row per tag, vocabulary order: tag, support, `FIGURES`, threshold.
 
     `musictag.metrics` says what each of them is, and when it is NaN. `ece` is the calibration error, `ece_raw` what it
-    was before calibration. f1 and pr_auc are followed by the ends of their 95 % intervals, as `f1_low`, `f1_high` …
+    was before calibration. `WITH_INTERVAL` are followed by the ends of their 95 % intervals, as `f1_low`, `f1_high` …
     """
     figures = _figures(*_arrays(evaluation))
     columns: dict[str, Any] = {
@@ -109,6 +113,15 @@ def summary(evaluation: Evaluation) -> dict[str, float]:
         },
         "n_tracks": float(len(evaluation.track_ids)),
     }
+
+
+def is_of(evaluation: Evaluation, tags: Mapping[str, Collection[str]]) -> bool:
+    """Whether it judged just these tracks by just these tags, as far as its model knows them."""
+    truth = targets_by_track(tags, evaluation.vocabulary)
+    return truth.keys() == set(evaluation.track_ids) and all(
+        (truth[track_id] == targets).all()
+        for track_id, targets in zip(evaluation.track_ids, evaluation.targets, strict=True)
+    )
 
 
 def to_table(evaluation: Evaluation) -> pa.Table:
@@ -154,6 +167,14 @@ def from_table(table: pa.Table) -> Evaluation:
         raw_scores=_matrix(table, "raw_scores", n_tags).astype(np.float32),
         thresholds=np.array(description["thresholds"], dtype=np.float64),
     )
+
+
+def read(path: Path, model: str) -> Evaluation:
+    """The evaluation of a model that a file holds; `StoreError` names the model if it is broken."""
+    try:
+        return from_table(pq.read_table(path))
+    except (StoreError, ModelError, pa.ArrowInvalid) as error:
+        raise StoreError(f"the evaluation of {model}: {error}") from error
 
 
 def _arrays(

@@ -43,9 +43,20 @@ def precision_recall_f1(
     targets: NDArray[np.bool_], given: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Precision, recall and F1 of each tag, (K,) each; `given` (N, K) is the answer of `give`."""
-    hits = (targets & given).sum(axis=0)
-    n_given, n_positive = given.sum(axis=0), targets.sum(axis=0)
-    return ratio(hits, n_given), ratio(hits, n_positive), ratio(2 * hits, n_given + n_positive)
+    return rates((targets & given).sum(axis=0), given.sum(axis=0), targets.sum(axis=0))
+
+
+def rates(
+    hits: NDArray[np.number], n_given: NDArray[np.number], n_positive: NDArray[np.number]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Precision, recall and F1 from counts of tracks, arrays of one shape.
+
+    All three are NaN where no track has the tag, so that the same tags are defined whatever a model gives. Precision is
+    0 where some have it and it is never given: who keeps silent on hard tags must not gain by it.
+    """
+    absent = n_positive == 0
+    precision = np.where(absent, np.nan, np.nan_to_num(ratio(hits, n_given)))
+    return precision, ratio(hits, n_positive), np.where(absent, np.nan, ratio(2 * hits, n_given + n_positive))
 
 
 def average_precision(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -14,10 +14,11 @@ from musictag.report import cell
 
 NETWORK, CLASSICAL = "network", "classical"
 ABOUT_ALL = (
-    "Macro means over tags. In brackets: 95 % intervals by bootstrap over artists. *Calibration error* is that of all "
-    "decisions pooled, before and after calibration on validation tracks. *Validation* is the macro PR-AUC by which "
-    "the best of each kind is chosen. *Minutes* are those of training: of networks with the start of Ray, of classical "
-    "methods without describing the tracks."
+    "Macro means over the tags that some test track has; precision is 0 where a tag is never given. In brackets: 95 % "
+    "intervals by bootstrap over artists. *Calibration error* is that of all decisions pooled, before and after "
+    "calibration. *Validation* is the macro PR-AUC on the validation tracks, by which the best of each kind is chosen; "
+    "of a network that was trained in folds, each track is scored by a fold that held it back. *Minutes* are those of "
+    "training: of networks with the start of Ray, of classical methods without describing the tracks."
 )
 ABOUT_DIFFERENCES = (
     "Differences of macro means with 95 % intervals, both models judged on the same draws (paired bootstrap); **bold** "
@@ -34,14 +35,19 @@ class Entry:
     """`NETWORK` or `CLASSICAL`."""
     evaluation: Evaluation
     validation_pr_auc: float
-    """Macro PR-AUC on tracks that it did not learn and that are no test tracks: by it the best of a kind is chosen."""
+    """Macro PR-AUC on the validation tracks, by which the best of a kind is chosen; NaN where they define none."""
     minutes: float
     """How long its training took."""
 
 
 def best(entries: Iterable[Entry], kind: str) -> Entry:
     """The model of a kind that did best on the validation tracks."""
-    return max((entry for entry in entries if entry.kind == kind), key=lambda entry: entry.validation_pr_auc)
+    return _ranked(entry for entry in entries if entry.kind == kind)[0]
+
+
+def _ranked(entries: Iterable[Entry]) -> list[Entry]:
+    """The best on the validation tracks first; last are those of which that is not known."""
+    return sorted(entries, key=lambda entry: -np.nan_to_num(entry.validation_pr_auc, nan=-1.0))
 
 
 def page(title: str, about: str, entries: Sequence[Entry], chart: str) -> str:
@@ -61,7 +67,7 @@ def page(title: str, about: str, entries: Sequence[Entry], chart: str) -> str:
         _all_models(entries),
         ABOUT_ALL,
         f"## {network.name} against {classical.name}, tag by tag",
-        "The best network and the best classical method, as the validation tracks tell.",
+        "The best network and the best classical method by *validation*.",
         _tag_by_tag(network, classical),
         f"![Precision and recall of each tag, {network.name} and {classical.name}]({chart})",
         "## Every model against the best classical one",
@@ -82,13 +88,15 @@ def verdict(network: Entry, classical: Entry) -> str:
     worse = [row["tag"] for row in tags if row["clear"] and row["difference"] < 0]
     return "\n".join(
         [
-            f"- Macro F1 of {network.name} is {macro['candidate']:.3f}, of {classical.name} {macro['champion']:.3f}: "
+            f"- Macro F1 of {network.name} is {cell(macro['candidate'])}, of {classical.name} "
+            f"{cell(macro['champion'])}: "
             f"difference {_difference(macro)}.",
-            f"- F1 is higher in {sum(row['difference'] > 0 for row in tags)} of {len(tags)} tags, surely in "
-            f"{len(clear)}{_named(clear)}; surely lower in {len(worse)}{_named(worse)}.",
-            f"- Macro ROC-AUC of {network.name}: {values['macro_roc_auc']:.3f}.",
-            f"- Calibration error of {network.name}: {values['micro_ece']:.3f} of all decisions; "
-            f"{values['macro_ece']:.3f} as a mean over tags, where scores that are exactly right would have "
+            f"- F1 is higher in {sum(row['difference'] > 0 for row in tags)} of {len(tags)} tags, clear of 0 in "
+            f"{len(clear)}{_named(clear)}; it is lower and clear of 0 in {len(worse)}{_named(worse)}. By chance alone "
+            "one interval in twenty would be clear of 0.",
+            f"- Macro ROC-AUC of {network.name}: {cell(values['macro_roc_auc'])}.",
+            f"- Calibration error of {network.name}: {cell(values['micro_ece'])} of all decisions; "
+            f"{cell(values['macro_ece'])} as a mean over tags, where scores that are exactly right would have "
             f"{_by_chance(network.evaluation):.3f} on so few tracks, by chance.",
         ]
     )
@@ -97,12 +105,12 @@ def verdict(network: Entry, classical: Entry) -> str:
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table; text is left-aligned in the first column, all else right-aligned."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(cell(value).replace("|", "\\|") for value in line) + " |" for line in lines)
 
 
 def _all_models(entries: Sequence[Entry]) -> str:
     rows = []
-    for entry in sorted(entries, key=lambda entry: -entry.validation_pr_auc):
+    for entry in _ranked(entries):
         values = summary(entry.evaluation)
         rows.append(
             [
@@ -110,8 +118,7 @@ def _all_models(entries: Sequence[Entry]) -> str:
                 entry.kind,
                 values["macro_precision"],
                 values["macro_recall"],
-                *(_with_interval(values, f"macro_{name}") for name in ("f1", "pr_auc")),
-                values["macro_roc_auc"],
+                *(_with_interval(values, f"macro_{name}") for name in ("f1", "pr_auc", "roc_auc")),
                 f"{values['micro_ece_raw']:.3f} → {values['micro_ece']:.3f}",
                 entry.validation_pr_auc,
                 f"{entry.minutes:.1f}",
@@ -123,7 +130,9 @@ def _all_models(entries: Sequence[Entry]) -> str:
 
 
 def _tag_by_tag(network: Entry, classical: Entry) -> str:
+    # A tag may be known to one of them alone: networks in folds also learn from validation tracks.
     of = [{row["tag"]: row for row in per_tag(entry.evaluation).to_pylist()} for entry in (network, classical)]
+    known = {**of[1], **of[0]}
     rows = []
     for difference in _compared(network, classical):
         if difference["figure"] != "f1":
@@ -133,8 +142,8 @@ def _tag_by_tag(network: Entry, classical: Entry) -> str:
             of_both = [[values[f"macro_{name}"] for name in ("precision", "recall", "f1")] for values in figures]
             rows.append(["*macro*", "", *of_both[0], *of_both[1], _difference(difference)])
         else:
-            of_both = [[rows_of[tag][name] for name in ("precision", "recall", "f1")] for rows_of in of]
-            rows.append([f"`{tag}`", of[0][tag]["support"], *of_both[0], *of_both[1], _difference(difference)])
+            of_both = [[rows_of.get(tag, {}).get(name) for name in ("precision", "recall", "f1")] for rows_of in of]
+            rows.append([f"`{tag}`", known[tag]["support"], *of_both[0], *of_both[1], _difference(difference)])
     headings = ["tag", "tracks", *(f"{figure}, {entry.name}" for entry in (network, classical) for figure in
                 ("precision", "recall", "F1")), "difference of F1"]  # fmt: skip
     return markdown(headings, rows)
@@ -142,7 +151,7 @@ def _tag_by_tag(network: Entry, classical: Entry) -> str:
 
 def _against(entries: Sequence[Entry], champion: Entry) -> str:
     rows = []
-    for entry in sorted(entries, key=lambda entry: -entry.validation_pr_auc):
+    for entry in _ranked(entries):
         if entry is champion:
             continue
         macro = {row["figure"]: row for row in _compared(entry, champion) if row["tag"] is None}

@@ -40,11 +40,11 @@ class Decision:
     reason: str
     """One sentence with the figures."""
     n_tracks: int
-    """Test tracks that both models were judged on; 0 where they were not."""
+    """Test tracks that the candidate was judged on; 0 where it was forced without being judged."""
     candidate_pr_auc: float | None
     """Macro PR-AUC; None where it was forced without being judged."""
     champion_pr_auc: float | None
-    """Macro PR-AUC; None where there is no champion."""
+    """Macro PR-AUC; None where there is no champion, or it was forced without being judged."""
     rules: tuple[Rule, ...]
     """All that were asked, in order; none where there is no champion."""
     comparison: pa.Table | None
@@ -60,8 +60,8 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
     macro_pr_auc: the candidate's macro PR-AUC is higher, and the 95 % interval of the difference above `LEAST_LOW`.
     tags: no tag's PR-AUC is worse by more than 0.05 beyond its interval, that is, the upper end of the 95 % interval of
         its difference is below `WORST_TAG` for none.
-    calibration: the candidate's macro calibration error is at most `MOST_ECE`, or not worse than the champion's: the
-        error of few tracks is mostly chance, so that worse means an interval of the difference above 0.
+    calibration: the candidate's calibration error of all decisions is at most `MOST_ECE`, or not worse than the
+        champion's: few tracks make it larger by chance, so that worse means an interval of the difference above 0.
 
     All intervals are paired, by artist: see `musictag.bootstrap`.
 
@@ -125,7 +125,8 @@ def to_json(decision: Decision) -> str:
     rules = [{**dataclasses.asdict(rule), "figures": _known(rule.figures)} for rule in decision.rules]
     rows = None if decision.comparison is None else [_known(row) for row in decision.comparison.to_pylist()]
     fields = {field.name: getattr(decision, field.name) for field in dataclasses.fields(Decision)}
-    return json.dumps({**fields, "rules": rules, "comparison": rows}, indent=2, ensure_ascii=False, allow_nan=False)
+    fields = {**_known(fields), "rules": rules, "comparison": rows}
+    return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _same_vocabulary(candidate: Evaluation, champion: Evaluation) -> Rule:
@@ -173,7 +174,7 @@ def _calibrated(rows: list[dict[str, Any]]) -> Rule:
     passed = figures["candidate"] <= MOST_ECE or not worse
     relation = "against" if passed else f"is above {MOST_ECE} and worse than"
     finding = (
-        f"macro calibration error {figures['candidate']:.4f} {relation} the champion's {figures['champion']:.4f} "
+        f"calibration error {figures['candidate']:.4f} {relation} the champion's {figures['champion']:.4f} "
         f"({_in_figures(figures)})"
     )
     return Rule("calibration", passed, finding, figures)

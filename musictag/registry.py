@@ -112,7 +112,8 @@ def cost(run_id: str) -> dict[str, float]:
     with _explained("MLflow"):
         run = MlflowClient().get_run(run_id)
     seconds = (run.info.end_time - run.info.start_time) / 1000
-    return {"seconds": run.data.metrics.get("fit_seconds", seconds), **run.data.metrics}
+    # An epoch has its `seconds` as well.
+    return {**run.data.metrics, "seconds": run.data.metrics.get("fit_seconds", seconds)}
 
 
 def log_model(run_id: str, folder: Path) -> str:

@@ -12,8 +12,10 @@ from musictag import bootstrap, metrics
 from musictag.evaluation import WITH_INTERVAL, Evaluation, per_tag, summary
 
 UNDEFINED = "\u2013"
+SHOWN_INTERVALS = ("f1", "pr_auc")
+"""Figures whose intervals the table of an evaluation has room for."""
 TITLES = {"pr_auc": "PR-AUC", "roc_auc": "ROC-AUC", "f1": "F1"}
-"""The figures of a comparison that are shown tag by tag; the calibration error of a single tag is mostly chance."""
+"""The figures of a comparison, and what to call them."""
 
 
 def format_table(table: pa.Table, rules: tuple[int, ...] = ()) -> str:
@@ -53,9 +55,10 @@ def evaluation_report(evaluation: Evaluation) -> str:
     table = pa.concat_tables([rows, pa.Table.from_pylist(averages, schema=rows.schema)])
     for name in WITH_INTERVAL:
         ends = table.select([f"{name}_low", f"{name}_high"]).rename_columns(["low", "high"]).to_pylist()
-        table = table.drop_columns([f"{name}_low", f"{name}_high"]).add_column(
-            table.column_names.index(name) + 1, f"{name} (95 %)", pa.array(map(_range, ends), pa.string())
-        )
+        table = table.drop_columns([f"{name}_low", f"{name}_high"])
+        if name in SHOWN_INTERVALS:
+            place, shown = table.column_names.index(name) + 1, pa.array(map(_range, ends), pa.string())
+            table = table.add_column(place, f"{name} (95 %)", shown)
     n_tracks, n_tags = evaluation.targets.shape
     n_given = int(metrics.give(evaluation.scores, evaluation.thresholds).sum())
     lines = [
@@ -78,7 +81,8 @@ def examples(evaluation: Evaluation, names: Mapping[str, str], n_tracks: int = 8
     """
     given = metrics.give(evaluation.scores, evaluation.thresholds)
     shown = np.unique(np.linspace(0, len(evaluation.track_ids) - 1, n_tracks).astype(int))
-    lines = [f"Tracks of the {evaluation.split} split, which the model never saw. [Brackets]: a tag that is not true."]
+    unseen = ", none of which was learned or tuned on" if evaluation.split == "test" else ""
+    lines = [f"Tracks of the {evaluation.split} split{unseen}. [Brackets]: a tag that is not true."]
     for n in shown:
         track_id, truth, scores = evaluation.track_ids[n], evaluation.targets[n], evaluation.scores[n]
         order = [k for k in np.argsort(-scores) if given[n, k]]
@@ -99,12 +103,14 @@ def comparison(table: pa.Table, names: tuple[str, str]) -> str:
     """
     rows = table.to_pylist()
     blocks = [_block([row for row in rows if row["figure"] == name], title, names) for name, title in TITLES.items()]
-    macro_ece = next(row for row in rows if row["figure"] == "ece" and row["tag"] is None)
+    ece = next(row for row in rows if row["figure"] == "ece")
     lines = [
-        f"Macro calibration error: {cell(macro_ece['candidate'])} against {cell(macro_ece['champion'])}, "
-        f"difference {_signed(macro_ece['difference'])} (95 %: {_range(macro_ece, _signed)})."
+        f"Calibration error of all decisions: {cell(ece['candidate'])} against {cell(ece['champion'])}, "
+        f"difference {_signed(ece['difference'])} (95 %: {_range(ece, _signed)})."
     ]
-    if all(math.isnan(row["low"]) for row in rows):
+    if all(math.isnan(row["difference"]) for row in rows):
+        lines.append("The two models share no tag that these tracks have: nothing is compared.")
+    elif all(math.isnan(row["low"]) for row in rows):
         lines.append(_about_intervals(1))
     else:
         lines.append(

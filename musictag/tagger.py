@@ -40,8 +40,6 @@ BATCH_SIZE, GPU_BATCH_SIZE = 8, 256
 # Tracks are decoded until they fill so many batches, then scored together: a track of two clips costs two clips, and
 # memory does not grow with the number of tracks.
 BATCHES_AT_ONCE = 8
-# Scores nearer to 0 or 1 than this have no float32 logit worth scaling.
-SCORE_MARGIN = 1e-7
 
 TAGS_SCHEMA = pa.schema(
     [
@@ -212,8 +210,7 @@ def calibrate(scores: Float32, calibration: Sequence[tuple[float, float]]) -> Fl
     Platt, "Probabilistic outputs for support vector machines", 1999.
     """
     scale, bias = np.asarray(calibration, dtype=np.float64).T
-    inside = np.clip(scores.astype(np.float64), SCORE_MARGIN, 1 - SCORE_MARGIN)
-    logits = scale * np.log(inside / (1 - inside)) + bias
+    logits = scale * metrics.logit(scores) + bias
     # The same as 1 / (1 + exp(-logits)), without its overflow.
     calibrated: Float32 = (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32)
     return calibrated

@@ -91,6 +91,7 @@ def fit(
         TrainingError: no batches, a loss that is not finite, or a state of another model.
     """
     bare = model.module if isinstance(model, DistributedDataParallel) else model
+    rank = torch.distributed.get_rank() if model is not bare else 0  # workers drop out other numbers
     device = next(bare.parameters()).device
     if steps_per_epoch < 1:
         raise TrainingError("there are no training batches: no track is in the train split, or none has features")
@@ -108,7 +109,7 @@ def fit(
 
     while state.epoch < config.epochs and state.epochs_since_best < config.patience:
         started = time.perf_counter()
-        torch.manual_seed(int(np.random.SeedSequence([config.seed, state.epoch]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, state.epoch, rank]).generate_state(1)[0]))
         model.train()
         if config.frozen_norm:
             _freeze_norm(bare)
@@ -259,6 +260,6 @@ def _next_state(
 def _restore(bare: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
     try:
         bare.load_state_dict(state.weights)
-        optimizer.load_state_dict(state.optimizer)
+        optimizer.load_state_dict(copy.deepcopy(state.optimizer))  # it keeps what it is given, and changes it
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the training state is of another model: {error}; start anew without it") from error

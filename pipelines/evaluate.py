@@ -1,4 +1,4 @@
-"""Evaluate a model on tracks that it never saw: per-tag precision, recall, F1, PR-AUC, ROC-AUC, calibration error.
+"""Evaluate a model on the tracks of a split: per-tag precision, recall, F1, PR-AUC, ROC-AUC, calibration error.
 
 python pipelines/evaluate.py
 python pipelines/evaluate.py --model models:/musictag@champion --split test
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
     figures = evaluation.summary(result)
     console.say(
         f"{source.uri}: macro PR-AUC {figures['macro_pr_auc']:.3f}, ROC-AUC {figures['macro_roc_auc']:.3f}, "
-        f"F1 {figures['macro_f1']:.3f}, calibration error {figures['macro_ece']:.3f} "
+        f"F1 {figures['macro_f1']:.3f}, calibration error {figures['micro_ece']:.3f} "
         f"on {len(result.track_ids)} {args.split} tracks"
         + (f"; table and charts are in MLflow run {source.run_id}" if source.run_id else "")
     )

@@ -3,19 +3,20 @@
 python pipelines/experiment.py
 python pipelines/experiment.py --catalog my/catalog.csv --features my/features --page my/experiment.md
 
-It runs train.py, baseline.py and evaluate.py. A model that has its alias, and its evaluation, is done: a run that was
-stopped goes on. To begin anew, name another MLflow store (MLFLOW_TRACKING_URI).
+It runs train.py, baseline.py and evaluate.py. A model that has its alias, and an evaluation on the catalog as it is, is
+done: a run that was stopped goes on. To begin anew, name another MLflow store (MLFLOW_TRACKING_URI).
 """
 
 import argparse
+import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 import musictag
-from musictag import baseline, charts, cli, console, evaluation, page, registry
+from musictag import baseline, charts, cli, console, evaluation, page, registry, splits, stores
+from musictag.catalog import read_catalog
 from musictag.errors import TrainingError
 from musictag.page import CLASSICAL, NETWORK, Entry
 
@@ -36,7 +37,7 @@ METHODS = tuple(baseline.GRIDS)
 
 def run(script: str, *options: str) -> None:
     """Run another script of this folder, with the output of this one."""
-    console.say(f"\n$ python pipelines/{script} {' '.join(options)}")
+    console.say(f"\n$ {shlex.join(('python', f'pipelines/{script}', *options))}")
     if code := subprocess.run([sys.executable, HERE / script, *options], check=False).returncode:
         raise TrainingError(f"pipelines/{script} ended with exit code {code}: see above; what is done stays done")
 
@@ -47,36 +48,51 @@ def uri_of(name: str) -> str:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train and evaluate what is not there yet."""
+    """Train what is not there yet."""
     where = "--catalog", args.catalog, "--features", args.features
     for name, options in NETWORKS.items():
         if registry.alias_version(f"{ALIAS}-{name}") is None:
             run("train.py", *where, "--checkpoints", args.checkpoints, "--alias", f"{ALIAS}-{name}", *options)
     if missing := [name for name in METHODS if registry.alias_version(f"{ALIAS}-{name}") is None]:
         run("baseline.py", *where, "--alias", ALIAS, "--methods", ",".join(missing))
-    for name in (*NETWORKS, *METHODS):
-        if evaluated(name) is None:
-            run("evaluate.py", *where, "--model", uri_of(name))
 
 
-def evaluated(name: str) -> Path | None:
-    """The file of a model's evaluation on the test split, or None."""
+def judged(name: str, args: argparse.Namespace, labels: splits.Labels) -> Entry:
+    """A model of the experiment with its evaluation, made anew if there is none of today's test tracks."""
     source = registry.fetch(uri_of(name))
-    return registry.evaluation_file(source.run_id, "test", evaluation.SCORES_FILE) if source.run_id else None
+    if source.run_id is None:
+        raise TrainingError(f"{source.uri} comes from no MLflow run: train it by this script")
 
+    def kept() -> evaluation.Evaluation | None:
+        scores = registry.evaluation_file(str(source.run_id), "test", evaluation.SCORES_FILE)
+        return evaluation.read(scores, source.uri) if scores else None
 
-def entry(name: str) -> Entry:
-    """A model of the experiment, as MLflow knows it."""
-    run_id, scores = registry.fetch(uri_of(name)).run_id, evaluated(name)
-    if run_id is None or scores is None:
-        raise TrainingError(f"{uri_of(name)} has no evaluation on the test split")
-    cost = registry.cost(run_id)
+    known = kept()
+    if known is None or not evaluation.is_of(known, labels.tags["test"]):
+        run("evaluate.py", "--catalog", args.catalog, "--features", args.features, "--model", uri_of(name))
+        known = kept()
+    if known is None:
+        raise TrainingError(f"{source.uri} has no evaluation on the test split, though evaluate.py ended well")
+    cost = registry.cost(source.run_id)
     return Entry(
         name=name,
         kind=NETWORK if name in NETWORKS else CLASSICAL,
-        evaluation=evaluation.from_table(pq.read_table(scores)),
-        validation_pr_auc=cost["best_val_macro_pr_auc"],
+        evaluation=known,
+        validation_pr_auc=cost.get("best_val_macro_pr_auc", math.nan),
         minutes=cost["seconds"] / 60,
+    )
+
+
+def about(args: argparse.Namespace, judged_by: evaluation.Evaluation, labels: splits.Labels) -> str:
+    """What was run, and on what."""
+    artists = set(judged_by.groups)
+    met = artists & {labels.groups[track_id] for split in ("train", "validation") for track_id in labels.tags[split]}
+    tracks, tags = judged_by.targets.shape
+    return (
+        f"Catalog `{args.catalog}`; {tags} tags; judged on {tracks} test tracks of {len(artists)} artists, "
+        f"{len(met) or 'none'} of whom have train or validation tracks as well. What the published networks (`msd`, "
+        f"`mtt`) had learned before is not known. musictag {musictag.__version__}. Made by `python "
+        "pipelines/experiment.py`."
     )
 
 
@@ -95,19 +111,16 @@ def main(argv: list[str]) -> None:
     args = parse(argv)
     registry.connect()
     train(args)
-    entries = [entry(name) for name in (*NETWORKS, *METHODS)]
+    tracks = read_catalog(args.catalog).tracks
+    labels = splits.tags_by_split(tracks, stores.track_ids(args.features), stores.beside(args.features, "splits"))
+    entries = [judged(name, args, labels) for name in (*NETWORKS, *METHODS)]
     network, classical = page.best(entries, NETWORK), page.best(entries, CLASSICAL)
     chart = args.page.with_suffix(".png")
     args.page.parent.mkdir(parents=True, exist_ok=True)
     names = network.name, classical.name
     charts.save_figure(charts.comparison_chart(network.evaluation, classical.evaluation, names), chart)
-    tracks, tags = network.evaluation.targets.shape
-    about = (
-        f"Catalog `{args.catalog}`; {tags} tags; judged on {tracks} test tracks of "
-        f"{len(set(network.evaluation.groups))} artists, none of whom any model met. musictag {musictag.__version__}. "
-        "Made by `python pipelines/experiment.py`."
-    )
-    args.page.write_text(page.page("The experiment", about, entries, chart.name), encoding="utf-8")
+    text = page.page("The experiment", about(args, network.evaluation, labels), entries, chart.name)
+    args.page.write_text(text, encoding="utf-8")
     console.say(f"\n{page.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
 
 

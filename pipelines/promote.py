@@ -14,10 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from musictag import charts, cli, console, evaluation, promotion, registry
-from musictag.errors import MusictagError, PromotionError, StoreError, UsageError
+from musictag.errors import MusictagError, PromotionError, UsageError
 
 
 def judge(source: registry.ModelSource, champion: str | None, folder: Path) -> promotion.Decision:
@@ -48,10 +46,7 @@ def evaluated(source: registry.ModelSource) -> evaluation.Evaluation:
         raise PromotionError(
             f"{source.uri} has no evaluation on the test split: run `python pipelines/evaluate.py --model {source.uri}`"
         )
-    try:
-        return evaluation.from_table(pq.read_table(found))
-    except StoreError as error:
-        raise StoreError(f"the evaluation of {source.uri}: {error}") from error
+    return evaluation.read(found, source.uri)
 
 
 def roll_back(alias: str, reason: str) -> None:

@@ -236,17 +236,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     where.add_argument("--features", default=cli.FEATURES, help="tag every track of this table (default: %(default)s)")
     where.add_argument("--catalog", help="tag this catalog straight from its audio, storing no features")
     parser.add_argument("--tags", default=cli.TAGS, help="Delta table to write (default: %(default)s)")
-    parser.add_argument(
-        "--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all", help="with --catalog"
-    )
+    parser.add_argument("--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all",
+                        help="with --catalog")  # fmt: skip
     parser.add_argument(
         "--diff", type=cli.count, nargs="?", const=DIFF_TRACKS, metavar="N",
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",
     )  # fmt: skip
     parser.add_argument("--max-failures", type=cli.rate, default=0.1, metavar="RATE", help="default: %(default)s")
-    parser.add_argument("--num-workers", type=int, default=cli.n_cores(), help="actors that score (default: all cores)")
-    parser.add_argument("--use-gpu", action="store_true", help="one GPU for each actor")
-    return parser.parse_args(argv)
+    cli.add_workers(parser, cli.n_cores(), "actors that score")
+    args = parser.parse_args(argv)
+    cli.check_workers(args, torch.cuda.device_count())
+    return args
 
 
 def main(argv: list[str]) -> None:

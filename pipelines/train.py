@@ -4,10 +4,11 @@ python pipelines/train.py
 python pipelines/train.py --catalog catalog.csv --features s3://bucket/features --num-workers 8 --use-gpu
 python pipelines/train.py --catalog catalog.csv --features features --init msd-musicnn,mtt-musicnn
 
-Each worker runs `musictag.training.fit` on its shard. A checkpoint after every epoch lets training go on when a worker
-is lost. What starts from other models (--init) is trained in folds, one after another: of the train and validation
-tracks each fold holds others back, and the model is the mean of their networks. Calibration and thresholds come from
-the tracks held back, scored by the networks that did not learn them. MLflow names the model `candidate`.
+Each worker runs `musictag.training.fit` on its shard; the training loss is the first worker's. A checkpoint after every
+epoch lets training go on when a worker is lost. What starts from other models (--init) is trained in folds, one after
+another: of the train and validation tracks each fold holds others back, and the model is the mean of their networks.
+Calibration and thresholds come from the tracks held back, scored by the networks that did not learn them (though all
+folds start from one guess, how frequent each tag is). MLflow names the model `candidate`.
 """
 
 import argparse
@@ -52,6 +53,10 @@ Fold = dict[str, dict[str, npt.NDArray[np.bool_]]]
 """`fold[split][track_id]`, (K,) each: the truth of the tracks that train a network and of those that validate it."""
 
 
+Scored = tuple[list[str], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
+"""Track ids, targets (N, K) and joined scores (N, K)."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """What every worker needs to know."""
@@ -64,16 +69,15 @@ class Job:
     run_id: str
     tracking_uri: str
 
-    def score_validation(self, model: nn.Module, fold: Fold) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-        """Targets and joined scores (N, K) of the validation tracks, read straight from the table.
+    def score_validation(self, model: nn.Module, fold: Fold) -> Scored:
+        """The validation tracks, read straight from the table and scored.
 
         A second dataset of Ray's beside the training one would cost each epoch the start of new processes: Ray keeps
         apart what a training worker starts and what starts beside it, and stops the ones to start the others.
         """
         rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, fold["validation"])
         labelled = dataset.labelled_rows(rows, fold["validation"])
-        _, truth, scores = score_labelled(model, labelled, self.network.feature_config)
-        return truth, scores
+        return score_labelled(model, labelled, self.network.feature_config)
 
 
 def train_worker(loop_config: dict[str, Job]) -> None:
@@ -87,7 +91,7 @@ def train_worker(loop_config: dict[str, Job]) -> None:
     states = held(ray.train.get_checkpoint())
     for number in range(len(job.folds)):
         bare.load_state_dict(fresh)
-        states[number:] = [train_fold(job, model, number, states)]
+        states[number : number + 1] = [train_fold(job, model, number, states)]  # later ones may be of the checkpoint
 
 
 def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[TrainingState]) -> TrainingState:
@@ -110,7 +114,7 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
     def validate(bare: nn.Module) -> Mapping[str, float]:
         results: list[dict[str, float]] = [{}]
         if rank == 0:
-            results = [metrics.validation_metrics(*job.score_validation(bare, fold))]
+            results = [metrics.validation_metrics(*job.score_validation(bare, fold)[1:])]
         if n_workers > 1:  # all must stop after the same epoch
             torch.distributed.broadcast_object_list(results, src=0)
         return results[0]
@@ -177,15 +181,15 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
     return states
 
 
-def joined(job: Job, states: list[TrainingState]) -> tuple[nn.Module, npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-    """The mean of the folds' networks; targets and scores (N, K) of the tracks that each held back, by its own."""
+def joined(job: Job, states: list[TrainingState]) -> tuple[nn.Module, Scored]:
+    """The mean of the folds' networks; and the tracks that each held back, scored by its own."""
     model, held_back = job.network.build(job.training.seed).eval(), []
     for fold, state in zip(job.folds, states, strict=True):
         model.load_state_dict(state.best_weights)
         held_back.append(job.score_validation(model, fold))
     model.load_state_dict(soup([state.best_weights for state in states]))
-    truth, scores = (np.concatenate(of_folds) for of_folds in zip(*held_back, strict=True))
-    return model, truth, scores
+    track_ids, truth, scores = (np.concatenate(of_folds) for of_folds in zip(*held_back, strict=True))
+    return model, (track_ids.tolist(), truth, scores)
 
 
 @contextlib.contextmanager
@@ -218,11 +222,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
     add_options(parser)
-    parser.add_argument("--num-workers", type=int, default=1, help="processes that train together (default: 1)")
-    parser.add_argument("--use-gpu", action="store_true", help="one GPU for each worker")
+    cli.add_workers(parser, 1, "processes that train together")
     parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
     parser.add_argument("--alias", default="candidate", help="what to name the model (default: %(default)s)")
     args = parser.parse_args(argv)
+    cli.check_workers(args, torch.cuda.device_count())
     check(args)
     return args
 
@@ -268,8 +272,10 @@ def main(argv: list[str]) -> None:
         epochs = len(folds) * training.epochs
         with console.progress("train", epochs, lambda: registry.latest_step(run_id), unit="epoch"):
             states = fit_on_ray(job, args)
-        model, truth, scores = joined(job, states)
-        figures = {f"best_{name}": figure for name, figure in metrics.validation_metrics(truth, scores).items()}
+        model, (track_ids, truth, scores) = joined(job, states)
+        judged = np.isin(track_ids, list(labels.tags["validation"]))  # the same tracks for all models
+        of_validation = metrics.validation_metrics(truth[judged], scores[judged])
+        figures = {f"best_{name}": figure for name, figure in of_validation.items()}
         registry.log_metrics(run_id, figures)
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         with tempfile.TemporaryDirectory() as folder:

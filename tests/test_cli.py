@@ -4,6 +4,7 @@ import os
 import pytest
 
 from musictag import cli, errors
+from musictag.errors import UsageError
 
 
 def test_a_main_that_ends_well_exits_with_0(capsys):
@@ -89,3 +90,29 @@ def test_the_cores_are_those_this_process_may_use():
 def test_names_are_separated_by_commas():
     assert cli.names("msd-musicnn") == ["msd-musicnn"]
     assert cli.names("slow,80s pop,models:/musictag/3") == ["slow", "80s pop", "models:/musictag/3"]
+
+
+@pytest.mark.parametrize(
+    ("address", "n_gpus", "refused"), [(None, 1, True), (None, 2, False), ("10.0.0.1:6379", 0, False)]
+)
+def test_gpus_that_nobody_can_give_are_refused(monkeypatch, address, n_gpus, refused):
+    parser = argparse.ArgumentParser()
+    cli.add_workers(parser, 1, "processes")
+    args = parser.parse_args(["--num-workers", "2", "--use-gpu"])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    if refused:
+        with pytest.raises(UsageError, match="2 workers need a GPU each, torch finds 1 here"):
+            cli.check_workers(args, n_gpus)
+    else:
+        cli.check_workers(args, n_gpus)
+
+
+@pytest.mark.parametrize("n_workers", ["0", "-1", "two"])
+def test_a_number_of_workers_is_a_number_from_1(n_workers, capsys):
+    parser = argparse.ArgumentParser()
+    cli.add_workers(parser, 1, "processes")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--num-workers", n_workers])
+    assert "is not a number from 1" in capsys.readouterr().err

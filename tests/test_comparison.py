@@ -36,12 +36,13 @@ def rows(table, figure):
 
 def test_each_figure_has_a_row_per_tag_and_one_for_macro():
     table = compare(GOOD, POOR)
-    assert table["figure"].to_pylist() == [figure for figure in COMPARED for _ in range(4)]
-    assert table["tag"].to_pylist() == ["jazz", "polka", "rock", None] * len(COMPARED)
-    for figure in COMPARED:
+    assert table["figure"].to_pylist() == [*(figure for figure in COMPARED for _ in range(4)), "ece"]
+    assert table["tag"].to_pylist() == [*["jazz", "polka", "rock", None] * len(COMPARED), None]
+    for figure in (*COMPARED, "ece"):
         macro = rows(table, figure)[None]
         for who, evaluation in (("candidate", GOOD), ("champion", POOR)):
-            assert macro[who] == pytest.approx(summary(evaluation)[f"macro_{figure}"])
+            value = summary(evaluation)["micro_ece" if figure == "ece" else f"macro_{figure}"]
+            assert macro[who] == pytest.approx(value)
         assert macro["difference"] == pytest.approx(macro["candidate"] - macro["champion"])
     of_tag = metrics.average_precision(POOR.targets, POOR.scores)
     assert [row["champion"] for row in rows(table, "pr_auc").values()][:3] == pytest.approx(of_tag)
@@ -54,6 +55,30 @@ def test_a_real_difference_is_clear_of_0_and_its_reverse_as_well():
         assert 0 < row["low"] < row["difference"] < row["high"]
         assert worse[tag]["clear"]
         assert (worse[tag]["low"], worse[tag]["high"]) == pytest.approx((-row["high"], -row["low"]))
+
+
+def test_a_calibration_error_lies_in_its_interval_and_is_seen_where_it_is_real():
+    # Scores that are true probabilities, and the same exaggerated: the error of the latter is some 0.09, whatever the
+    # draws add to either.
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-1, 1.5, (150, 20))
+    truth = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
+    changes = {"n_tracks": 150, "targets": truth, "vocabulary": tuple(f"{k:02d}" for k in range(20))}
+    exact, boastful = (
+        dataclasses.replace(evaluate(0, **changes | {"scores": scores, "raw_scores": scores}, n_tags=20))
+        for scores in ((1 / (1 + np.exp(-scale * logits))).astype(np.float32) for scale in (1, 2))
+    )
+    row = rows(compare(boastful, exact), "ece")[None]
+    assert row["clear"]
+    assert 0.03 < row["low"] < row["difference"] < row["high"] < 0.15
+
+
+def test_a_tag_that_no_track_has_counts_for_neither_model():
+    targets = GOOD.targets & [True, False, True]
+    silent = dataclasses.replace(GOOD, targets=targets, thresholds=np.array([0.5, 1.0, 0.5]))
+    found = rows(compare(dataclasses.replace(GOOD, targets=targets), silent), "f1")
+    assert np.isnan(found["polka"]["difference"])
+    assert found[None]["difference"] == found[None]["low"] == found[None]["high"] == 0
 
 
 def test_a_model_differs_from_itself_by_nothing():
@@ -142,4 +167,4 @@ def test_one_tag_and_one_artist_and_five_tracks_are_compared_as_far_as_they_go()
 def test_unlike_evaluations_are_refused_with_the_difference_and_the_remedy(changes, difference):
     with pytest.raises(PromotionError, match=difference) as refusal:
         compare(GOOD, dataclasses.replace(GOOD, **changes))
-    assert "`python pipelines/evaluate.py --model models:/musictag@champion`" in str(refusal.value)
+    assert "evaluate both on the same catalog (`python pipelines/evaluate.py --model MODEL`)" in str(refusal.value)

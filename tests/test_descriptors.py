@@ -6,11 +6,16 @@ import pytest
 
 from musictag.clips import clip_weights, cut_clips
 from musictag.config import FeatureConfig
-from musictag.descriptors import BPM, DESCRIPTORS, describe
+from musictag.descriptors import BPM, DESCRIPTORS, VERSION, describe
 from musictag.log_mel import log_mel
 
 CONFIG = FeatureConfig()
 RATE = CONFIG.sample_rate
+# Each 24th number, more or less, of a waveform of tones, clicks and noise.
+GOLDEN = [
+    1575.0, -6.435, 83.88, 4.241, 4106.0, 1.195, 0.007903, 8.422, 35.01, 13.98, -0.02211, 0.7152, 0.003565, 0.4712,
+    0.01294, 0.026, 0.0756, 0.008267, 0.5172, 0.0506, 0.5994, -0.006796, -0.03532, -0.04377, 0.0124,
+]  # fmt: skip
 
 
 def described(waveform: np.ndarray, config: FeatureConfig = CONFIG) -> dict[str, float]:
@@ -49,6 +54,18 @@ def test_silence_constants_and_the_shortest_clip_have_finite_numbers(
     numbers = describe(clips, [*[1.0] * (n_clips - 1), weight], config)
     assert np.isfinite(numbers).all()
     assert len(numbers) == len(DESCRIPTORS)
+
+
+def test_the_numbers_are_those_of_this_version() -> None:
+    rng = np.random.default_rng(0)
+    waveform = tones([261.6, 330.0, 415.3], 6.0) + clicks(132, 6.0) + 0.02 * rng.standard_normal(6 * RATE)
+    numbers = list(described(waveform).values())
+    seen = [float(f"{number:.4g}") for number in numbers[:: len(numbers) // 24]]
+    np.testing.assert_allclose(
+        seen, GOLDEN, rtol=2e-3, atol=2e-3,
+        err_msg="the numbers are others: raise descriptors.VERSION, so that models fitted on the old ones are refused",
+    )  # fmt: skip
+    assert VERSION == 2
 
 
 def test_padding_is_left_out() -> None:

@@ -39,7 +39,7 @@ def test_per_tag_by_hand(evaluation):
         "ece_raw": [(0.0 + 0.7 + 0.5 + 0.0) / 4, 0.4 / 4, (0.8 + 0.1 + 0.5) / 4],
         "threshold": [0.5, 1.0, 0.6],
     }
-    intervals = ["f1_low", "f1_high", "pr_auc_low", "pr_auc_high"]
+    intervals = [f"{name}_{end}" for name in ev.WITH_INTERVAL for end in ("low", "high")]
     assert [name for name in table.column_names if name not in intervals] == list(expected)
     assert table["tag"].to_pylist() == expected.pop("tag")
     for name, values in expected.items():
@@ -50,13 +50,36 @@ def test_intervals_are_of_the_groups_drawn(evaluation):
     table, summary = ev.per_tag(evaluation), ev.summary(evaluation)
     weights = bootstrap.draws(evaluation.groups)
     drawn = bootstrap.figures(evaluation.targets, evaluation.scores, evaluation.thresholds, weights)
-    for name in ("f1", "pr_auc"):
+    for name in ev.WITH_INTERVAL:
         low, high = bootstrap.interval(drawn[name])
         np.testing.assert_array_equal(table[f"{name}_low"], low)
         np.testing.assert_array_equal(table[f"{name}_high"], high)
         ends = summary[f"macro_{name}_low"], summary[f"macro_{name}_high"]
         assert ends == tuple(bootstrap.interval(bootstrap.macro(drawn[name])))
         assert ends[0] < summary[f"macro_{name}"] <= ends[1]
+
+
+def test_an_evaluation_is_of_a_catalog_while_tracks_and_tags_are_the_same(evaluation):
+    tags = {
+        track_id: [tag for tag, has in zip(evaluation.vocabulary, row, strict=True) if has]
+        for track_id, row in zip(evaluation.track_ids, evaluation.targets, strict=True)
+    }
+    first = evaluation.track_ids[0]
+    assert ev.is_of(evaluation, tags)
+    assert ev.is_of(evaluation, {**tags, first: [*tags[first], "a word that the model does not know"]})
+    assert not ev.is_of(evaluation, {**tags, first: ["polka"]})
+    assert not ev.is_of(evaluation, {**tags, "one more": ["jazz"]})
+    assert not ev.is_of(evaluation, {name: tags[name] for name in evaluation.track_ids[1:]})
+
+
+def test_a_broken_file_is_named_by_its_model(evaluation, tmp_path):
+    path = tmp_path / "scores.parquet"
+    pq.write_table(ev.to_table(evaluation), path)
+    assert ev.read(path, "models:/musictag/7").track_ids == evaluation.track_ids
+    for content in (b"not parquet", path.read_bytes()[:-20]):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match="the evaluation of models:/musictag/7: "):
+            ev.read(path, "models:/musictag/7")
 
 
 def test_tracks_of_one_artist_have_figures_and_no_intervals(evaluation):

@@ -39,14 +39,14 @@ def test_micro_values_pool_all_decisions():
     np.testing.assert_allclose(np.concatenate(figures), [2 / 4, 2 / 3, 4 / 7])
 
 
-def test_what_is_undefined_is_nan():
+def test_what_is_undefined_is_nan_and_the_same_tags_whatever_is_given():
     # Tags: never positive nor given; never positive but given; never given but positive; all positive and given.
     targets = np.array([[0, 0, 1, 1], [0, 0, 0, 1]], bool)
     given = np.array([[0, 1, 0, 1], [0, 0, 0, 1]], bool)
     precision, recall, f1 = metrics.precision_recall_f1(targets, given)
-    np.testing.assert_array_equal(precision, [NAN, 0, NAN, 1])
+    np.testing.assert_array_equal(precision, [NAN, NAN, 0, 1])
     np.testing.assert_array_equal(recall, [NAN, NAN, 0, 1])
-    np.testing.assert_array_equal(f1, [NAN, 0, 0, 1])
+    np.testing.assert_array_equal(f1, [NAN, NAN, 0, 1])
     scores = np.array([[0.9, 0.9, 0.9, 0.9], [0.1, 0.1, 0.1, 0.1]])
     np.testing.assert_array_equal(metrics.average_precision(targets, scores), [NAN, NAN, 1, 1])
     np.testing.assert_array_equal(metrics.roc_auc(targets, scores), [NAN, NAN, 1, NAN])

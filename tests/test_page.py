@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from musictag import comparison, evaluation, page
 from musictag.page import CLASSICAL, NETWORK, Entry
+from musictag.report import UNDEFINED
 
 
 @pytest.fixture
@@ -17,7 +19,8 @@ def entries(evaluate):
 
     def scored(noise):
         scores = np.clip((1 - noise) * (0.1 + 0.8 * truth.targets) + noise * rng.random(shape), 0, 1)
-        return dataclasses.replace(truth, scores=scores.astype(np.float32), raw_scores=scores.astype(np.float32))
+        scores = scores.astype(np.float32)
+        return dataclasses.replace(truth, scores=scores, raw_scores=scores**2)
 
     return [
         Entry(name="deep", kind=NETWORK, evaluation=scored(0.1), validation_pr_auc=0.9, minutes=12.34),
@@ -34,18 +37,20 @@ def table(text, heading):
 
 def test_the_best_of_a_kind_is_chosen_on_validation_tracks(entries):
     assert page.best(entries, NETWORK).name == "deep"
-    swapped = [dataclasses.replace(entries[1], validation_pr_auc=0.1), entries[2]]
-    assert page.best(swapped, CLASSICAL).name == "guess"
+    for worse in (0.1, math.nan):
+        swapped = [dataclasses.replace(entries[1], validation_pr_auc=worse), entries[2]]
+        assert page.best(swapped, CLASSICAL).name == "guess"
 
 
 def test_every_model_has_its_figures_best_first(entries):
     models = table(page.page("Title", "About.", entries[::-1], "chart.png"), "model")
     assert list(models) == ["deep", "shallow", "guess"]
     values = evaluation.summary(entries[0].evaluation)
-    kind, precision, recall, f1, _, roc_auc, error, validation, minutes = models["deep"]
+    kind, precision, recall, *areas, error, validation, minutes = models["deep"]
     assert (kind, validation, minutes) == ("network", "0.900", "12.3")
-    assert [precision, recall, roc_auc] == [f"{values[f'macro_{n}']:.3f}" for n in ("precision", "recall", "roc_auc")]
-    assert f1 == f"{values['macro_f1']:.3f} ({values['macro_f1_low']:.3f} to {values['macro_f1_high']:.3f})"
+    assert [precision, recall] == [f"{values[f'macro_{name}']:.3f}" for name in ("precision", "recall")]
+    for name, shown in zip(("macro_f1", "macro_pr_auc", "macro_roc_auc"), areas, strict=True):
+        assert shown == f"{values[name]:.3f} ({values[f'{name}_low']:.3f} to {values[f'{name}_high']:.3f})"
     assert error == f"{values['micro_ece_raw']:.3f} → {values['micro_ece']:.3f}"
 
 
@@ -72,13 +77,27 @@ def test_differences_that_are_clear_of_0_are_bold(entries):
 
 def test_the_verdict_counts_tags_and_tells_chance_from_error(entries):
     verdict = page.verdict(entries[0], entries[1])
-    assert "F1 is higher in 3 of 3 tags" in verdict
+    assert (
+        "F1 is higher in 3 of 3 tags, clear of 0 in 3 (tag 00, tag 01, tag 02); it is lower and clear of 0 in 0."
+        in (verdict)
+    )
+    other_way = page.verdict(entries[1], entries[0])
+    assert "F1 is higher in 0 of 3 tags, clear of 0 in 0; it is lower and clear of 0 in 3 (tag 00, tag" in other_way
     assert f"Macro ROC-AUC of deep: {evaluation.summary(entries[0].evaluation)['macro_roc_auc']:.3f}." in verdict
     chance = float(re.search(r"would have (\d\.\d+) on so few tracks", verdict)[1])
     assert 0.02 < chance < 0.2
 
 
-def test_a_page_without_intervals_has_dashes_and_no_bold(entries):
+def test_a_tag_that_one_model_does_not_know_has_dashes(entries):
+    deep, shallow = entries[0], entries[1]
+    other = dataclasses.replace(shallow.evaluation, vocabulary=("tag 00", "tag 01", "tag|x"))
+    text = page.page("Title", "About.", [deep, dataclasses.replace(shallow, evaluation=other)], "chart.png")
+    line = next(line for line in text.splitlines() if line.startswith(r"| `tag\|x` |"))
+    assert [cell.strip() for cell in line.split("|")[4:7]] == [UNDEFINED] * 3
+    assert " | ".join([UNDEFINED] * 4) in next(line for line in text.splitlines() if line.startswith("| `tag 02` |"))
+
+
+def test_a_page_without_intervals_has_no_bold(entries):
     alone = [
         dataclasses.replace(each, evaluation=dataclasses.replace(each.evaluation, groups=("artist:x",) * 40))
         for each in entries

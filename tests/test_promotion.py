@@ -132,7 +132,7 @@ def test_a_better_ranking_with_scores_that_mean_nothing_is_refused():
     all_high = model(np.where(TARGETS, 0.99, 0.8))
     decision = decide(all_high, model(guess(0.3, 1)))
     assert failed(decision) == ["calibration"]
-    assert decision.reason.startswith("not promoted: macro calibration error 0.")
+    assert decision.reason.startswith("not promoted: calibration error 0.")
     assert "is above 0.05 and worse than the champion's" in decision.reason
 
 
@@ -143,7 +143,7 @@ def test_a_calibration_error_that_is_worse_by_chance_is_no_reason_to_refuse():
     targets = rng.random(truth.shape) < truth
     blurred = [np.round(truth + rng.uniform(-0.1, 0.1, truth.shape), 2) for _ in range(2)]
     one, other = (model(scores, targets) for scores in blurred)
-    worse, less = sorted((one, other), key=lambda each: -summary(each)["macro_ece"])
+    worse, less = sorted((one, other), key=lambda each: -summary(each)["micro_ece"])
     rule = decide(worse, less).rules[3]
     assert rule.figures["candidate"] > promotion.MOST_ECE
     assert rule.figures["difference"] > 0
@@ -175,7 +175,7 @@ def test_the_order_of_tracks_and_tags_does_not_matter():
 def test_unlike_evaluations_are_refused_with_the_difference_and_the_remedy(changes, difference):
     with pytest.raises(PromotionError, match=difference) as refusal:
         decide(RIGHT, dataclasses.replace(RIGHT, **changes))
-    assert "`python pipelines/evaluate.py --model models:/musictag@champion`" in str(refusal.value)
+    assert "evaluate both on the same catalog (`python pipelines/evaluate.py --model MODEL`)" in str(refusal.value)
 
 
 def test_another_vocabulary_is_refused_and_the_change_named():
@@ -187,6 +187,12 @@ def test_another_vocabulary_is_refused_and_the_change_named():
         "(jazz), 1 tags only the champion has (folk); train the candidate on the champion's tags"
     )
     assert json.loads(to_json(decision))["comparison"] is None
+
+
+def test_a_champion_none_of_whose_tags_is_left_can_be_written_down():
+    gone = dataclasses.replace(WORSE, vocabulary=("folk", "polka"), targets=np.zeros((4, 2), bool))
+    kept = json.loads(to_json(promotion.force("new words", decide(RIGHT, gone))))
+    assert (kept["promote"], kept["champion_pr_auc"]) == (True, None)
 
 
 def test_a_candidate_evaluated_on_another_split_is_refused():
@@ -241,7 +247,7 @@ def test_a_decision_is_kept_with_all_its_figures():
     figures = numbers(decision)
     assert figures["promote"] == 1
     assert figures["macro_pr_auc_low"] == decision.rules[1].figures["low"]
-    assert figures["calibration_candidate"] == pytest.approx(summary(model(guess(0.5, 1)))["macro_ece"])
+    assert figures["calibration_candidate"] == pytest.approx(summary(model(guess(0.5, 1)))["micro_ece"])
 
 
 def test_a_forced_decision_keeps_what_the_rules_found():

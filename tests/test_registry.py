@@ -284,3 +284,14 @@ def test_files_are_called_after_exactly_one_model(artifact: Path, tmp_path: Path
     assert re.fullmatch(r"m-sic-more-[0-9a-f]{16}", first)
     (folder / "LICENSE").write_text("other files, another model")
     assert registry.file_name(registry.fetch(str(folder))) != first
+
+
+def test_a_run_took_as_long_as_it_ran_whatever_its_epochs_took_and_a_fit_as_long_as_it_says() -> None:
+    with registry.start_run("train", {}, {}, system_metrics=False) as run_id:
+        registry.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
+    cost = registry.cost(run_id)
+    assert cost["seconds"] < 100
+    assert cost["best_val_loss"] == 0.5
+    with registry.start_run("fit", {}, {}, system_metrics=False) as run_id:
+        registry.log_metrics(run_id, {"fit_seconds": 1000.0})
+    assert registry.cost(run_id)["seconds"] == 1000

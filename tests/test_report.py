@@ -99,7 +99,7 @@ def test_a_comparison_has_a_block_per_figure_and_a_dash_for_a_tag_that_one_does_
         scores=np.array([[0.1, 0.9, 0.1], [0.6, 0.8, 0.2], [0.2, 0.2, 0.3]], np.float32),
     )
     blocks = report.comparison(compare(EXAMPLES, other), ("new", "old")).split("\n\n")
-    assert [block.split()[0] for block in blocks] == ["PR-AUC", "ROC-AUC", "F1", "Macro"]
+    assert [block.split()[0] for block in blocks] == ["PR-AUC", "ROC-AUC", "F1", "Calibration"]
     lines = [line.split() for line in blocks[0].splitlines()]
     assert lines[0] == ["PR-AUC", "new", "old", "difference", "95", "%"]
     assert lines[2][:4] == ["jazz", "1.000", "0.333", "+0.667"]
@@ -122,6 +122,18 @@ def test_a_difference_that_is_clear_of_0_is_marked_and_counted(evaluate):
     assert all(re.search(r" \+0\.\d+ +\+0\.\d+ to \+0\.\d+  \*$", line) for line in lines[2:5])
     assert lines[7] == "PR-AUC: 3 of 3 tags better, 3 of them clear of 0; 0 worse, 0 of them clear of 0."
     assert lines[-1].startswith("95 %: intervals by paired bootstrap over artists, 1000 draws;")
+
+
+def test_a_comparison_of_models_without_a_common_tag_says_so(evaluate):
+    other = dataclasses.replace(evaluate(2), vocabulary=("a", "b"))
+    text = report.comparison(compare(evaluate(2), other), ("new", "old"))
+    assert text.splitlines()[-1] == "The two models share no tag that these tracks have: nothing is compared."
+
+
+@pytest.mark.parametrize(("split", "claim"), [("test", True), ("train", False)])
+def test_only_test_tracks_are_said_to_be_unseen(split, claim):
+    heading = report.examples(dataclasses.replace(EXAMPLES, split=split), {}).splitlines()[0]
+    assert ("none of which was learned or tuned on" in heading) == claim
 
 
 def test_a_comparison_on_one_artist_says_that_it_has_no_intervals(by_hand):

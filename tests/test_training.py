@@ -127,6 +127,12 @@ def test_states_are_not_changed_by_what_comes_after() -> None:
     assert not torch.equal(moments[0], moments[3])
 
 
+def test_a_run_may_go_on_twice_from_one_state() -> None:
+    _, states = run(small_model())
+    (once, _), (again, _) = (run(small_model(seed=seed), state=states[1]) for seed in (1, 2))
+    assert losses(once) == losses(again)
+
+
 def test_the_best_weights_are_kept_and_patience_ends_the_run() -> None:
     val_losses = iter([0.9, 0.5, 0.6, 0.5, 0.7, 0.1])
     states: list[TrainingState] = []

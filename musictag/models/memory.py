@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 MAX_CLIPS = 100_000
-"""More are computed anew each time: they would take 0.6 GB, with 1,506 numbers for each."""
+"""More are computed anew each time: they would take 0.6 GB for each network, with 1,506 numbers a clip."""
 
 
 class ClipMemory:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,9 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 
 from musictag import catalog, evaluation, features, ledger, registry, stores
+from musictag.checkpoint import load_model, save_model
 from musictag.config import FeatureConfig
+from musictag.tagger import calibrate
 
 FILES = {"scores.parquet", "per_tag.parquet", "report.txt", "precision_recall.png", "curves.png"}
 
@@ -60,6 +63,22 @@ def test_an_evaluation_is_kept_with_the_models_run(own_home, corpus, call, artif
     assert {name: logged[f"test_{name}"] for name in figures} == pytest.approx(figures)
     assert figures["macro_pr_auc"] > 0.8  # The sounds are easy to tell apart.
     assert pq.read_table(folder / "per_tag.parquet")["tag"].to_pylist() == list(corpus.vocabulary)
+
+
+def test_scores_are_calibrated_and_kept_as_they_were_before(own_home, corpus, call, artifacts, tmp_path, add_model):
+    model, spec = load_model(artifacts["trained"])
+    calibration = tuple((2.0, 0.5 * k - 1) for k in range(len(corpus.vocabulary)))
+    save_model(tmp_path / "calibrated", model, dataclasses.replace(spec, calibration=calibration))
+    kept = []
+    for folder in (artifacts["trained"], tmp_path / "calibrated"):
+        version = add_model(folder)
+        assert call(own_home, "evaluate", *where(corpus), "--model", f"models:/musictag/{version}")[0] == 0
+        found = registry.evaluation_file(run_of(version), "test", evaluation.SCORES_FILE)
+        kept.append(evaluation.read(found, "a model"))
+    plain, calibrated = kept
+    np.testing.assert_array_equal(calibrated.raw_scores, plain.raw_scores)
+    np.testing.assert_allclose(calibrated.scores, calibrate(plain.raw_scores, calibration), atol=1e-6)
+    assert np.abs(calibrated.scores - plain.scores).max() > 0.1
 
 
 def test_two_models_are_compared_on_the_same_tracks(own_home, corpus, call, artifacts, tmp_path, add_model):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from matplotlib.image import imread
 
@@ -49,6 +51,15 @@ def test_an_experiment_does_what_is_missing_and_writes_a_page(
     assert call(own_home, "experiment", *options)[0] == 0
     assert ran == []  # all is done
     assert (own_home.folder / "docs" / "page.md").read_text() == text
+
+    test_track = min(corpus.labels.tags["test"])
+    relabelled = own_home.folder / "relabelled.csv"
+    lines = corpus.catalog.read_text().splitlines()
+    relabelled.write_text("\n".join(re.sub(r"[^,]*$", "noise;quiet", line) if line.startswith(test_track) else line
+                                    for line in lines) + "\n")  # fmt: skip
+    assert call(own_home, "experiment", "--catalog", relabelled, *options[2:])[0] == 0
+    assert [name for name, _ in ran] == ["evaluate.py"] * 3  # what the test tracks say is another
+    ran.clear()
 
     monkeypatch.setattr(small, "NETWORKS", {**small.NETWORKS, "resnet": ("--model", "resnet")})
     monkeypatch.setattr(small, "run", lambda *command: ran.append(command))

@@ -156,13 +156,12 @@ def test_two_workers_train_one_model(home, corpus, tmp_path):
     check_artifact(home, corpus, run.info.run_id, tmp_path)
 
 
-def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, trained):
+def epochs_with_a_worker_killed(home, after, *options):
+    """The newest run's id and the epochs that it logged: its worker is killed when so many are."""
     started = time.time()
-    process = home.start("train.py", *where(corpus), *OPTIONS)
+    process = home.start("train.py", *options)
     try:
-        # Ray takes one report after the other: when the third epoch is logged, the second is reported, so the first is
-        # taken, and its checkpoint with it.
-        wait_for(lambda: epochs_of_a_run_since(home, started) >= 3, process)
+        wait_for(lambda: epochs_of_a_run_since(home, started) >= after, process)
         (worker,) = [child for child in psutil.Process().children(recursive=True) if is_worker(child)]
         os.kill(worker.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=240)
@@ -171,12 +170,27 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, train
     assert process.returncode == 0, err
     assert "Traceback" not in err
     run_id = newest_run(home).info.run_id
-    epochs = [step for step, _ in curve(home, run_id, "epoch")]
+    return run_id, [step for step, _ in curve(home, run_id, "epoch")]
+
+
+# Ray takes one report after the other: when the third epoch is logged, the second is reported, so the first is taken,
+# and its checkpoint with it.
+
+
+def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, trained):
+    run_id, epochs = epochs_with_a_worker_killed(home, 3, *where(corpus), *OPTIONS)
     assert sorted(set(epochs)) == [1, 2, 3, 4]
     assert epochs.count(1) == 1  # It went on, and did not begin again.
     for name in ("train_loss", "val_loss"):
         losses = [value for _, value in sorted(dict(curve(home, run_id, name)).items())]
         np.testing.assert_allclose(losses, [epoch[name] for epoch in trained.history], rtol=1e-6, err_msg=name)
+
+
+def test_a_worker_that_is_killed_in_a_later_fold_goes_on_in_that_fold(home, corpus):
+    options = ("--init", "msd-musicnn", "--folds", 2, "--epochs", 4, "--clips-per-epoch", 1, "--batch-size", 8)
+    _, epochs = epochs_with_a_worker_killed(home, 7, *where(corpus), *options)
+    assert sorted(set(epochs)) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [epochs.count(step) for step in (1, 2, 3, 4, 5)] == [1] * 5
 
 
 def epochs_of_a_run_since(home, started):
