@@ -25,7 +25,7 @@ FROM_NOTHING = TrainingConfig(
     mask_frames=24,
 )
 """How to train what starts from nothing: `tests/benchmarks/test_ablation.py` takes it apart."""
-MODEL = "cnn"
+MODEL = "three-path"
 """The network to train from nothing where none is named."""
 FOLDS = 5
 """How many networks fine-tuning trains, each with another part of the tracks held back, to take their mean (ADR 9)."""

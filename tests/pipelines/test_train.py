@@ -15,7 +15,20 @@ from musictag.recipe import FROM_NOTHING
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
 
 # As `TRAINING` in conftest.py, which trains the same without Ray.
-OPTIONS = ("--epochs", 4, "--batch-size", 8, "--clips-per-epoch", 2, "--learning-rate", 0.003, "--seed", 3)
+OPTIONS = (
+    "--model",
+    "cnn",
+    "--epochs",
+    4,
+    "--batch-size",
+    8,
+    "--clips-per-epoch",
+    2,
+    "--learning-rate",
+    0.003,
+    "--seed",
+    3,
+)
 
 
 def where(corpus):
