@@ -41,11 +41,9 @@ def compare(candidate: Evaluation, champion: Evaluation) -> pa.Table:
             for evaluation, drawn in ((candidate, of_candidate), (champion, of_champion))
         )
         tables.append(_rows(figure, [*tags, None], new, old))
-    of_both = {tag for n, tag in enumerate(tags) if shared[n]}
-    errors = (
-        _calibration_error(*each, of_both)[:, None] for each in ((candidate, weights), (champion, weights[:, rows]))
-    )
-    return pa.concat_tables([*tables, _rows("ece", [None], *errors)])
+    both = {*candidate.vocabulary} & {*champion.vocabulary}
+    new, old = _calibration_error(candidate, weights, both), _calibration_error(champion, weights[:, rows], both)
+    return pa.concat_tables([*tables, _rows("ece", [None], new, old)])
 
 
 def check_comparable(candidate: Evaluation, champion: Evaluation) -> None:
@@ -93,8 +91,10 @@ def _rows(figure: str, tags: list[str | None], new: NDArray[np.float64], old: ND
 
 
 def _calibration_error(evaluation: Evaluation, weights: NDArray[np.int64], tags: set[str]) -> NDArray[np.float64]:
+    """Values (D, 1), of all decisions on these tags."""
     known = [tag in tags for tag in evaluation.vocabulary]
-    return bootstrap.pooled_calibration_error(evaluation.targets[:, known], evaluation.scores[:, known], weights)
+    values = bootstrap.pooled_calibration_error(evaluation.targets[:, known], evaluation.scores[:, known], weights)
+    return values[:, None]
 
 
 def _drawn(evaluation: Evaluation, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

@@ -89,8 +89,7 @@ def verdict(network: Entry, classical: Entry) -> str:
     return "\n".join(
         [
             f"- Macro F1 of {network.name} is {cell(macro['candidate'])}, of {classical.name} "
-            f"{cell(macro['champion'])}: "
-            f"difference {_difference(macro)}.",
+            f"{cell(macro['champion'])}: difference {_difference(macro)}.",
             f"- F1 is higher in {sum(row['difference'] > 0 for row in tags)} of {len(tags)} tags, clear of 0 in "
             f"{len(clear)}{_named(clear)}; it is lower and clear of 0 in {len(worse)}{_named(worse)}. By chance alone "
             "one interval in twenty would be clear of 0.",

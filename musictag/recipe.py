@@ -37,11 +37,7 @@ OPTIONS = (
     ("--batch-size", "batch_size", "clips of a step on each worker"),
     ("--clips-per-epoch", "clips_per_track", "clips of each track"),
     ("--learning-rate", "learning_rate", "of the last layer"),
-    (
-        "--body-rate",
-        "body_rate",
-        "learning rate of all other layers that learn (musicnn's convolutions never do), as a share of it",
-    ),
+    ("--body-rate", "body_rate", "that of the other layers as a share of it; musicnn's convolutions never learn"),
     ("--seed", "seed", "decides everything random"),
 )
 
