@@ -61,8 +61,8 @@ check: install
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: install  ## On two cores, whole files on each: their tests share what is made once.
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile
+test: install
+	$(PYTHON) -m pytest
 
 bench: install  ## Figures of speed and memory, apart from the tests.
 	$(PYTHON) -m pytest tests/benchmarks -s

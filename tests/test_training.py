@@ -1,6 +1,6 @@
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from musictag.errors import TrainingError
 from musictag.models import build_model
+from musictag.models.musicnn import Musicnn
 from musictag.training import TrainingState, fit, load_state, save_state
 from musictag.training_config import TrainingConfig, learning_rate_at
 from small import CONFIG as FEATURES
@@ -158,13 +159,26 @@ def test_a_finished_run_is_not_continued() -> None:
     assert states == []
 
 
+def frozen_musicnn() -> nn.Module:
+    """Of which the dense layers alone learn, as in fine-tuning."""
+    torch.manual_seed(0)
+    params = {"timbral": (4, 4), "temporal": (2, 2, 2)}
+    model = build_model("musicnn", params, n_mels=FEATURES.n_mels, n_tags=N_TAGS)
+    assert isinstance(model, Musicnn)
+    model.freeze_encoder()
+    return model
+
+
+@pytest.mark.parametrize("make", [small_model, frozen_musicnn])
 @pytest.mark.parametrize("head_epochs", [0, 2])
-def test_one_data_parallel_worker_gives_the_losses_of_none(tmp_path: Path, head_epochs: int) -> None:
+def test_one_data_parallel_worker_gives_the_losses_of_none(
+    tmp_path: Path, head_epochs: int, make: Callable[[], nn.Module]
+) -> None:
     config = dataclasses.replace(CONFIG, head_epochs=head_epochs)
-    alone, _ = run(small_model(), config)
+    alone, _ = run(make(), config)
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
     try:
-        model = small_model()
+        model = make()
         wrapped, _ = run(DistributedDataParallel(model), config)
     finally:
         distributed.destroy_process_group()

@@ -3,10 +3,12 @@ import shutil
 import signal
 import subprocess
 import time
+import types
 
 import numpy as np
 import psutil
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from musictag import dataset, metrics, stores
@@ -169,12 +171,13 @@ def test_two_workers_train_one_model(home, corpus, tmp_path):
     check_artifact(home, corpus, run.info.run_id, tmp_path)
 
 
-def epochs_with_a_worker_killed(home, after, *options):
-    """The newest run's id and the epochs that it logged: its worker is killed when so many are."""
+def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, trained):
     started = time.time()
-    process = home.start("train.py", *options)
+    process = home.start("train.py", *where(corpus), *OPTIONS)
     try:
-        wait_for(lambda: epochs_of_a_run_since(home, started) >= after, process)
+        # Ray takes one report after the other: when the third epoch is logged, the second is reported, so the first is
+        # taken, and its checkpoint with it.
+        wait_for(lambda: epochs_of_a_run_since(home, started) >= 3, process)
         (worker,) = [child for child in psutil.Process().children(recursive=True) if is_worker(child)]
         os.kill(worker.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=240)
@@ -183,15 +186,7 @@ def epochs_with_a_worker_killed(home, after, *options):
     assert process.returncode == 0, err
     assert "Traceback" not in err
     run_id = newest_run(home).info.run_id
-    return run_id, [step for step, _ in curve(home, run_id, "epoch")]
-
-
-# Ray takes one report after the other: when the third epoch is logged, the second is reported, so the first is taken,
-# and its checkpoint with it.
-
-
-def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, trained):
-    run_id, epochs = epochs_with_a_worker_killed(home, 3, *where(corpus), *OPTIONS)
+    epochs = [step for step, _ in curve(home, run_id, "epoch")]
     assert sorted(set(epochs)) == [1, 2, 3, 4]
     assert epochs.count(1) == 1  # It went on, and did not begin again.
     for name in ("train_loss", "val_loss"):
@@ -199,11 +194,25 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, corpus, train
         np.testing.assert_allclose(losses, [epoch[name] for epoch in trained.history], rtol=1e-6, err_msg=name)
 
 
-def test_a_worker_that_is_killed_in_a_later_fold_goes_on_in_that_fold(home, corpus):
-    options = ("--init", "msd-musicnn", "--folds", 2, "--epochs", 4, "--clips-per-epoch", 1, "--batch-size", 8)
-    _, epochs = epochs_with_a_worker_killed(home, 7, *where(corpus), *options)
-    assert sorted(set(epochs)) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert [epochs.count(step) for step in (1, 2, 3, 4, 5)] == [1] * 5
+def test_no_fold_of_a_checkpoint_begins_anew(script, monkeypatch):
+    train, given = script("train"), []
+
+    def train_fold(_job, _model, number, states):
+        given.append(list(states))
+        return f"{states[number] if number < len(states) else number}, ended"
+
+    fold = types.SimpleNamespace(build=lambda _seed: torch.nn.Linear(1, 1))
+    job = types.SimpleNamespace(tracking_uri="", n_cores=torch.get_num_threads(), folds=[{}] * 4, network=fold,
+                                training=types.SimpleNamespace(seed=0))  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which a worker sets
+    monkeypatch.setattr(train, "train_fold", train_fold)
+    monkeypatch.setattr(train, "held", lambda _checkpoint: ["a", "b", "c"])
+    monkeypatch.setattr(train.ray.train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(train.ray.train, "get_context", lambda: types.SimpleNamespace(get_local_world_size=lambda: 1))
+    monkeypatch.setattr(train.ray.train.torch, "prepare_model", lambda model: model)
+    train.train_worker({"job": job})
+    assert given == [["a", "b", "c"], ["a, ended", "b", "c"], ["a, ended", "b, ended", "c"],
+                     ["a, ended", "b, ended", "c, ended"]]  # fmt: skip
 
 
 def epochs_of_a_run_since(home, started):

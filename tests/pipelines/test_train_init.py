@@ -51,19 +51,6 @@ def test_training_starts_from_a_published_model(home, corpus, tmp_path):
     assert (model.head.weight != 0).any()
 
 
-def test_two_workers_train_it_together(home, corpus, tmp_path):
-    options = ("--epochs", 2, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8, "--folds", 1)
-    code, out, err = home.run("train.py", *where(corpus), "--init", "msd-musicnn", "--num-workers", 2, *options)
-    assert code == 0, err
-    assert "2 epochs, best " in out
-    client = MlflowClient(home.tracking_uri)
-    run_id = client.get_model_version_by_alias("musictag", "candidate").run_id
-    model, _ = load_model(tmp_path / client.download_artifacts(run_id, "model", str(tmp_path)))
-    losses = [step.value for step in client.get_metric_history(run_id, "train_loss")]
-    assert losses[1] < losses[0]
-    assert is_changed(model, "msd-musicnn") or "best 1" in out  # the head alone learned in the first epoch
-
-
 def test_two_published_models_learn_as_one(corpus):
     sources = [load_model(pretrained.find(name)) for name in ("msd-musicnn", "mtt-musicnn")]
     config, targets = FeatureConfig(), {split: corpus.targets(split) for split in ("train", "validation")}
