@@ -107,7 +107,7 @@ def learned(tracks: list[Heard], targets: Tensor, groups: list[str]) -> Attentio
     return best
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def heard_in(tagger: Tagger, row: dataset.Row) -> Heard:
     seen: list[Tensor] = []
     hook = tagger.model.get_submodule("head").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -115,7 +115,7 @@ def heard_in(tagger: Tagger, row: dataset.Row) -> Heard:
     logits = tagger.model(torch.from_numpy(decode_clips(row["clips"], config).astype(np.float32)))
     hook.remove()
     weights = clip_weights(row["start_s"], row["duration_s"], config)
-    return Heard(logits.clone(), seen[0].clone(), torch.from_numpy(weights))
+    return Heard(logits, seen[0], torch.from_numpy(weights))
 
 
 def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
