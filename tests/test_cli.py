@@ -4,7 +4,6 @@ import os
 import pytest
 
 from musictag import cli, errors
-from musictag.errors import UsageError
 
 
 def test_a_main_that_ends_well_exits_with_0(capsys):
@@ -103,7 +102,7 @@ def test_gpus_that_nobody_can_give_are_refused(monkeypatch, address, n_gpus, ref
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
     if refused:
-        with pytest.raises(UsageError, match="2 workers need a GPU each, torch finds 1 here"):
+        with pytest.raises(errors.UsageError, match="2 workers need a GPU each, torch finds 1 here"):
             cli.check_workers(args, n_gpus)
     else:
         cli.check_workers(args, n_gpus)

@@ -65,7 +65,7 @@ def test_a_calibration_error_lies_in_its_interval_and_is_seen_where_it_is_real()
     truth = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
     changes = {"n_tracks": 150, "targets": truth, "vocabulary": tuple(f"{k:02d}" for k in range(20))}
     exact, boastful = (
-        dataclasses.replace(evaluate(0, **changes | {"scores": scores, "raw_scores": scores}, n_tags=20))
+        evaluate(0, n_tags=20, scores=scores, raw_scores=scores, **changes)
         for scores in ((1 / (1 + np.exp(-scale * logits))).astype(np.float32) for scale in (1, 2))
     )
     row = rows(compare(boastful, exact), "ece")[None]

@@ -12,7 +12,7 @@ from musictag.log_mel import band_centres
 
 OCTAVES, BINS_PER_OCTAVE = 5, 24
 LOWEST_HZ = 130.8
-"""C3. In its octave mel bands lie some 4 semitones apart, at 500 Hz one: there the notes are told by their partials."""
+"""C3. In its octave mel bands lie some 4 semitones apart, from 500 Hz on one or less."""
 POOLED_FRAMES = 8
 PARTIAL_BINS = 33
 """Bins that a filter sees: an octave and the bins around, which hold the second partial of a tone."""
