@@ -2,7 +2,7 @@
 
 EXPERIMENT names the folder that `make experiment` fills; it must hold the catalog and the features. Networks learn the
 train tracks and are judged on the validation tracks; the test tracks stay out of it. Everything is tried over a few
-epochs, in which what makes learning harder cannot pay yet; elements of the recipe over all of its epochs as well, with
+epochs, in which what makes learning harder may not pay yet; elements of the recipe over all of its epochs as well, with
 the weights that `train.py` would keep. Scores are kept in EXPERIMENT/ablation, so that a run that was stopped goes on:
 delete the folder when the recipe, the network or the tracks have changed. On one core 8 minutes for the few epochs, 21
 for all.
@@ -171,16 +171,15 @@ def test_the_table() -> None:
         drawn = bootstrap.figures(truth, np.load(kept(name, epochs)), np.full(truth.shape[1], 0.5), weights)
         return {figure: bootstrap.macro(drawn[figure]) for figure in FIGURES}
 
-    recipe, table = {epochs: macros("the recipe", epochs) for epochs in (FEW, ALL)}, []
-    for name, epochs in RUNS:
-        of_variant = macros(name, epochs)
+    of_run, table = {run: macros(*run) for run in RUNS}, []
+    for (name, epochs), of_variant in of_run.items():
         row = {"variant": name, "epochs": epochs}
         for figure in FIGURES:
-            difference = of_variant[figure] - recipe[epochs][figure]
+            difference = of_variant[figure] - of_run["the recipe", epochs][figure]
             low, high = bootstrap.interval(difference[1:])
             row |= {figure: float(of_variant[figure][0]),
                     f"{figure}, difference": f"{difference[0]:+.3f} ({low:+.3f} to {high:+.3f})"}  # fmt: skip
         table.append(row)
     console.say(format_table(pa.Table.from_pylist(table)))
-    fewer = macros("a quarter of the songs", FEW)["pr_auc"] - recipe[FEW]["pr_auc"]
+    fewer = of_run["a quarter of the songs", FEW]["pr_auc"] - of_run["the recipe", FEW]["pr_auc"]
     assert bootstrap.interval(fewer[1:])[1] < 0
