@@ -119,14 +119,14 @@ def clips_of(works: tuple[Work, ...], spec: TaggerSpec, args: argparse.Namespace
 
 
 def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Namespace) -> ray.data.Dataset:
-    """Rows of `FLOW_SCHEMA`, scored by a pool of actors with the model artifact in `folder`."""
+    """Rows of `FLOW_SCHEMA`, scored by actors with the model artifact in `folder`; one will do for little."""
     artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
     return rows.map_batches(
         Score,
         fn_constructor_args=(model, [artifact], args.use_gpu),
         batch_format="pyarrow",
         batch_size=SCORE_TRACKS,
-        concurrency=args.num_workers,
+        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=args.num_workers, max_size=args.num_workers),
         num_cpus=1,
         num_gpus=1 if args.use_gpu else 0,
     )

@@ -28,9 +28,9 @@ from musictag.vocabulary import targets_by_track
 
 TRAIN = Path(__file__).parents[2] / "pipelines" / "train.py"
 CONFIG = FeatureConfig()
-N_TRACKS, N_CLIPS, TRACKS_OF_A_PART = 200, 10, 50
+N_TRACKS, N_CLIPS, TRACKS_OF_A_PART = 800, 10, 50
 EVERY_VALIDATION = 10  # each tenth track validates
-TRAINING = dataclasses.replace(FROM_NOTHING, epochs=4, patience=4, clips_per_track=N_CLIPS)
+TRAINING = dataclasses.replace(FROM_NOTHING, epochs=2)
 VOCABULARY = tuple(f"tag {k:02d}" for k in range(20))
 ROUNDS = 2
 LEAST_OF_BARE = 0.9

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray.cloudpickle
 import soundfile
 import torch
 from ray.cluster_utils import Cluster
@@ -201,6 +202,7 @@ def script() -> Callable[[str], ModuleType]:
             module = importlib.util.module_from_spec(spec)
             sys.modules[module.__name__] = module  # dataclasses look their module up
             spec.loader.exec_module(module)
+            ray.cloudpickle.register_pickle_by_value(module)  # as what a user runs, no worker can import it
             loaded[name] = module
         return loaded[name]
 
@@ -234,11 +236,12 @@ def ray_cluster() -> Iterator[str]:
 def call(
     script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
-    """Exit code, stdout and stderr of a script's command line, called in this process."""
+    """Exit code, stdout and stderr of a script's command line, called in this process: quicker to start."""
 
     def run(home: Home, name: str, *args: object, tracking_uri: str | None = None) -> tuple[int, str, str]:
         monkeypatch.chdir(home.folder)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri or home.tracking_uri)
+        monkeypatch.setenv("RAY_ADDRESS", home.ray_address)
         capsys.readouterr()
         code = cli.run(script(name).main, list(map(str, args)))
         return code, *capsys.readouterr()

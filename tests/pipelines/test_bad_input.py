@@ -31,7 +31,7 @@ def test_five_tracks_of_one_tag_beside_labels_without_features_and_features_with
     catalog = write_catalog(tmp_path / "catalog.csv", rows)
     where = "--catalog", catalog, "--features", own_features
     options = "--vocabulary", "tone", "--epochs", 1, "--batch-size", 2, "--clips-per-epoch", 1
-    code, out, err = own_home.run("train.py", *where, *options)
+    code, out, err = call(own_home, "train", *where, *options)
     assert (code, "Traceback" in err) == (0, False), err
     assert "tracks: 3 train, 1 validation, 1 test; left out: 1 without tags, 1 (elsewhere) tagged but without" in out
     assert "features, 44 (track-06, track-07, track-08, \u2026) with features but not in the catalog" in out

@@ -46,8 +46,8 @@ def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, cor
     assert float(re.search(r"macro PR-AUC ([\d.]+)", out.splitlines()[-1])[1]) > 0.6
 
     tags = own_home.folder / "tags"
-    code, out, err = own_home.run("tag.py", "--model", "models:/musictag@candidate", "--features", corpus.features,
-                                  "--tags", tags)  # fmt: skip
+    code, out, err = call(own_home, "tag", "--model", "models:/musictag@candidate", "--features", corpus.features,
+                          "--tags", tags)  # fmt: skip
     assert code == 0, err
     assert out.splitlines()[-1].startswith("50 listed = 50 written")
     columns = stores.read_columns(str(tags), ("track_id", "scores")).to_pylist()

@@ -28,9 +28,9 @@ def add_champion(home, folder, monkeypatch):
     return version
 
 
-def run(home, *args):
-    """Last line of a run of tag.py that ends well."""
-    code, out, err = home.run("tag.py", *args)
+def last_line(ended):
+    """Of a run that ended well."""
+    code, out, err = ended
     assert code == 0, err
     assert "Traceback" not in err
     return out.splitlines()[-1]
@@ -48,7 +48,7 @@ def tagged(home, corpus, artifacts):
     """The tags table of a first run; not to be changed."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert add_champion(home, artifacts["trained"], monkeypatch) == "1"
-    last = run(home, "--features", corpus.features, "--tags", home.folder / "tags")
+    last = last_line(home.run("tag.py", "--features", corpus.features, "--tags", home.folder / "tags"))
     assert last.startswith("50 listed = 50 written + 0 unchanged + 0 failed (")
     return home.folder / "tags"
 
@@ -81,14 +81,14 @@ def test_the_tags_are_mostly_right(tagged, corpus):
     assert right.mean() > 0.75
 
 
-def test_a_second_run_tags_nothing(home, corpus, tags):
+def test_a_second_run_tags_nothing(home, call, corpus, tags):
     version = stores.version(str(tags))
-    last = run(home, "--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1")
+    last = last_line(call(home, "tag", "--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 0 written + 50 unchanged + 0 failed (")
     assert stores.version(str(tags)) == version
 
 
-def test_a_track_whose_audio_changed_is_tagged_anew(home, corpus, tags, tmp_path):
+def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tmp_path):
     uri = str(shutil.copytree(corpus.features, tmp_path / "features"))
     before = rows_of(tags)
     track_uri = before["track-07"]["uri"]
@@ -96,7 +96,7 @@ def test_a_track_whose_audio_changed_is_tagged_anew(home, corpus, tags, tmp_path
     changed = features.featurize(ledger.Work("track-07", before["track-08"]["uri"], None), features.FeatureConfig())
     stores.delete_tracks(uri, ["track-07"])
     stores.write_part(uri, "changed", features.SCHEMA, [{**changed, "uri": track_uri}])
-    last = run(home, "--features", uri, "--tags", tags, "--model", "models:/musictag/1")
+    last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 1 written + 49 unchanged + 0 failed (")
     after = rows_of(tags)
     assert after["track-07"]["audio_etag"] == changed["audio_etag"] != before["track-07"]["audio_etag"]
@@ -106,13 +106,14 @@ def test_a_track_whose_audio_changed_is_tagged_anew(home, corpus, tags, tmp_path
     }
 
 
-def test_tags_straight_from_audio_are_those_of_stored_features(home, corpus, tagged, tmp_path):
+def test_tags_straight_from_audio_are_those_of_stored_features(home, call, corpus, tagged, tmp_path):
     lines = corpus.catalog.read_text().splitlines()
     (tmp_path / "broken.wav").write_text("this is no audio")
     listing = [lines[0], *(line.replace(",track-", f",{corpus.folder}/track-", 1) for line in lines[1:18])]
     (tmp_path / "catalog.csv").write_text("\n".join([*listing, "broken,broken.wav,,,"]) + "\n")
     tags = tmp_path / "tags"
-    last = run(home, "--catalog", tmp_path / "catalog.csv", "--tags", tags, "--model", "models:/musictag/1")
+    options = ("--catalog", tmp_path / "catalog.csv", "--tags", tags, "--model", "models:/musictag/1")
+    last = last_line(call(home, "tag", *options))
     assert last.startswith("18 listed = 17 written + 0 unchanged + 1 failed (")
     from_features, from_audio = rows_of(tagged), rows_of(tags)
     assert set(from_audio) == {f"track-{n:02d}" for n in range(17)}
@@ -125,7 +126,6 @@ def test_tags_straight_from_audio_are_those_of_stored_features(home, corpus, tag
     assert {path.parent.name for path in tmp_path.rglob("_delta_log")} == {"tags", "tags-failures"}  # No features.
 
 
-@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")  # Ray's own settings, which it sets itself
 def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would end the first as it stops
     tag = script("tag")
@@ -151,7 +151,7 @@ def plan(rows):
     return text.getvalue()
 
 
-def test_a_run_that_is_killed_is_finished_by_the_next(home, corpus, tagged, script, tmp_path):
+def test_a_run_that_is_killed_is_finished_by_the_next(home, call, corpus, tagged, script, tmp_path):
     # The script, but with commits so small that there are many.
     text = Path(script("tag").__file__).read_text()
     assert "PART_TRACKS = 256\n" in text
@@ -170,7 +170,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(home, corpus, tagged, scri
         process.communicate()
     before = rows_of(tags)
     assert 2 <= len(before) < ALL
-    last = run(home, *options)
+    last = last_line(call(home, "tag", *options))
     assert last.startswith(f"50 listed = {ALL - len(before)} written + {len(before)} unchanged + 0 failed (")
     after = rows_of(tags)
     assert set(after) == set(rows_of(tagged))
@@ -205,18 +205,18 @@ def files_of(folder):
 
 
 def test_a_new_champion_tags_everything_anew_as_its_diff_said_which_writes_nothing(
-    home, corpus, artifacts, tags, tmp_path, monkeypatch
+    home, call, corpus, artifacts, tags, tmp_path, monkeypatch
 ):
     version = add_champion(home, artifacts["fresh"], monkeypatch)
     before, files = rows_of(tags), files_of(tmp_path)
     options = ("--features", corpus.features, "--tags", tags)
-    code, out, err = home.run("tag.py", *options, "--diff")
+    code, out, err = call(home, "tag", *options, "--diff")
     assert code == 0, err
     assert files_of(tmp_path) == files
     assert f"{tags}: 50 tracks, tagged by musictag 1 (50); 50 of them are in {corpus.features}" in out
     assert out.splitlines()[-1].endswith("of these tracks; nothing was written")
 
-    assert run(home, *options).startswith("50 listed = 50 written + 0 unchanged + 0 failed (")
+    assert last_line(call(home, "tag", *options)).startswith("50 listed = 50 written + 0 unchanged + 0 failed (")
     after = rows_of(tags)
     assert set(after) == set(before)
     assert {row["model_version"] for row in after.values()} == {version}
@@ -238,7 +238,7 @@ def test_a_new_champion_tags_everything_anew_as_its_diff_said_which_writes_nothi
 
 
 def test_a_diff_from_audio_leaves_out_what_fails_and_names_tags_that_one_model_knows(
-    home, corpus, artifacts, tags, tmp_path
+    home, call, corpus, artifacts, tags, tmp_path
 ):
     folder = shutil.copytree(artifacts["trained"], tmp_path / "renamed")
     described = (folder / "tagger.json").read_text()
@@ -249,7 +249,7 @@ def test_a_diff_from_audio_leaves_out_what_fails_and_names_tags_that_one_model_k
     )
     files = files_of(tmp_path)
     options = ("--catalog", tmp_path / "catalog.csv", "--tags", tags, "--model", folder, "--diff", "20")
-    code, out, err = home.run("tag.py", *options)
+    code, out, err = call(home, "tag", *options)
     assert code == 0, err
     assert files_of(tmp_path) == files
     assert "50 tracks, tagged by musictag 1 (50); 2 of them are in" in out

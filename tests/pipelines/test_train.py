@@ -165,9 +165,9 @@ def check_artifact(home, corpus, run_id, tmp_path):
     np.testing.assert_allclose(tagger.spec.thresholds, metrics.fit_thresholds(truth, calibrated), atol=1e-4)
 
 
-def test_two_workers_train_one_model(home, corpus, tmp_path):
+def test_two_workers_train_one_model(home, call, corpus, tmp_path):
     before = n_versions(home)
-    code, out, err = home.run("train.py", *where(corpus), *OPTIONS, "--num-workers", 2, "--alias", "pair")
+    code, out, err = call(home, "train", *where(corpus), *OPTIONS, "--num-workers", 2, "--alias", "pair")
     assert code == 0, err
     assert "Traceback" not in err
     run = newest_run(home)

@@ -29,10 +29,10 @@ def is_changed(model, published):
     return not all(torch.equal(weight, weights[name]) for name, weight in before.items() if "head" not in name)
 
 
-def test_training_starts_from_a_published_model(home, corpus, tmp_path):
+def test_training_starts_from_a_published_model(home, call, corpus, tmp_path):
     options = ("--epochs", 1, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8, "--folds", 2,
                "--min-precision", "tone=0.9")  # fmt: skip
-    code, out, err = home.run("train.py", *where(corpus), "--init", "msd-musicnn", *options)
+    code, out, err = call(home, "train", *where(corpus), "--init", "msd-musicnn", *options)
     assert code == 0, err
     assert "2 epochs, best 1, 1 (" in out
     client = MlflowClient(home.tracking_uri)
