@@ -116,8 +116,7 @@ def on_ray(folder: Path, n_workers: int) -> list[float]:
     tracking_uri = f"sqlite:///{folder}/mlflow.db"
     options: tuple[object, ...] = (
         "--catalog", "catalog.csv", "--features", "features", "--checkpoints", "checkpoints", "--model", "cnn",
-        "--epochs", TRAINING.epochs, "--patience", TRAINING.patience, "--clips-per-epoch", TRAINING.clips_per_track,
-        "--num-workers", n_workers,
+        "--epochs", TRAINING.epochs, "--num-workers", n_workers,
     )  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
