@@ -4,7 +4,7 @@ A row is a mapping with `track_id`, `clips` (the table's cell), `n_clips`, `star
 joined from the catalog by the caller. Nothing here knows where rows come from.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,16 @@ def train_batches(
     """What the worker `rank` learns in an epoch: the batches of `clip_batches`, augmented; the same on every run."""
     rng = np.random.default_rng([training.seed, epoch, rank])
     return augmented(clip_batches(rows, config, training, rng), training, rng)
+
+
+def share(track_ids: Collection[str], rank: int, n_workers: int, seed: Sequence[int]) -> list[str]:
+    """The tracks that the worker `rank` of `n_workers` learns from: equally many for each, another draw for each seed.
+
+    Up to `n_workers` - 1 tracks are nobody's, other ones with another seed.
+    """
+    rng = np.random.default_rng([*seed, n_workers])  # no rank is `n_workers`: the workers' own numbers are others
+    order = rng.permutation(sorted(track_ids))
+    return [str(track_id) for track_id in order[rank : len(order) // n_workers * n_workers : n_workers]]
 
 
 def clip_batches(

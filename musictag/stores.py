@@ -56,34 +56,39 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
     return table
 
 
-def open_table(uri: str) -> DeltaTable:
-    """The table at `uri`. Raises `StoreError` if there is none."""
+def open_table(uri: str, version: int | None = None) -> DeltaTable:
+    """The table at `uri` as it is, or as it was at a version. Raises `StoreError` if there is none."""
     with _explained(uri):
         try:
-            return DeltaTable(uri)
+            return DeltaTable(uri, version)
         except TableNotFoundError as error:
             raise StoreError(f"table {uri}: there is none; has the job that writes it run?") from error
 
 
-def read_columns(uri: str, columns: Collection[str]) -> pa.Table:
-    """Some columns of the whole table at `uri`; no row if there is no table."""
+def read_columns(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
+    """Some columns of the whole table at `uri`, as it is or was at a version; no row if there is no table."""
     if not table_exists(uri):
         return pa.table({name: pa.array([], pa.string()) for name in columns})
     with _explained(uri):
-        return _dataset(uri).to_table(columns=list(columns))
+        return _dataset(uri, version).to_table(columns=list(columns))
 
 
-def track_ids(uri: str) -> set[str]:
-    """The tracks that the table at `uri` holds."""
-    return set(read_columns(uri, ("track_id",))["track_id"].to_pylist())
+def track_ids(uri: str, version: int | None = None) -> set[str]:
+    """The tracks that the table at `uri` holds, or held at a version."""
+    return set(read_columns(uri, ("track_id",), version)["track_id"].to_pylist())
 
 
-def read_rows(uri: str, columns: Collection[str], track_ids: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Rows of some tracks, one at a time and in the table's order; memory holds a few of them."""
+def read_rows(
+    uri: str, columns: Collection[str], track_ids: Collection[str], version: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows of some tracks, one at a time and in the table's order; memory holds a few of them.
+
+    Of the table as it is, or as it was at a version, so long as nobody has vacuumed away what it held then.
+    """
     wanted = pc.field("track_id").isin(sorted(track_ids))
     with _explained(uri):
         batches = (
-            _dataset(uri)
+            _dataset(uri, version)
             .scanner(columns=list(columns), filter=wanted, batch_size=16, batch_readahead=1, fragment_readahead=1)
             .to_batches()
         )
@@ -117,9 +122,9 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return filesystem, path.rstrip("/")
 
 
-def _dataset(uri: str) -> "pyarrow.dataset.Dataset":  # in quotes: importing it takes pandas
+def _dataset(uri: str, version: int | None = None) -> "pyarrow.dataset.Dataset":  # in quotes: importing takes pandas
     filesystem, root = arrow_filesystem(uri)
-    return open_table(uri).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(root, filesystem))
+    return open_table(uri, version).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(root, filesystem))
 
 
 def version(uri: str) -> int:

@@ -1,14 +1,15 @@
-"""Train a tagger on Ray Train: clips stream from the features table, labels come from the catalog.
+"""Train a tagger on Ray Train: clips come from the features table, labels from the catalog.
 
 python pipelines/train.py
 python pipelines/train.py --catalog catalog.csv --features s3://bucket/features --num-workers 8 --use-gpu
 python pipelines/train.py --catalog catalog.csv --features features --init msd-musicnn,mtt-musicnn
 
-Each worker runs `musictag.training.fit` on its shard; the training loss is the first worker's. A checkpoint after every
-epoch lets training go on when a worker is lost. What starts from other models (--init) is trained in folds, one after
-another: of the train and validation tracks each fold holds others back, and the model is the mean of their networks.
-Calibration and thresholds come from the tracks held back, scored by the networks that did not learn them (though all
-folds start from one guess, how frequent each tag is). MLflow names the model `candidate`.
+Each worker runs `musictag.training.fit` on its share of the tracks, read from the table as it was when training began;
+the training loss is the first worker's. A checkpoint after every epoch lets training go on when a worker is lost. What
+starts from other models (--init) is trained in folds, one after another: of the train and validation tracks each fold
+holds others back, and the model is the mean of their networks. Calibration and thresholds come from the tracks held
+back, scored by the networks that did not learn them (though all folds start from one guess, how frequent each tag is).
+MLflow names the model `candidate`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -28,11 +29,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import numpy as np
 import numpy.typing as npt
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
-from ray.data.expressions import col
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
@@ -49,9 +48,11 @@ from musictag.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by
 
 MAX_WORKER_FAILURES = 3
 
-Fold = dict[str, dict[str, npt.NDArray[np.bool_]]]
-"""`fold[split][track_id]`, (K,) each: the truth of the tracks that train a network and of those that validate it."""
+Truth = dict[str, npt.NDArray[np.bool_]]
+"""`truth[track_id]`, (K,) each."""
 
+Fold = dict[str, Truth]
+"""`fold[split]`: the truth of the tracks that train a network and of those that validate it."""
 
 Scored = tuple[list[str], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 """Track ids, targets (N, K) and joined scores (N, K)."""
@@ -63,21 +64,21 @@ class Job:
 
     network: Network
     features_uri: str
+    features_version: int
     training: TrainingConfig
     folds: list[Fold]
     n_cores: int
     run_id: str
     tracking_uri: str
 
-    def score_validation(self, model: nn.Module, fold: Fold) -> Scored:
-        """The validation tracks, read straight from the table and scored.
+    def rows(self, truth: Truth) -> Iterator[dataset.Row]:
+        """The rows of some tracks with their targets, in the table's order."""
+        rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, truth, self.features_version)
+        return dataset.labelled_rows(rows, truth)
 
-        A second dataset of Ray's beside the training one would cost each epoch the start of new processes: Ray keeps
-        apart what a training worker starts and what starts beside it, and stops the ones to start the others.
-        """
-        rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, fold["validation"])
-        labelled = dataset.labelled_rows(rows, fold["validation"])
-        return score_labelled(model, labelled, self.network.feature_config)
+    def score_validation(self, model: nn.Module, fold: Fold) -> Scored:
+        """The tracks that a fold holds back, scored."""
+        return score_labelled(model, self.rows(fold["validation"]), self.network.feature_config)
 
 
 def train_worker(loop_config: dict[str, Job]) -> None:
@@ -95,7 +96,7 @@ def train_worker(loop_config: dict[str, Job]) -> None:
 
 
 def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[TrainingState]) -> TrainingState:
-    """Train one fold: the pure loop, between Ray's shards and Ray's checkpoints; `states` are of those begun before."""
+    """Train one fold: the pure loop, between the table and Ray's checkpoints; `states` are of those begun before."""
     context = ray.train.get_context()
     rank, n_workers = context.get_world_rank(), context.get_world_size()
     config, fold = job.training, job.folds[number]
@@ -103,13 +104,10 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
     weights = losses.class_weights(np.mean(list(fold["train"].values()), axis=0), config.class_weight)
     loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
 
-    def train_rows() -> Iterator[dataset.Row]:
-        shard = ray.train.get_dataset_shard(f"train-{number}")
-        blocks = shard.iter_batches(batch_size=None, batch_format="pyarrow")
-        return dataset.labelled_rows((row for block in blocks for row in block.to_pylist()), fold["train"])
-
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return dataset.train_batches(train_rows(), job.network.feature_config, config, epoch=epoch, rank=rank)
+        mine = dataset.share(fold["train"], rank, n_workers, seed=[config.seed, epoch])
+        rows = job.rows({track_id: fold["train"][track_id] for track_id in mine})
+        return dataset.train_batches(rows, job.network.feature_config, config, epoch=epoch, rank=rank)
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
         results: list[dict[str, float]] = [{}]
@@ -146,21 +144,11 @@ def held(checkpoint: ray.train.Checkpoint | None) -> list[TrainingState]:
         return load_states(Path(folder))
 
 
-def read_features(uri: str, track_ids: Collection[str]) -> ray.data.Dataset:
-    """The rows of some tracks, streamed from those files of the table that hold them."""
-    files = stores.files_with(uri, track_ids)
-    rows = ray.data.read_parquet(files, filesystem=stores.arrow_filesystem(uri)[0], override_num_blocks=len(files))
-    return rows.select_columns(list(SCORE_COLUMNS)).filter(expr=col("track_id").is_in(sorted(track_ids)))
-
-
 def fit_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
     """Run the workers; the state of each fold after its last epoch."""
-    options = ray.data.ExecutionOptions(preserve_order=True)  # the same batches on every run
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        datasets={f"train-{n}": read_features(job.features_uri, fold["train"]) for n, fold in enumerate(job.folds)},
-        dataset_config=ray.train.DataConfig(execution_options=options),
         scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
         run_config=ray.train.RunConfig(
             name=job.run_id,
@@ -198,14 +186,9 @@ def local_ray(n_workers: int) -> Iterator[None]:
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
-        # A worker takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
-        ray.init(address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
+        ray.init(address="local", num_cpus=n_workers, include_dashboard=False, log_to_driver=False,
                  logging_level=logging.ERROR)  # fmt: skip
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.use_datasource_v2 = False  # it starts actors to list the files, anew in each epoch
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
     try:
         yield
     finally:
@@ -244,7 +227,7 @@ def main(argv: list[str]) -> None:
     for problem in catalog.problems:
         console.say(f"{args.catalog}, {problem}")
     splits_uri = stores.beside(args.features, "splits")
-    labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features), splits_uri)
+    labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features, table.version()), splits_uri)
     console.say(str(labels))
     parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
     vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
@@ -267,8 +250,9 @@ def main(argv: list[str]) -> None:
     run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
-        job = Job(network=network, features_uri=_absolute(args.features), training=training, folds=folds,
-                  n_cores=cli.n_cores(), run_id=run_id, tracking_uri=tracking_uri)  # fmt: skip
+        job = Job(network=network, features_uri=_absolute(args.features), features_version=table.version(),
+                  training=training, folds=folds, n_cores=cli.n_cores(), run_id=run_id,
+                  tracking_uri=tracking_uri)  # fmt: skip
         epochs = len(folds) * training.epochs
         with console.progress("train", epochs, lambda: registry.latest_step(run_id), unit="epoch"):
             states = fit_on_ray(job, args)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from musictag.config import FeatureConfig
-from musictag.dataset import clip_batches, count_batches, labelled_rows, train_batches
+from musictag.dataset import clip_batches, count_batches, labelled_rows, share, train_batches
 from musictag.features import encode_clips
 from musictag.training_config import TrainingConfig
 
@@ -163,6 +163,23 @@ def cropped(starts: list[float], duration_s: float, seed: int = 0) -> list[list[
     training = TrainingConfig(clips_per_track=200, batch_size=50, shuffle_clips=8, crop=True)
     stream = clip_batches([row], CONFIG, training, np.random.default_rng(seed))
     return [clip[:, 0].int().tolist() for log_mel, _ in stream for clip in log_mel]
+
+
+@pytest.mark.parametrize(("n_tracks", "n_workers", "each"), [(10, 3, 3), (9, 3, 3), (2, 3, 0), (5, 1, 5), (0, 2, 0)])
+def test_workers_learn_from_equally_many_tracks_and_no_two_from_one(n_tracks: int, n_workers: int, each: int) -> None:
+    tracks = {f"t{number}" for number in range(n_tracks)}
+    shares = [share(tracks, rank, n_workers, seed=[0, 0]) for rank in range(n_workers)]
+    assert [len(tracks_of_one) for tracks_of_one in shares] == [each] * n_workers
+    assert len(set().union(*shares)) == n_workers * each
+    assert set().union(*shares) <= tracks
+
+
+def test_each_epoch_deals_the_tracks_out_anew_and_alike_on_every_run() -> None:
+    tracks = [f"t{number}" for number in range(5)]
+    epochs = [share(tracks, 0, 2, seed=[0, epoch]) for epoch in range(20)]
+    assert epochs == [share(tracks[::-1], 0, 2, seed=[0, epoch]) for epoch in range(20)]
+    assert len({frozenset(epoch) for epoch in epochs}) > 1
+    assert set().union(*epochs) == set(tracks)
 
 
 def test_crops_begin_at_any_frame_and_end_with_the_track() -> None:

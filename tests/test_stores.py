@@ -122,6 +122,16 @@ def test_rows_of_some_tracks_are_read_in_the_tables_order(uri):
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
 
 
+def test_a_table_is_read_as_it_was_at_a_version(uri):
+    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
+    version = stores.version(uri)
+    stores.delete_tracks(uri, ["a"])
+    stores.write_part(uri, "q", SCHEMA, rows("c"))
+    assert stores.track_ids(uri) == {"b", "c"}
+    assert stores.track_ids(uri, version) == {"a", "b"}
+    assert [row["track_id"] for row in stores.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
+
+
 def test_files_with_a_track_are_named(uri):
     stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
     stores.write_part(uri, "q", SCHEMA, rows("c"))
