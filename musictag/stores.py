@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from musictag.errors import StoreError
 
 # Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
+# Rows of a file that are in memory together.
+ROWS_READ = 16
 # Ids named in one delete: keeps the predicate, which is text, of a size that parses fast.
 IDS_PER_DELETE = 1_000
 
@@ -33,6 +36,11 @@ IDS_PER_DELETE = 1_000
 def beside(uri: str, kind: str) -> str:
     """Uri of the table that belongs to the table at `uri`: `data/features` has `data/features-failures`."""
     return f"{uri.rstrip('/')}-{kind}"
+
+
+def absolute(uri: str) -> str:
+    """A uri that means the same in every process of this machine, wherever it runs."""
+    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def table_exists(uri: str) -> bool:
@@ -84,28 +92,48 @@ def read_rows(
     """Rows of some tracks, one at a time and in the table's order; memory holds a few of them.
 
     Of the table as it is, or as it was at a version, so long as nobody has vacuumed away what it held then.
+
+    Args:
+        columns: `track_id` must be among them.
     """
-    wanted = pc.field("track_id").isin(sorted(track_ids))
     with _explained(uri):
-        batches = (
-            _dataset(uri, version)
-            .scanner(columns=list(columns), filter=wanted, batch_size=16, batch_readahead=1, fragment_readahead=1)
-            .to_batches()
-        )
-        for batch in batches:
-            yield from batch.to_pylist()
+        table = open_table(uri, version)
+        of_table = pa.schema(table.schema().to_arrow())
+        schema, wanted = pa.schema([of_table.field(name) for name in columns]), frozenset(track_ids)
+        for path in _paths(table):
+            for rows in read_file(uri, path, schema, wanted):
+                yield from rows.to_pylist()
+
+
+def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str]) -> Iterator[pa.Table]:
+    """Rows of some tracks in one file of the table at `uri`, some at a time, as columns of `schema`.
+
+    Only row groups that hold such a row are read. Arrow's own filter cannot read what a delete wrote: such files call
+    text `string_view`, for which Arrow 25 has no comparison with text.
+    """
+    filesystem, root = arrow_filesystem(uri)
+    with _explained(uri), filesystem.open_input_file(f"{root}/{path}") as stream:
+        file = pq.ParquetFile(stream)
+        held = file.read(columns=["track_id"])["track_id"].to_pylist()
+        groups, begin = [], 0
+        for group in range(file.num_row_groups):
+            end = begin + file.metadata.row_group(group).num_rows
+            if not track_ids.isdisjoint(held[begin:end]):
+                groups.append(group)
+            begin = end
+        for batch in file.iter_batches(ROWS_READ, groups, schema.names):
+            rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            yield rows.filter([track_id in track_ids for track_id in rows["track_id"].to_pylist()])
 
 
 def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
-    """Paths of the table's files that hold a row of one of the tracks, without protocol, in the table's order."""
+    """Paths of the table's files that hold a row of one of the tracks, in its folder and in the table's order."""
     if not track_ids:
         return []
     with _explained(uri):
         found = _dataset(uri).to_table(columns=["track_id", "__filename"])
         is_wanted = pc.is_in(found["track_id"], pa.array(sorted(track_ids), pa.string()))
-        names = pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()
-    _, root = arrow_filesystem(uri)
-    return [f"{root}/{name.lstrip('/')}" for name in names]
+        return [path.rpartition("/")[2] for path in pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()]
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -118,13 +146,17 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         if "://" in uri:
             filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
         else:
-            filesystem, path = pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+            filesystem, path = pyarrow.fs.LocalFileSystem(), absolute(uri)
     return filesystem, path.rstrip("/")
 
 
-def _dataset(uri: str, version: int | None = None) -> "pyarrow.dataset.Dataset":  # in quotes: importing takes pandas
+def _dataset(uri: str, version: int | None = None) -> "pyarrow.dataset.Dataset":  # in quotes: importing it takes pandas
     filesystem, root = arrow_filesystem(uri)
     return open_table(uri, version).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(root, filesystem))
+
+
+def _paths(table: DeltaTable) -> list[str]:
+    return list(pa.table(table.get_add_actions())["path"].to_pylist())
 
 
 def version(uri: str) -> int:

@@ -31,7 +31,6 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
-from ray.data.expressions import col
 
 from musictag import audio, cli, console, features, ledger, registry, retagging, stores
 from musictag.catalog import read_catalog
@@ -90,10 +89,15 @@ class Score:
 
 def from_features(uri: str, works: tuple[Work, ...]) -> ray.data.Dataset:
     """Feature rows of the works, read from those files alone that hold one."""
-    track_ids = sorted(work.track_id for work in works)
-    files = stores.files_with(uri, track_ids)
-    rows = ray.data.read_parquet(files, filesystem=stores.arrow_filesystem(uri)[0], override_num_blocks=len(files))
-    return rows.select_columns([*SCORE_COLUMNS, *IDENTITY_COLUMNS]).filter(expr=col("track_id").is_in(track_ids))
+    track_ids = {work.track_id for work in works}
+    schema = pa.schema([features.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
+
+    def read(files: pa.Table) -> Iterator[pa.Table]:
+        for path in files["item"].to_pylist():
+            yield from stores.read_file(table_uri, path, schema, track_ids)
+
+    paths, table_uri = stores.files_with(uri, track_ids), stores.absolute(uri)
+    return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_format="pyarrow")
 
 
 def from_audio(works: tuple[Work, ...], config: FeatureConfig, clips_per_track: int | None) -> ray.data.Dataset:
@@ -219,9 +223,7 @@ def local_ray(n_workers: int) -> Iterator[None]:
         ray.init(address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
                  logging_level=logging.ERROR)  # fmt: skip
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.use_datasource_v2 = False  # it starts actors to list the files
+    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield
     finally:

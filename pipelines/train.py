@@ -152,7 +152,7 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
         scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
         run_config=ray.train.RunConfig(
             name=job.run_id,
-            storage_path=_absolute(args.checkpoints),
+            storage_path=stores.absolute(args.checkpoints),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
         ),
@@ -193,10 +193,6 @@ def local_ray(n_workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _absolute(uri: str) -> str:
-    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -250,7 +246,7 @@ def main(argv: list[str]) -> None:
     run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
-        job = Job(network=network, features_uri=_absolute(args.features), features_version=table.version(),
+        job = Job(network=network, features_uri=stores.absolute(args.features), features_version=table.version(),
                   training=training, folds=folds, n_cores=cli.n_cores(), run_id=run_id,
                   tracking_uri=tracking_uri)  # fmt: skip
         epochs = len(folds) * training.epochs

@@ -122,6 +122,16 @@ def test_rows_of_some_tracks_are_read_in_the_tables_order(uri):
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
 
 
+def test_rows_are_read_from_a_file_of_which_some_were_deleted(uri):
+    stores.write_part(uri, "p", SCHEMA, rows("a", "b", "c"))
+    stores.delete_tracks(uri, ["a"])
+    assert list(stores.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
+    (path,) = stores.files_with(uri, ["b"])
+    (read,) = stores.read_file(uri, path, SCHEMA, {"b"})
+    assert read.schema == SCHEMA
+    assert read.to_pylist() == [{"track_id": "b", "n": 1}]
+
+
 def test_a_table_is_read_as_it_was_at_a_version(uri):
     stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
     version = stores.version(uri)
@@ -135,8 +145,8 @@ def test_a_table_is_read_as_it_was_at_a_version(uri):
 def test_files_with_a_track_are_named(uri):
     stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
     stores.write_part(uri, "q", SCHEMA, rows("c"))
-    assert stores.files_with(uri, ["c"]) == [f"{uri}/part-q.parquet"]
-    assert sorted(stores.files_with(uri, ["b", "c"])) == [f"{uri}/part-p.parquet", f"{uri}/part-q.parquet"]
+    assert stores.files_with(uri, ["c"]) == ["part-q.parquet"]
+    assert sorted(stores.files_with(uri, ["b", "c"])) == ["part-p.parquet", "part-q.parquet"]
     assert stores.files_with(uri, ["absent"]) == []
     assert stores.files_with(uri, []) == []
 
