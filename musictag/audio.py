@@ -9,7 +9,6 @@ Conventions: a waveform is float32 of shape (samples,), full scale at 1. Sample 
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import math
 import shutil
 import tempfile
@@ -105,12 +104,6 @@ def _reaching(uri: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a local file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from musictag import audio, clips, log_mel, stores
+from musictag import audio, checksums, clips, log_mel, stores
 from musictag.config import FeatureConfig
 from musictag.errors import FeatureMismatchError, StoreError
 from musictag.ledger import Work
@@ -60,7 +60,7 @@ def featurize(work: Work, config: FeatureConfig, clips_per_track: int | None = N
     etag = audio.audio_etag(work.uri)
     with audio.local_audio(work.uri) as path:
         cut, starts, duration_s = track_clips(path, work.uri, config, clips_per_track)
-        sha256 = audio.file_sha256(path)
+        sha256 = checksums.of_file(path)
     return {
         "track_id": work.track_id,
         "uri": work.uri,

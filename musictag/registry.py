@@ -23,7 +23,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-from musictag import pretrained
+from musictag import checksums, cli, pretrained
 from musictag.errors import ModelError, RegistryError
 
 MODEL = "musictag"
@@ -31,7 +31,6 @@ EXPERIMENT = "musictag"
 DEFAULT_DATABASE = "data/mlflow.db"
 ARTIFACT = "model"
 DIGEST = "digest"
-CHAMPION_URI = f"models:/{MODEL}@champion"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +135,8 @@ def register(source: ModelSource) -> str:
         for known in client.search_model_versions(f"name = '{MODEL}' and run_id = '{source.run_id}'"):
             return str(known.version)
         artifacts = RunsArtifactRepository.get_underlying_uri(f"runs:/{source.run_id}/{ARTIFACT}")
-        return str(client.create_model_version(MODEL, artifacts, source.run_id).version)
+        digests = checksums.of_model(source.folder)
+        return str(client.create_model_version(MODEL, artifacts, source.run_id, tags=digests).version)
 
 
 def adopt(source: ModelSource) -> str:
@@ -230,7 +230,8 @@ def alias_version(alias: str) -> str | None:
 def fetch(uri: str) -> ModelSource:
     """The model of `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN_ID/model`, a published name or a folder.
 
-    Raises `RegistryError` if MLflow does not know it, `ModelError` if the folder or the published models are not there.
+    Raises `RegistryError` if MLflow does not know it; `ModelError` if the folder or the published models are not there,
+    or if a version's files are not, byte for byte, those that were registered.
     """
     if uri in pretrained.PUBLISHED:
         return ModelSource(pretrained.find(uri), uri, None, None)
@@ -238,7 +239,7 @@ def fetch(uri: str) -> ModelSource:
     if parsed is None:
         if not Path(uri).is_dir():
             raise ModelError(
-                f"model {uri}: no such folder, not of the form {CHAMPION_URI} or runs:/RUN_ID/{ARTIFACT}, "
+                f"model {uri}: no such folder, not of the form {cli.CHAMPION} or runs:/RUN_ID/{ARTIFACT}, "
                 f"and none of {', '.join(pretrained.PUBLISHED)}"
             )
         return ModelSource(Path(uri), str(Path(uri).absolute()), None, None)
@@ -249,8 +250,10 @@ def fetch(uri: str) -> ModelSource:
             found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
             run_id, version = found.run_id, str(found.version)
             uri = f"models:/{name}/{version}"
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{ARTIFACT}")
-    return ModelSource(Path(folder), uri, version, run_id)
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{ARTIFACT}"))
+    if version is not None:
+        checksums.check_model(folder, found.tags)
+    return ModelSource(folder, uri, version, run_id)
 
 
 def log_evaluation(run_id: str, split: str, folder: Path, metrics: Mapping[str, float]) -> None:

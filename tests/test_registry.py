@@ -8,7 +8,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import pretrained, registry
+from musictag import cli, pretrained, registry
 from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.config import FeatureConfig
 from musictag.errors import ModelError, RegistryError
@@ -105,7 +105,7 @@ def test_a_logged_model_comes_back_as_it_was(
     uri = logged(artifact)
     version = registry.register(registry.fetch(uri))
     registry.set_alias(version, "champion")
-    for name in (uri, f"models:/musictag/{version}", registry.CHAMPION_URI):
+    for name in (uri, f"models:/musictag/{version}", cli.CHAMPION):
         source = registry.fetch(name)
         assert source.folder != artifact
         model, spec = load_model(source.folder)
@@ -120,7 +120,7 @@ def test_a_source_says_what_mlflow_knows_of_it(artifact: Path) -> None:
     version = registry.register(registry.fetch(uri))
     registry.set_alias(version, "champion")
     of_run, of_alias, of_version, of_folder = map(
-        registry.fetch, (uri, registry.CHAMPION_URI, f"models:/musictag/{version}", str(artifact))
+        registry.fetch, (uri, cli.CHAMPION, f"models:/musictag/{version}", str(artifact))
     )
     assert (of_run.uri, of_run.version, of_run.run_id) == (uri, None, run_id)
     assert (of_alias.uri, of_alias.version, of_alias.run_id) == (f"models:/musictag/{version}", version, run_id)
@@ -134,6 +134,16 @@ def test_registering_again_gives_the_same_version(artifact: Path) -> None:
     assert registry.register(source) == version
     assert registry.register(registry.fetch(f"models:/musictag/{version}")) == version
     assert registered(artifact) == str(int(version) + 1)
+
+
+def test_a_version_whose_files_changed_is_refused(artifact: Path, home: Path) -> None:
+    version = registered(artifact)
+    (weights,) = (home / "mlartifacts").rglob("weights.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match=r"weights\.safetensors changed since the model was registered"):
+        registry.fetch(f"models:/musictag/{version}")
 
 
 def test_a_folder_cannot_be_registered(artifact: Path) -> None:
@@ -205,7 +215,7 @@ def test_a_decision_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None
 def test_a_version_keeps_its_decision(artifact: Path) -> None:
     version = registered(artifact)
     registry.tag_version(version, {"decision": "forced: the editors agreed"})
-    assert MlflowClient().get_model_version("musictag", version).tags == {"decision": "forced: the editors agreed"}
+    assert MlflowClient().get_model_version("musictag", version).tags["decision"] == "forced: the editors agreed"
 
 
 def test_an_evaluation_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
