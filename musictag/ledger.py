@@ -146,8 +146,8 @@ def read_attempts(failures_uri: str) -> dict[str, int]:
 
 def record_failures(failures_uri: str, part: str, rows: Sequence[Mapping[str, Any]], since_version: int) -> None:
     """Commit failures as one part, unless a try before this one has."""
-    if rows and not stores.part_is_done(failures_uri, part, since_version):
-        stores.write_table(failures_uri, part, FAILURES_SCHEMA, pa.Table.from_pylist(list(rows), FAILURES_SCHEMA))
+    table = pa.Table.from_pylist(list(rows), FAILURES_SCHEMA)
+    stores.write_table(failures_uri, part, FAILURES_SCHEMA, table, since_version)
 
 
 def settle(
@@ -172,7 +172,7 @@ def settle(
             f"{len(missing)} of {plan.listed} tracks are neither written nor failed, such as "
             f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it (failures: {failures_uri})"
         )
-    past = f"failed_at < arrow_cast('{started.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+    past = f"failed_at < {stores.timestamp(started)}"
     if recent.num_rows:
         stores.delete_rows(failures_uri, f"{past} AND stage = 'catalog'")
         stores.delete_tracks(failures_uri, set(recent["track_id"].to_pylist()) & (works | plan.unchanged), past)

@@ -1,14 +1,21 @@
 """Delta Lake tables: made once, filled part by part, read by column.
 
 A *part* is one Parquet file that its writer streams and then commits in one transaction. Its name derives from what it
-holds and its commit carries that name, so a writer that is tried again finds the part done. Whatever is killed leaves
-at worst a file that no commit names (`vacuum` removes it).
+holds and its commit carries that name, so a writer that is tried again finds the part done. Each try writes a file of
+its own: nobody ever writes to a file that a commit names. Whatever is killed leaves at worst a file that no commit
+names (`musictag vacuum` removes it), and two writers at once at worst a track twice, until the run that ends
+(`remove_repeated`).
+
+The SHA-256 of each file lies in the table's folder `_checksums`, in the form that `sha256sum --check` reads.
 """
 
 import contextlib
+import datetime
 import json
+import random
 import re
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -20,15 +27,17 @@ import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
+from musictag import seals
 from musictag.errors import StoreError
 
 # Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory together.
 ROWS_READ = 16
+RETRY_S = 0.2
 # Ids named in one delete: keeps the predicate, which is text, of a size that parses fast.
 IDS_PER_DELETE = 1_000
 
@@ -174,38 +183,48 @@ def counter(uris: Sequence[str]) -> Callable[[], int]:
     return lambda: n_rows() - before
 
 
-def write_part(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_part(
+    uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], since_version: int = 0
+) -> int:
     """Stream `rows` into one Parquet file and commit it to the table at `uri` under the name `part`; how many they are.
 
-    Memory holds one row at a time. Nothing is committed if there is no row, or if `rows` raises.
+    Memory holds one row at a time. Nothing is read or written if the part is done already (see `part_is_done`), and
+    nothing is committed if there is no row, or if `rows` raises.
     """
-    path = f"part-{part}.parquet"
-    written, writer = 0, None
+    if part_is_done(uri, part, since_version):
+        return 0
+    path, written, writer = _new_path(part), 0, None
     with _explained(uri), contextlib.ExitStack() as stack:
         for row in rows:
             if writer is None:
-                stream = stack.enter_context(fsspec.open(f"{uri.rstrip('/')}/{path}", "wb"))
+                stream = seals.Sealing(stack.enter_context(fsspec.open(f"{uri.rstrip('/')}/{path}", "wb")))
                 writer = stack.enter_context(pq.ParquetWriter(stream, schema, compression="zstd"))
             writer.write_table(pa.Table.from_pylist([dict(row)], schema=schema))
             written += 1
-    if written:
-        _commit(uri, path, written, part, schema)
-    return written
+    if not written:
+        return 0
+    return _commit(uri, path, stream.digest, written, part, schema, since_version)
 
 
-def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table) -> int:
-    """Commit a table of small rows as one part; how many they are."""
-    path = f"part-{part}.parquet"
-    if rows.num_rows:
-        with _explained(uri), fsspec.open(f"{uri.rstrip('/')}/{path}", "wb") as stream:
-            pq.write_table(rows.cast(schema), stream, compression="zstd")
-        _commit(uri, path, rows.num_rows, part, schema)
-    return int(rows.num_rows)
+def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_version: int = 0) -> int:
+    """As `write_part`, of a table of small rows."""
+    if not rows.num_rows or part_is_done(uri, part, since_version):
+        return 0
+    path = _new_path(part)
+    with _explained(uri), fsspec.open(f"{uri.rstrip('/')}/{path}", "wb") as file:
+        stream = seals.Sealing(file)
+        pq.write_table(rows.cast(schema), stream, compression="zstd")
+    return _commit(uri, path, stream.digest, rows.num_rows, part, schema, since_version)
 
 
-def _commit(uri: str, path: str, n_rows: int, part: str, schema: pa.Schema) -> None:
+def _new_path(part: str) -> str:
+    return f"part-{part}-{uuid.uuid4().hex[:12]}.parquet"
+
+
+def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
+    """Have the file at `path` be the part; `n_rows`, or 0 if somebody else wrote the part meanwhile."""
     with _explained(uri):
-        table = DeltaTable(uri)
+        seals.seal(uri, path, sha256)
         filesystem, root = fsspec.core.url_to_fs(uri)
         add = AddAction(
             path=path,
@@ -215,12 +234,21 @@ def _commit(uri: str, path: str, n_rows: int, part: str, schema: pa.Schema) -> N
             data_change=True,
             stats=json.dumps({"numRecords": n_rows}),
         )
+        table = DeltaTable(uri)
+        if _is_done(table, part, since_version):
+            return 0
         properties = CommitProperties(
             # The version says when the part was committed: see `part_is_done`.
             app_transactions=[Transaction(part, table.version())],
             max_commit_retries=MAX_COMMIT_RETRIES,
         )
-        table.create_write_transaction([add], mode="append", schema=schema, commit_properties=properties)
+        try:
+            table.create_write_transaction([add], mode="append", schema=schema, commit_properties=properties)
+        except CommitFailedError:
+            if _is_done(DeltaTable(uri), part, since_version):
+                return 0
+            raise
+        return n_rows
 
 
 def part_is_done(uri: str, part: str, since_version: int) -> bool:
@@ -230,22 +258,68 @@ def part_is_done(uri: str, part: str, since_version: int) -> bool:
     version would not ask for them again.
     """
     with _explained(uri):
-        committed = DeltaTable(uri).transaction_version(part)
+        return _is_done(DeltaTable(uri), part, since_version)
+
+
+def _is_done(table: DeltaTable, part: str, since_version: int) -> bool:
+    committed = table.transaction_version(part)
     return committed is not None and committed >= since_version
 
 
 def delete_rows(uri: str, where: str) -> None:
-    """Delete the rows of the table at `uri` for which the SQL condition `where` holds."""
-    with _explained(uri):
-        DeltaTable(uri).delete(where)
+    """Delete the rows of the table at `uri` for which the SQL condition `where` holds.
+
+    Rows that others commit meanwhile may stay.
+    """
+    for attempt in range(MAX_COMMIT_RETRIES):
+        with _explained(uri):
+            table = DeltaTable(uri)
+            before = set(paths(table))
+            try:
+                table.delete(where)
+            except CommitFailedError:  # somebody else committed: look again what there is
+                if attempt == MAX_COMMIT_RETRIES - 1:
+                    raise
+                time.sleep(random.uniform(0, RETRY_S))  # noqa: S311
+                continue
+            for path in set(paths(table)) - before:  # the rest of files that held such rows
+                seals.seal(uri, path, seals.digest(uri, path))
+            return
 
 
 def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:
     """Delete the rows of some tracks from the table at `uri`; of those for which the SQL condition `where` holds."""
-    ids = sorted(track_ids)
+    ids = [_quoted(track_id) for track_id in sorted(track_ids)]
     for begin in range(0, len(ids), IDS_PER_DELETE):
-        quoted = ", ".join("'" + track_id.replace("'", "''") + "'" for track_id in ids[begin : begin + IDS_PER_DELETE])
-        delete_rows(uri, f"track_id IN ({quoted}) AND {where}")
+        delete_rows(uri, f"track_id IN ({', '.join(ids[begin : begin + IDS_PER_DELETE])}) AND {where}")
+
+
+def remove_repeated(uri: str, time_column: str) -> int:
+    """Leave of each track the row that was made last; how many tracks had more than one."""
+    rows = read_columns(uri, ("track_id", time_column))
+    counts = rows.group_by("track_id").aggregate([("track_id", "count"), (time_column, "max")])
+    repeated = counts.filter(pc.greater(counts["track_id_count"], 1)).to_pylist()
+    older = [
+        f"(track_id = {_quoted(row['track_id'])} AND {time_column} < {timestamp(row[f'{time_column}_max'])})"
+        for row in repeated
+    ]
+    for begin in range(0, len(older), IDS_PER_DELETE):
+        delete_rows(uri, " OR ".join(older[begin : begin + IDS_PER_DELETE]))
+    return len(repeated)
+
+
+def timestamp(moment: datetime.datetime) -> str:
+    """A moment as a tables' column has it, in SQL."""
+    return f"arrow_cast('{moment.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+
+
+def paths(table: DeltaTable) -> list[str]:
+    """The files of a table, relative to its folder."""
+    return list(pa.table(table.get_add_actions())["path"].to_pylist())
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 @contextlib.contextmanager

@@ -59,8 +59,8 @@ class FeaturizePart(beam.DoFn):
     def process(self, part: tuple[Work, ...]) -> Iterator[int]:
         """Featurize and commit one part; yields how many rows it wrote."""
         name = ledger.part_name(part, self.config.feature_hash)
-        if not stores.part_is_done(self.target.features, name, self.target.features_version):
-            yield stores.write_part(self.target.features, name, features.SCHEMA, self._rows(part, name))
+        rows = self._rows(part, name)
+        yield stores.write_part(self.target.features, name, features.SCHEMA, rows, self.target.features_version)
 
     def _rows(self, part: tuple[Work, ...], name: str) -> Iterator[dict[str, object]]:
         failures = []

@@ -1,3 +1,4 @@
+import datetime
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import stores
+from musictag import checksums, seals, stores
 from musictag.errors import StoreError
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
@@ -87,8 +88,9 @@ def test_a_part_of_an_earlier_plan_is_not_done_for_a_later_one(uri):
     stores.delete_tracks(uri, ["a"])
     since = stores.version(uri)
     assert not stores.part_is_done(uri, "p", since)
-    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    assert stores.write_part(uri, "p", SCHEMA, rows("a"), since) == 1
     assert stores.part_is_done(uri, "p", since)
+    assert stores.write_part(uri, "p", SCHEMA, rows("a"), since) == 0
     assert stores.track_ids(uri) == {"a"}
 
 
@@ -145,8 +147,9 @@ def test_a_table_is_read_as_it_was_at_a_version(uri):
 def test_files_with_a_track_are_named(uri):
     stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
     stores.write_part(uri, "q", SCHEMA, rows("c"))
-    assert stores.files_with(uri, ["c"]) == ["part-q.parquet"]
-    assert sorted(stores.files_with(uri, ["b", "c"])) == ["part-p.parquet", "part-q.parquet"]
+    (of_q,) = stores.files_with(uri, ["c"])
+    (of_p,) = set(stores.files_with(uri, ["b", "c"])) - {of_q}
+    assert (of_p.startswith("part-p-"), of_q.startswith("part-q-")) == (True, True)
     assert stores.files_with(uri, ["absent"]) == []
     assert stores.files_with(uri, []) == []
 
@@ -185,7 +188,7 @@ def test_a_table_whose_log_is_corrupt_cannot_be_opened(uri, tmp_path):
 
 def test_a_table_that_lost_a_file_cannot_be_read(uri, tmp_path):
     stores.write_part(uri, "p", SCHEMA, rows("a"))
-    (tmp_path / "table" / "part-p.parquet").unlink()
+    next((tmp_path / "table").glob("*.parquet")).unlink()
     with pytest.raises(StoreError, match=uri):
         stores.read_columns(uri, ("track_id",))
 
@@ -209,6 +212,46 @@ schema = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 for number in range(8):
     stores.write_part(uri, f"{name}-{number}", schema, [{"track_id": f"{name}-{number}", "n": number}])
 """
+
+
+def test_writers_of_the_same_parts_at_once_write_each_once(uri):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, "same"]) for _ in range(3)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    expected = [f"same-{number}" for number in range(8)]
+    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
+
+
+def test_rows_are_deleted_while_others_write(uri):
+    stores.write_part(uri, "p", SCHEMA, rows(*"abcdefgh"))
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
+    for track_id in "abcdefg":
+        stores.delete_tracks(uri, [track_id])
+    assert writer.wait(timeout=120) == 0
+    assert stores.track_ids(uri) == {"h", *(f"w-{number}" for number in range(8))}
+
+
+def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
+    uri, schema = str(tmp_path / "t"), pa.schema([("track_id", pa.string()), ("at", pa.timestamp("us", "UTC"))])
+    stores.create_table(uri, schema)
+    noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    later = noon + datetime.timedelta(microseconds=1)
+    odd = "it's"
+    stores.write_part(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
+    stores.write_part(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
+    assert stores.remove_repeated(uri, "at") == 1
+    found = {row["track_id"]: row["at"] for row in stores.read_columns(uri, ("track_id", "at")).to_pylist()}
+    assert found == {odd: later, "b": noon, "c": noon}
+    assert stores.read_columns(uri, ("track_id",)).num_rows == 3
+    assert stores.remove_repeated(uri, "at") == 0
+
+
+def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp_path):
+    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
+    stores.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
+    stores.delete_tracks(uri, ["a"])
+    sealed = seals.read_seals(uri)
+    for path in stores.paths(stores.open_table(uri)):
+        assert sealed[path] == checksums.of_file(tmp_path / "table" / path)
 
 
 def test_writers_of_one_table_at_once_lose_no_row(uri):
