@@ -62,7 +62,7 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
 
     Raises `StoreError` if it cannot be made, or if a table with other columns is there.
     """
-    with _explained(uri):
+    with explained(uri):
         DeltaTable.create(
             uri, schema, mode="ignore", configuration=dict(configuration or {}), raise_if_key_not_exists=False
         )
@@ -75,7 +75,7 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
     """The table at `uri` as it is, or as it was at a version. Raises `StoreError` if there is none."""
-    with _explained(uri):
+    with explained(uri):
         try:
             return DeltaTable(uri, version)
         except TableNotFoundError as error:
@@ -86,7 +86,7 @@ def read_columns(uri: str, columns: Collection[str], version: int | None = None)
     """Some columns of the whole table at `uri`, as it is or was at a version; no row if there is no table."""
     if not table_exists(uri):
         return pa.table({name: pa.array([], pa.string()) for name in columns})
-    with _explained(uri):
+    with explained(uri):
         return _dataset(uri, version).to_table(columns=list(columns))
 
 
@@ -105,11 +105,11 @@ def read_rows(
     Args:
         columns: `track_id` must be among them.
     """
-    with _explained(uri):
+    with explained(uri):
         table = open_table(uri, version)
         of_table = pa.schema(table.schema().to_arrow())
         schema, wanted = pa.schema([of_table.field(name) for name in columns]), frozenset(track_ids)
-        for path in _paths(table):
+        for path in files(table):
             for rows in read_file(uri, path, schema, wanted):
                 yield from rows.to_pylist()
 
@@ -121,7 +121,7 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
     text `string_view`, for which Arrow 25 has no comparison with text.
     """
     filesystem, root = arrow_filesystem(uri)
-    with _explained(uri), filesystem.open_input_file(f"{root}/{path}") as stream:
+    with explained(uri), filesystem.open_input_file(f"{root}/{path}") as stream:
         file = pq.ParquetFile(stream)
         held = file.read(columns=["track_id"])["track_id"].to_pylist()
         groups, begin = [], 0
@@ -139,7 +139,7 @@ def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
     """Paths of the table's files that hold a row of one of the tracks, in its folder and in the table's order."""
     if not track_ids:
         return []
-    with _explained(uri):
+    with explained(uri):
         found = _dataset(uri).to_table(columns=["track_id", "__filename"])
         is_wanted = pc.is_in(found["track_id"], pa.array(sorted(track_ids), pa.string()))
         return [path.rpartition("/")[2] for path in pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()]
@@ -151,7 +151,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     fsspec's, or deltalake's, would have Arrow's threads call Python, and a thread that does so while Python ends takes
     the whole process down ("terminate called without an active exception").
     """
-    with _explained(uri):
+    with explained(uri):
         if "://" in uri:
             filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
         else:
@@ -162,10 +162,6 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 def _dataset(uri: str, version: int | None = None) -> "pyarrow.dataset.Dataset":  # in quotes: importing it takes pandas
     filesystem, root = arrow_filesystem(uri)
     return open_table(uri, version).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(root, filesystem))
-
-
-def _paths(table: DeltaTable) -> list[str]:
-    return list(pa.table(table.get_add_actions())["path"].to_pylist())
 
 
 def version(uri: str) -> int:
@@ -194,7 +190,7 @@ def write_part(
     if part_is_done(uri, part, since_version):
         return 0
     path, written, writer = _new_path(part), 0, None
-    with _explained(uri), contextlib.ExitStack() as stack:
+    with explained(uri), contextlib.ExitStack() as stack:
         for row in rows:
             if writer is None:
                 stream = seals.Sealing(stack.enter_context(fsspec.open(f"{uri.rstrip('/')}/{path}", "wb")))
@@ -211,7 +207,7 @@ def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_ve
     if not rows.num_rows or part_is_done(uri, part, since_version):
         return 0
     path = _new_path(part)
-    with _explained(uri), fsspec.open(f"{uri.rstrip('/')}/{path}", "wb") as file:
+    with explained(uri), fsspec.open(f"{uri.rstrip('/')}/{path}", "wb") as file:
         stream = seals.Sealing(file)
         pq.write_table(rows.cast(schema), stream, compression="zstd")
     return _commit(uri, path, stream.digest, rows.num_rows, part, schema, since_version)
@@ -223,7 +219,7 @@ def _new_path(part: str) -> str:
 
 def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
     """Have the file at `path` be the part; `n_rows`, or 0 if somebody else wrote the part meanwhile."""
-    with _explained(uri):
+    with explained(uri):
         seals.seal(uri, path, sha256)
         filesystem, root = fsspec.core.url_to_fs(uri)
         add = AddAction(
@@ -257,7 +253,7 @@ def part_is_done(uri: str, part: str, since_version: int) -> bool:
     An older commit of the same part does not count: its rows were removed before `since_version`, or the plan of that
     version would not ask for them again.
     """
-    with _explained(uri):
+    with explained(uri):
         return _is_done(DeltaTable(uri), part, since_version)
 
 
@@ -272,9 +268,9 @@ def delete_rows(uri: str, where: str) -> None:
     Rows that others commit meanwhile may stay.
     """
     for attempt in range(MAX_COMMIT_RETRIES):
-        with _explained(uri):
+        with explained(uri):
             table = DeltaTable(uri)
-            before = set(paths(table))
+            before = files(table)
             try:
                 table.delete(where)
             except CommitFailedError:  # somebody else committed: look again what there is
@@ -282,7 +278,7 @@ def delete_rows(uri: str, where: str) -> None:
                     raise
                 time.sleep(random.uniform(0, RETRY_S))  # noqa: S311
                 continue
-            for path in set(paths(table)) - before:  # the rest of files that held such rows
+            for path in files(table).keys() - before.keys():  # the rest of files that held such rows
                 seals.seal(uri, path, seals.digest(uri, path))
             return
 
@@ -313,9 +309,10 @@ def timestamp(moment: datetime.datetime) -> str:
     return f"arrow_cast('{moment.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
-def paths(table: DeltaTable) -> list[str]:
-    """The files of a table, relative to its folder."""
-    return list(pa.table(table.get_add_actions())["path"].to_pylist())
+def files(table: DeltaTable) -> dict[str, int]:
+    """The files of a table, by their path in its folder: how many rows its log says they hold."""
+    found = pa.table(table.get_add_actions())
+    return dict(zip(found["path"].to_pylist(), found["num_records"].to_pylist(), strict=True))
 
 
 def _quoted(text: str) -> str:
@@ -323,7 +320,8 @@ def _quoted(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def explained(uri: str) -> Iterator[None]:
+    """Around what uses the table at `uri`: an error of deltalake or of the store becomes a `StoreError`."""
     try:
         yield
     except (DeltaError, OSError, ValueError) as error:

@@ -250,7 +250,7 @@ def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp
     stores.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
     stores.delete_tracks(uri, ["a"])
     sealed = seals.read_seals(uri)
-    for path in stores.paths(stores.open_table(uri)):
+    for path in stores.files(stores.open_table(uri)):
         assert sealed[path] == checksums.of_file(tmp_path / "table" / path)
 
 

@@ -1,0 +1,131 @@
+"""What a table's owner does between runs: see whether it is whole, go back to how it was, and clear away leftovers."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import deltalake
+import fsspec
+import pyarrow.compute as pc
+
+from musictag import features, ledger, seals, stores
+from musictag.catalog import read_catalog
+from musictag.config import FeatureConfig
+from musictag.errors import StoreError
+
+# Of what is wrong with many tracks, so many are named.
+NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What `verify` saw of a table."""
+
+    n_files: int
+    n_rows: int
+    problems: tuple[str, ...]
+
+
+def verify(uri: str, catalog_uri: str | None = None) -> Verification:
+    """Read every byte of the table at `uri` and compare it with what was recorded as it was written.
+
+    Each file must be there, with the SHA-256 that it had; each track must have one row; a features table must hold
+    cells of the shape and of the settings that it says. With a catalog, each of its tracks must be in the table or
+    among the failures beside it, and no other in the table. Raises `StoreError` if there is no table, or if its log
+    cannot be read.
+    """
+    table = stores.open_table(uri)
+    files = stores.files(table)
+    problems = list(_file_problems(uri, files))
+    n_rows = sum(files.values())
+    if not problems:  # rows of a damaged file cannot be judged
+        problems += _row_problems(uri, table, n_rows)
+        if catalog_uri is not None:
+            problems += _account_problems(uri, catalog_uri)
+    return Verification(len(files), n_rows, tuple(problems))
+
+
+def roll_back(uri: str, version: int | None = None) -> tuple[int, int]:
+    """Make the table what it was at a version, or before its last commit; the version left and the one returned to.
+
+    That is a commit like any other: rolling back again undoes it. Raises `StoreError` where there is no such version,
+    or where `vacuum` has removed its files.
+    """
+    current = stores.version(uri)
+    target = current - 1 if version is None else version
+    if not 0 <= target < current:
+        raise StoreError(f"table {uri}: is at version {current} and has no version {target} to return to")
+    with stores.explained(uri):
+        stores.open_table(uri).restore(target)
+    return current, target
+
+
+def vacuum(uri: str, keep_hours: int) -> list[str]:
+    """Remove the files that the table does not need, with their digests: what killed writers and old versions left.
+
+    Files younger than `keep_hours` stay, lest a part be removed that is being written; so do those that versions of
+    that time need. Versions before can no longer be returned to.
+    """
+    with stores.explained(uri):
+        removed = stores.open_table(uri).vacuum(
+            keep_hours, dry_run=False, enforce_retention_duration=False, full=True
+        )
+        filesystem, root = fsspec.core.url_to_fs(uri)
+        there = {path.rpartition("/")[2] for path in filesystem.ls(root, detail=False)}
+        seals.unseal(uri, seals.read_seals(uri).keys() - there)
+    return removed
+
+
+def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:
+    sealed = seals.read_seals(uri)
+    for path in paths:
+        try:
+            found = seals.digest(uri, path)
+        except OSError as error:
+            yield f"{path}: cannot be read: {error}"
+            continue
+        if path not in sealed:
+            yield f"{path}: nothing says what it was when it was written ({seals.FOLDER}/{path}{seals.SUFFIX} is gone)"
+        elif found != sealed[path]:
+            yield f"{path}: changed since it was written"
+
+
+def _row_problems(uri: str, table: deltalake.DeltaTable, n_recorded: int) -> Iterator[str]:
+    track_ids = stores.read_columns(uri, ("track_id",))["track_id"]
+    if len(track_ids) != n_recorded:
+        yield f"{len(track_ids):,} rows, the log says {n_recorded:,}"
+    counts = pc.value_counts(track_ids).to_pylist()
+    is_failures = [field.name for field in table.schema().fields] == ledger.FAILURES_SCHEMA.names
+    if not is_failures and (repeated := [count["values"] for count in counts if count["counts"] > 1]):
+        yield f"more than one row of {_named(repeated)}"
+    if features.CONFIG_KEY in table.metadata().configuration:
+        yield from _cell_problems(uri, features.feature_config(table))
+
+
+def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
+    clip_bytes = features.CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
+    foreign, misshapen = [], []
+    columns = ("track_id", "feature_hash", "n_clips", "start_s", "clips")
+    for row in stores.read_rows(uri, columns, stores.track_ids(uri)):
+        if row["feature_hash"] != config.feature_hash:
+            foreign.append(row["track_id"])
+        if not row["n_clips"] == len(row["start_s"]) == len(row["clips"]) / clip_bytes:
+            misshapen.append(row["track_id"])
+    if foreign:
+        yield f"features of other settings than the table's: {_named(foreign)}"
+    if misshapen:
+        yield f"clips that are not as many as the row says: {_named(misshapen)}"
+
+
+def _account_problems(uri: str, catalog_uri: str) -> Iterator[str]:
+    catalog = read_catalog(catalog_uri)
+    listed = {*catalog.tracks["track_id"].to_pylist(), *(problem.track_id for problem in catalog.problems)}
+    held = stores.track_ids(uri)
+    if lost := listed - held - stores.track_ids(stores.beside(uri, "failures")):
+        yield f"listed in {catalog_uri}, yet neither in the table nor among its failures: {_named(sorted(lost))}"
+    if left := held - listed:
+        yield f"in the table, yet not listed in {catalog_uri} (--prune removes them): {_named(sorted(left))}"
+
+
+def _named(track_ids: list[str]) -> str:
+    rest = len(track_ids) - NAMED
+    return ", ".join(track_ids[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -1,0 +1,173 @@
+import datetime
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from musictag import features, ledger, stores, upkeep
+from musictag.config import FeatureConfig
+from musictag.errors import StoreError
+
+CONFIG = FeatureConfig(n_mels=8, clip_frames=4)
+
+
+def row(track_id: str, **fields: object) -> dict[str, object]:
+    clips = np.random.default_rng(len(track_id)).random((2, 4, 8), np.float32)
+    return {
+        "track_id": track_id,
+        "uri": f"{track_id}.wav",
+        "audio_etag": "e",
+        "audio_sha256": "s",
+        "duration_s": 1.0,
+        "n_clips": 2,
+        "start_s": [0.0, 0.5],
+        "clips": features.encode_clips(clips),
+        "feature_hash": CONFIG.feature_hash,
+        "featurized_at": datetime.datetime.now(datetime.UTC),
+        **fields,
+    }
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """A features table of four tracks in two parts, one of which a delete has written anew."""
+    uri = str(tmp_path / "features")
+    features.open_features(uri, CONFIG, None)
+    stores.write_part(uri, "p", features.SCHEMA, [row("a"), row("b"), row("gone")])
+    stores.write_part(uri, "q", features.SCHEMA, [row("c"), row("d")])
+    stores.delete_tracks(uri, ["gone"])
+    stores.create_table(stores.beside(uri, "failures"), ledger.FAILURES_SCHEMA)
+    return uri
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    path = tmp_path / "catalog.csv"
+    path.write_text("track_id,uri\n" + "".join(f"{track_id},{track_id}.wav\n" for track_id in "abcd"))
+    return path
+
+
+def problems(uri: str, catalog: Path | None = None) -> tuple[str, ...]:
+    return upkeep.verify(uri, str(catalog) if catalog else None).problems
+
+
+def data_files(uri: str) -> list[Path]:
+    return [Path(uri) / path for path in stores.files(stores.open_table(uri))]
+
+
+def test_a_whole_table_passes(uri: str, catalog: Path) -> None:
+    assert upkeep.verify(uri, str(catalog)) == upkeep.Verification(2, 4, ())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_flipped_bit_is_found_wherever_it_is(uri: str, seed: int) -> None:
+    chance = random.Random(seed)
+    path = chance.choice(data_files(uri))
+    content = bytearray(path.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+    assert problems(uri) == (f"{path.name}: changed since it was written",)
+
+
+def test_a_file_that_is_gone_is_named(uri: str) -> None:
+    lost, *_ = data_files(uri)
+    lost.unlink()
+    (problem,) = problems(uri)
+    assert problem.startswith(f"{lost.name}: cannot be read")
+
+
+def test_a_file_of_which_nothing_is_recorded_is_named(uri: str) -> None:
+    path, *_ = data_files(uri)
+    (Path(uri) / "_checksums" / f"{path.name}.sha256").unlink()
+    assert [problem.split(":")[0] for problem in problems(uri)] == [path.name]
+
+
+def test_a_track_with_two_rows_is_named(uri: str) -> None:
+    stores.write_part(uri, "r", features.SCHEMA, [row("b"), row("e")])
+    assert problems(uri) == ("more than one row of b",)
+
+
+def test_cells_that_do_not_fit_are_named(uri: str) -> None:
+    stores.write_part(uri, "r", features.SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
+    assert problems(uri) == (
+        "features of other settings than the table's: f",
+        "clips that are not as many as the row says: e",
+    )
+
+
+def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
+    failures = stores.beside(uri, "failures")
+    failed = {"track_id": "x", "uri": "x", "stage": "decode", "error": "E", "message": "m", "attempts": 1}
+    rows = [{**failed, "failed_at": datetime.datetime.now(datetime.UTC)}] * 2
+    stores.write_table(failures, "p", ledger.FAILURES_SCHEMA, pa.Table.from_pylist(rows, ledger.FAILURES_SCHEMA))
+    assert problems(failures) == ()
+
+
+def test_listed_tracks_are_held_or_failed_and_others_are_not_held(uri: str, catalog: Path) -> None:
+    many = "".join(f"lost {number},x.wav\n" for number in range(7))
+    catalog.write_text("track_id,uri\na,a.wav\nb,b.wav\nc,c.wav\n" + many)
+    lost, left = problems(uri, catalog)
+    assert lost.endswith("failures: lost 0, lost 1, lost 2, lost 3, lost 4 and 2 more")
+    assert left == f"in the table, yet not listed in {catalog} (--prune removes them): d"
+
+
+def test_no_table_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is none"):
+        upkeep.verify(str(tmp_path / "nothing"))
+
+
+def test_a_table_goes_back_and_forth(uri: str) -> None:
+    version = stores.version(uri)
+    assert upkeep.roll_back(uri) == (version, version - 1)
+    assert stores.track_ids(uri) == {"a", "b", "c", "d", "gone"}
+    assert problems(uri) == ()
+    assert upkeep.roll_back(uri) == (version + 1, version)
+    assert stores.track_ids(uri) == {"a", "b", "c", "d"}
+    upkeep.roll_back(uri, 1)
+    assert stores.track_ids(uri) == {"a", "b", "gone"}
+
+
+@pytest.mark.parametrize("version", [-1, 3, 99])
+def test_there_is_no_going_back_to_what_never_was(uri: str, version: int) -> None:
+    with pytest.raises(StoreError, match=f"is at version 3 and has no version {version}"):
+        upkeep.roll_back(uri, version)
+
+
+def test_a_part_is_written_anew_after_its_table_went_back(uri: str) -> None:
+    upkeep.roll_back(uri, 1)
+    since = stores.version(uri)
+    assert stores.write_part(uri, "q", features.SCHEMA, [row("c"), row("d")], since) == 2
+    assert stores.track_ids(uri) == {"a", "b", "gone", "c", "d"}
+
+
+def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None:
+    orphan = Path(uri) / "part-killed-0123.parquet"
+    pq.write_table(pa.table({"x": [1]}), orphan)
+    young = Path(uri) / "part-young-0123.parquet"
+    pq.write_table(pa.table({"x": [1]}), young)
+    two_hours_ago = time.time() - 7200
+    for path in Path(uri).glob("*.parquet"):
+        if path != young:
+            os.utime(path, (two_hours_ago, two_hours_ago))
+    assert upkeep.vacuum(uri, 1) == [orphan.name]
+    assert upkeep.verify(uri, str(catalog)) == upkeep.Verification(2, 4, ())
+    before = {path.name for path in Path(uri).glob("*.parquet")}
+    removed = upkeep.vacuum(uri, 0)
+    assert young.name in removed
+    assert len(removed) == 2  # and the file that held the track that is gone
+    assert {path.name for path in Path(uri).glob("*.parquet")} == before - set(removed)
+    assert upkeep.verify(uri, str(catalog)) == upkeep.Verification(2, 4, ())
+    assert {path.name for path in (Path(uri) / "_checksums").iterdir()} == {
+        f"{path.name}.sha256" for path in data_files(uri)
+    }
+
+
+def test_what_vacuum_removed_cannot_be_returned_to(uri: str) -> None:
+    upkeep.vacuum(uri, 0)
+    with pytest.raises(StoreError):
+        upkeep.roll_back(uri)
