@@ -5,12 +5,13 @@ musictag tag music/ --json > tags.jsonl
 musictag taggram song.mp3 -o song.png
 musictag weights
 musictag register msd-musicnn
+musictag verify data/features
+musictag rollback data/tags
+musictag vacuum data/features
 """
 
 import argparse
-import csv
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,18 +21,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from musictag import cli, console, files, pretrained
+from musictag import answers, cli, console, files, pretrained
+from musictag.answers import Scored
 from musictag.clips import clip_weights
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
 from musictag.files import Track, printable
 from musictag.tagger import Tagger, calibrate
 
 Float32 = npt.NDArray[np.float32]
-Scored = list[tuple[str, float]]
 
 CLIPS_PER_TRACK = 10
-BAR_CELLS = 24
-CSV_HEADER = "file,tag,score,error\n"
+KEEP_HOURS = 7 * 24
+VERSIONS = 20
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -68,44 +69,6 @@ def best(scores: Float32, n_tags: int) -> list[int]:
     return [int(k) for k in np.argsort(-scores, kind="stable")[:n_tags]]
 
 
-def as_text(name: str, found: Scored | AudioError) -> str:
-    """A file and its tags for a person; nothing of one that failed, which standard error tells."""
-    return "" if isinstance(found, AudioError) else "\n".join([name, *map(_row, found)]) + "\n\n"
-
-
-def as_csv(name: str, found: Scored | AudioError) -> str:
-    """Lines of the columns of `CSV_HEADER`: one a tag, or one with the error."""
-    rows: list[tuple[str | float, ...]]
-    if isinstance(found, AudioError):
-        rows = [(name, "", "", _reason(name, found))]
-    else:
-        rows = [(name, *tag_score, "") for tag_score in found]
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(rows)
-    return lines.getvalue()
-
-
-def as_json(name: str, found: Scored | AudioError) -> str:
-    """A JSON object, on a line."""
-    if isinstance(found, AudioError):
-        entry: dict[str, object] = {"file": name, "error": _reason(name, found)}
-    else:
-        entry = {"file": name, "tags": [{"tag": tag, "score": score} for tag, score in found]}
-    return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
-def _row(tag_score: tuple[str, float]) -> str:
-    # The tag stands last: so nothing need be aligned after it, whatever its script.
-    tag, score = tag_score
-    full, eighths = divmod(round(score * BAR_CELLS * 8), 8)
-    cells = "\u2588" * full + (chr(0x2590 - eighths) if eighths else "")
-    return f"  {score:.2f}  {cells:<{BAR_CELLS}}  {tag}"
-
-
-def _reason(name: str, error: AudioError) -> str:
-    return str(error).removeprefix(f"{name}: ")
-
-
 def run_tag(args: argparse.Namespace) -> None:
     """`musictag tag`. Raises `LedgerError` at the end if a file could not be tagged."""
     tagger = Tagger.load(find_model(args.model))
@@ -114,14 +77,14 @@ def run_tag(args: argparse.Namespace) -> None:
     tracks = files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track)
     shown = console.bar(tracks, "tag", len(paths), "file") if len(paths) > 1 and sys.stderr.isatty() else tracks
     n_failed = 0
-    if args.form is as_csv:
-        _write(CSV_HEADER)
+    if args.form is answers.as_csv:
+        _write(answers.CSV_HEADER)
     for path, track in shown:
         found: Scored | AudioError
         if isinstance(track, AudioError):
             n_failed += 1
             found = track
-            if args.form is as_text:
+            if args.form is answers.as_text:
                 tqdm.write(str(track), file=sys.stderr)
         else:
             scores = score(tagger, track)[1]
@@ -187,6 +150,38 @@ def run_register(args: argparse.Namespace) -> None:
                 "puts this one in its place")  # fmt: skip
 
 
+def run_verify(args: argparse.Namespace) -> None:
+    """`musictag verify`. Raises `LedgerError` at the end if something is wrong."""
+    from musictag import upkeep  # here: deltalake takes half a second to import
+
+    found = upkeep.verify(args.table, args.catalog)
+    for problem in found.problems:
+        console.say(problem)
+    if found.problems:
+        raise LedgerError(f"table {args.table}: {len(found.problems)} problems in {found.n_files:,} files, see above")
+    console.say(f"{found.n_files:,} files, {found.n_rows:,} rows, all as they were written; {args.table}")
+
+
+def run_rollback(args: argparse.Namespace) -> None:
+    """`musictag rollback`."""
+    from musictag import upkeep
+
+    if args.version is None:
+        console.say("\n".join(upkeep.history(args.table, VERSIONS)))
+        console.say(f"musictag rollback {args.table} VERSION makes the table what it was then")
+        return
+    upkeep.roll_back(args.table, args.version)
+    console.say(f"what version {args.version} was is the newest version now; {args.table}")
+
+
+def run_vacuum(args: argparse.Namespace) -> None:
+    """`musictag vacuum`."""
+    from musictag import upkeep
+
+    removed = upkeep.vacuum(args.table, args.keep_hours)
+    console.say(f"{len(removed):,} files removed; {args.table}")
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command and its options."""
     parser = argparse.ArgumentParser(
@@ -208,9 +203,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="clips of 3 s to listen to, evenly spread (default: %(default)s)",
     )  # fmt: skip
     form = tag.add_mutually_exclusive_group()
-    form.add_argument("--csv", dest="form", action="store_const", const=as_csv, help=CSV_HEADER.strip())
-    form.add_argument("--json", dest="form", action="store_const", const=as_json, help="one object a line")
-    tag.set_defaults(run=run_tag, form=as_text)
+    form.add_argument("--csv", dest="form", action="store_const", const=answers.as_csv, help=answers.CSV_HEADER.strip())
+    form.add_argument("--json", dest="form", action="store_const", const=answers.as_json, help="one object a line")
+    tag.set_defaults(run=run_tag, form=answers.as_text)
 
     taggram = commands.add_parser("taggram", parents=[model], help="a picture of a file's scores over time")
     taggram.add_argument("path", type=Path, metavar="FILE")
@@ -225,12 +220,36 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     register = commands.add_parser("register", help="make a model a version of `musictag` in MLflow")
     register.add_argument("model", metavar="MODEL", help="as --model of `tag`")
     register.set_defaults(run=run_register)
+
+    verify = commands.add_parser(
+        "verify", help="see whether a table is whole: each file as it was written, each track once"
+    )
+    verify.add_argument(
+        "--catalog", help="see as well whether the table or its failures hold each track of this catalog"
+    )
+    verify.set_defaults(run=run_verify)
+
+    rollback = commands.add_parser("rollback", help="make a table what it was; without VERSION, list its versions")
+    rollback.set_defaults(run=run_rollback)
+
+    vacuum = commands.add_parser("vacuum", help="remove files that no version of the last days needs")
+    vacuum.add_argument("--keep-hours", type=_hours, default=KEEP_HOURS, metavar="N", help="default: %(default)s")
+    vacuum.set_defaults(run=run_vacuum)
+    for command in (verify, rollback, vacuum):
+        command.add_argument("table", metavar="TABLE", help="path or url, such as data/features")
+    rollback.add_argument("version", type=int, nargs="?", metavar="VERSION")
     return parser.parse_args(argv)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def _hours(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
     return int(text)
 
 

@@ -33,6 +33,7 @@ from musictag.errors import (
 
 Float32 = npt.NDArray[np.float32]
 
+EMPTY = np.zeros(0, np.float32)
 BLOCK_SAMPLES = 1 << 17
 # Decoders round the length that a header declares; less than this is not a truncation.
 TRUNCATION_TOLERANCE_S = 0.25
@@ -133,7 +134,7 @@ class SoundFileAudio:
                 if not len(block):
                     return
                 remaining -= len(block)
-                yield block.mean(axis=1)
+                yield _mono(block)
         except soundfile.LibsndfileError as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {error.error_string}") from error
 
@@ -198,12 +199,12 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
         yield audio
 
 
-def waveform(audio: Audio, sample_rate: int) -> Float32:
-    """All of `audio` as mono samples at `sample_rate`: `ceil(samples * sample_rate / audio.sample_rate)` of them.
+def waveform_blocks(audio: Audio, sample_rate: int) -> Iterator[Float32]:
+    """All of `audio` as mono samples at `sample_rate`: `ceil(samples * sample_rate / audio.sample_rate)`, in blocks.
 
-    Raises `AudioCorruptError`, `AudioTruncatedError` or `AudioEmptyError`.
+    Raises `AudioCorruptError`, `AudioTruncatedError` or `AudioEmptyError`, at the latest after the last block.
     """
-    n_decoded = 0
+    n_decoded = n_yielded = 0
 
     def counted() -> Iterator[Float32]:
         nonlocal n_decoded
@@ -211,11 +212,15 @@ def waveform(audio: Audio, sample_rate: int) -> Float32:
             n_decoded += len(block)
             yield block
 
-    resampled = _resample(counted(), audio, sample_rate)
+    # The last block is held back: only then is it known how long the whole is.
+    last = EMPTY
+    for block in _resampled(counted(), audio, sample_rate):
+        yield last
+        n_yielded, last = n_yielded + len(last), block
     if n_decoded == 0:
         raise AudioEmptyError(f"{audio.name}: the file holds no audio frame")
     _check_length(audio, n_decoded, audio.n_samples or n_decoded)
-    return _fit(resampled, n_resampled(n_decoded, audio.sample_rate, sample_rate))
+    yield _fit(last, max(0, n_resampled(n_decoded, audio.sample_rate, sample_rate) - n_yielded))
 
 
 def excerpt(audio: SoundFileAudio, sample_rate: int, start: int, stop: int) -> Float32:
@@ -235,7 +240,8 @@ def excerpt(audio: SoundFileAudio, sample_rate: int, start: int, stop: int) -> F
     blocks = list(audio.blocks(source_start, source_stop))
     _check_length(audio, source_start + sum(map(len, blocks)), source_stop)
     offset = start - first_step * step_out
-    return _fit(_resample(iter(blocks), audio, sample_rate)[offset:], stop - start)
+    samples = np.concatenate([EMPTY, *_resampled(iter(blocks), audio, sample_rate)])
+    return _fit(samples[offset:], stop - start)
 
 
 def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
@@ -243,15 +249,22 @@ def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
     return -(-n_samples * sample_rate // source_rate)
 
 
-def _resample(blocks: Iterator[Float32], audio: Audio, sample_rate: int) -> Float32:
+def _resampled(blocks: Iterator[Float32], audio: Audio, sample_rate: int) -> Iterator[Float32]:
     checked = (_finite(block, audio) for block in blocks)
     if audio.sample_rate == sample_rate:
-        parts = list(checked)
-    else:
-        stream = soxr.ResampleStream(audio.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
-        parts = [stream.resample_chunk(block) for block in checked]
-        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        yield from checked
+        return
+    stream = soxr.ResampleStream(audio.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    for block in checked:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(EMPTY, last=True)
+
+
+def _mono(block: Float32) -> Float32:
+    """The mean of the channels of a block (samples, channels)."""
+    if block.shape[1] == 1:
+        return block[:, 0]
+    return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
 
 
 def _finite(block: Float32, audio: Audio) -> Float32:

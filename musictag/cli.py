@@ -63,6 +63,12 @@ def check_workers(args: argparse.Namespace, n_gpus: int) -> None:
         )
 
 
+def add_ledger(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a job that leaves a row, or a failure, of each listed track."""
+    parser.add_argument("--max-failures", type=rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    parser.add_argument("--prune", action="store_true", help="remove the tracks that are not listed any more")
+
+
 def rate(text: str) -> float:
     """A share from 0 to 1, the value of `--max-failures`."""
     try:

@@ -4,6 +4,8 @@ All clips (`clips_per_track=None`) stand one behind the other, the last one padd
 spread over the track. A track shorter than one clip has one clip, padded.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,7 @@ from musictag.config import FeatureConfig
 from musictag.errors import UsageError
 
 Float32 = npt.NDArray[np.float32]
+Frames = TypeVar("Frames", npt.NDArray[np.float16], npt.NDArray[np.float32])
 
 
 def clip_starts(n_frames: int, config: FeatureConfig, clips_per_track: int | None = None) -> list[int]:
@@ -29,10 +32,12 @@ def clip_starts(n_frames: int, config: FeatureConfig, clips_per_track: int | Non
     return [int(start) for start in np.clip(starts, 0, n_frames - config.clip_frames)]
 
 
-def cut_clips(log_mel: Float32, starts: list[int], config: FeatureConfig) -> Float32:
+def cut_clips(log_mel: Frames, starts: list[int], config: FeatureConfig) -> Frames:
     """The clips (C, T, M) of a log_mel (frames, M) that start at `starts`; beyond the track's end there is silence."""
     missing = max(starts) + config.clip_frames - len(log_mel)
     padded = np.pad(log_mel, ((0, max(0, missing)), (0, 0)))
+    if starts == list(range(0, len(padded), config.clip_frames)):  # one behind the other: nothing need be copied
+        return padded.reshape(len(starts), config.clip_frames, -1)
     return np.stack([padded[start : start + config.clip_frames] for start in starts])
 
 

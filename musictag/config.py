@@ -40,6 +40,10 @@ class FeatureConfig:
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels", "clip_frames"):
             if getattr(self, name) < 1:
                 raise UsageError(f"FeatureConfig.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.hop_length > self.n_fft:
+            raise UsageError(
+                f"FeatureConfig.hop_length is {self.hop_length}, above n_fft ({self.n_fft}): samples would be left out"
+            )
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
             raise UsageError(
                 f"FeatureConfig.fmin and .fmax are {self.fmin} and {self.fmax} Hz: "

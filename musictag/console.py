@@ -10,7 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from musictag.errors import MusictagError
-from musictag.ledger import Account
+from musictag.ledger import Account, Plan
 
 Item = TypeVar("Item")
 
@@ -60,6 +60,14 @@ def progress(what: str, total: int, done: Callable[[], int], unit: str = "track"
             finished.set()
             watcher.join()
         move()
+
+
+def say_plan(listing: str, plan: Plan, what: str, *, prune: bool) -> None:
+    """What a job over tracks is about to do."""
+    say(f"{listing}: {plan.listed:,} tracks listed, {len(plan.works):,} {what}")
+    if plan.unlisted:
+        end = "removed" if prune else "their rows stay (--prune removes them)"
+        say(f"{len(plan.unlisted):,} tracks are not listed any more: {end}")
 
 
 def say_account(account: Account, uri: str, failures_uri: str, started: datetime.datetime) -> None:

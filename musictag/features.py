@@ -6,6 +6,7 @@ moves it by at most 0.002, which moves no score of a trained network by more tha
 
 import datetime
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,21 @@ def featurize(work: Work, config: FeatureConfig, clips_per_track: int | None = N
 
 def track_clips(
     path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None
-) -> tuple[npt.NDArray[np.float32], list[int], float]:
-    """Clips (C, T, M) of a local file, the frames at which they start, and the track's duration in s.
+) -> tuple[npt.NDArray[np.float16], list[int], float]:
+    """Clips (C, T, M) of a local file, as a cell holds them, the frames at which they start, and its duration in s.
 
     `name` is what errors call the file. Where only some clips are wanted and the decoder can seek, only they are
-    decoded; they equal the same clips cut from the whole track within 2e-5.
+    decoded; before they are rounded, they equal the same clips cut from the whole track within 2e-5. Memory holds the
+    clips, and besides of the whole track its spectrogram at most.
     """
+    n_decoded = 0
+
+    def counted(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
+        nonlocal n_decoded
+        for block in blocks:
+            n_decoded += len(block)
+            yield block
+
     with audio.open_audio(path, name) as opened:
         if clips_per_track is not None and isinstance(opened, audio.SoundFileAudio) and opened.n_samples:
             n_samples = audio.n_resampled(opened.n_samples, opened.sample_rate, config.sample_rate)
@@ -90,11 +100,12 @@ def track_clips(
             starts = clips.clip_starts(n_frames, config, clips_per_track)
             if len(starts) * config.clip_frames < n_frames:
                 cut = np.stack([_clip_alone(opened, start, n_samples, config) for start in starts])
-                return cut, starts, n_samples / config.sample_rate
-        waveform = audio.waveform(opened, config.sample_rate)
-    spectrogram = log_mel.log_mel(waveform, config)
+                return cut.astype(CELL_DTYPE), starts, n_samples / config.sample_rate
+        blocks = counted(audio.waveform_blocks(opened, config.sample_rate))
+        frames = [block.astype(CELL_DTYPE) for block in log_mel.stream_log_mel(blocks, config)]
+    spectrogram = np.concatenate(frames)
     starts = clips.clip_starts(len(spectrogram), config, clips_per_track)
-    return clips.cut_clips(spectrogram, starts, config), starts, len(waveform) / config.sample_rate
+    return clips.cut_clips(spectrogram, starts, config), starts, n_decoded / config.sample_rate
 
 
 def _clip_alone(

@@ -16,8 +16,6 @@ from musictag.catalog import AUDIO_SUFFIXES, audio_files
 from musictag.config import FeatureConfig
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 
-Float32 = npt.NDArray[np.float32]
-
 DECODE_THREADS = 2
 # Files decoded ahead of the network: some more than there are threads, and no more however many files there are.
 DECODED_AHEAD = 4
@@ -27,7 +25,7 @@ DECODED_AHEAD = 4
 class Track:
     """A file as the network sees it."""
 
-    clips: Float32
+    clips: npt.NDArray[np.float16]
     """(C, T, M)."""
     start_s: list[float]
     """Where each clip starts (C,), s."""

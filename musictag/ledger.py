@@ -63,6 +63,8 @@ class Plan:
     """Works of which the table holds a row of other audio: wrong, and removed first."""
     superseded: frozenset[str]
     """Works of which the table holds a row by another maker: of use until the new one stands."""
+    unlisted: frozenset[str]
+    """Tracks that the table holds and nobody lists any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,20 @@ def make_plan(
             continue
         (superseded if (row.uri, row.key) == (uri, key) else stale).add(track_id)
     n_listed = len(works) + len(unchanged) + len(problems)
-    return Plan(n_listed, tuple(works), frozenset(unchanged), frozenset(stale), frozenset(superseded))
+    known = unchanged.union((work.track_id for work in works), (problem.track_id for problem in problems))
+    return Plan(
+        listed=n_listed,
+        works=tuple(works),
+        unchanged=frozenset(unchanged),
+        stale=frozenset(stale),
+        superseded=frozenset(superseded),
+        unlisted=frozenset(held.keys() - known),
+    )
+
+
+def clear(plan: Plan, uri: str, *, prune: bool) -> None:
+    """Remove the rows that are wrong before others are written, and with `prune` those of tracks that nobody lists."""
+    stores.delete_tracks(uri, plan.stale | plan.unlisted if prune else plan.stale)
 
 
 def parts(works: Sequence[Work], size: int) -> list[tuple[Work, ...]]:
@@ -151,10 +166,17 @@ def record_failures(failures_uri: str, part: str, rows: Sequence[Mapping[str, An
 
 
 def settle(
-    plan: Plan, problems: Sequence[Problem], written: Collection[str], failures_uri: str, started: datetime.datetime
+    plan: Plan,
+    problems: Sequence[Problem],
+    written: Collection[str],
+    failures_uri: str,
+    started: datetime.datetime,
+    *,
+    prune: bool = False,
 ) -> Account:
     """The account of a run that began at `started`, read from its tables; failures that are past are removed.
 
+    With `prune`, those of tracks that nobody lists any more are as well.
     `written` are the tracks of which the table now holds a row by the run's own maker. Raises `LedgerError` naming
     tracks that are neither among them nor among the failures.
     """
@@ -173,7 +195,9 @@ def settle(
             f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it (failures: {failures_uri})"
         )
     past = f"failed_at < {stores.timestamp(started)}"
-    if recent.num_rows:
+    if recent.num_rows and prune:
+        stores.delete_rows(failures_uri, past)
+    elif recent.num_rows:
         stores.delete_rows(failures_uri, f"{past} AND stage = 'catalog'")
         stores.delete_tracks(failures_uri, set(recent["track_id"].to_pylist()) & (works | plan.unchanged), past)
     return Account(plan.listed, len(works) - len(failed), len(plan.unchanged), len(failed) + len(problems))

@@ -6,6 +6,8 @@ centred on sample `i * hop_length`, and the waveform is preceded and followed by
 """
 
 import functools
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +45,18 @@ def frames_log_mel(samples: Float32, config: FeatureConfig) -> Float32:
         power = spectrum.real**2 + spectrum.imag**2
         result[block] = np.log10(1 + np.float32(config.log_gain) * (power @ bank))
     return result
+
+
+def stream_log_mel(blocks: Iterable[Float32], config: FeatureConfig) -> Iterator[Float32]:
+    """The frames (n, M) of `log_mel`, some at a time, of a waveform that comes in blocks (samples,) of any length."""
+    silence = np.zeros(config.n_fft // 2, np.float32)
+    waiting = silence
+    for block in itertools.chain(blocks, [silence]):
+        samples = np.concatenate([waiting, block])
+        n_ready = max(0, 1 + (len(samples) - config.n_fft) // config.hop_length)
+        if n_ready:
+            yield frames_log_mel(samples[: (n_ready - 1) * config.hop_length + config.n_fft], config)
+        waiting = samples[n_ready * config.hop_length :]
 
 
 def band_centres(n_mels: int, fmin: float, fmax: float) -> npt.NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """What a table's owner does between runs: see whether it is whole, go back to how it was, and clear away leftovers."""
 
 import dataclasses
+import datetime
 from collections.abc import Iterable, Iterator
 
 import deltalake
@@ -44,19 +45,28 @@ def verify(uri: str, catalog_uri: str | None = None) -> Verification:
     return Verification(len(files), n_rows, tuple(problems))
 
 
-def roll_back(uri: str, version: int | None = None) -> tuple[int, int]:
-    """Make the table what it was at a version, or before its last commit; the version left and the one returned to.
+def roll_back(uri: str, version: int) -> None:
+    """Make the table what it was at a version.
 
-    That is a commit like any other: rolling back again undoes it. Raises `StoreError` where there is no such version,
-    or where `vacuum` has removed its files.
+    That is a commit like any other: the version left can be returned to as well. Raises `StoreError` where there is no
+    such version, or where `vacuum` has removed its files.
     """
-    current = stores.version(uri)
-    target = current - 1 if version is None else version
-    if not 0 <= target < current:
-        raise StoreError(f"table {uri}: is at version {current} and has no version {target} to return to")
+    table = stores.open_table(uri)
+    if not 0 <= version < table.version():
+        raise StoreError(f"table {uri}: is at version {table.version()} and has no version {version} to return to")
     with stores.explained(uri):
-        stores.open_table(uri).restore(target)
-    return current, target
+        table.restore(version)
+
+
+def history(uri: str, n_versions: int) -> list[str]:
+    """The last versions of a table, newest first, each as a line: number, time, what was done."""
+    with stores.explained(uri):
+        commits = stores.open_table(uri).history(n_versions)
+    return [
+        f"{commit['version']:>6}  {datetime.datetime.fromtimestamp(commit['timestamp'] / 1000):%Y-%m-%d %H:%M:%S}  "
+        f"{commit['operation'].lower()}"
+        for commit in commits
+    ]
 
 
 def vacuum(uri: str, keep_hours: int) -> list[str]:
@@ -66,9 +76,7 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     that time need. Versions before can no longer be returned to.
     """
     with stores.explained(uri):
-        removed = stores.open_table(uri).vacuum(
-            keep_hours, dry_run=False, enforce_retention_duration=False, full=True
-        )
+        removed = stores.open_table(uri).vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
         filesystem, root = fsspec.core.url_to_fs(uri)
         there = {path.rpartition("/")[2] for path in filesystem.ls(root, detail=False)}
         seals.unseal(uri, seals.read_seals(uri).keys() - there)

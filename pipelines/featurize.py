@@ -112,7 +112,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table to write (default: %(default)s)")
     parser.add_argument("--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all")
-    parser.add_argument("--max-failures", type=cli.rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    cli.add_ledger(parser)
     args, rest = parser.parse_known_args(argv)
     for before, argument in zip(["", *rest], rest, strict=False):
         if not argument.startswith("-") and (not before.startswith("--") or "=" in before):
@@ -135,9 +135,9 @@ def main(argv: list[str]) -> None:
 
     attempts = ledger.read_attempts(failures_uri)
     plan = make_plan(catalog, args.features, attempts, config)
-    console.say(f"{args.catalog}: {plan.listed:,} tracks listed, {len(plan.works):,} to do")
+    console.say_plan(args.catalog, plan, "to do", prune=args.prune)
     ledger.record_problems(failures_uri, catalog.problems, attempts)
-    stores.delete_tracks(args.features, plan.stale)
+    ledger.clear(plan, args.features, prune=args.prune)
 
     target = Target(args.features, stores.version(args.features), failures_uri, stores.version(failures_uri))
     with (
@@ -151,8 +151,9 @@ def main(argv: list[str]) -> None:
             | "Featurize" >> beam.ParDo(FeaturizePart(target, config, args.clips_per_track))
         )
 
+    stores.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice
     written = stores.track_ids(args.features)
-    account = ledger.settle(plan, catalog.problems, written, failures_uri, started)
+    account = ledger.settle(plan, catalog.problems, written, failures_uri, started, prune=args.prune)
     console.say_account(account, args.features, failures_uri, started)
     ledger.check_failures(account, args.max_failures, failures_uri)
 

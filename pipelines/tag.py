@@ -244,7 +244,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--diff", type=cli.count, nargs="?", const=DIFF_TRACKS, metavar="N",
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",
     )  # fmt: skip
-    parser.add_argument("--max-failures", type=cli.rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    cli.add_ledger(parser)
     cli.add_workers(parser, cli.n_cores(), "actors that score")
     args = parser.parse_args(argv)
     cli.check_workers(args, torch.cuda.device_count())
@@ -281,19 +281,18 @@ def main(argv: list[str]) -> None:
     attempts = ledger.read_attempts(failures_uri)
     problems = catalog.problems if catalog else ()
     plan = ledger.make_plan(listed, read_held(args.tags), model.made_by, attempts, problems)
-    console.say(
-        f"{args.catalog or args.features}: {plan.listed:,} tracks listed, {len(plan.works):,} to tag by {source.uri}"
-    )
+    console.say_plan(args.catalog or args.features, plan, f"to tag by {source.uri}", prune=args.prune)
     ledger.record_problems(failures_uri, problems, attempts)
-    stores.delete_tracks(args.tags, plan.stale)
+    ledger.clear(plan, args.tags, prune=args.prune)
     if plan.works:
         with local_ray(args.num_workers), console.bar((), "tag", len(plan.works), "track") as shown:
             scored = score(clips_of(plan.works, spec, args), model, source.folder, args)
             for n_settled in commit(scored, plan, model, args.tags, failures_uri):
                 shown.update(n_settled)
 
+    stores.remove_repeated(args.tags, "tagged_at")  # what two runs at once wrote twice
     written = [track_id for track_id, held in read_held(args.tags).items() if held.made_by == model.made_by]
-    account = ledger.settle(plan, problems, written, failures_uri, started)
+    account = ledger.settle(plan, problems, written, failures_uri, started, prune=args.prune)
     console.say_account(account, args.tags, failures_uri, started)
     ledger.check_failures(account, args.max_failures, failures_uri)
 

@@ -40,6 +40,7 @@ def test_the_hash_depends_on_the_version_of_the_code(monkeypatch):
         ({"sample_rate": 0}, "sample_rate"),
         ({"n_fft": 0}, "n_fft"),
         ({"hop_length": -1}, "hop_length"),
+        ({"hop_length": 513}, "hop_length"),
         ({"n_mels": 0}, "n_mels"),
         ({"clip_frames": 0}, "clip_frames"),
         ({"fmin": -1.0}, "fmin"),

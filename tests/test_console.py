@@ -6,7 +6,7 @@ import pytest
 
 from musictag import console
 from musictag.errors import StoreError
-from musictag.ledger import Account
+from musictag.ledger import Account, Held, make_plan
 
 
 def test_progress_follows_what_is_done_and_ends_there(capsys, monkeypatch):
@@ -59,6 +59,20 @@ def test_progress_stops_watching_when_the_work_fails(capsys, monkeypatch):
     with pytest.raises(ZeroDivisionError), console.progress("tag", 3, lambda: 1):
         raise ZeroDivisionError
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("unlisted", "prune", "second"),
+    [
+        ((), False, ""),
+        (("x", "y"), False, "2 tracks are not listed any more: their rows stay (--prune removes them)\n"),
+        (("x", "y"), True, "2 tracks are not listed any more: removed\n"),
+    ],
+)
+def test_a_plan_is_said_with_what_is_not_listed_any_more(capsys, unlisted, prune, second):
+    plan = make_plan([("a", "a", "e"), ("b", "b", "e")], {name: Held("", "", "") for name in ("a", *unlisted)}, "m", {})
+    console.say_plan("my/catalog.csv", plan, "to do", prune=prune)
+    assert capsys.readouterr().out == "my/catalog.csv: 2 tracks listed, 2 to do\n" + second
 
 
 def test_the_account_is_said_with_its_speed_and_places(capsys):

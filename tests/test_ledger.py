@@ -51,6 +51,20 @@ def test_a_held_track_whose_store_does_not_answer_is_tried_and_keeps_its_row():
     assert made.stale == made.superseded == made.unchanged == frozenset()
 
 
+def test_a_track_that_nobody_lists_any_more_is_unlisted_but_not_one_whose_row_is_broken():
+    held = {track_id: Held("a.mp3", "e1", "maker") for track_id in ("a", "changed", "broken", "left")}
+    made = plan([("a", "a.mp3", "e1"), ("changed", "b.mp3", "e1")], held, problems=[Problem(3, "broken", "", "why")])
+    assert made.unlisted == {"left"}
+
+
+@pytest.mark.parametrize(("prune", "left"), [(False, {"a", "gone"}), (True, {"a"})])
+def test_rows_of_other_audio_go_and_with_prune_those_of_unlisted_tracks(tables, prune, left):
+    tables.write("a", "changed", "gone")
+    held = {track_id: Held("a.mp3", "e", "maker") for track_id in ("a", "changed", "gone")}
+    ledger.clear(plan([("a", "a.mp3", "e"), ("changed", "a.mp3", "new")], held), tables.uri, prune=prune)
+    assert stores.track_ids(tables.uri) == left
+
+
 def test_problems_are_listed():
     assert plan([("a", "a.mp3", "e1")], problems=[Problem(3, "b", "", "broken")]).listed == 2
 
@@ -111,10 +125,9 @@ class Tables:
         ]
         stores.write_part(self.failures, f"f{stores.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
 
-    def settle(self, listed, held=None, problems=()):
-        return ledger.settle(
-            plan(listed, held, problems=problems), problems, stores.track_ids(self.uri), self.failures, NOW
-        )
+    def settle(self, listed, held=None, problems=(), **options):
+        made = plan(listed, held, problems=problems)
+        return ledger.settle(made, problems, stores.track_ids(self.uri), self.failures, NOW, **options)
 
 
 @pytest.fixture
@@ -167,6 +180,14 @@ def test_past_failures_go_once_their_tracks_are_settled(tables):
     tables.settle(listed("mended", "still bad", "back as it was"), held)
     assert ledger.read_attempts(tables.failures) == {"still bad": 2, "of another catalog": 1}
     assert stores.read_columns(tables.failures, ("track_id",)).num_rows == 2
+
+
+def test_prune_forgets_the_failures_of_unlisted_tracks(tables):
+    tables.write("a")
+    tables.fail(EARLIER, "a", "gone")
+    tables.fail(NOW, "bad")
+    tables.settle(listed("a", "bad"), prune=True)
+    assert ledger.read_attempts(tables.failures) == {"bad": 1}
 
 
 def test_failures_of_a_part_are_recorded_once(tables):

@@ -36,6 +36,18 @@ def test_log_mel_equals_librosas(music, config, n_samples):
     np.testing.assert_allclose(result, librosas_log_mel(waveform, config), atol=1e-4)
 
 
+@pytest.mark.parametrize("hop_length", [256, 300, 512])
+@pytest.mark.parametrize("lengths", [[], [0], [1], [300, 0, 5, 20_000], [1] * 700, [47_550] * 4, [511, 513, 256]])
+def test_a_stream_has_the_frames_of_the_whole(lengths, hop_length):
+    config = FeatureConfig(hop_length=hop_length)
+    rng = np.random.default_rng(0)
+    blocks = [rng.standard_normal(length).astype(np.float32) for length in lengths]
+    whole = log_mel.log_mel(np.concatenate([np.zeros(0, np.float32), *blocks]), config)
+    stream = np.concatenate(list(log_mel.stream_log_mel(blocks, config)))
+    assert stream.shape == whole.shape
+    np.testing.assert_allclose(stream, whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("level", [0.0, 1e-4, 1.0])
 def test_log_mel_equals_librosas_at_any_level(music, level):
     waveform = level * music(2.0, 16_000, 1, seed=1)[:, 0]

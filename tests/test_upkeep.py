@@ -1,6 +1,6 @@
 import datetime
 import os
-import random
+import re
 import time
 from pathlib import Path
 
@@ -66,10 +66,11 @@ def test_a_whole_table_passes(uri: str, catalog: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_one_flipped_bit_is_found_wherever_it_is(uri: str, seed: int) -> None:
-    chance = random.Random(seed)
-    path = chance.choice(data_files(uri))
+    rng = np.random.default_rng(seed)
+    files = data_files(uri)
+    path = files[rng.integers(len(files))]
     content = bytearray(path.read_bytes())
-    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
     path.write_bytes(content)
     assert problems(uri) == (f"{path.name}: changed since it was written",)
 
@@ -122,11 +123,10 @@ def test_no_table_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_table_goes_back_and_forth(uri: str) -> None:
-    version = stores.version(uri)
-    assert upkeep.roll_back(uri) == (version, version - 1)
+    upkeep.roll_back(uri, 2)
     assert stores.track_ids(uri) == {"a", "b", "c", "d", "gone"}
     assert problems(uri) == ()
-    assert upkeep.roll_back(uri) == (version + 1, version)
+    upkeep.roll_back(uri, 3)
     assert stores.track_ids(uri) == {"a", "b", "c", "d"}
     upkeep.roll_back(uri, 1)
     assert stores.track_ids(uri) == {"a", "b", "gone"}
@@ -169,5 +169,13 @@ def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None
 
 def test_what_vacuum_removed_cannot_be_returned_to(uri: str) -> None:
     upkeep.vacuum(uri, 0)
-    with pytest.raises(StoreError):
-        upkeep.roll_back(uri)
+    with pytest.raises(StoreError, match=re.escape(uri)):
+        upkeep.roll_back(uri, 2)
+
+
+def test_the_history_has_the_newest_version_first(uri: str) -> None:
+    lines = upkeep.history(uri, 3)
+    assert [line.split()[0] for line in lines] == ["3", "2", "1"]
+    assert lines[0].endswith("  delete")
+    today = f"{datetime.datetime.now():%Y-%m-}"
+    assert all(today in line for line in lines)

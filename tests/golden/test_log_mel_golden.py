@@ -18,5 +18,5 @@ def test_log_mel_of_real_music_equals_what_the_published_models_saw(name):
         expected = golden[f"log_mel/{name}"]
     path = GOLDEN / f"{name}.flac"
     with audio.open_audio(path, str(path)) as opened:
-        waveform = audio.waveform(opened, FeatureConfig().sample_rate)
+        waveform = np.concatenate(list(audio.waveform_blocks(opened, FeatureConfig().sample_rate)))
     np.testing.assert_allclose(log_mel(waveform, FeatureConfig()), expected, atol=1e-4)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import cli, features, stores
+from musictag import cli, features, stores, upkeep
 from musictag.config import FeatureConfig
 from musictag.features import decode_clips
 
@@ -188,6 +188,24 @@ def test_changed_audio_that_cannot_be_decoded_leaves_no_row(tmp_path, featurize_
     assert featurize_here(*call, "--max-failures", 1) == 0
     assert rows(tmp_path / "features") == {}
     assert set(failures(tmp_path / "features")) == {"a"}
+
+
+def test_a_track_that_left_the_catalog_leaves_the_table_only_when_asked(
+    tmp_path, featurize_here, capsys, music, write_audio
+):
+    for name in ("a.wav", "b.wav"):
+        write_audio(tmp_path / name, music(1.0), 44_100)
+    table = tmp_path / "features"
+    call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.wav", "b.wav"), "--features", table)
+    assert featurize_here(*call) == 0
+    write_catalog(tmp_path / "catalog.csv", "a.wav")
+    assert featurize_here(*call) == 0
+    assert "1 tracks are not listed any more: their rows stay" in capsys.readouterr().out
+    assert set(rows(table)) == {"a", "b"}
+    assert featurize_here(*call, "--prune") == 0
+    assert "1 listed = 0 written + 1 unchanged + 0 failed" in capsys.readouterr().out
+    assert set(rows(table)) == {"a"}
+    assert upkeep.verify(str(table), str(tmp_path / "catalog.csv")).problems == ()
 
 
 def test_a_folder_is_a_catalog_and_a_name_that_is_not_utf8_a_failure(tmp_path, featurize_here, music, write_audio):
