@@ -1,4 +1,4 @@
-"""Audio files by any fsspec url, decoded to a mono waveform at the rate that is asked for.
+"""Audio files of this machine, decoded to a mono waveform at the rate that is asked for.
 
 soundfile reads what it can (WAV, AIFF, FLAC, Ogg, Opus, MP3), PyAV the rest (M4A, AAC, WMA). Both are read in blocks,
 mixed to mono and resampled on the way, so that a track costs the memory of its mono waveform at the target rate.
@@ -6,17 +6,13 @@ mixed to mono and resampled on the way, so that a track costs the memory of its 
 Conventions: a waveform is float32 of shape (samples,), full scale at 1. Sample positions count from 0, per channel.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import soundfile
@@ -25,9 +21,7 @@ import soxr
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
-    AudioError,
     AudioTruncatedError,
-    AudioUnreachableError,
     AudioUnsupportedError,
 )
 
@@ -39,72 +33,6 @@ BLOCK_SAMPLES = 1 << 17
 TRUNCATION_TOLERANCE_S = 0.25
 # What an excerpt needs on both sides for the resampler's filter to have settled.
 RESAMPLER_MARGIN_S = 0.02
-# Etags asked for at once: asking waits for the store, not for a core.
-ETAG_THREADS = 32
-
-
-@contextlib.contextmanager
-def local_audio(uri: str) -> Iterator[Path]:
-    """The file behind `uri` as a local path: itself if it is local, else a temporary copy.
-
-    Raises `AudioUnreachableError` if it cannot be read, `AudioEmptyError` if it has no byte.
-    """
-    with contextlib.ExitStack() as stack:
-        with _reaching(uri):
-            filesystem, path = fsspec.core.url_to_fs(uri)
-            if "file" in filesystem.protocol:
-                local = Path(path)
-                with local.open("rb"):  # a folder or an unreadable file ends here, with the reason
-                    pass
-            else:
-                local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
-                with filesystem.open(path, "rb") as source, local.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-        if local.stat().st_size == 0:
-            raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
-        yield local
-
-
-def audio_etag(uri: str) -> str:
-    """What changes when the file behind `uri` does: the store's ETag or checksum, else size and time of change.
-
-    Raises `AudioUnreachableError`.
-    """
-    with _reaching(uri):
-        filesystem, path = fsspec.core.url_to_fs(uri)
-        info = filesystem.info(path)
-    for key in ("ETag", "etag", "md5Hash", "content_md5"):
-        if info.get(key):
-            return str(info[key]).strip('"')
-    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or ""
-    return f"{info.get('size')}-{changed}"
-
-
-def with_etags(track_ids: list[str], uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
-    """(track_id, uri, etag) of each track; the etag is None where its store does not tell.
-
-    Such a track's own turn finds the same again, and its reason goes into the failures table.
-    """
-
-    def etag(uri: str) -> str | None:
-        try:
-            return audio_etag(uri)
-        except AudioUnreachableError:
-            return None
-
-    with concurrent.futures.ThreadPoolExecutor(ETAG_THREADS) as pool:
-        yield from zip(track_ids, uris, pool.map(etag, uris), strict=True)
-
-
-@contextlib.contextmanager
-def _reaching(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except AudioError:
-        raise
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
 
 
 @dataclasses.dataclass(frozen=True)

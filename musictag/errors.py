@@ -76,5 +76,13 @@ class AudioTruncatedError(AudioError):
     """The header declares more audio than the file holds."""
 
 
+class AudioCrashError(AudioError):
+    """The file made the decoder's process end."""
+
+
+class AudioTimeoutError(AudioError):
+    """The file kept the decoder busy for longer than is allowed."""
+
+
 class AudioCorruptError(AudioError):
     """Decoding broke off, or gave samples that are not numbers."""

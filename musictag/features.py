@@ -6,7 +6,7 @@ moves it by at most 0.002, which moves no score of a trained network by more tha
 
 import datetime
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from musictag import audio, checksums, clips, log_mel, stores
+from musictag import audio, checksums, clips, fetching, log_mel, stores
 from musictag.config import FeatureConfig
 from musictag.errors import FeatureMismatchError, StoreError
 from musictag.ledger import Work
@@ -53,14 +53,23 @@ def decode_clips(cell: bytes, config: FeatureConfig) -> npt.NDArray[np.float16]:
     return np.frombuffer(cell, CELL_DTYPE).reshape(-1, *shape)
 
 
-def featurize(work: Work, config: FeatureConfig, clips_per_track: int | None = None) -> dict[str, Any]:
+TrackClips = tuple[npt.NDArray[np.float16], list[int], float]
+"""Clips (C, T, M) as a cell holds them, the frame at which each starts, and the track's duration in s."""
+
+Decode = Callable[[Path, str, FeatureConfig, int | None], TrackClips]
+
+
+def featurize(
+    work: Work, config: FeatureConfig, clips_per_track: int | None = None, decode: Decode | None = None
+) -> dict[str, Any]:
     """Fetch, decode and cut one track into a row of `SCHEMA`; all its clips, or `clips_per_track` of them.
 
-    Raises an `AudioError` that says what is wrong with the track.
+    `decode` stands in for `track_clips`, such as that of a `Sandbox`. Raises an `AudioError` that says what is wrong
+    with the track.
     """
-    etag = audio.audio_etag(work.uri)
-    with audio.local_audio(work.uri) as path:
-        cut, starts, duration_s = track_clips(path, work.uri, config, clips_per_track)
+    etag = fetching.audio_etag(work.uri)
+    with fetching.local_audio(work.uri) as path:
+        cut, starts, duration_s = (decode or track_clips)(path, work.uri, config, clips_per_track)
         sha256 = checksums.of_file(path)
     return {
         "track_id": work.track_id,
@@ -76,10 +85,8 @@ def featurize(work: Work, config: FeatureConfig, clips_per_track: int | None = N
     }
 
 
-def track_clips(
-    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None
-) -> tuple[npt.NDArray[np.float16], list[int], float]:
-    """Clips (C, T, M) of a local file, as a cell holds them, the frames at which they start, and its duration in s.
+def track_clips(path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None) -> TrackClips:
+    """The clips of a local file.
 
     `name` is what errors call the file. Where only some clips are wanted and the decoder can seek, only they are
     decoded; before they are rounded, they equal the same clips cut from the whole track within 2e-5. Memory holds the

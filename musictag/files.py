@@ -56,7 +56,7 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
     name = printable(path)
     if name != str(path):
         raise AudioUnreachableError(f"{name}: the file name is not UTF-8; rename it")
-    try:  # not `audio.local_audio`: to that, a file's name may read like a url
+    try:  # not `fetching.local_audio`: to that, a file's name may read like a url
         with path.open("rb") as stream:
             is_empty = not stream.read(1)
     except IsADirectoryError as error:

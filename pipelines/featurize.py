@@ -20,12 +20,11 @@ from pathlib import Path
 logging.basicConfig(level=logging.ERROR)
 
 import apache_beam as beam
-import threadpoolctl
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import audio, cli, console, features, ledger, stores
+from musictag import cli, console, features, fetching, ledger, sandbox, stores
 from musictag.catalog import Catalog, read_catalog
 from musictag.config import FeatureConfig
 from musictag.corpora import demo
@@ -52,10 +51,6 @@ class FeaturizePart(beam.DoFn):
     def __init__(self, target: Target, config: FeatureConfig, clips_per_track: int | None) -> None:
         self.target, self.config, self.clips_per_track = target, config, clips_per_track
 
-    def setup(self) -> None:
-        """Leave one core to each worker: its parallelism is over parts."""
-        threadpoolctl.threadpool_limits(1)
-
     def process(self, part: tuple[Work, ...]) -> Iterator[int]:
         """Featurize and commit one part; yields how many rows it wrote."""
         name = ledger.part_name(part, self.config.feature_hash)
@@ -63,10 +58,10 @@ class FeaturizePart(beam.DoFn):
         yield stores.write_part(self.target.features, name, features.SCHEMA, rows, self.target.features_version)
 
     def _rows(self, part: tuple[Work, ...], name: str) -> Iterator[dict[str, object]]:
-        failures = []
+        failures, decode = [], sandbox.shared().track_clips
         for work in part:
             try:
-                yield features.featurize(work, self.config, self.clips_per_track)
+                yield features.featurize(work, self.config, self.clips_per_track, decode)
             except AudioError as error:
                 failures.append(ledger.failure(work, error))
         # Before the rows are committed: a part that is done has its failures recorded.
@@ -77,7 +72,7 @@ def make_plan(catalog: Catalog, features_uri: str, attempts: dict[str, int], con
     """What of the catalog the features table lacks."""
     rows = stores.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
     held = {row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], config.feature_hash) for row in rows}
-    listed = audio.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
+    listed = fetching.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
     return ledger.make_plan(listed, held, config.feature_hash, attempts, catalog.problems)
 
 

@@ -32,7 +32,7 @@ import ray
 import ray.data
 import torch
 
-from musictag import audio, cli, console, features, ledger, registry, retagging, stores
+from musictag import cli, console, features, fetching, ledger, registry, retagging, sandbox, stores
 from musictag.catalog import read_catalog
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
@@ -106,7 +106,8 @@ def from_audio(works: tuple[Work, ...], config: FeatureConfig, clips_per_track: 
     def featurize(row: dict[str, Any]) -> dict[str, Any]:
         work = Work(**row)
         try:
-            return {**features.featurize(work, config, clips_per_track), "failure": None}
+            row = features.featurize(work, config, clips_per_track, sandbox.shared().track_clips)
+            return {**row, "failure": None}
         except AudioError as error:
             return {**dict.fromkeys(features.SCHEMA.names), "failure": ledger.failure(work, error)}
 
@@ -271,7 +272,7 @@ def main(argv: list[str]) -> None:
         return
 
     if catalog:
-        listed = audio.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
+        listed = fetching.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
     else:
         table = stores.read_columns(args.features, ("track_id", "uri", "audio_etag"))
         listed = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)

@@ -1,12 +1,11 @@
 import math
 
-import fsspec
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, checksums
+from musictag import audio, fetching
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -19,7 +18,7 @@ RATE = 16_000
 
 
 def load(uri):
-    with audio.local_audio(str(uri)) as path, audio.open_audio(path, str(uri)) as opened:
+    with fetching.local_audio(str(uri)) as path, audio.open_audio(path, str(uri)) as opened:
         return np.concatenate(list(audio.waveform_blocks(opened, RATE)))
 
 
@@ -161,31 +160,3 @@ def test_samples_that_are_no_numbers_are_corrupt(tmp_path, music, write_audio, v
     samples = music(1.0)
     samples[20_000, 1] = value
     assert_fails(write_audio(tmp_path / "a.wav", samples, 44_100, "FLOAT"), AudioCorruptError, "NaN or infinity")
-
-
-def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, write_audio):
-    path = write_audio(tmp_path / "a.flac", music(1.0), 44_100)
-    fsspec.filesystem("memory").pipe("/shelf/a.flac", path.read_bytes())
-    np.testing.assert_array_equal(load("memory://shelf/a.flac"), load(path))
-    with audio.local_audio("memory://shelf/a.flac") as copy:
-        assert checksums.of_file(copy) == checksums.of_file(path)
-    assert not copy.exists()
-
-
-def test_a_local_etag_changes_with_the_file(tmp_path):
-    path = tmp_path / "a.mp3"
-    path.write_text("one")
-    before = audio.audio_etag(str(path))
-    assert audio.audio_etag(str(path)) == before
-    path.write_text("one more")
-    assert audio.audio_etag(str(path)) != before
-
-
-def test_etags_keep_their_order_and_a_missing_file_has_none(tmp_path):
-    uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
-    (tmp_path / "a").write_text("a")
-    (tmp_path / "c").write_text("ccc")
-    listed = list(audio.with_etags(["A", "B", "C"], uris))
-    assert [entry[:2] for entry in listed] == list(zip("ABC", uris, strict=True))
-    assert listed[1][2] is None
-    assert listed[2][2] == audio.audio_etag(uris[2])

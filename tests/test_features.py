@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import audio, checksums, features, log_mel, stores
+from musictag import audio, checksums, features, fetching, log_mel, stores
 from musictag.clips import clip_starts, cut_clips
 from musictag.config import FeatureConfig
 from musictag.errors import AudioTruncatedError, FeatureMismatchError, StoreError
@@ -121,7 +121,7 @@ def test_a_row_says_what_it_was_made_of(tmp_path, music, write_audio):
     assert list(row) == features.SCHEMA.names
     assert row["track_id"] == "a"
     assert row["uri"] == str(path)
-    assert row["audio_etag"] == audio.audio_etag(str(path))
+    assert row["audio_etag"] == fetching.audio_etag(str(path))
     assert row["audio_sha256"] == checksums.of_file(path)
     assert row["duration_s"] == pytest.approx(7.0)
     assert row["n_clips"] == 3

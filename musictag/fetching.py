@@ -1,0 +1,105 @@
+"""Audio files by any fsspec url: whether they changed, and their bytes on this machine.
+
+What may pass (a network that fails, a store that is busy) is tried again a few times, each time after a longer pause;
+what will not pass (no such file, no permission, no such scheme) is not.
+"""
+
+import concurrent.futures
+import contextlib
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+
+from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
+
+# Etags asked for at once: asking waits for the store, not for a core.
+ETAG_THREADS = 32
+TRIES = 4
+FIRST_PAUSE_S = 0.5
+"""Before the second try; each later one is twice as long."""
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
+"""What fsspec's backends raise where another try would end alike; whatever else they raise may pass."""
+
+
+@contextlib.contextmanager
+def local_audio(uri: str) -> Iterator[Path]:
+    """The file behind `uri` as a local path: itself if it is local, else a temporary copy.
+
+    Raises `AudioUnreachableError` if it cannot be read, `AudioEmptyError` if it has no byte.
+    """
+    with contextlib.ExitStack() as stack:
+        with _reaching(uri):
+            filesystem, path = fsspec.core.url_to_fs(uri)
+            if "file" in filesystem.protocol:
+                local = Path(path)
+                with local.open("rb"):  # a folder or an unreadable file ends here, with the reason
+                    pass
+            else:
+                local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
+                _copy(filesystem, path, local)
+        if local.stat().st_size == 0:
+            raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
+        yield local
+
+
+def audio_etag(uri: str) -> str:
+    """What changes when the file behind `uri` does: the store's ETag or checksum, else size and time of change.
+
+    Raises `AudioUnreachableError`.
+    """
+    with _reaching(uri):
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        info = filesystem.info(path)
+    for key in ("ETag", "etag", "md5Hash", "content_md5"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or ""
+    return f"{info.get('size')}-{changed}"
+
+
+def with_etags(track_ids: list[str], uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
+    """(track_id, uri, etag) of each track; the etag is None where its store does not tell.
+
+    Such a track's own turn finds the same again, and its reason goes into the failures table.
+    """
+
+    def etag(uri: str) -> str | None:
+        try:
+            return audio_etag(uri)
+        except AudioUnreachableError:
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(ETAG_THREADS) as pool:
+        yield from zip(track_ids, uris, pool.map(etag, uris), strict=True)
+
+
+@contextlib.contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except AudioError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
+
+
+def _copy(filesystem: fsspec.AbstractFileSystem, path: str, local: Path) -> None:
+    """Copy a file of a store to this machine, trying again where that may help."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            with filesystem.open(path, "rb") as source, local.open("wb") as target:
+                shutil.copyfileobj(source, target)
+                return
+        except LASTING:
+            raise
+        except Exception:  # backends raise anything; `_reaching` says it
+            if attempt == TRIES:
+                raise
+        pause = FIRST_PAUSE_S * 2 ** (attempt - 1)
+        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # not all workers at once

@@ -1,0 +1,81 @@
+"""Decoding in processes of its own, kept alive: a decoder that crashes or hangs costs the one track that it did so on.
+
+Files come from anywhere, and decoders are C: what makes one of them read where it should not ends its process, and with
+it, were it ours, every track that the process had at hand.
+"""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import pebble
+import threadpoolctl
+
+from musictag.config import FeatureConfig
+from musictag.errors import AudioCrashError, AudioTimeoutError
+from musictag.features import TrackClips, track_clips
+
+# An hour of audio takes some seconds.
+TIME_LIMIT_S = 300.0
+
+
+class Sandbox:
+    """Processes that decode, each on one core; started on first use, and anew where one was lost."""
+
+    def __init__(self, n_processes: int = 1, time_limit_s: float = TIME_LIMIT_S) -> None:
+        self.time_limit_s = time_limit_s
+        # Spawned: a copy of this process would hold locks of threads that it has not.
+        context = multiprocessing.get_context("spawn")
+        self._pool = pebble.ProcessPool(n_processes, initializer=_quiet, context=context)
+
+    def submit(
+        self, path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None
+    ) -> Callable[[], TrackClips]:
+        """Begin `features.track_clips`; what is returned waits for the result.
+
+        It raises what that raises, `AudioCrashError` where the process was lost, or `AudioTimeoutError`.
+        """
+        arguments = (path, name, config, clips_per_track)
+        future = self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
+        return functools.partial(self._result, future, name)
+
+    def track_clips(
+        self, path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None
+    ) -> TrackClips:
+        """As `features.track_clips`, elsewhere; raises what `submit` says."""
+        return self.submit(path, name, config, clips_per_track)()
+
+    def _result(self, future: "pebble.ProcessFuture[TrackClips]", name: str) -> TrackClips:
+        try:
+            return future.result()
+        except concurrent.futures.TimeoutError as error:
+            raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s") from error
+        except pebble.ProcessExpired as error:
+            raise AudioCrashError(f"{name}: the decoder crashed (exit code {error.exitcode})") from error
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@functools.cache
+def shared() -> Sandbox:
+    """The one of this process, for workers of engines that do not say when they end."""
+    return Sandbox()
+
+
+def _quiet() -> None:
+    """Leave one core to each process, and have the MP3 decoder's messages of damaged files go nowhere."""
+    threadpoolctl.threadpool_limits(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

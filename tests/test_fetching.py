@@ -1,0 +1,93 @@
+import re
+from collections.abc import Iterator
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from musictag import checksums, fetching
+from musictag.errors import AudioUnreachableError
+
+
+def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.flac", music(1.0), 44_100)
+    fsspec.filesystem("memory").pipe("/shelf/a.flac", path.read_bytes())
+    with fetching.local_audio("memory://shelf/a.flac") as copy:
+        assert checksums.of_file(copy) == checksums.of_file(path)
+    assert not copy.exists()
+
+
+def test_a_local_etag_changes_with_the_file(tmp_path):
+    path = tmp_path / "a.mp3"
+    path.write_text("one")
+    before = fetching.audio_etag(str(path))
+    assert fetching.audio_etag(str(path)) == before
+    path.write_text("one more")
+    assert fetching.audio_etag(str(path)) != before
+
+
+def test_etags_keep_their_order_and_a_missing_file_has_none(tmp_path):
+    uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "c").write_text("ccc")
+    listed = list(fetching.with_etags(["A", "B", "C"], uris))
+    assert [entry[:2] for entry in listed] == list(zip("ABC", uris, strict=True))
+    assert listed[1][2] is None
+    assert listed[2][2] == fetching.audio_etag(uris[2])
+
+
+class Moody(MemoryFileSystem):
+    """A store that fails as often as it was told to before it gives a file."""
+
+    protocol = "moody"
+    cachable = False
+    failures: Iterator = iter(())
+    asked = 0
+
+    def open(self, path, mode="rb", **kwargs):
+        Moody.asked += 1
+        if (error := next(Moody.failures, None)) is not None:
+            raise error
+        return fsspec.filesystem("memory").open("/moody.wav", mode)
+
+
+@pytest.fixture
+def moody(monkeypatch):
+    fsspec.register_implementation("moody", Moody, clobber=True)
+    fsspec.filesystem("memory").pipe("/moody.wav", b"some bytes")
+    monkeypatch.setattr(Moody, "asked", 0)
+    pauses = []
+    monkeypatch.setattr(fetching.time, "sleep", pauses.append)
+    return pauses
+
+
+def fetch(uri):
+    with fetching.local_audio(uri) as path:
+        return path.read_bytes()
+
+
+PASSING = [OSError("SlowDown"), TimeoutError("stalled"), RuntimeError("503"), ConnectionResetError("gone")]
+
+
+@pytest.mark.parametrize("n_failures", [0, 1, 3])
+def test_what_may_pass_is_tried_again_after_longer_and_longer(moody, monkeypatch, n_failures):
+    monkeypatch.setattr(Moody, "failures", iter(PASSING[:n_failures]))
+    assert fetch("moody://song.wav") == b"some bytes"
+    assert Moody.asked == n_failures + 1
+    assert len(moody) == n_failures
+    assert all(0.25 * 2**n <= pause <= 0.5 * 2**n for n, pause in enumerate(moody))
+
+
+def test_what_does_not_pass_is_a_failure_with_its_last_reason(moody, monkeypatch):
+    monkeypatch.setattr(Moody, "failures", iter(PASSING))
+    with pytest.raises(AudioUnreachableError, match=r"moody://song\.wav: cannot be read: gone"):
+        fetch("moody://song.wav")
+    assert Moody.asked == fetching.TRIES
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("no such file"), PermissionError("denied"), ValueError("what?")])
+def test_what_will_not_pass_is_asked_for_once(moody, monkeypatch, error):
+    monkeypatch.setattr(Moody, "failures", iter([error]))
+    with pytest.raises(AudioUnreachableError, match=re.escape(str(error))):
+        fetch("moody://song.wav")
+    assert (Moody.asked, moody) == (1, [])

@@ -1,0 +1,86 @@
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import pytest
+
+from musictag import features
+from musictag.config import FeatureConfig
+from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError
+from musictag.sandbox import Sandbox
+
+CONFIG = FeatureConfig()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+def decoders() -> list[psutil.Process]:
+    """The processes that decode, which are named so by multiprocessing."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
+
+
+def test_clips_are_those_of_this_process(sandbox, tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.mp3", music(7.0), 44_100)
+    for n_clips in (None, 2):
+        clips, starts, duration_s = sandbox.track_clips(path, "a", CONFIG, n_clips)
+        here, starts_here, duration_s_here = features.track_clips(path, "a", CONFIG, n_clips)
+        np.testing.assert_array_equal(clips, here)
+        assert (starts, duration_s) == (starts_here, duration_s_here)
+
+
+def test_an_error_of_the_audio_comes_back_as_it_was(sandbox, tmp_path):
+    (tmp_path / "a.mp3").write_text("the lyrics of a song")
+    with pytest.raises(AudioUnsupportedError, match="a song: not audio"):
+        sandbox.track_clips(tmp_path / "a.mp3", "a song", CONFIG)
+
+
+def test_one_process_decodes_one_track_after_another(sandbox, tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    seen = set()
+    for _ in range(3):
+        sandbox.track_clips(path, "a", CONFIG)
+        seen |= {process.pid for process in decoders()}
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_decoder_that_crashes_costs_one_track(sandbox, tmp_path, music, write_audio, number):
+    os.mkfifo(tmp_path / "hangs.mp3")  # opened, it waits for ever: time enough to end the process
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    sandbox.track_clips(path, "a", CONFIG)
+    (process,) = decoders()
+    waiting = sandbox.submit(tmp_path / "hangs.mp3", "hangs", CONFIG)
+    threading.Timer(0.5, process.send_signal, [number]).start()
+    with pytest.raises(AudioCrashError, match=rf"hangs: the decoder crashed \(exit code -{number:d}\)"):
+        waiting()
+    assert sandbox.track_clips(path, "a", CONFIG)[1] == [0]
+
+
+def test_a_decoder_that_hangs_costs_one_track(tmp_path, music, write_audio):
+    os.mkfifo(tmp_path / "hangs.mp3")
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    with Sandbox(time_limit_s=2) as sandbox:
+        sandbox.track_clips(path, "a", CONFIG)
+        started = time.perf_counter()
+        with pytest.raises(AudioTimeoutError, match="hangs: not decoded within 2 s"):
+            sandbox.track_clips(tmp_path / "hangs.mp3", "hangs", CONFIG)
+        assert time.perf_counter() - started < 6
+        assert sandbox.track_clips(path, "a", CONFIG)[1] == [0]
+
+
+def test_nothing_is_left_of_a_closed_sandbox(tmp_path, music, write_audio):
+    before = {process.pid for process in decoders()}
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    with Sandbox() as sandbox:
+        sandbox.track_clips(path, "a", CONFIG)
+        assert {process.pid for process in decoders()} > before
+    assert {process.pid for process in decoders()} == before
