@@ -89,11 +89,17 @@ class PyAVAudio:
 
     def blocks(self) -> Iterator[Float32]:
         """All mono samples in blocks."""
-        mono = av.AudioResampler(format="fltp")
+        floats = av.AudioResampler(format="flt")
+        waiting = av.AudioFifo()  # a frame is some thousand samples: too few for what costs the same for any block
         try:
             for frame in self.container.decode(audio=0):
-                for planar in mono.resample(frame):
-                    yield planar.to_ndarray().mean(axis=0, dtype=np.float32)
+                for part in floats.resample(frame):
+                    part.pts = None  # what lies between frames in time is not filled
+                    waiting.write(part)
+                while (full := waiting.read(BLOCK_SAMPLES)) is not None:
+                    yield _interleaved(full)
+            if (rest := waiting.read()) is not None:
+                yield _interleaved(rest)
         except av.error.FFmpegError as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {error.strerror}") from error
 
@@ -186,6 +192,12 @@ def _resampled(blocks: Iterator[Float32], audio: Audio, sample_rate: int) -> Ite
     for block in checked:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(EMPTY, last=True)
+
+
+def _interleaved(frame: av.AudioFrame) -> Float32:
+    """The mono samples of an FFmpeg frame of interleaved floats."""
+    samples = np.asarray(frame.to_ndarray(), dtype=np.float32)
+    return _mono(samples.reshape(-1, frame.layout.nb_channels))
 
 
 def _mono(block: Float32) -> Float32:
