@@ -28,7 +28,10 @@ from musictag.errors import (
 Float32 = npt.NDArray[np.float32]
 
 EMPTY = np.zeros(0, np.float32)
-BLOCK_SAMPLES = 1 << 17
+# Samples per channel of a block, and values of all its channels together: what a file of 1000 channels is read by.
+BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
+# Rates that audio has, Hz: from telephone lines of old to what studios and sonars record.
+SAMPLE_RATES = range(1_000, 1_000_001)
 # Decoders round the length that a header declares; less than this is not a truncation.
 TRUNCATION_TOLERANCE_S = 0.25
 # What an excerpt needs on both sides for the resampler's filter to have settled.
@@ -57,8 +60,9 @@ class SoundFileAudio:
         try:
             self.file.seek(start)
             remaining = math.inf if stop is None else stop - start
+            size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
             while remaining > 0:
-                block = self.file.read(int(min(BLOCK_SAMPLES, remaining)), dtype="float32", always_2d=True)
+                block = self.file.read(int(min(size, remaining)), dtype="float32", always_2d=True)
                 if not len(block):
                     return
                 remaining -= len(block)
@@ -111,7 +115,8 @@ Audio = SoundFileAudio | PyAVAudio
 def open_audio(path: Path, name: str) -> Iterator[Audio]:
     """Open a local file with the first decoder that knows it; `name` is what errors call it.
 
-    Raises `AudioUnsupportedError` if none does, `AudioEmptyError` if there is no audio frame.
+    Raises `AudioUnsupportedError` if none does, `AudioCorruptError` if the header declares a rate that no audio has,
+    `AudioEmptyError` if there is no audio frame.
     """
     with contextlib.ExitStack() as stack:
         audio: Audio
@@ -128,6 +133,8 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
             if not container.streams.audio:
                 raise AudioUnsupportedError(f"{name}: the file has no audio stream") from libsndfile_error
             audio = PyAVAudio(container, name)
+        if audio.sample_rate not in SAMPLE_RATES:
+            raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
             raise AudioEmptyError(f"{name}: the file holds no audio frame")
         yield audio

@@ -56,6 +56,24 @@ def test_a_waveform_is_the_same_in_blocks_of_any_size(tmp_path, music, write_aud
         np.testing.assert_allclose(blocks, whole, atol=1e-5)
 
 
+def test_a_thousand_channels_are_read_in_blocks_no_larger_than_others(tmp_path, music, write_audio, monkeypatch):
+    mono = music(1.0, RATE, 1)
+    path = write_audio(tmp_path / "a.wav", np.repeat(mono, 1_000, axis=1), RATE, "FLOAT")
+    sizes = []
+    monkeypatch.setattr(audio, "_mono", lambda block, mono=audio._mono: (sizes.append(block.size), mono(block))[1])
+    np.testing.assert_allclose(load(path), mono[:, 0], atol=1e-5)
+    assert max(sizes) <= audio.BLOCK_VALUES
+
+
+@pytest.mark.parametrize("sample_rate", [1, 999, 1_000_001, 2**31 - 1])
+def test_a_rate_that_no_audio_has_is_a_broken_header(tmp_path, music, write_audio, sample_rate):
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    header = bytearray(path.read_bytes())
+    header[24:28] = sample_rate.to_bytes(4, "little")
+    path.write_bytes(header)
+    assert_fails(path, AudioCorruptError, f"the header declares {sample_rate:,} samples per second")
+
+
 def test_m4a_is_decoded_where_libsndfile_gives_up(tmp_path, music, write_audio):
     samples = music(4.0)
     path = write_audio(tmp_path / "a.m4a", samples, 44_100)
