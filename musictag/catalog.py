@@ -9,7 +9,7 @@ import dataclasses
 import json
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from musictag import uris
 from musictag.errors import CatalogError
 from musictag.splits import SPLITS
 
@@ -68,9 +69,10 @@ class Catalog:
     problems: tuple[Problem, ...]
 
 
-def read_catalog(uri: str) -> Catalog:
+def read_catalog(uri: str, allowed: Sequence[str] = ()) -> Catalog:
     """Read and validate the catalog at `uri`: a `.csv`, `.jsonl` or `.parquet` file, or a folder of music.
 
+    A row whose uri is not within one of `allowed` (see `musictag.uris.fault`) is a problem.
     Raises `CatalogError` if it cannot be read at all: nothing there, an unknown format, a required column missing.
     """
     try:
@@ -85,7 +87,7 @@ def read_catalog(uri: str) -> Catalog:
             root = path.rpartition("/")[0]
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
         raise CatalogError(f"catalog {uri}: cannot be read: {error}") from error
-    return _validate(uri, rows, filesystem.unstrip_protocol(root) if "://" in uri else root)
+    return _validate(uri, rows, filesystem.unstrip_protocol(root) if "://" in uri else root, allowed)
 
 
 def _reader(path: str) -> Any:
@@ -168,7 +170,7 @@ def _require_columns(uri: str, names: list[str]) -> None:
         raise CatalogError(f"catalog {uri}: no column {' and no column '.join(missing)}; it has {', '.join(names)}")
 
 
-def _validate(uri: str, rows: list[tuple[int, Row | str]], root: str) -> Catalog:
+def _validate(uri: str, rows: list[tuple[int, Row | str]], root: str, allowed: Sequence[str]) -> Catalog:
     places = defaultdict(list)
     for number, fields in rows:
         if isinstance(fields, dict) and not _is_empty(fields.get("track_id")):
@@ -184,6 +186,8 @@ def _validate(uri: str, rows: list[tuple[int, Row | str]], root: str) -> Catalog
         twins = places[str(fields.get("track_id"))]
         if len(twins) > 1:
             faults.append(f"track_id is not unique: rows {', '.join(map(str, twins[:5]))} have it; none is used")
+        if not faults and (fault := uris.fault(_absolute(fields["uri"], root), allowed)):
+            faults.append(fault)
         if faults:
             name = _printable(fields.get("track_id") or f"row {number}")
             problems.append(Problem(number, name, _printable(fields.get("uri") or ""), "; ".join(faults)))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from musictag.errors import MusictagError, UsageError
+from musictag.uris import redacted
 
 CATALOG = "data/demo/catalog.csv"
 FEATURES = "data/features"
@@ -19,7 +20,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     try:
         main(sys.argv[1:] if argv is None else argv)
     except MusictagError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {redacted(str(error))}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what is committed stays, and the next run goes on from there\n")
@@ -66,6 +67,10 @@ def check_workers(args: argparse.Namespace, n_gpus: int) -> None:
 def add_ledger(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job that leaves a row, or a failure, of each listed track."""
     parser.add_argument("--max-failures", type=rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="ROOT",
+        help="folder or url that each track of a catalog must lie within; may be given again (default: any)",
+    )  # fmt: skip
     parser.add_argument("--prune", action="store_true", help="remove the tracks that are not listed any more")
 
 

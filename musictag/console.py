@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from musictag.errors import MusictagError
 from musictag.ledger import Account, Plan
+from musictag.uris import redacted
 
 Item = TypeVar("Item")
 
@@ -20,7 +21,7 @@ LOG_S = 10.0
 
 def say(text: str) -> None:
     """A line for the person or the log."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(redacted(text) + "\n")
     sys.stdout.flush()
 
 

@@ -19,6 +19,7 @@ from musictag import audio, checksums, clips, fetching, log_mel, stores
 from musictag.config import FeatureConfig
 from musictag.errors import FeatureMismatchError, StoreError
 from musictag.ledger import Work
+from musictag.uris import redacted
 
 SCHEMA = pa.schema(
     [
@@ -73,7 +74,7 @@ def featurize(
         sha256 = checksums.of_file(path)
     return {
         "track_id": work.track_id,
-        "uri": work.uri,
+        "uri": redacted(work.uri),
         "audio_etag": etag,
         "audio_sha256": sha256,
         "duration_s": duration_s,

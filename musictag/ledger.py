@@ -15,6 +15,7 @@ import pyarrow as pa
 from musictag import stores
 from musictag.catalog import Problem
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
+from musictag.uris import redacted
 
 FAILURES_SCHEMA = pa.schema(
     [
@@ -100,13 +101,13 @@ def make_plan(
     unchanged: set[str] = set()
     for track_id, uri, key in listed:
         row = held.get(track_id)
-        if row == Held(uri, key or "", made_by):
+        if row == Held(redacted(uri), key or "", made_by):
             unchanged.add(track_id)
             continue
         works.append(Work(track_id, uri, key, attempts.get(track_id, 0)))
         if row is None or key is None:
             continue
-        (superseded if (row.uri, row.key) == (uri, key) else stale).add(track_id)
+        (superseded if (row.uri, row.key) == (redacted(uri), key) else stale).add(track_id)
     n_listed = len(works) + len(unchanged) + len(problems)
     known = unchanged.union((work.track_id for work in works), (problem.track_id for problem in problems))
     return Plan(
@@ -141,10 +142,10 @@ def failure(work: Work, error: AudioError) -> dict[str, Any]:
     """The row of the failures table that says what is wrong with one track."""
     return {
         "track_id": work.track_id,
-        "uri": work.uri,
+        "uri": redacted(work.uri),
         "stage": "fetch" if isinstance(error, AudioUnreachableError) else "decode",
         "error": type(error).__name__,
-        "message": str(error),
+        "message": redacted(str(error)),
         "attempts": work.attempts + 1,
         "failed_at": datetime.datetime.now(datetime.UTC),
     }
@@ -218,10 +219,10 @@ def record_problems(failures_uri: str, problems: Sequence[Problem], attempts: Ma
     rows = [
         {
             "track_id": problem.track_id,
-            "uri": problem.uri,
+            "uri": redacted(problem.uri),
             "stage": "catalog",
             "error": "CatalogError",
-            "message": f"row {problem.row}: {problem.message}",
+            "message": redacted(f"row {problem.row}: {problem.message}"),
             "attempts": attempts.get(problem.track_id, 0) + 1,
             "failed_at": now,
         }

@@ -25,6 +25,7 @@ from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 from musictag import checksums, cli, pretrained
 from musictag.errors import ModelError, RegistryError
+from musictag.uris import redacted
 
 MODEL = "musictag"
 EXPERIMENT = "musictag"
@@ -79,7 +80,7 @@ def start_run(
         mlflow.set_experiment(EXPERIMENT)
         mlflow.set_system_metrics_sampling_interval(5)
         run = mlflow.start_run(run_name=name, tags=dict(tags), log_system_metrics=system_metrics)
-        mlflow.log_params({key: str(value)[:6000] for key, value in params.items()})
+        mlflow.log_params({key: redacted(str(value))[:6000] for key, value in params.items()})
     with run:
         yield run.info.run_id
 
@@ -87,7 +88,7 @@ def start_run(
 def log_features(uri: str, version: int, digest: str) -> None:
     """Log the features table, at its version, as the dataset of the current run."""
     with _explained("MLflow"):
-        source = DeltaDatasetSource(path=uri, delta_table_version=version)
+        source = DeltaDatasetSource(path=redacted(uri), delta_table_version=version)
         dataset = MetaDataset(source, name="features", digest=digest)  # type: ignore[abstract] # MLflow's own use
         mlflow.log_input(dataset, context="training")
 

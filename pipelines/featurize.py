@@ -122,7 +122,7 @@ def main(argv: list[str]) -> None:
     started = datetime.datetime.now(datetime.UTC)
     if args.catalog == cli.CATALOG and not Path(args.catalog).exists():
         demo.make_demo(Path(args.catalog).parent)
-    catalog = read_catalog(args.catalog)
+    catalog = read_catalog(args.catalog, args.allow)
     config = FeatureConfig()
     failures_uri = stores.beside(args.features, "failures")
     features.open_features(args.features, config, args.clips_per_track)

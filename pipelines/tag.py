@@ -262,7 +262,7 @@ def main(argv: list[str]) -> None:
     model = Model(*registry.identity(source))
     failures_uri = stores.beside(args.tags, "failures")
 
-    catalog = read_catalog(args.catalog) if args.catalog else None
+    catalog = read_catalog(args.catalog, args.allow) if args.catalog else None
     if not catalog:
         check_features(spec, features.feature_config(stores.open_table(args.features)).feature_hash)
     if args.diff:

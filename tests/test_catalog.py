@@ -56,6 +56,21 @@ def test_each_format_gives_the_same_tracks(tmp_path, name):
     assert catalog.tracks.to_pylist() == expected
 
 
+def test_uris_that_may_not_be_named_are_problems(tmp_path):
+    lines = [
+        "track_id,uri",
+        "a,music/a.mp3",
+        "b,../b.mp3",
+        "c,http://169.254.169.254/c.mp3",
+        "d,filecache::s3://x/d.mp3",
+    ]
+    uri = write(tmp_path / "catalog.csv", "\n".join(lines))
+    assert list(problems_of(uri)) == [4, 5]
+    catalog = read_catalog(uri, [str(tmp_path)])
+    assert catalog.tracks["track_id"].to_pylist() == ["a"]
+    assert "is within none of --allow" in catalog.problems[0].message
+
+
 def test_a_folder_is_a_catalog_of_its_music(tmp_path):
     for name in ("b/2.FLAC", "a/1.mp3", "cover.jpg", ".hidden/3.mp3", "a/.4.mp3"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@ import datetime
 import subprocess
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -113,6 +114,13 @@ def test_a_truncated_track_fails_with_few_clips_as_with_all(tmp_path, music, wri
     for n_clips in (None, 3):
         with pytest.raises(AudioTruncatedError, match="truncated: the header declares"):
             features.track_clips(path, "a", CONFIG, n_clips)
+
+
+def test_a_row_holds_no_secret(music, write_audio, tmp_path):
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    fsspec.filesystem("memory").pipe("/shelf/a.wav?sig=secret", path.read_bytes())
+    row = features.featurize(Work("a", "memory://shelf/a.wav?sig=secret", None), CONFIG)
+    assert row["uri"] == "memory://shelf/a.wav?sig=***"
 
 
 def test_a_row_says_what_it_was_made_of(tmp_path, music, write_audio):

@@ -106,6 +106,26 @@ def test_a_failure_tells_stage_class_reason_and_attempt(error, stage):
     )
 
 
+SIGNED = "https://me:pw@host/a.mp3?id=1&sig={}"
+WRITTEN = "https://***@host/a.mp3?id=1&sig=***"
+
+
+def test_a_track_whose_uri_is_signed_anew_is_unchanged_and_is_fetched_by_what_it_is():
+    held = {"a": Held(WRITTEN, "e1", "maker")}
+    assert plan([("a", SIGNED.format("today"), "e1")], held).unchanged == {"a"}
+    assert plan([("a", SIGNED.format("today"), "e2")], held).works == (Work("a", SIGNED.format("today"), "e2"),)
+
+
+def test_failures_hold_no_secret(tables):
+    uri = SIGNED.format("secret")
+    row = ledger.failure(Work("a", uri, None), AudioUnreachableError(f"{uri}: cannot be read: 403, url={uri!r}"))
+    ledger.record_problems(tables.failures, [Problem(1, "b", uri, f"uri {uri} is bad")], {})
+    written = str([row, *stores.read_columns(tables.failures, ledger.FAILURES_SCHEMA.names).to_pylist()])
+    assert WRITTEN in written
+    assert "secret" not in written
+    assert "pw" not in written
+
+
 class Tables:
     """A table of tracks and its failures."""
 

@@ -82,6 +82,14 @@ def test_a_run_keeps_params_tags_and_curves() -> None:
     assert "roc_auc" not in run.data.metrics
 
 
+def test_a_run_holds_no_secret() -> None:
+    with registry.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
+        registry.log_features("s3://key:hunter2@bucket/features", 3, "hash")
+    run = MlflowClient().get_run(run_id)
+    assert run.data.params == {"catalog": "https://***@host/c.csv?sig=***"}
+    assert "hunter2" not in str(run.to_dictionary())
+
+
 def test_a_run_whose_body_raises_has_failed() -> None:
     with pytest.raises(ModelError), registry.start_run("a run", {}, {}) as run_id:
         raise ModelError("broken")
