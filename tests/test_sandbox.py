@@ -17,14 +17,20 @@ CONFIG = FeatureConfig()
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
+def others() -> frozenset[int]:
+    """Processes that were there before, such as the decoder that scripts of other tests share."""
+    return frozenset(process.pid for process in psutil.Process().children(recursive=True))
+
+
+@pytest.fixture(scope="module")
+def sandbox(others) -> Iterator[Sandbox]:
     with Sandbox() as sandbox:
         yield sandbox
 
 
-def decoders() -> list[psutil.Process]:
+def decoders(others: frozenset[int]) -> list[psutil.Process]:
     """The processes that decode, which are named so by multiprocessing."""
-    children = psutil.Process().children(recursive=True)
+    children = [child for child in psutil.Process().children(recursive=True) if child.pid not in others]
     return [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
 
 
@@ -43,21 +49,21 @@ def test_an_error_of_the_audio_comes_back_as_it_was(sandbox, tmp_path):
         sandbox.track_clips(tmp_path / "a.mp3", "a song", CONFIG)
 
 
-def test_one_process_decodes_one_track_after_another(sandbox, tmp_path, music, write_audio):
+def test_one_process_decodes_one_track_after_another(sandbox, others, tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     seen = set()
     for _ in range(3):
         sandbox.track_clips(path, "a", CONFIG)
-        seen |= {process.pid for process in decoders()}
+        seen |= {process.pid for process in decoders(others)}
     assert len(seen) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_decoder_that_crashes_costs_one_track(sandbox, tmp_path, music, write_audio, number):
+def test_a_decoder_that_crashes_costs_one_track(sandbox, others, tmp_path, music, write_audio, number):
     os.mkfifo(tmp_path / "hangs.mp3")  # opened, it waits for ever: time enough to end the process
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     sandbox.track_clips(path, "a", CONFIG)
-    (process,) = decoders()
+    (process,) = decoders(others)
     waiting = sandbox.submit(tmp_path / "hangs.mp3", "hangs", CONFIG)
     threading.Timer(0.5, process.send_signal, [number]).start()
     with pytest.raises(AudioCrashError, match=rf"hangs: the decoder crashed \(exit code -{number:d}\)"):
@@ -77,10 +83,10 @@ def test_a_decoder_that_hangs_costs_one_track(tmp_path, music, write_audio):
         assert sandbox.track_clips(path, "a", CONFIG)[1] == [0]
 
 
-def test_nothing_is_left_of_a_closed_sandbox(tmp_path, music, write_audio):
-    before = {process.pid for process in decoders()}
+def test_nothing_is_left_of_a_closed_sandbox(others, tmp_path, music, write_audio):
+    before = {process.pid for process in decoders(others)}
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     with Sandbox() as sandbox:
         sandbox.track_clips(path, "a", CONFIG)
-        assert {process.pid for process in decoders()} > before
-    assert {process.pid for process in decoders()} == before
+        assert {process.pid for process in decoders(others)} > before
+    assert {process.pid for process in decoders(others)} == before
