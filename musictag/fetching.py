@@ -6,6 +6,7 @@ what will not pass (no such file, no permission, no such scheme) is not.
 
 import concurrent.futures
 import contextlib
+import errno
 import random
 import shutil
 import tempfile
@@ -37,14 +38,21 @@ def local_audio(uri: str) -> Iterator[Path]:
             filesystem, path = fsspec.core.url_to_fs(uri)
             if "file" in filesystem.protocol:
                 local = Path(path)
-                with local.open("rb"):  # a folder or an unreadable file ends here, with the reason
-                    pass
+                check_file(local)
             else:
                 local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
                 _copy(filesystem, path, local)
         if local.stat().st_size == 0:
             raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
         yield local
+
+
+def check_file(path: Path) -> bool:
+    """Whether a local file has any byte. Raises `OSError` where it is a folder, no file at all, or cannot be read."""
+    if path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device():
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")  # to open it may wait for ever
+    with path.open("rb") as stream:
+        return bool(stream.read(1))
 
 
 def audio_etag(uri: str) -> str:

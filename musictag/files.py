@@ -11,7 +11,7 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from musictag import features
+from musictag import features, fetching
 from musictag.catalog import AUDIO_SUFFIXES, audio_files
 from musictag.config import FeatureConfig
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
@@ -57,8 +57,7 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
     if name != str(path):
         raise AudioUnreachableError(f"{name}: the file name is not UTF-8; rename it")
     try:  # not `fetching.local_audio`: to that, a file's name may read like a url
-        with path.open("rb") as stream:
-            is_empty = not stream.read(1)
+        is_empty = not fetching.check_file(path)
     except IsADirectoryError as error:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
         raise AudioUnreachableError(f"{name}: the folder holds no audio file ({suffixes})") from error

@@ -310,11 +310,8 @@ def timestamp(moment: datetime.datetime) -> str:
 
 
 def files(table: DeltaTable) -> dict[str, int]:
-    """The files of a table, by their path in its folder and in the order of it: how many rows its log says they hold.
-
-    The order is that of the names, not of the commits, whose order chance decides where several write.
-    """
-    found = pa.table(table.get_add_actions()).sort_by("path")
+    """The files of a table, by their path in its folder: how many rows its log says they hold."""
+    found = pa.table(table.get_add_actions())
     return dict(zip(found["path"].to_pylist(), found["num_records"].to_pylist(), strict=True))
 
 

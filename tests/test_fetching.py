@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Iterator
 
@@ -9,12 +10,32 @@ from musictag import checksums, fetching
 from musictag.errors import AudioUnreachableError
 
 
+def fetch(uri):
+    with fetching.local_audio(uri) as path:
+        return path.read_bytes()
+
+
 def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.flac", music(1.0), 44_100)
     fsspec.filesystem("memory").pipe("/shelf/a.flac", path.read_bytes())
     with fetching.local_audio("memory://shelf/a.flac") as copy:
         assert checksums.of_file(copy) == checksums.of_file(path)
     assert not copy.exists()
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp3")
+    (tmp_path / "device.mp3").symlink_to("/dev/zero")
+    for name in ("pipe.mp3", "device.mp3"):
+        with pytest.raises(AudioUnreachableError, match=f"{name}: cannot be read: .*not a file"):
+            fetch(str(tmp_path / name))
+
+
+def test_a_link_that_leads_to_itself_is_unreachable(tmp_path):
+    (tmp_path / "a.mp3").symlink_to(tmp_path / "b.mp3")
+    (tmp_path / "b.mp3").symlink_to(tmp_path / "a.mp3")
+    with pytest.raises(AudioUnreachableError, match="symbolic links"):
+        fetch(str(tmp_path / "a.mp3"))
 
 
 def test_a_local_etag_changes_with_the_file(tmp_path):
@@ -59,11 +80,6 @@ def moody(monkeypatch):
     pauses = []
     monkeypatch.setattr(fetching.time, "sleep", pauses.append)
     return pauses
-
-
-def fetch(uri):
-    with fetching.local_audio(uri) as path:
-        return path.read_bytes()
 
 
 PASSING = [OSError("SlowDown"), TimeoutError("stalled"), RuntimeError("503"), ConnectionResetError("gone")]

@@ -190,6 +190,23 @@ def test_changed_audio_that_cannot_be_decoded_leaves_no_row(tmp_path, featurize_
     assert set(failures(tmp_path / "features")) == {"a"}
 
 
+def test_two_runs_at_once_leave_each_track_once(tmp_path, music, write_audio):
+    """One has four tracks more to do, so that their parts differ and both write many tracks."""
+    names = [f"{number:02}.wav" for number in range(32)]
+    first = write_audio(tmp_path / names[0], music(1.0), 44_100)
+    for name in names[1:]:
+        shutil.copy(first, tmp_path / name)
+    catalogs = [write_catalog(tmp_path / "most.csv", *names[4:]), write_catalog(tmp_path / "all.csv", *names)]
+    table = tmp_path / "features"
+    command = [sys.executable, str(PIPELINE), "--features", str(table), "--catalog"]
+    runs = [subprocess.Popen([*command, str(catalog)], stderr=subprocess.PIPE, text=True) for catalog in catalogs]
+    for process in runs:
+        err = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, err
+    found = upkeep.verify(str(table), str(catalogs[1]))
+    assert (found.n_rows, found.problems) == (32, ())
+
+
 def test_a_track_that_left_the_catalog_leaves_the_table_only_when_asked(
     tmp_path, featurize_here, capsys, music, write_audio
 ):
