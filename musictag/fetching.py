@@ -38,11 +38,11 @@ def local_audio(uri: str) -> Iterator[Path]:
             filesystem, path = fsspec.core.url_to_fs(uri)
             if "file" in filesystem.protocol:
                 local = Path(path)
-                check_file(local)
             else:
                 local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
                 _copy(filesystem, path, local)
-        if local.stat().st_size == 0:
+            has_bytes = check_file(local)
+        if not has_bytes:
             raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
         yield local
 

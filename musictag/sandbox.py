@@ -1,4 +1,4 @@
-"""Decoding in processes of its own, kept alive: a decoder that crashes or hangs costs the one track that it did so on.
+"""Decoding in a process of its own, kept alive: a decoder that crashes or hangs costs the one track that it did so on.
 
 Files come from anywhere, and decoders are C: what makes one of them read where it should not ends its process, and with
 it, were it ours, every track that the process had at hand.
@@ -8,7 +8,6 @@ import concurrent.futures
 import functools
 import multiprocessing
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -24,32 +23,23 @@ TIME_LIMIT_S = 300.0
 
 
 class Sandbox:
-    """Processes that decode, each on one core; started on first use, and anew where one was lost."""
+    """A process that decodes, on one core; started on first use, and anew where it was lost."""
 
-    def __init__(self, n_processes: int = 1, time_limit_s: float = TIME_LIMIT_S) -> None:
+    def __init__(self, time_limit_s: float = TIME_LIMIT_S) -> None:
         self.time_limit_s = time_limit_s
         # Spawned: a copy of this process would hold locks of threads that it has not.
         context = multiprocessing.get_context("spawn")
-        self._pool = pebble.ProcessPool(n_processes, initializer=_quiet, context=context)
-
-    def submit(
-        self, path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None
-    ) -> Callable[[], TrackClips]:
-        """Begin `features.track_clips`; what is returned waits for the result.
-
-        It raises what that raises, `AudioCrashError` where the process was lost, or `AudioTimeoutError`.
-        """
-        arguments = (path, name, config, clips_per_track)
-        future = self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
-        return functools.partial(self._result, future, name)
+        self._pool = pebble.ProcessPool(1, initializer=_quiet, context=context)
 
     def track_clips(
         self, path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None
     ) -> TrackClips:
-        """As `features.track_clips`, elsewhere; raises what `submit` says."""
-        return self.submit(path, name, config, clips_per_track)()
+        """As `features.track_clips`, elsewhere.
 
-    def _result(self, future: "pebble.ProcessFuture[TrackClips]", name: str) -> TrackClips:
+        Raises what that raises, `AudioCrashError` where the process was lost, or `AudioTimeoutError`.
+        """
+        arguments = (path, name, config, clips_per_track)
+        future = self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
         try:
             return future.result()
         except concurrent.futures.TimeoutError as error:
@@ -58,7 +48,7 @@ class Sandbox:
             raise AudioCrashError(f"{name}: the decoder crashed (exit code {error.exitcode})") from error
 
     def close(self) -> None:
-        """End the processes."""
+        """End the process."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 

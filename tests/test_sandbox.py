@@ -64,10 +64,9 @@ def test_a_decoder_that_crashes_costs_one_track(sandbox, others, tmp_path, music
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     sandbox.track_clips(path, "a", CONFIG)
     (process,) = decoders(others)
-    waiting = sandbox.submit(tmp_path / "hangs.mp3", "hangs", CONFIG)
-    threading.Timer(0.5, process.send_signal, [number]).start()
+    threading.Timer(1, process.send_signal, [number]).start()
     with pytest.raises(AudioCrashError, match=rf"hangs: the decoder crashed \(exit code -{number:d}\)"):
-        waiting()
+        sandbox.track_clips(tmp_path / "hangs.mp3", "hangs", CONFIG)
     assert sandbox.track_clips(path, "a", CONFIG)[1] == [0]
 
 
