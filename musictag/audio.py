@@ -1,7 +1,7 @@
 """Audio files of this machine, decoded to a mono waveform at the rate that is asked for.
 
 soundfile reads what it can (WAV, AIFF, FLAC, Ogg, Opus, MP3), PyAV the rest (M4A, AAC, WMA). Both are read in blocks,
-mixed to mono and resampled on the way, so that a track costs the memory of its mono waveform at the target rate.
+mixed to mono and resampled on the way, so that a track of any length costs the memory of a block.
 
 Conventions: a waveform is float32 of shape (samples,), full scale at 1. Sample positions count from 0, per channel.
 """
@@ -165,7 +165,7 @@ def waveform_blocks(audio: Audio, sample_rate: int) -> Iterator[Float32]:
 
 
 def excerpt(audio: SoundFileAudio, sample_rate: int, start: int, stop: int) -> Float32:
-    """Samples [start, stop) of what `waveform` gives, within 1e-5, decoding only them and a margin.
+    """Samples [start, stop) of what `waveform_blocks` gives, within 1e-5, decoding only them and a margin.
 
     Raises `AudioCorruptError` or `AudioTruncatedError`.
     """

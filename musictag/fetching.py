@@ -104,10 +104,8 @@ def _copy(filesystem: fsspec.AbstractFileSystem, path: str, local: Path) -> None
             with filesystem.open(path, "rb") as source, local.open("wb") as target:
                 shutil.copyfileobj(source, target)
                 return
-        except LASTING:
-            raise
-        except Exception:  # backends raise anything; `_reaching` says it
-            if attempt == TRIES:
+        except Exception as error:  # backends raise anything; `_reaching` says it
+            if attempt == TRIES or isinstance(error, LASTING):
                 raise
         pause = FIRST_PAUSE_S * 2 ** (attempt - 1)
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # not all workers at once

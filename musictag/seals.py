@@ -12,7 +12,6 @@ import fsspec
 
 FOLDER = "_checksums"
 SUFFIX = ".sha256"
-READ_BYTES = 1 << 20
 
 
 class Sealing:
@@ -47,11 +46,8 @@ class Sealing:
 
 def digest(uri: str, path: str) -> str:
     """Hex digest of the file at `path` in the table at `uri` as it is now. Raises `OSError` if it cannot be read."""
-    sha256 = hashlib.sha256()
     with fsspec.open(_join(uri, path), "rb") as stream:
-        while block := stream.read(READ_BYTES):
-            sha256.update(block)
-    return sha256.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def seal(uri: str, path: str, sha256: str) -> None:

@@ -37,6 +37,7 @@ from musictag.errors import StoreError
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory together.
 ROWS_READ = 16
+# The longest pause before a delete that somebody's commit overtook is tried again.
 RETRY_S = 0.2
 # Ids named in one delete: keeps the predicate, which is text, of a size that parses fast.
 IDS_PER_DELETE = 1_000

@@ -38,7 +38,11 @@ def fault(uri: str, allowed: Sequence[str] = ()) -> str | None:
         uri: a path or a url, as `musictag.catalog` makes it absolute.
         allowed: urls and folders, one of which it must begin with; all are, where none is given.
     """
-    if "://" in uri and _is_metadata(urllib.parse.urlsplit(uri).hostname or ""):
+    try:
+        host = urllib.parse.urlsplit(uri).hostname if "://" in uri else None
+    except ValueError as error:
+        return f"uri {redacted(uri)} cannot be read as a url: {error}"
+    if host and _is_metadata(host):
         return f"uri {redacted(uri)} is where a cloud keeps its machines' credentials"
     if "::" in uri:
         return (

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, stores, upkeep
+from musictag import features, ledger, splits, stores, upkeep
 from musictag.config import FeatureConfig
 from musictag.errors import StoreError
 
@@ -107,6 +107,14 @@ def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
     rows = [{**failed, "failed_at": datetime.datetime.now(datetime.UTC)}] * 2
     stores.write_table(failures, "p", ledger.FAILURES_SCHEMA, pa.Table.from_pylist(rows, ledger.FAILURES_SCHEMA))
     assert problems(failures) == ()
+
+
+def test_a_table_of_artists_is_verified_too(uri: str) -> None:
+    splits_uri = stores.beside(uri, "splits")
+    stores.create_table(splits_uri, splits.SCHEMA)
+    rows = pa.Table.from_pylist([{"group": "x", "split": "train"}], splits.SCHEMA)
+    stores.write_table(splits_uri, "p", splits.SCHEMA, rows)
+    assert upkeep.verify(splits_uri) == upkeep.Verification(1, 1, ())
 
 
 def test_listed_tracks_are_held_or_failed_and_others_are_not_held(uri: str, catalog: Path) -> None:

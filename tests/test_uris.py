@@ -47,6 +47,10 @@ def test_what_gives_a_clouds_credentials_may_not(host: str) -> None:
     assert "pass" not in fault
 
 
+def test_what_is_no_url_may_not() -> None:
+    assert "cannot be read as a url" in (uris.fault("http://[host/a.mp3") or "")
+
+
 def test_only_what_is_allowed_may_where_something_is(tmp_path: Path) -> None:
     (tmp_path / "music/inner").mkdir(parents=True)
     (tmp_path / "music2").mkdir()
