@@ -1,23 +1,21 @@
 """Audio files of this machine, decoded to a mono waveform at the rate that is asked for.
 
-soundfile reads what it can (WAV, AIFF, FLAC, Ogg, Opus, MP3), PyAV the rest (M4A, AAC, WMA). Both are read in blocks,
-mixed to mono and resampled on the way, so that a track of any length costs the memory of a block.
+All is read and resampled in blocks, so that a track of any length costs the memory of a block.
 
 Conventions: a waveform is float32 of shape (samples,), full scale at 1. Sample positions count from 0, per channel.
 """
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
+from musictag import decoders
+from musictag.decoders import Decoder
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -28,8 +26,6 @@ from musictag.errors import (
 Float32 = npt.NDArray[np.float32]
 
 EMPTY = np.zeros(0, np.float32)
-# Samples per channel of a block, and values of all its channels together: what a file of 1000 channels is read by.
-BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
 # Rates that audio has, Hz: from telephone lines of old to what studios and sonars record.
 SAMPLE_RATES = range(1_000, 1_000_001)
 # Decoders round the length that a header declares; less than this is not a truncation.
@@ -38,101 +34,22 @@ TRUNCATION_TOLERANCE_S = 0.25
 RESAMPLER_MARGIN_S = 0.02
 
 
-@dataclasses.dataclass(frozen=True)
-class SoundFileAudio:
-    """A file that libsndfile reads. Its seeking is exact to the sample, for compressed files too."""
-
-    file: soundfile.SoundFile
-    name: str
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second, Hz."""
-        return int(self.file.samplerate)
-
-    @property
-    def n_samples(self) -> int | None:
-        """Length that the header declares, in samples per channel."""
-        return int(self.file.frames)
-
-    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Float32]:
-        """Mono samples [start, stop) in blocks; shorter where the file ends earlier."""
-        try:
-            self.file.seek(start)
-            remaining = math.inf if stop is None else stop - start
-            size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
-            while remaining > 0:
-                block = self.file.read(int(min(size, remaining)), dtype="float32", always_2d=True)
-                if not len(block):
-                    return
-                remaining -= len(block)
-                yield _mono(block)
-        except soundfile.LibsndfileError as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.error_string}") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class PyAVAudio:
-    """A file that FFmpeg reads. It is decoded from its beginning: seeking in AAC is not exact."""
-
-    container: av.container.InputContainer
-    name: str
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second, Hz."""
-        return int(self.container.streams.audio[0].rate)
-
-    @property
-    def n_samples(self) -> int | None:
-        """Length that the header declares, in samples; None if it declares none."""
-        stream = self.container.streams.audio[0]
-        if stream.duration is None or stream.time_base is None:
-            return None
-        return round(stream.duration * stream.time_base * self.sample_rate)
-
-    def blocks(self) -> Iterator[Float32]:
-        """All mono samples in blocks."""
-        floats = av.AudioResampler(format="flt")
-        waiting = av.AudioFifo()  # a frame is some thousand samples: too few for what costs the same for any block
-        try:
-            for frame in self.container.decode(audio=0):
-                for part in floats.resample(frame):
-                    part.pts = None  # what lies between frames in time is not filled
-                    waiting.write(part)
-                while (full := waiting.read(BLOCK_SAMPLES)) is not None:
-                    yield _interleaved(full)
-            if (rest := waiting.read()) is not None:
-                yield _interleaved(rest)
-        except av.error.FFmpegError as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.strerror}") from error
-
-
-Audio = SoundFileAudio | PyAVAudio
-
-
 @contextlib.contextmanager
-def open_audio(path: Path, name: str) -> Iterator[Audio]:
+def open_audio(path: Path, name: str) -> Iterator[Decoder]:
     """Open a local file with the first decoder that knows it; `name` is what errors call it.
 
     Raises `AudioUnsupportedError` if none does, `AudioCorruptError` if the header declares a rate that no audio has,
     `AudioEmptyError` if there is no audio frame.
     """
     with contextlib.ExitStack() as stack:
-        audio: Audio
         try:
-            audio = SoundFileAudio(stack.enter_context(soundfile.SoundFile(path)), name)
-        except soundfile.LibsndfileError as libsndfile_error:
+            audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name))
+        except AudioUnsupportedError as by_libsndfile:
             try:
-                container = stack.enter_context(av.open(str(path), metadata_errors="replace"))
-            except av.error.FFmpegError as ffmpeg_error:
-                raise AudioUnsupportedError(
-                    f"{name}: not audio that a decoder recognizes "
-                    f"(libsndfile: {libsndfile_error.error_string} FFmpeg: {ffmpeg_error.strerror})"
-                ) from ffmpeg_error
-            if not container.streams.audio:
-                raise AudioUnsupportedError(f"{name}: the file has no audio stream") from libsndfile_error
-            audio = PyAVAudio(container, name)
+                audio = stack.enter_context(decoders.open_ffmpeg(path, name))
+            except AudioUnsupportedError as error:
+                reasons = f"{by_libsndfile} {error}"
+                raise AudioUnsupportedError(f"{name}: not audio that a decoder recognizes ({reasons})") from error
         if audio.sample_rate not in SAMPLE_RATES:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
@@ -140,7 +57,7 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
         yield audio
 
 
-def waveform_blocks(audio: Audio, sample_rate: int) -> Iterator[Float32]:
+def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
     """All of `audio` as mono samples at `sample_rate`: `ceil(samples * sample_rate / audio.sample_rate)`, in blocks.
 
     Raises `AudioCorruptError`, `AudioTruncatedError` or `AudioEmptyError`, at the latest after the last block.
@@ -164,7 +81,7 @@ def waveform_blocks(audio: Audio, sample_rate: int) -> Iterator[Float32]:
     yield _fit(last, max(0, n_resampled(n_decoded, audio.sample_rate, sample_rate) - n_yielded))
 
 
-def excerpt(audio: SoundFileAudio, sample_rate: int, start: int, stop: int) -> Float32:
+def excerpt(audio: Decoder, sample_rate: int, start: int, stop: int) -> Float32:
     """Samples [start, stop) of what `waveform_blocks` gives, within 1e-5, decoding only them and a margin.
 
     Raises `AudioCorruptError` or `AudioTruncatedError`.
@@ -190,37 +107,23 @@ def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
     return -(-n_samples * sample_rate // source_rate)
 
 
-def _resampled(blocks: Iterator[Float32], audio: Audio, sample_rate: int) -> Iterator[Float32]:
-    checked = (_finite(block, audio) for block in blocks)
+def _resampled(blocks: Iterator[Float32], audio: Decoder, sample_rate: int) -> Iterator[Float32]:
     if audio.sample_rate == sample_rate:
-        yield from checked
+        yield from (_finite(block, audio) for block in blocks)
         return
     stream = soxr.ResampleStream(audio.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
-    for block in checked:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(EMPTY, last=True)
+    for block in blocks:  # what is not finite does not become so by filtering
+        yield _finite(stream.resample_chunk(block), audio)
+    yield _finite(stream.resample_chunk(EMPTY, last=True), audio)
 
 
-def _interleaved(frame: av.AudioFrame) -> Float32:
-    """The mono samples of an FFmpeg frame of interleaved floats."""
-    samples = np.asarray(frame.to_ndarray(), dtype=np.float32)
-    return _mono(samples.reshape(-1, frame.layout.nb_channels))
-
-
-def _mono(block: Float32) -> Float32:
-    """The mean of the channels of a block (samples, channels)."""
-    if block.shape[1] == 1:
-        return block[:, 0]
-    return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
-
-
-def _finite(block: Float32, audio: Audio) -> Float32:
+def _finite(block: Float32, audio: Decoder) -> Float32:
     if not np.isfinite(block).all():
         raise AudioCorruptError(f"{audio.name}: the samples hold NaN or infinity")
     return block
 
 
-def _check_length(audio: Audio, n_decoded: int, n_declared: int) -> None:
+def _check_length(audio: Decoder, n_decoded: int, n_declared: int) -> None:
     if n_declared - n_decoded > TRUNCATION_TOLERANCE_S * audio.sample_rate:
         raise AudioTruncatedError(
             f"{audio.name}: truncated: the header declares {n_declared / audio.sample_rate:.2f} s, "

@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 
 from musictag import audio, checksums, clips, fetching, log_mel, stores
 from musictag.config import FeatureConfig
+from musictag.decoders import Decoder
 from musictag.errors import FeatureMismatchError, StoreError
 from musictag.ledger import Work
 from musictag.uris import redacted
@@ -102,7 +103,7 @@ def track_clips(path: Path, name: str, config: FeatureConfig, clips_per_track: i
             yield block
 
     with audio.open_audio(path, name) as opened:
-        if clips_per_track is not None and isinstance(opened, audio.SoundFileAudio) and opened.n_samples:
+        if clips_per_track is not None and opened.seeks and opened.n_samples:
             n_samples = audio.n_resampled(opened.n_samples, opened.sample_rate, config.sample_rate)
             n_frames = log_mel.n_frames(n_samples, config)
             starts = clips.clip_starts(n_frames, config, clips_per_track)
@@ -116,9 +117,7 @@ def track_clips(path: Path, name: str, config: FeatureConfig, clips_per_track: i
     return clips.cut_clips(spectrogram, starts, config), starts, n_decoded / config.sample_rate
 
 
-def _clip_alone(
-    opened: audio.SoundFileAudio, start: int, n_samples: int, config: FeatureConfig
-) -> npt.NDArray[np.float32]:
+def _clip_alone(opened: Decoder, start: int, n_samples: int, config: FeatureConfig) -> npt.NDArray[np.float32]:
     # The first and last windows of a clip reach half a window beyond it; beyond the track there is silence.
     begin = start * config.hop_length - config.n_fft // 2
     end = begin + (config.clip_frames - 1) * config.hop_length + config.n_fft

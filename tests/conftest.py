@@ -25,7 +25,7 @@ def make_music(seconds: float, sample_rate: int = 44_100, channels: int = 2, see
 
 def write_audio_file(path: Path, samples: np.ndarray, sample_rate: int, subtype: str | None = None) -> Path:
     """Write samples (samples, channels) in the format that the file's suffix names."""
-    if path.suffix == ".m4a":
+    if path.suffix in (".m4a", ".aac"):
         with av.open(str(path), "w") as container:
             stream = container.add_stream("aac", rate=sample_rate, layout="stereo")
             for begin in range(0, len(samples), stream.frame_size or 1024):

@@ -1,0 +1,243 @@
+"""What decodes audio files of this machine to blocks of mono samples: for each format the decoder that is fastest.
+
+All read a header with the library that knows the format, and give the samples of any part of the file. They were chosen
+by measurement (`docs/performance.md`); two decoders of one format give the same samples within 1e-5.
+
+Conventions: a block is float32 of shape (samples,), full scale at 1: the mean of the file's channels. Sample positions
+count from 0, per channel.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import miniaudio
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from musictag import mpg123
+from musictag.errors import AudioCorruptError, AudioUnsupportedError
+
+Float32 = npt.NDArray[np.float32]
+
+# Samples per channel of a block, and values of all its channels together: what a file of 1000 channels is read by.
+BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
+# What AAC's transform and its band replication reach back, samples.
+AAC_REACH = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundFileDecoder:
+    """libsndfile: WAV, AIFF, Opus and others, and the headers of all that it knows."""
+
+    file: soundfile.SoundFile
+    name: str
+    """What errors call the file."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second, Hz."""
+        return int(self.file.samplerate)
+
+    @property
+    def n_samples(self) -> int | None:
+        """Length that the header declares, in samples per channel; None if it declares none."""
+        return int(self.file.frames)
+
+    @property
+    def seeks(self) -> bool:
+        """Whether a part is found without decoding what lies before it."""
+        return True
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.file.name)
+
+    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
+        """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`."""
+        size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
+        try:
+            self.file.seek(start)
+            while start < stop:
+                block = self.file.read(int(min(size, stop - start)), dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                start += len(block)
+                yield mono(block)
+        except soundfile.LibsndfileError as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.error_string}") from error
+
+
+class FlacDecoder(SoundFileDecoder):
+    """FLAC by miniaudio's dr_flac."""
+
+    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
+        """As `SoundFileDecoder.blocks`."""
+        n_channels = self.file.channels
+        size = min(BLOCK_SAMPLES, BLOCK_VALUES // n_channels)
+        try:
+            stream = miniaudio.stream_file(
+                str(self.path),
+                output_format=miniaudio.SampleFormat.FLOAT32,
+                nchannels=n_channels,
+                sample_rate=self.sample_rate,
+                frames_to_read=size,
+                seek_frame=start,
+            )
+            with contextlib.closing(stream):
+                while start < stop:
+                    values = stream.send(int(min(size, stop - start)))
+                    block = np.frombuffer(values, np.float32).reshape(-1, n_channels)
+                    start += len(block)
+                    yield mono(block)
+        except StopIteration:  # the end of the file
+            return
+        except miniaudio.MiniaudioError as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class MP3Decoder(SoundFileDecoder):
+    """MP3 by the system's libmpg123."""
+
+    mp3: mpg123.MP3
+
+    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
+        """As `SoundFileDecoder.blocks`."""
+        return self.mp3.blocks(start, stop, BLOCK_SAMPLES)
+
+
+class VorbisDecoder(SoundFileDecoder):
+    """Ogg Vorbis: all of it by FFmpeg, whose seeking may miss by some hundred samples; parts by libsndfile."""
+
+    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
+        """As `SoundFileDecoder.blocks`."""
+        if (start, stop) != (0, math.inf):
+            yield from super().blocks(start, stop)
+            return
+        try:
+            with open_ffmpeg(self.path, self.name) as whole:
+                yield from whole.blocks()
+        except AudioUnsupportedError as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class FFmpegDecoder:
+    """FFmpeg by PyAV: M4A, AAC, WMA and whatever else libsndfile does not know."""
+
+    container: av.container.InputContainer
+    name: str
+
+    @property
+    def stream(self) -> av.AudioStream:
+        """The first audio stream."""
+        return self.container.streams.audio[0]
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second, Hz."""
+        return int(self.stream.rate)
+
+    @property
+    def n_samples(self) -> int | None:
+        """Length that the header declares, in samples per channel; None if it declares none."""
+        if self.stream.duration is None or self.stream.time_base is None:
+            return None
+        return round(self.stream.duration * self.stream.time_base * self.sample_rate)
+
+    @property
+    def seeks(self) -> bool:
+        """Whether a part is found without decoding what lies before it: in an MP4 file that numbers its samples.
+
+        Noise that AAC has the decoder make up is another one then: it depends on what was decoded before.
+        """
+        numbered = self.stream.time_base == Fraction(1, self.sample_rate or 1)
+        return numbered and self.stream.frames > 0 and self.stream.start_time == 0
+
+    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
+        """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`."""
+        try:
+            position, frames = self._frames_from(start)
+            for block in _joined(frames, BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)):
+                yield block[max(0, start - position) : int(min(stop - position, len(block)))]
+                position += len(block)
+                if position >= stop:
+                    return
+        except av.error.FFmpegError as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.strerror}") from error
+
+    def _frames_from(self, start: int) -> tuple[int, Iterator[av.AudioFrame]]:
+        """Frames from `start` or earlier on, and the position of the first one."""
+        if not self.seeks:
+            return 0, self.container.decode(audio=0)
+        self.container.seek(max(0, start - AAC_REACH), stream=self.stream)
+        frames = self.container.decode(audio=0)
+        first = next(frames, None)
+        if first is None or first.pts is None or first.pts > start:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: the index leads past sample {start}")
+        return first.pts, itertools.chain([first], frames)
+
+
+def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
+    """Frames as mono blocks of `size` samples: some thousand, as a frame has, are too few for what costs per block."""
+    floats = av.AudioResampler(format="fltp")  # what most decoders give as it is
+    waiting = av.AudioFifo()
+    for frame in frames:
+        for part in floats.resample(frame):
+            part.pts = None  # what lies between frames in time is not filled
+            waiting.write(part)
+        while (full := waiting.read(size)) is not None:
+            yield mono(full.to_ndarray().T)
+    if (rest := waiting.read()) is not None:
+        yield mono(rest.to_ndarray().T)
+
+
+Decoder = SoundFileDecoder | FFmpegDecoder
+
+
+@contextlib.contextmanager
+def open_soundfile(path: Path, name: str) -> Iterator[SoundFileDecoder]:
+    """The decoder of a file that libsndfile knows. Raises `AudioUnsupportedError`."""
+    try:
+        file = soundfile.SoundFile(path.absolute())
+    except soundfile.LibsndfileError as error:
+        raise AudioUnsupportedError(f"libsndfile: {error.error_string}") from error
+    with file:
+        if file.format == "FLAC":
+            yield FlacDecoder(file, name)
+        elif file.format == "MP3" and (library := mpg123.library()):
+            with mpg123.open_mp3(library, path, name) as mp3:
+                yield MP3Decoder(file, name, mp3)
+        elif (file.format, file.subtype) == ("OGG", "VORBIS"):
+            yield VorbisDecoder(file, name)
+        else:
+            yield SoundFileDecoder(file, name)
+
+
+@contextlib.contextmanager
+def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
+    """The decoder of a file that FFmpeg knows. Raises `AudioUnsupportedError`."""
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise AudioUnsupportedError(f"FFmpeg: {error.strerror}") from error
+    with container:
+        if not container.streams.audio:
+            raise AudioUnsupportedError("FFmpeg: the file has no audio stream")
+        yield FFmpegDecoder(container, name)
+
+
+def mono(block: npt.NDArray[Any]) -> Float32:
+    """The mean of the channels of a block (samples, channels) float32."""
+    if block.shape[1] == 1:
+        return block[:, 0]
+    return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)

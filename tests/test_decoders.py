@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import soundfile
+
+from musictag import decoders, mpg123
+from musictag.decoders import SoundFileDecoder
+from musictag.errors import AudioCorruptError
+
+SAMPLE_RATE = 44_100
+
+
+def whole(decoder, *span):
+    return np.concatenate([np.zeros(0, np.float32), *decoder.blocks(*span)])
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.ogg", "a.opus", "a.wav"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("span", [(), (0, 1_000), (70_001, 200_003), (250_000, 10**9)])
+def test_any_part_is_what_libsndfile_gives(tmp_path, music, write_audio, name, channels, span):
+    sample_rate = 48_000 if name == "a.opus" else SAMPLE_RATE
+    path = write_audio(tmp_path / name, music(6.0, sample_rate, channels), sample_rate)
+    with decoders.open_soundfile(path, name) as fastest, soundfile.SoundFile(path) as file:
+        expected = whole(SoundFileDecoder(file, name), *span)
+        assert fastest.n_samples == len(whole(fastest))
+        np.testing.assert_allclose(whole(fastest, *span), expected, atol=1e-5)
+        assert len(expected) == (min(span[1], file.frames) - span[0] if span else file.frames)
+
+
+def test_mp3_is_the_same_without_the_systems_libmpg123(tmp_path, music, write_audio, monkeypatch):
+    path = write_audio(tmp_path / "a.mp3", music(5.0), SAMPLE_RATE)
+    with decoders.open_soundfile(path, "a") as here:
+        expected = whole(here)
+    monkeypatch.setattr(mpg123, "library", lambda: None)
+    with decoders.open_soundfile(path, "a") as elsewhere:
+        assert type(elsewhere) is SoundFileDecoder
+        np.testing.assert_allclose(whole(elsewhere), expected, atol=1e-5)
+
+
+def test_a_part_of_m4a_lies_where_it_lies_in_the_whole(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.m4a", music(9.0), SAMPLE_RATE)
+    with decoders.open_ffmpeg(path, "a") as decoder:
+        assert decoder.seeks
+        everything = whole(decoder)
+        for start in (0, 100_000, 10_000, 300_000, len(everything) - 5_000):
+            part = whole(decoder, start, start + 60_000)
+            expected = everything[start : start + 60_000]
+            assert len(part) == len(expected)
+            # The encoder leaves noise to the decoder, which makes up another one from another beginning.
+            assert np.corrcoef(part, expected)[0, 1] > 0.999
+
+
+def test_raw_aac_has_no_numbers_and_is_decoded_from_its_beginning(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.aac", music(9.0), SAMPLE_RATE)
+    with decoders.open_ffmpeg(path, "a") as decoder:
+        assert not decoder.seeks
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.ogg"])
+def test_a_file_that_becomes_another_one_while_it_is_read_is_corrupt(tmp_path, music, write_audio, name):
+    path = write_audio(tmp_path / name, music(3.0), SAMPLE_RATE)
+    other = path.read_bytes()[:100]
+    with decoders.open_soundfile(path, "theirs") as decoder:
+        path.unlink()
+        path.write_bytes(bytes(100) + other)
+        if name == "a.mp3" and mpg123.library():  # it holds the file that it opened
+            assert len(whole(decoder)) == decoder.n_samples
+        else:
+            with pytest.raises(AudioCorruptError, match="theirs: decoding broke off"):
+                whole(decoder)
