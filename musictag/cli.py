@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from musictag.errors import MusictagError, UsageError
+from musictag.features import MAX_HOURS
 from musictag.uris import redacted
 
 CATALOG = "data/demo/catalog.csv"
@@ -40,6 +41,26 @@ def clips_per_track(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1, nor 'all'")
     return int(text)
+
+
+def hours(text: str) -> float:
+    """The value of `--max-hours`: a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0")
+    return value
+
+
+def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add the options that say what of a track's audio is decoded."""
+    parser.add_argument("--clips-per-track", type=clips_per_track, default="all", metavar="N|all", help=when or None)
+    parser.add_argument(
+        "--max-hours", type=hours, default=MAX_HOURS, metavar="H",
+        help=f"a track that is longer fails{when and ', '}{when} (default: %(default)g)",
+    )  # fmt: skip
 
 
 def count(text: str) -> int:

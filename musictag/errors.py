@@ -76,6 +76,10 @@ class AudioTruncatedError(AudioError):
     """The header declares more audio than the file holds."""
 
 
+class AudioTooLongError(AudioError):
+    """The track is longer than the limit."""
+
+
 class AudioCrashError(AudioError):
     """The file made the decoder's process end."""
 

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from musictag import audio, checksums, clips, fetching, log_mel, stores
 from musictag.config import FeatureConfig
 from musictag.decoders import Decoder
-from musictag.errors import FeatureMismatchError, StoreError
+from musictag.errors import AudioTooLongError, FeatureMismatchError, StoreError
 from musictag.ledger import Work
 from musictag.uris import redacted
 
@@ -38,13 +38,15 @@ SCHEMA = pa.schema(
 )
 
 CELL_DTYPE = np.dtype("<f2")
+MAX_HOURS = 2.0
+"""Of a track, unless a caller says otherwise: the cell of an hour has 43 MB, and some copies of it are in memory."""
 CONFIG_KEY = "musictag.feature_config"
 CLIPS_KEY = "musictag.clips_per_track"
 
 
-def encode_clips(clips: npt.NDArray[np.floating]) -> bytes:
-    """Clips (C, T, M) as the bytes of a cell."""
-    return np.ascontiguousarray(clips, dtype=CELL_DTYPE).tobytes()
+def encode_clips(clips: npt.NDArray[np.floating]) -> memoryview:
+    """Clips (C, T, M) as the bytes of a cell; without copying, if they are float16 and contiguous."""
+    return np.ascontiguousarray(clips, dtype=CELL_DTYPE).reshape(-1).view(np.uint8).data
 
 
 def decode_clips(cell: bytes, config: FeatureConfig) -> npt.NDArray[np.float16]:
@@ -58,11 +60,15 @@ def decode_clips(cell: bytes, config: FeatureConfig) -> npt.NDArray[np.float16]:
 TrackClips = tuple[npt.NDArray[np.float16], list[int], float]
 """Clips (C, T, M) as a cell holds them, the frame at which each starts, and the track's duration in s."""
 
-Decode = Callable[[Path, str, FeatureConfig, int | None], TrackClips]
+Decode = Callable[[Path, str, FeatureConfig, int | None, float], TrackClips]
 
 
 def featurize(
-    work: Work, config: FeatureConfig, clips_per_track: int | None = None, decode: Decode | None = None
+    work: Work,
+    config: FeatureConfig,
+    clips_per_track: int | None = None,
+    max_hours: float = MAX_HOURS,
+    decode: Decode | None = None,
 ) -> dict[str, Any]:
     """Fetch, decode and cut one track into a row of `SCHEMA`; all its clips, or `clips_per_track` of them.
 
@@ -71,7 +77,7 @@ def featurize(
     """
     etag = fetching.audio_etag(work.uri)
     with fetching.local_audio(work.uri) as path:
-        cut, starts, duration_s = (decode or track_clips)(path, work.uri, config, clips_per_track)
+        cut, starts, duration_s = (decode or track_clips)(path, work.uri, config, clips_per_track, max_hours)
         sha256 = checksums.of_file(path)
     return {
         "track_id": work.track_id,
@@ -87,12 +93,14 @@ def featurize(
     }
 
 
-def track_clips(path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None) -> TrackClips:
+def track_clips(
+    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
+) -> TrackClips:
     """The clips of a local file.
 
     `name` is what errors call the file. Where only some clips are wanted and the decoder can seek, only they are
     decoded; before they are rounded, they equal the same clips cut from the whole track within 2e-5. Memory holds the
-    clips, and besides of the whole track its spectrogram at most.
+    clips, and besides of the whole track its spectrogram at most. Raises `AudioTooLongError` above `max_hours`.
     """
     n_decoded = 0
 
@@ -100,21 +108,33 @@ def track_clips(path: Path, name: str, config: FeatureConfig, clips_per_track: i
         nonlocal n_decoded
         for block in blocks:
             n_decoded += len(block)
+            _check_length(n_decoded / config.sample_rate, name, max_hours)
             yield block
 
     with audio.open_audio(path, name) as opened:
-        if clips_per_track is not None and opened.seeks and opened.n_samples:
-            n_samples = audio.n_resampled(opened.n_samples, opened.sample_rate, config.sample_rate)
+        n_declared = opened.n_samples or 0
+        _check_length(n_declared / opened.sample_rate, name, max_hours)
+        if clips_per_track is not None and opened.seeks and n_declared:
+            n_samples = audio.n_resampled(n_declared, opened.sample_rate, config.sample_rate)
             n_frames = log_mel.n_frames(n_samples, config)
             starts = clips.clip_starts(n_frames, config, clips_per_track)
             if len(starts) * config.clip_frames < n_frames:
                 cut = np.stack([_clip_alone(opened, start, n_samples, config) for start in starts])
                 return cut.astype(CELL_DTYPE), starts, n_samples / config.sample_rate
-        blocks = counted(audio.waveform_blocks(opened, config.sample_rate))
-        frames = [block.astype(CELL_DTYPE) for block in log_mel.stream_log_mel(blocks, config)]
-    spectrogram = np.concatenate(frames)
-    starts = clips.clip_starts(len(spectrogram), config, clips_per_track)
+        cell = bytearray()  # grows in place: a list of arrays would be there twice as it is joined
+        for frames in log_mel.stream_log_mel(counted(audio.waveform_blocks(opened, config.sample_rate)), config):
+            cell += frames.astype(CELL_DTYPE).data
+    n_frames = len(cell) // (CELL_DTYPE.itemsize * config.n_mels)
+    starts = clips.clip_starts(n_frames, config, clips_per_track)
+    n_missing = max(0, starts[-1] + config.clip_frames - n_frames)
+    cell += bytes(n_missing * config.n_mels * CELL_DTYPE.itemsize)
+    spectrogram = np.frombuffer(cell, CELL_DTYPE).reshape(-1, config.n_mels)
     return clips.cut_clips(spectrogram, starts, config), starts, n_decoded / config.sample_rate
+
+
+def _check_length(duration_s: float, name: str, max_hours: float) -> None:
+    if duration_s > max_hours * 3600:
+        raise AudioTooLongError(f"{name}: longer than {max_hours:g} hours: if it is one track, raise --max-hours")
 
 
 def _clip_alone(opened: Decoder, start: int, n_samples: int, config: FeatureConfig) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ import threadpoolctl
 
 from musictag.config import FeatureConfig
 from musictag.errors import AudioCrashError, AudioTimeoutError
-from musictag.features import TrackClips, track_clips
+from musictag.features import MAX_HOURS, TrackClips, track_clips
 
 # An hour of audio takes some seconds.
 TIME_LIMIT_S = 300.0
@@ -32,13 +32,18 @@ class Sandbox:
         self._pool = pebble.ProcessPool(1, initializer=_quiet, context=context)
 
     def track_clips(
-        self, path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None
+        self,
+        path: Path,
+        name: str,
+        config: FeatureConfig,
+        clips_per_track: int | None = None,
+        max_hours: float = MAX_HOURS,
     ) -> TrackClips:
         """As `features.track_clips`, elsewhere.
 
         Raises what that raises, `AudioCrashError` where the process was lost, or `AudioTimeoutError`.
         """
-        arguments = (path, name, config, clips_per_track)
+        arguments = (path, name, config, clips_per_track, max_hours)
         future = self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
         try:
             return future.result()

@@ -48,8 +48,8 @@ class Target:
 class FeaturizePart(beam.DoFn):
     """Writes the rows of one part to the features table, and the tracks that fail to the failures table."""
 
-    def __init__(self, target: Target, config: FeatureConfig, clips_per_track: int | None) -> None:
-        self.target, self.config, self.clips_per_track = target, config, clips_per_track
+    def __init__(self, target: Target, config: FeatureConfig, clips_per_track: int | None, max_hours: float) -> None:
+        self.target, self.config, self.clips_per_track, self.max_hours = target, config, clips_per_track, max_hours
 
     def process(self, part: tuple[Work, ...]) -> Iterator[int]:
         """Featurize and commit one part; yields how many rows it wrote."""
@@ -61,7 +61,7 @@ class FeaturizePart(beam.DoFn):
         failures, decode = [], sandbox.shared().track_clips
         for work in part:
             try:
-                yield features.featurize(work, self.config, self.clips_per_track, decode)
+                yield features.featurize(work, self.config, self.clips_per_track, self.max_hours, decode)
             except AudioError as error:
                 failures.append(ledger.failure(work, error))
         # Before the rows are committed: a part that is done has its failures recorded.
@@ -106,7 +106,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--catalog", default=cli.CATALOG, help="CSV, JSON Lines, Parquet or folder (default: %(default)s)"
     )
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table to write (default: %(default)s)")
-    parser.add_argument("--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all")
+    cli.add_audio(parser)
     cli.add_ledger(parser)
     args, rest = parser.parse_known_args(argv)
     for before, argument in zip(["", *rest], rest, strict=False):
@@ -143,7 +143,7 @@ def main(argv: list[str]) -> None:
             pipeline
             | "Parts" >> beam.Create(ledger.parts(plan.works, PART_TRACKS))
             | "Spread" >> beam.Reshuffle()
-            | "Featurize" >> beam.ParDo(FeaturizePart(target, config, args.clips_per_track))
+            | "Featurize" >> beam.ParDo(FeaturizePart(target, config, args.clips_per_track, args.max_hours))
         )
 
     stores.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice

@@ -100,13 +100,15 @@ def from_features(uri: str, works: tuple[Work, ...]) -> ray.data.Dataset:
     return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_format="pyarrow")
 
 
-def from_audio(works: tuple[Work, ...], config: FeatureConfig, clips_per_track: int | None) -> ray.data.Dataset:
+def from_audio(
+    works: tuple[Work, ...], config: FeatureConfig, clips_per_track: int | None, max_hours: float
+) -> ray.data.Dataset:
     """The rows that the features table would have of the works, decoded on the way, or their failures."""
 
     def featurize(row: dict[str, Any]) -> dict[str, Any]:
         work = Work(**row)
         try:
-            row = features.featurize(work, config, clips_per_track, sandbox.shared().track_clips)
+            row = features.featurize(work, config, clips_per_track, max_hours, sandbox.shared().track_clips)
             return {**row, "failure": None}
         except AudioError as error:
             return {**dict.fromkeys(features.SCHEMA.names), "failure": ledger.failure(work, error)}
@@ -119,7 +121,7 @@ def from_audio(works: tuple[Work, ...], config: FeatureConfig, clips_per_track: 
 def clips_of(works: tuple[Work, ...], spec: TaggerSpec, args: argparse.Namespace) -> ray.data.Dataset:
     """What there is to score of the works: from audio if a catalog is given, else from the features table."""
     if args.catalog:
-        return from_audio(works, spec.feature_config, args.clips_per_track)
+        return from_audio(works, spec.feature_config, args.clips_per_track, args.max_hours)
     return from_features(args.features, works)
 
 
@@ -239,8 +241,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     where.add_argument("--features", default=cli.FEATURES, help="tag every track of this table (default: %(default)s)")
     where.add_argument("--catalog", help="tag this catalog straight from its audio, storing no features")
     parser.add_argument("--tags", default=cli.TAGS, help="Delta table to write (default: %(default)s)")
-    parser.add_argument("--clips-per-track", type=cli.clips_per_track, default="all", metavar="N|all",
-                        help="with --catalog")  # fmt: skip
+    cli.add_audio(parser, "with --catalog")
     parser.add_argument(
         "--diff", type=cli.count, nargs="?", const=DIFF_TRACKS, metavar="N",
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",

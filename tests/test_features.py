@@ -10,7 +10,7 @@ import torch
 from musictag import audio, checksums, decoders, features, fetching, log_mel, stores
 from musictag.clips import clip_starts, cut_clips
 from musictag.config import FeatureConfig
-from musictag.errors import AudioTruncatedError, FeatureMismatchError, StoreError
+from musictag.errors import AudioTooLongError, AudioTruncatedError, FeatureMismatchError, StoreError
 from musictag.ledger import Work
 from musictag.models import build_model
 
@@ -176,3 +176,23 @@ def test_a_table_that_holds_no_features_is_refused(tmp_path):
 def test_featurizing_does_not_load_torch():
     code = "import musictag.features, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
+@pytest.mark.parametrize("n_clips", [None, 1])
+def test_a_track_longer_than_the_limit_is_refused_and_says_how_to_have_it(
+    tmp_path, music, write_audio, name, n_clips
+):
+    path = write_audio(tmp_path / name, music(9.0), 44_100)
+    assert len(features.track_clips(path, "a", CONFIG, n_clips, 9.5 / 3600)[1]) == (n_clips or 4)
+    with pytest.raises(AudioTooLongError, match=r"a: longer than 0\.00222222 hours: .* raise --max-hours"):
+        features.track_clips(path, "a", CONFIG, n_clips, 8 / 3600)
+
+
+def test_a_track_whose_header_declares_no_length_is_refused_once_it_is_too_long(
+    tmp_path, music, write_audio, monkeypatch
+):
+    path = write_audio(tmp_path / "a.m4a", music(9.0), 44_100)
+    monkeypatch.setattr(decoders.FFmpegDecoder, "n_samples", None)
+    with pytest.raises(AudioTooLongError):
+        features.track_clips(path, "a", CONFIG, None, 5 / 3600)
