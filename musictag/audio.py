@@ -18,6 +18,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from musictag import containers
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -32,6 +33,12 @@ EMPTY = np.zeros(0, np.float32)
 BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
 # Rates that audio has, Hz: from telephone lines of old to what studios and sonars record.
 SAMPLE_RATES = range(1_000, 1_000_001)
+# What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
+FFMPEG_CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
+# Of these FFmpeg guesses the length from the bit rate of the first frames.
+UNDECLARED_LENGTH = ("aac", "mp3")
+# What PyAV raises beside FFmpeg's own errors: of values that FFmpeg gives and it does not expect, or of our file.
+FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 # Decoders round the length that a header declares; less than this is not a truncation.
 TRUNCATION_TOLERANCE_S = 0.25
 # What an excerpt needs on both sides for the resampler's filter to have settled.
@@ -87,16 +94,28 @@ class PyAVAudio:
     def n_samples(self) -> int | None:
         """Length that the header declares, in samples; None if it declares none."""
         stream = self.container.streams.audio[0]
-        if stream.duration is None or stream.time_base is None:
+        if self.container.format.name in UNDECLARED_LENGTH:
             return None
-        return round(stream.duration * stream.time_base * self.sample_rate)
+        if stream.duration is not None and stream.time_base is not None:
+            return round(stream.duration * stream.time_base * self.sample_rate)
+        if self.container.duration is not None:
+            return self.container.duration * self.sample_rate // av.time_base
+        return None
 
     def blocks(self) -> Iterator[Float32]:
-        """All mono samples in blocks."""
-        floats = av.AudioResampler(format="flt")
-        waiting = av.AudioFifo()  # a frame is some thousand samples: too few for what costs the same for any block
+        """All mono samples in blocks. Streams chained behind the first may have other channels, not another rate."""
+        form, floats, waiting = "", av.AudioResampler(format="flt"), av.AudioFifo()
         try:
             for frame in self.container.decode(audio=0):
+                if frame.sample_rate != self.sample_rate:
+                    raise AudioCorruptError(
+                        f"{self.name}: the sample rate changes from {self.sample_rate:,} to {frame.sample_rate:,} Hz"
+                    )
+                if form != (form := f"{frame.format.name} {frame.layout.name}"):
+                    if (rest := waiting.read()) is not None:
+                        yield _interleaved(rest)
+                    # A frame is some thousand samples: too few for what costs the same for any block.
+                    floats, waiting = av.AudioResampler(format="flt"), av.AudioFifo()
                 for part in floats.resample(frame):
                     part.pts = None  # what lies between frames in time is not filled
                     waiting.write(part)
@@ -104,8 +123,8 @@ class PyAVAudio:
                     yield _interleaved(full)
             if (rest := waiting.read()) is not None:
                 yield _interleaved(rest)
-        except av.error.FFmpegError as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.strerror}") from error
+        except FFMPEG_ERRORS as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
 
 
 Audio = SoundFileAudio | PyAVAudio
@@ -116,28 +135,37 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
     """Open a local file with the first decoder that knows it; `name` is what errors call it.
 
     Raises `AudioUnsupportedError` if none does, `AudioCorruptError` if the header declares a rate that no audio has,
-    `AudioEmptyError` if there is no audio frame.
+    `AudioTruncatedError` if the file ends before its container does, `AudioEmptyError` if there is no audio frame.
     """
+    containers.check_complete(path, name)
     with contextlib.ExitStack() as stack:
         audio: Audio
         try:
             audio = SoundFileAudio(stack.enter_context(soundfile.SoundFile(path)), name)
-        except soundfile.LibsndfileError as libsndfile_error:
-            try:
-                container = stack.enter_context(av.open(str(path), metadata_errors="replace"))
-            except av.error.FFmpegError as ffmpeg_error:
-                raise AudioUnsupportedError(
-                    f"{name}: not audio that a decoder recognizes "
-                    f"(libsndfile: {libsndfile_error.error_string} FFmpeg: {ffmpeg_error.strerror})"
-                ) from ffmpeg_error
-            if not container.streams.audio:
-                raise AudioUnsupportedError(f"{name}: the file has no audio stream") from libsndfile_error
-            audio = PyAVAudio(container, name)
+        except soundfile.LibsndfileError as error:
+            audio = PyAVAudio(_open_ffmpeg(path, name, error.error_string, stack), name)
         if audio.sample_rate not in SAMPLE_RATES:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
             raise AudioEmptyError(f"{name}: the file holds no audio frame")
         yield audio
+
+
+def _open_ffmpeg(path: Path, name: str, others: str, stack: contextlib.ExitStack) -> av.container.InputContainer:
+    """Open with FFmpeg, until `stack` is closed, what other decoders refused for the reason `others`."""
+    # Given an open file and no protocol, FFmpeg has no way to another file or host.
+    options = {"format_whitelist": FFMPEG_CONTAINERS, "protocol_whitelist": ""}
+    file = stack.enter_context(path.open("rb", buffering=0))
+    try:
+        container = av.open(file, "r", container_options=options, metadata_errors="replace")
+    except FFMPEG_ERRORS as error:
+        raise AudioUnsupportedError(
+            f"{name}: not audio that a decoder recognizes (libsndfile: {others} FFmpeg: {_reason(error)})"
+        ) from error
+    stack.enter_context(container)
+    if not any(stream.codec_context for stream in container.streams.audio[:1]):
+        raise AudioUnsupportedError(f"{name}: the file has no audio stream that can be decoded")
+    return container
 
 
 def waveform_blocks(audio: Audio, sample_rate: int) -> Iterator[Float32]:
@@ -212,6 +240,11 @@ def _mono(block: Float32) -> Float32:
     if block.shape[1] == 1:
         return block[:, 0]
     return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, without the path that it says it of."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _finite(block: Float32, audio: Audio) -> Float32:
