@@ -18,7 +18,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from musictag import containers
+from musictag import containers, ogg
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -33,12 +33,16 @@ EMPTY = np.zeros(0, np.float32)
 BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
 # Rates that audio has, Hz: from telephone lines of old to what studios and sonars record.
 SAMPLE_RATES = range(1_000, 1_000_001)
+# What libsndfile says where it does not know the length.
+UNKNOWN_LENGTH = 2**63 - 1
 # What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
 FFMPEG_CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 # Of these FFmpeg guesses the length from the bit rate of the first frames.
 UNDECLARED_LENGTH = ("aac", "mp3")
 # What PyAV raises beside FFmpeg's own errors: of values that FFmpeg gives and it does not expect, or of our file.
 FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
+# Far beyond what any file holds (integers written as floats reach 2e9), and below what overflows a spectrogram.
+MAX_PEAK = 1e12
 # Decoders round the length that a header declares; less than this is not a truncation.
 TRUNCATION_TOLERANCE_S = 0.25
 # What an excerpt needs on both sides for the resampler's filter to have settled.
@@ -104,12 +108,13 @@ class PyAVAudio:
 
     def blocks(self) -> Iterator[Float32]:
         """All mono samples in blocks. Streams chained behind the first may have other channels, not another rate."""
+        sample_rate = self.sample_rate  # the stream's own follows its frames
         form, floats, waiting = "", av.AudioResampler(format="flt"), av.AudioFifo()
         try:
             for frame in self.container.decode(audio=0):
-                if frame.sample_rate != self.sample_rate:
+                if frame.sample_rate != sample_rate:
                     raise AudioCorruptError(
-                        f"{self.name}: the sample rate changes from {self.sample_rate:,} to {frame.sample_rate:,} Hz"
+                        f"{self.name}: the sample rate changes from {sample_rate:,} to {frame.sample_rate:,} Hz"
                     )
                 if form != (form := f"{frame.format.name} {frame.layout.name}"):
                     if (rest := waiting.read()) is not None:
@@ -138,16 +143,24 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
     `AudioTruncatedError` if the file ends before its container does, `AudioEmptyError` if there is no audio frame.
     """
     containers.check_complete(path, name)
+    pages = ogg.read_pages(path, name)
     with contextlib.ExitStack() as stack:
         audio: Audio
         try:
-            audio = SoundFileAudio(stack.enter_context(soundfile.SoundFile(path)), name)
+            file = stack.enter_context(soundfile.SoundFile(path))
         except soundfile.LibsndfileError as error:
             audio = PyAVAudio(_open_ffmpeg(path, name, error.error_string, stack), name)
+        else:
+            audio = SoundFileAudio(file, name)
+            # libsndfile reads the first stream of a chain alone, and nothing of a FLAC of unknown length.
+            if file.frames == UNKNOWN_LENGTH or (pages and pages.n_chained > 1):
+                audio = PyAVAudio(_open_ffmpeg(path, name, "not read to its end.", stack), name)
         if audio.sample_rate not in SAMPLE_RATES:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
             raise AudioEmptyError(f"{name}: the file holds no audio frame")
+        if pages and audio.n_samples:
+            _check_length(audio, audio.n_samples, pages.n_samples(audio.sample_rate))
         yield audio
 
 
@@ -213,6 +226,17 @@ def excerpt(audio: SoundFileAudio, sample_rate: int, start: int, stop: int) -> F
     return _fit(samples[offset:], stop - start)
 
 
+def check_end(audio: SoundFileAudio) -> None:
+    """Check that the last samples are there that the header declares, decoding only them.
+
+    Raises `AudioCorruptError` or `AudioTruncatedError`.
+    """
+    if audio.n_samples is not None:
+        start = max(0, audio.n_samples - int(2 * TRUNCATION_TOLERANCE_S * audio.sample_rate))
+        n_decoded = sum(map(len, audio.blocks(start, audio.n_samples)))
+        _check_length(audio, start + n_decoded, audio.n_samples)
+
+
 def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
     """Length of `n_samples` at `source_rate` after resampling."""
     return -(-n_samples * sample_rate // source_rate)
@@ -248,8 +272,11 @@ def _reason(error: Exception) -> str:
 
 
 def _finite(block: Float32, audio: Audio) -> Float32:
-    if not np.isfinite(block).all():
-        raise AudioCorruptError(f"{audio.name}: the samples hold NaN or infinity")
+    peak = max(block.max(initial=0), -block.min(initial=0))  # NaN where any sample is
+    if not peak <= MAX_PEAK:
+        raise AudioCorruptError(
+            f"{audio.name}: the samples hold NaN or infinity, or come close: their peak is {peak:g}"
+        )
     return block
 
 

@@ -12,6 +12,7 @@ import re
 import struct
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,15 +55,15 @@ def test_one_input(data: bytes) -> None:
         try:
             clips, starts, duration_s = musictag.features.track_clips(FILE, "track", CONFIG, clips_per_track)
         except AudioError as error:
-            report = type(error).__name__ + re.sub(r"[-\d.,]+", "#", str(error))
+            report = type(error).__name__ + re.sub(r"'.*?'|[-\d.,]+", "#", str(error))
         else:
             assert clips.dtype == np.float16
             assert clips.shape == (len(starts), CONFIG.clip_frames, CONFIG.n_mels)
             assert len(starts) >= 1
             assert np.isfinite(clips).all()
             assert 0 < duration_s < 1e7
-            report = f"{clips_per_track} {len(starts).bit_length()} {duration_s:.1f}"
-        REPORTS[hash(report) % N_REPORTS]()
+            report = f"{clips_per_track} {len(starts).bit_length()} {int(10 * duration_s).bit_length()}"
+        REPORTS[zlib.crc32(report.encode()) % N_REPORTS]()
 
 
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
