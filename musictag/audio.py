@@ -78,8 +78,8 @@ class SoundFileAudio:
                     return
                 remaining -= len(block)
                 yield _mono(block)
-        except soundfile.LibsndfileError as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.error_string}") from error
+        except (soundfile.LibsndfileError, ValueError) as error:  # soundfile's own, where a seek led past the end
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _open_ffmpeg(path: Path, name: str, others: str, stack: contextlib.ExitStack
             f"{name}: not audio that a decoder recognizes (libsndfile: {others} FFmpeg: {_reason(error)})"
         ) from error
     stack.enter_context(container)
-    if not any(stream.codec_context for stream in container.streams.audio[:1]):
+    if not any(stream.codec_context and stream.rate for stream in container.streams.audio[:1]):
         raise AudioUnsupportedError(f"{name}: the file has no audio stream that can be decoded")
     return container
 
@@ -268,7 +268,7 @@ def _mono(block: Float32) -> Float32:
 
 def _reason(error: Exception) -> str:
     """What a decoder says, without the path that it says it of."""
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
 
 
 def _finite(block: Float32, audio: Audio) -> Float32:

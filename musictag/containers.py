@@ -6,11 +6,10 @@ declares samples rather than bytes (FLAC, MP3 with a Xing header, Matroska, WMA)
 """
 
 import dataclasses
-import io
+import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from musictag.errors import AudioTruncatedError
 
@@ -18,8 +17,6 @@ from musictag.errors import AudioTruncatedError
 UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
 # What careless writers miscount by (some 0.01 s), and what others append, such as tags.
 TOLERANCE_BYTES = 1_024
-# A file of more chunks is made to keep us busy.
-MAX_CHUNKS = 100_000
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
 
 
@@ -37,20 +34,18 @@ def check_complete(path: Path, name: str) -> None:
 
     WAV, RF64, AIFF, AU, CAF and MP4 are checked; other files pass. Raises `AudioTruncatedError`.
     """
-    with path.open("rb") as stream:
-        magic = stream.read(12)
-        n_bytes = stream.seek(0, io.SEEK_END)
-        match magic[:4], magic[4:8], magic[8:]:
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        match data[:4], data[4:8], data[8:12]:
             case (b"RIFF" | b"RF64", _, b"WAVE"):
-                cut = _cut_samples(_iff_chunks(stream, "<"), b"data", n_bytes)
+                cut = _cut_samples(_iff_chunks(data, "<"), b"data", len(data))
             case (b"FORM", _, b"AIFF" | b"AIFC"):
-                cut = _cut_samples(_iff_chunks(stream, ">"), b"SSND", n_bytes)
+                cut = _cut_samples(_iff_chunks(data, ">"), b"SSND", len(data))
             case (b"caff", _, _):
-                cut = _cut_samples(_caf_chunks(stream), b"data", n_bytes)
+                cut = _cut_samples(_caf_chunks(data), b"data", len(data))
             case (b".snd", _, _):
-                cut = _cut_samples(_au_chunk(magic), b".snd", n_bytes)
+                cut = _cut_samples(_au_chunk(data), b".snd", len(data))
             case (_, b"ftyp", _):
-                cut = _cut_box(list(_boxes(stream, n_bytes)), n_bytes)
+                cut = _cut_box(list(_boxes(data)), len(data))
             case _:
                 cut = None
     if cut:
@@ -80,60 +75,44 @@ def _beyond(chunk: Chunk, n_bytes: int) -> str:
     return f"its part {chunk.name.decode('latin-1')!r} ends at byte {chunk.end:,}, the file at byte {n_bytes:,}"
 
 
-def _iff_chunks(stream: BinaryIO, byte_order: str) -> Iterator[Chunk]:
+def _iff_chunks(data: mmap.mmap, byte_order: str) -> Iterator[Chunk]:
     """The chunks of a RIFF ("<") or IFF (">") file; they begin at even positions."""
     position, long_size = 12, None
-    for _ in range(MAX_CHUNKS):
-        stream.seek(position)
-        header = stream.read(8)
-        if len(header) < 8:
-            return
-        name, size = struct.unpack(f"{byte_order}4sI", header)
-        if name == b"ds64":  # RF64: the sizes of the whole and of the samples, which 32 bits do not hold
-            long_size = struct.unpack("<8xQ", stream.read(16).ljust(16, b"\0"))[0]
+    while position + 8 <= len(data):
+        name, size = struct.unpack_from(f"{byte_order}4sI", data, position)
+        if name == b"ds64" and position + 24 <= len(data):  # RF64: sizes that 32 bits do not hold
+            long_size = struct.unpack_from("<16xQ", data, position)[0]
         if name == b"data" and size == 0xFFFF_FFFF and long_size:
             size = long_size
         yield Chunk(name, position, None if size in UNKNOWN_SIZES else position + 8 + size)
         position += 8 + size + size % 2
 
 
-def _caf_chunks(stream: BinaryIO) -> Iterator[Chunk]:
-    """The chunks of a Core Audio file."""
+def _caf_chunks(data: mmap.mmap) -> Iterator[Chunk]:
+    """The chunks of a Core Audio file; of the last one the size may be unknown, which is below 0."""
     position = 8
-    for _ in range(MAX_CHUNKS):
-        stream.seek(position)
-        header = stream.read(12)
-        if len(header) < 12:
-            return
-        name, size = struct.unpack(">4sq", header)
+    while position + 12 <= len(data):
+        name, size = struct.unpack_from(">4sq", data, position)
         yield Chunk(name, position, None if size < 0 else position + 12 + size)
-        if size < 0:  # up to the end
-            return
-        position += 12 + size
+        position += 12 + (size if size >= 0 else len(data))
 
 
-def _au_chunk(magic: bytes) -> Iterator[Chunk]:
+def _au_chunk(data: mmap.mmap) -> Iterator[Chunk]:
     """The one chunk of a Sun or NeXT file."""
-    if len(magic) == 12:
-        begin, size = struct.unpack(">4xII", magic)
+    if len(data) >= 12:
+        begin, size = struct.unpack_from(">4xII", data)
         yield Chunk(b".snd", 0, None if size in UNKNOWN_SIZES else begin + size)
 
 
-def _boxes(stream: BinaryIO, n_bytes: int) -> Iterator[Chunk]:
+def _boxes(data: mmap.mmap) -> Iterator[Chunk]:
     """The outermost boxes of an MP4 file."""
     position = 0
-    for _ in range(MAX_CHUNKS):
-        stream.seek(position)
-        header = stream.read(16)
-        if len(header) < 8:
-            return
-        size, name = struct.unpack(">I4s", header[:8])
-        if size == 1 and len(header) == 16:
-            size = struct.unpack(">8xQ", header)[0]
+    while position + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, position)
+        if size == 1 and position + 16 <= len(data):
+            size = struct.unpack_from(">8xQ", data, position)[0]
         if size == 0:  # up to the end
-            size = n_bytes - position
+            size = len(data) - position
         end = position + max(size, 8)
         yield Chunk(name, position, end)
-        if end >= n_bytes:
-            return
         position = end

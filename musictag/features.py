@@ -4,6 +4,7 @@ A cell holds the clips of one track as float16, C-order (C, T, M). Rounding a lo
 moves it by at most 0.002, which moves no score of a trained network by more than 0.005 (see `tests/test_features.py`).
 """
 
+import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from deltalake import DeltaTable
 
 from musictag import audio, checksums, clips, fetching, log_mel, stores
 from musictag.config import FeatureConfig
-from musictag.errors import FeatureMismatchError, StoreError
+from musictag.errors import AudioCorruptError, FeatureMismatchError, StoreError
 from musictag.ledger import Work
 from musictag.uris import redacted
 
@@ -93,6 +94,16 @@ def track_clips(path: Path, name: str, config: FeatureConfig, clips_per_track: i
     decoded; before they are rounded, they equal the same clips cut from the whole track within 2e-5. Memory holds the
     clips, and besides of the whole track its spectrogram at most.
     """
+    if clips_per_track is not None:
+        # What does not let itself be sought through may still play from its beginning (a FLAC behind a large ID3 tag).
+        with contextlib.suppress(AudioCorruptError):
+            return _track_clips(path, name, config, clips_per_track, seek=True)
+    return _track_clips(path, name, config, clips_per_track, seek=False)
+
+
+def _track_clips(
+    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None, *, seek: bool
+) -> TrackClips:
     n_decoded = 0
 
     def counted(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
@@ -102,7 +113,7 @@ def track_clips(path: Path, name: str, config: FeatureConfig, clips_per_track: i
             yield block
 
     with audio.open_audio(path, name) as opened:
-        if clips_per_track is not None and isinstance(opened, audio.SoundFileAudio) and opened.n_samples:
+        if seek and isinstance(opened, audio.SoundFileAudio) and opened.n_samples:
             n_samples = audio.n_resampled(opened.n_samples, opened.sample_rate, config.sample_rate)
             n_frames = log_mel.n_frames(n_samples, config)
             starts = clips.clip_starts(n_frames, config, clips_per_track)
