@@ -142,6 +142,8 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
     Raises `AudioUnsupportedError` if none does, `AudioCorruptError` if the header declares a rate that no audio has,
     `AudioTruncatedError` if the file ends before its container does, `AudioEmptyError` if there is no audio frame.
     """
+    if path.stat().st_size == 0:
+        raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     containers.check_complete(path, name)
     pages = ogg.read_pages(path, name)
     with contextlib.ExitStack() as stack:
@@ -263,7 +265,8 @@ def _mono(block: Float32) -> Float32:
     """The mean of the channels of a block (samples, channels)."""
     if block.shape[1] == 1:
         return block[:, 0]
-    return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
+    with np.errstate(invalid="ignore"):  # infinity less infinity: `_finite` says so
+        return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
 
 
 def _reason(error: Exception) -> str:

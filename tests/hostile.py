@@ -201,8 +201,9 @@ HEADERS: dict[str, tuple[Make, Outcome]] = {
     "no-index.m4a": (lambda: without_index("fragmented.m4a"), UNSUPPORTED),
     "ftyp-alone.m4a": (lambda: encoded("plain.m4a")[:28], TRUNCATED),
     "id3-alone.mp3": (lambda: id3(1_000), UNSUPPORTED),
-    "id3-too-small.mp3": (lambda: id3(100_000, declared=10) + encoded("plain.mp3"), SECONDS),
-    "id3-too-large.mp3": (lambda: id3(1_000, declared=2_000) + encoded("plain.mp3"), SECONDS),
+    "id3-too-small.mp3": (lambda: id3(100_000, declared=10) + encoded("plain.mp3"), CORRUPT),
+    # The first frames are taken for the tag.
+    "id3-too-large.mp3": (lambda: id3(1_000, declared=2_000) + encoded("plain.mp3"), SECONDS - 0.14),
     "id3-beyond-the-end.mp3": (lambda: id3(1_000, declared=2**28 - 1) + encoded("plain.mp3"), UNSUPPORTED),
     "many-id3.mp3": (lambda: 1_000 * id3(100) + encoded("plain.mp3"), SECONDS),
     "huge-cover.mp3": (lambda: id3(20_000_000) + encoded("plain.mp3"), SECONDS),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from hostile import FILES
 
+from hostile import FILES
 from musictag.config import FeatureConfig
 from musictag.features import track_clips
 
