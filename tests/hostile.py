@@ -88,9 +88,9 @@ def wav(
 
 
 def floats(value: float, container: str = "WAV", subtype: str = "FLOAT") -> bytes:
-    """Floating-point samples, one of which is `value`."""
+    """Floating-point samples, nearly all of one channel `value`."""
     samples = sound().astype(np.float64)
-    samples[RATE, 1] = value
+    samples[RATE // 10 :, 1] = value
     return by_soundfile(samples, RATE, container, subtype)
 
 
@@ -114,6 +114,13 @@ def id3(n_bytes: int, declared: int | None = None) -> bytes:
     frame = struct.pack(">4sIH", b"APIC", len(picture), 0) + picture
     size = len(frame) if declared is None else declared
     return b"ID3\3\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + frame
+
+
+def two_kinds_of_frames() -> bytes:
+    """MP3 frames of nothing, of which the second makes mpg123 count otherwise than the first."""
+    return b"".join(
+        header + bytes(length) for header, length in ((b"\xff\xe3H", 285), (b"\xff\xe3H", 459), (b"\xff\xe5D", 863))
+    )
 
 
 def video() -> bytes:
@@ -179,6 +186,14 @@ WAVS: dict[str, tuple[Make, Outcome]] = {
     "1e300.wav": (lambda: floats(1e300, "WAV", "DOUBLE"), CORRUPT),
     "integers-as-floats.wav": (lambda: by_soundfile(sound() * 2**31, RATE, "WAV", "FLOAT"), SECONDS),
     "terabyte.wav": (rf64_of_a_terabyte, TRUNCATED),
+}
+
+# What the fuzzer found, and what it taught.
+FOUND: dict[str, tuple[Make, Outcome]] = {
+    "box-of-2e63.m4a": (lambda: encoded("plain.m4a") + struct.pack(">I4sQ", 1, b"free", 2**63 - 1), SECONDS),
+    "box-before-of-2e63.m4a": (lambda: struct.pack(">I4sQ", 1, b"ftyp", 2**63 - 1) + bytes(5_000), TRUNCATED),
+    "chunk-of-2e63.aiff": (lambda: b"caff\0\1\0\0" + struct.pack(">4sq", b"desc", 2**63 - 1) + bytes(500), NO_HEADER),
+    "seeks-beyond-its-end.mp3": (lambda: bytes(2_400) + two_kinds_of_frames(), BROKEN),
 }
 
 HEADERS: dict[str, tuple[Make, Outcome]] = {
@@ -298,4 +313,4 @@ MISNAMED: dict[str, tuple[Make, Outcome]] = {
     for suffix in (".mp3", ".flac", ".m4a", ".wma")
 }
 
-FILES = {**WAVS, **HEADERS, **CHAINS, **NO_AUDIO, **CUTS, **MISNAMED}
+FILES = {**WAVS, **FOUND, **HEADERS, **CHAINS, **NO_AUDIO, **CUTS, **MISNAMED}
