@@ -9,9 +9,9 @@ bytes; our mutator also writes numbers that headers trip over, cuts and repeats,
 
 import random
 import re
+import resource
 import struct
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +34,8 @@ from musictag.errors import AudioError
 CONFIG = FeatureConfig(clip_frames=4)
 SEED_SECONDS, SEED_RATES = 0.3, {"plain.opus": 48_000}
 N_REPORTS = 4_096
+# What an input of at most some 100 kB may add to the memory of the process at its peak, MiB.
+MEMORY_MIB = 300
 NUMBERS = (0, 1, 2, 3, 7, 8, 255, 1_000, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF)
 PACKINGS = ("B", "<H", ">H", "<I", ">I", "<Q", ">Q")
 SAMPLES = (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff\xff\x7f\x7f")  # float32: NaN, infinity, the largest
@@ -44,8 +46,14 @@ def reports() -> list[Callable[[], int]]:
     return [atheris.instrument_func(eval(f"lambda: {number}")) for number in range(N_REPORTS)]  # noqa: S307
 
 
+def peak_mib() -> float:
+    """The most memory that this process has had so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 REPORTS = reports()
-FILE = Path(tempfile.mkdtemp(prefix="fuzz-audio-")) / "track"
+BASELINE_MIB = peak_mib()
+FILE = Path(f"{sys.argv[1]}-input")
 
 
 def test_one_input(data: bytes) -> None:
@@ -63,6 +71,7 @@ def test_one_input(data: bytes) -> None:
             assert np.isfinite(clips).all()
             assert 0 < duration_s < 1e7
             report = f"{clips_per_track} {len(starts).bit_length()} {int(10 * duration_s).bit_length()}"
+        assert peak_mib() < BASELINE_MIB + MEMORY_MIB
         REPORTS[zlib.crc32(report.encode()) % N_REPORTS]()
 
 
