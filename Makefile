@@ -4,10 +4,11 @@ DATA = data
 CATALOG = data/demo/catalog.csv
 EXPERIMENT = data/experiment
 PAGE = docs/experiment.md
+MINUTES = 60
 INSTALLED = .venv/installed
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify experiment line install check test bench format clean
+.PHONY: demo emotify experiment line install check test bench fuzz format clean
 
 demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -66,6 +67,11 @@ test: install
 
 bench: install  ## Figures of speed and memory, apart from the tests.
 	$(PYTHON) -m pytest tests/benchmarks -s
+
+fuzz: install  ## Bytes that no encoder made, against the decoding layer: make fuzz MINUTES=60
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	mkdir -p data/fuzz
+	$(PYTHON) tests/fuzz/run.py data/fuzz/corpus $(MINUTES)
 
 format: install
 	.venv/bin/ruff format .

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from musictag import decoders
+from musictag import containers, decoders, ogg
 from musictag.decoders import Decoder
 from musictag.errors import (
     AudioCorruptError,
@@ -28,6 +28,8 @@ Float32 = npt.NDArray[np.float32]
 EMPTY = np.zeros(0, np.float32)
 # Rates that audio has, Hz: from telephone lines of old to what studios and sonars record.
 SAMPLE_RATES = range(1_000, 1_000_001)
+# Far beyond what any file holds (integers written as floats reach 2e9), and below what overflows a spectrogram.
+MAX_PEAK = 1e12
 # Decoders round the length that a header declares; less than this is not a truncation.
 TRUNCATION_TOLERANCE_S = 0.25
 # What an excerpt needs on both sides for the resampler's filter to have settled.
@@ -39,21 +41,38 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
     """Open a local file with the first decoder that knows it; `name` is what errors call it.
 
     Raises `AudioUnsupportedError` if none does, `AudioCorruptError` if the header declares a rate that no audio has,
-    `AudioEmptyError` if there is no audio frame.
+    `AudioTruncatedError` if the file ends before its container does, `AudioEmptyError` if there is no audio frame.
     """
+    if path.stat().st_size == 0:
+        raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
+    containers.check_complete(path, name)
+    pages = ogg.read_pages(path, name)
+    is_chained = pages is not None and pages.n_chained > 1
+    with contextlib.ExitStack() as stack:
+        audio = stack.enter_context(_open(path, name, is_chained))
+        if audio.sample_rate not in SAMPLE_RATES:
+            raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
+        if audio.n_samples == 0:
+            raise AudioEmptyError(f"{name}: the file holds no audio frame")
+        if pages and audio.n_samples:
+            _check_length(audio, audio.n_samples, pages.n_samples(audio.sample_rate))
+        yield audio
+
+
+@contextlib.contextmanager
+def _open(path: Path, name: str, is_chained: bool) -> Iterator[Decoder]:
     with contextlib.ExitStack() as stack:
         try:
             audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name))
+            # libsndfile reads the first stream of a chain alone, and nothing of a FLAC of unknown length.
+            if is_chained or audio.n_samples is None:
+                audio = stack.enter_context(decoders.open_ffmpeg(path, name))
         except AudioUnsupportedError as by_libsndfile:
             try:
                 audio = stack.enter_context(decoders.open_ffmpeg(path, name))
             except AudioUnsupportedError as error:
                 reasons = f"{by_libsndfile} {error}"
                 raise AudioUnsupportedError(f"{name}: not audio that a decoder recognizes ({reasons})") from error
-        if audio.sample_rate not in SAMPLE_RATES:
-            raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
-        if audio.n_samples == 0:
-            raise AudioEmptyError(f"{name}: the file holds no audio frame")
         yield audio
 
 
@@ -75,9 +94,9 @@ def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
     for block in _resampled(counted(), audio, sample_rate):
         yield last
         n_yielded, last = n_yielded + len(last), block
+    _check_length(audio, n_decoded, audio.n_samples or n_decoded)
     if n_decoded == 0:
         raise AudioEmptyError(f"{audio.name}: the file holds no audio frame")
-    _check_length(audio, n_decoded, audio.n_samples or n_decoded)
     yield _fit(last, max(0, n_resampled(n_decoded, audio.sample_rate, sample_rate) - n_yielded))
 
 
@@ -102,6 +121,17 @@ def excerpt(audio: Decoder, sample_rate: int, start: int, stop: int) -> Float32:
     return _fit(samples[offset:], stop - start)
 
 
+def check_end(audio: Decoder) -> None:
+    """Check that the last samples are there that the header declares, decoding only them.
+
+    Raises `AudioCorruptError` or `AudioTruncatedError`.
+    """
+    if audio.n_samples is not None:
+        start = max(0, audio.n_samples - int(2 * TRUNCATION_TOLERANCE_S * audio.sample_rate))
+        n_decoded = sum(map(len, audio.blocks(start, audio.n_samples)))
+        _check_length(audio, start + n_decoded, audio.n_samples)
+
+
 def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
     """Length of `n_samples` at `source_rate` after resampling."""
     return -(-n_samples * sample_rate // source_rate)
@@ -118,8 +148,11 @@ def _resampled(blocks: Iterator[Float32], audio: Decoder, sample_rate: int) -> I
 
 
 def _finite(block: Float32, audio: Decoder) -> Float32:
-    if not np.isfinite(block).all():
-        raise AudioCorruptError(f"{audio.name}: the samples hold NaN or infinity")
+    peak = max(block.max(initial=0), -block.min(initial=0))  # NaN where any sample is
+    if not peak <= MAX_PEAK:
+        raise AudioCorruptError(
+            f"{audio.name}: the samples hold NaN or infinity, or come close: their peak is {peak:g}"
+        )
     return block
 
 

@@ -29,6 +29,14 @@ Float32 = npt.NDArray[np.float32]
 
 # Samples per channel of a block, and values of all its channels together: what a file of 1000 channels is read by.
 BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
+# What libsndfile says where it does not know the length.
+UNKNOWN_LENGTH = 2**63 - 1
+# What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
+FFMPEG_CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
+# Of these FFmpeg guesses the length from the bit rate of the first frames.
+UNDECLARED_LENGTH = ("aac", "mp3")
+# What PyAV raises beside FFmpeg's own errors: of values that FFmpeg gives and it does not expect, or of our file.
+FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 # What AAC's transform and its band replication reach back, samples.
 AAC_REACH = 8192
 
@@ -49,7 +57,7 @@ class SoundFileDecoder:
     @property
     def n_samples(self) -> int | None:
         """Length that the header declares, in samples per channel; None if it declares none."""
-        return int(self.file.frames)
+        return None if self.file.frames == UNKNOWN_LENGTH else int(self.file.frames)
 
     @property
     def seeks(self) -> bool:
@@ -72,8 +80,8 @@ class SoundFileDecoder:
                     return
                 start += len(block)
                 yield mono(block)
-        except soundfile.LibsndfileError as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.error_string}") from error
+        except (soundfile.LibsndfileError, ValueError) as error:  # soundfile's own, where a seek led past the end
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
 
 
 class FlacDecoder(SoundFileDecoder):
@@ -150,9 +158,13 @@ class FFmpegDecoder:
     @property
     def n_samples(self) -> int | None:
         """Length that the header declares, in samples per channel; None if it declares none."""
-        if self.stream.duration is None or self.stream.time_base is None:
+        if self.container.format.name in UNDECLARED_LENGTH:
             return None
-        return round(self.stream.duration * self.stream.time_base * self.sample_rate)
+        if self.stream.duration is not None and self.stream.time_base is not None:
+            return round(self.stream.duration * self.stream.time_base * self.sample_rate)
+        if self.container.duration is not None:
+            return self.container.duration * self.sample_rate // av.time_base
+        return None
 
     @property
     def seeks(self) -> bool:
@@ -164,16 +176,29 @@ class FFmpegDecoder:
         return numbered and self.stream.frames > 0 and self.stream.start_time == 0
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
-        """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`."""
+        """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`.
+
+        Streams that are chained behind the first one may have other channels, but not another rate.
+        """
+        sample_rate = self.sample_rate  # the stream's own follows its frames
         try:
             position, frames = self._frames_from(start)
+            frames = self._of_one_rate(frames, sample_rate)
             for block in _joined(frames, BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)):
                 yield block[max(0, start - position) : int(min(stop - position, len(block)))]
                 position += len(block)
                 if position >= stop:
                     return
-        except av.error.FFmpegError as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {error.strerror}") from error
+        except FFMPEG_ERRORS as error:
+            raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
+
+    def _of_one_rate(self, frames: Iterable[av.AudioFrame], sample_rate: int) -> Iterator[av.AudioFrame]:
+        for frame in frames:
+            if frame.sample_rate != sample_rate:
+                raise AudioCorruptError(
+                    f"{self.name}: the sample rate changes from {sample_rate:,} to {frame.sample_rate:,} Hz"
+                )
+            yield frame
 
     def _frames_from(self, start: int) -> tuple[int, Iterator[av.AudioFrame]]:
         """Frames from `start` or earlier on, and the position of the first one."""
@@ -189,16 +214,17 @@ class FFmpegDecoder:
 
 def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
     """Frames as mono blocks of `size` samples: some thousand, as a frame has, are too few for what costs per block."""
-    floats = av.AudioResampler(format="fltp")  # what most decoders give as it is
-    waiting = av.AudioFifo()
-    for frame in frames:
-        for part in floats.resample(frame):
-            part.pts = None  # what lies between frames in time is not filled
-            waiting.write(part)
-        while (full := waiting.read(size)) is not None:
-            yield mono(full.to_ndarray().T)
-    if (rest := waiting.read()) is not None:
-        yield mono(rest.to_ndarray().T)
+    for _, alike in itertools.groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name)):
+        floats = av.AudioResampler(format="fltp")  # what most decoders give as it is
+        waiting = av.AudioFifo()
+        for frame in alike:
+            for part in floats.resample(frame):
+                part.pts = None  # what lies between frames in time is not filled
+                waiting.write(part)
+            while (full := waiting.read(size)) is not None:
+                yield mono(full.to_ndarray().T)
+        if (rest := waiting.read()) is not None:
+            yield mono(rest.to_ndarray().T)
 
 
 Decoder = SoundFileDecoder | FFmpegDecoder
@@ -226,13 +252,16 @@ def open_soundfile(path: Path, name: str) -> Iterator[SoundFileDecoder]:
 @contextlib.contextmanager
 def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
     """The decoder of a file that FFmpeg knows. Raises `AudioUnsupportedError`."""
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        raise AudioUnsupportedError(f"FFmpeg: {error.strerror}") from error
-    with container:
-        if not container.streams.audio:
-            raise AudioUnsupportedError("FFmpeg: the file has no audio stream")
+    # Given an open file and no protocol, FFmpeg has no way to another file or host.
+    options = {"format_whitelist": FFMPEG_CONTAINERS, "protocol_whitelist": ""}
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb", buffering=0))
+        try:
+            container = stack.enter_context(av.open(file, "r", container_options=options, metadata_errors="replace"))
+        except FFMPEG_ERRORS as error:
+            raise AudioUnsupportedError(f"FFmpeg: {_reason(error)}") from error
+        if not any(stream.codec_context and stream.rate for stream in container.streams.audio[:1]):
+            raise AudioUnsupportedError("FFmpeg: the file has no audio stream that can be decoded")
         yield FFmpegDecoder(container, name)
 
 
@@ -240,4 +269,10 @@ def mono(block: npt.NDArray[Any]) -> Float32:
     """The mean of the channels of a block (samples, channels) float32."""
     if block.shape[1] == 1:
         return block[:, 0]
-    return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
+    with np.errstate(invalid="ignore"):  # infinity less infinity is no number, which is told later
+        return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, without the path that it says it of."""
+    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)

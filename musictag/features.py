@@ -4,6 +4,7 @@ A cell holds the clips of one track as float16, C-order (C, T, M). Rounding a lo
 moves it by at most 0.002, which moves no score of a trained network by more than 0.005 (see `tests/test_features.py`).
 """
 
+import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from deltalake import DeltaTable
 from musictag import audio, checksums, clips, fetching, log_mel, stores
 from musictag.config import FeatureConfig
 from musictag.decoders import Decoder
-from musictag.errors import AudioTooLongError, FeatureMismatchError, StoreError
+from musictag.errors import AudioCorruptError, AudioTooLongError, FeatureMismatchError, StoreError
 from musictag.ledger import Work
 from musictag.uris import redacted
 
@@ -102,6 +103,16 @@ def track_clips(
     decoded; before they are rounded, they equal the same clips cut from the whole track within 2e-5. Memory holds the
     clips, and besides of the whole track its spectrogram at most. Raises `AudioTooLongError` above `max_hours`.
     """
+    if clips_per_track is not None:
+        # What does not let itself be sought through may still play from its beginning (a FLAC behind a large ID3 tag).
+        with contextlib.suppress(AudioCorruptError):
+            return _track_clips(path, name, config, clips_per_track, max_hours, seek=True)
+    return _track_clips(path, name, config, clips_per_track, max_hours, seek=False)
+
+
+def _track_clips(
+    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None, max_hours: float, *, seek: bool
+) -> TrackClips:
     n_decoded = 0
 
     def counted(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
@@ -114,11 +125,12 @@ def track_clips(
     with audio.open_audio(path, name) as opened:
         n_declared = opened.n_samples or 0
         _check_length(n_declared / opened.sample_rate, name, max_hours)
-        if clips_per_track is not None and opened.seeks and n_declared:
+        if seek and opened.seeks and n_declared:
             n_samples = audio.n_resampled(n_declared, opened.sample_rate, config.sample_rate)
             n_frames = log_mel.n_frames(n_samples, config)
             starts = clips.clip_starts(n_frames, config, clips_per_track)
             if len(starts) * config.clip_frames < n_frames:
+                audio.check_end(opened)
                 cut = np.stack([_clip_alone(opened, start, n_samples, config) for start in starts])
                 return cut.astype(CELL_DTYPE), starts, n_samples / config.sample_rate
         cell = bytearray()  # grows in place: a list of arrays would be there twice as it is joined

@@ -180,9 +180,7 @@ def test_featurizing_does_not_load_torch():
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
 @pytest.mark.parametrize("n_clips", [None, 1])
-def test_a_track_longer_than_the_limit_is_refused_and_says_how_to_have_it(
-    tmp_path, music, write_audio, name, n_clips
-):
+def test_a_track_longer_than_the_limit_is_refused_and_says_how_to_have_it(tmp_path, music, write_audio, name, n_clips):
     path = write_audio(tmp_path / name, music(9.0), 44_100)
     assert len(features.track_clips(path, "a", CONFIG, n_clips, 9.5 / 3600)[1]) == (n_clips or 4)
     with pytest.raises(AudioTooLongError, match=r"a: longer than 0\.00222222 hours: .* raise --max-hours"):

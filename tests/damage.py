@@ -1,0 +1,128 @@
+"""What accidents and malice do to the bytes of audio files: cut, overwritten, mislabelled, led astray."""
+
+import functools
+import io
+import struct
+import zlib
+
+import matplotlib.image
+import numpy as np
+
+from encoding import BY_FFMPEG, RATE, SECONDS, by_ffmpeg, by_soundfile, encoded, sound
+
+BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def cut(name: str, share: float) -> bytes:
+    """The beginning of a sound."""
+    return encoded(name)[: int(len(encoded(name)) * share)]
+
+
+def zero_tail(name: str) -> bytes:
+    """What a download leaves that reserved its space and broke off."""
+    return cut(name, 0.6) + bytes(len(encoded(name)) - len(cut(name, 0.6)))
+
+
+def garbage_within(name: str) -> bytes:
+    """A sound with a tenth of its bytes overwritten in the middle."""
+    data = encoded(name)
+    middle, length = len(data) // 2, len(data) // 10
+    return data[:middle] + np.random.default_rng(1).bytes(length) + data[middle + length :]
+
+
+def patched(name: str, marker: bytes, offset: int, value: bytes) -> bytes:
+    """A sound with `value` written `offset` bytes behind the beginning of `marker`."""
+    data = bytearray(encoded(name))
+    begin = data.index(marker) + offset
+    data[begin : begin + len(value)] = value
+    return bytes(data)
+
+
+def patched_ogg(name: str, marker: bytes, offset: int, value: bytes) -> bytes:
+    """As `patched`, with the checksums that its pages then need for a decoder to look at them."""
+    data, begin = bytearray(patched(name, marker, offset, value)), 0
+    while begin < len(data):
+        n_segments = data[begin + 26]
+        end = begin + 27 + n_segments + sum(data[begin + 27 : begin + 27 + n_segments])
+        data[begin + 22 : begin + 26] = bytes(4)
+        data[begin + 22 : begin + 26] = struct.pack("<I", ogg_checksum(data[begin:end]))
+        begin = end
+    return bytes(data)
+
+
+def ogg_checksum(page: bytes) -> int:
+    """RFC 3533's checksum of a page: zlib's CRC with all bits in the other order, from 0 and not inverted."""
+    mirrored = zlib.crc32(page.translate(BITS_REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+@functools.cache
+def wav(
+    *, kind: int = 1, channels: int = 2, rate: int = RATE, bits: int = 16, align: int = 4, size: int | None = None,
+    n_bytes: int = round(SECONDS * RATE) * 4,
+) -> bytes:  # fmt: skip
+    """A WAV file whose header says what it is told to."""
+    samples = np.random.default_rng(0).integers(-3_000, 3_000, n_bytes // 2, np.int16).tobytes()
+    size = len(samples) if size is None else size
+    riff = struct.pack("<4sI4s", b"RIFF", min(36 + size, 0xFFFF_FFFF), b"WAVE")
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, kind, channels, rate, rate * align & 0xFFFF_FFFF, align, bits)
+    return riff + form + struct.pack("<4sI", b"data", size) + samples
+
+
+def floats(value: float, container: str = "WAV", subtype: str = "FLOAT") -> bytes:
+    """Floating-point samples, nearly all of one channel `value`."""
+    samples = sound().astype(np.float64)
+    samples[RATE // 10 :, 1] = value
+    return by_soundfile(samples, RATE, container, subtype)
+
+
+def rf64_of_a_terabyte() -> bytes:
+    """An RF64 header that declares 2^40 bytes of samples."""
+    return patched("rf64.wav", b"ds64", 16, struct.pack("<Q", 2**40))
+
+
+def flac(total: int | None = None, offset: int = 0, value: bytes = b"") -> bytes:
+    """A FLAC file with another number of samples in its header, or other bytes at an offset of it."""
+    data = bytearray(encoded("plain.flac"))
+    if total is not None:
+        data[21:26] = ((data[21] & 0xF0) << 32 | total).to_bytes(5, "big")
+    data[offset : offset + len(value)] = value
+    return bytes(data)
+
+
+def id3(n_bytes: int, declared: int | None = None) -> bytes:
+    """An ID3v2.3 tag with a picture of `n_bytes`; `declared` is the size that its header tells instead."""
+    picture = b"\0image/jpeg\0\3\0" + bytes(n_bytes)
+    frame = struct.pack(">4sIH", b"APIC", len(picture), 0) + picture
+    size = len(frame) if declared is None else declared
+    return b"ID3\3\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + frame
+
+
+def two_kinds_of_frames() -> bytes:
+    """MP3 frames of nothing, of which the second makes mpg123 count otherwise than the first."""
+    return b"".join(
+        header + bytes(length) for header, length in ((b"\xff\xe3H", 285), (b"\xff\xe3H", 459), (b"\xff\xe5D", 863))
+    )
+
+
+def video() -> bytes:
+    """An MP4 file whose one track is said to be video."""
+    return encoded("plain.m4a").replace(b"soun", b"vide")
+
+
+def without_index(name: str) -> bytes:
+    """The fragments of an MP4 file without the box that says what they hold."""
+    data = encoded(name)
+    return data[: data.index(b"moov") - 4] + data[data.index(b"moof") - 4 :]
+
+
+def image(kind: str) -> bytes:
+    """A picture of noise."""
+    stream = io.BytesIO()
+    matplotlib.image.imsave(stream, np.random.default_rng(0).random((64, 64, 3)), format=kind)
+    return stream.getvalue()
+
+
+def silence_before(name: str) -> bytes:
+    """Ten seconds of next to no bytes before a sound: a length guessed from the bit rate would be wrong."""
+    return by_ffmpeg(np.zeros((10 * RATE, 2), np.float32), RATE, *BY_FFMPEG[name]) + encoded(name)

@@ -1,0 +1,219 @@
+"""Files as catalogs hold them by accident or malice, made anew by each run, and what must come of each.
+
+`FILES` maps a file's name to what makes its bytes and to its outcome: a duration in s for what plays, or the errors
+that are right for it. Names end as the audio files of a folder do, so that a folder of them is a catalog.
+"""
+
+import functools
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+from damage import (
+    cut,
+    flac,
+    floats,
+    garbage_within,
+    id3,
+    image,
+    patched,
+    patched_ogg,
+    rf64_of_a_terabyte,
+    silence_before,
+    two_kinds_of_frames,
+    video,
+    wav,
+    without_index,
+    zero_tail,
+)
+from encoding import RATE, SECONDS, by_soundfile, encoded, sound
+from musictag.errors import (
+    AudioCorruptError,
+    AudioEmptyError,
+    AudioError,
+    AudioTooLongError,
+    AudioTruncatedError,
+    AudioUnsupportedError,
+)
+
+Make = Callable[[], bytes]
+Outcome = float | tuple[type[AudioError], ...]
+
+CORRUPT, EMPTY, TRUNCATED, UNSUPPORTED = (
+    (error,) for error in (AudioCorruptError, AudioEmptyError, AudioTruncatedError, AudioUnsupportedError)
+)
+# FLAC and others that number their samples: decoders say that they lost their way, or how far they came.
+BROKEN = TRUNCATED + CORRUPT
+# A header that is not even one: no decoder may know it, or one may try.
+NO_HEADER = UNSUPPORTED + CORRUPT
+ONE = functools.partial(encoded, seconds=1.0)
+LONG = functools.partial(encoded, seconds=9.0, channels=1)
+
+WAVS: dict[str, tuple[Make, Outcome]] = {
+    **{
+        f"header-{'-'.join(f'{name}-{value}' for name, value in fields.items())}.wav": (
+            functools.partial(wav, **fields),
+            outcome,
+        )
+        for fields, outcome in (
+            ({"size": 0}, EMPTY),
+            ({"size": 1}, EMPTY),
+            ({"size": 352_799}, SECONDS),
+            ({"size": 352_801}, SECONDS),
+            ({"size": 705_600}, TRUNCATED),
+            ({"size": 0x7FFF_FFFF}, TRUNCATED),
+            ({"size": 0x7FFF_F000}, SECONDS),  # SoX and FFmpeg when they write to a pipe: up to the end
+            ({"size": 0xFFFF_FFFF}, SECONDS),
+            ({"n_bytes": 0}, EMPTY),
+            ({"n_bytes": 2}, EMPTY),
+            ({"n_bytes": 0, "size": 352_800}, TRUNCATED),
+            ({"rate": 0}, UNSUPPORTED),
+            ({"rate": 1}, CORRUPT),
+            ({"rate": 2**31 - 1}, CORRUPT),
+            ({"rate": 2**32 - 1}, UNSUPPORTED),
+            ({"channels": 0, "align": 0}, NO_HEADER),
+            ({"channels": 1_000, "align": 2_000}, 176 / RATE),
+            ({"channels": 65_535, "align": 65_534}, NO_HEADER),
+            ({"bits": 0}, UNSUPPORTED),
+            ({"bits": 65_535}, UNSUPPORTED),
+            ({"kind": 0}, UNSUPPORTED),
+            ({"kind": 0xFFFE}, UNSUPPORTED),
+            ({"kind": 3, "bits": 32}, CORRUPT),  # integers that are called floats: some are no numbers
+        )
+    },
+    "nan.wav": (lambda: floats(np.nan), CORRUPT),
+    "infinity.wav": (lambda: floats(np.inf), CORRUPT),
+    "infinity.aiff": (lambda: floats(-np.inf, "AIFF"), CORRUPT),
+    "1e38.wav": (lambda: floats(1e38), CORRUPT),
+    "1e300.wav": (lambda: floats(1e300, "WAV", "DOUBLE"), CORRUPT),
+    "integers-as-floats.wav": (lambda: by_soundfile(sound() * 2**31, RATE, "WAV", "FLOAT"), SECONDS),
+    "terabyte.wav": (rf64_of_a_terabyte, TRUNCATED),
+}
+
+# What the fuzzer found, and what it taught.
+FOUND: dict[str, tuple[Make, Outcome]] = {
+    "box-of-2e63.m4a": (lambda: encoded("plain.m4a") + struct.pack(">I4sQ", 1, b"free", 2**63 - 1), SECONDS),
+    "box-before-of-2e63.m4a": (lambda: struct.pack(">I4sQ", 1, b"ftyp", 2**63 - 1) + bytes(5_000), TRUNCATED),
+    "chunk-of-2e63.aiff": (lambda: b"caff\0\1\0\0" + struct.pack(">4sq", b"desc", 2**63 - 1) + bytes(500), NO_HEADER),
+    "seeks-beyond-its-end.mp3": (lambda: bytes(2_400) + two_kinds_of_frames(), BROKEN),
+}
+
+HEADERS: dict[str, tuple[Make, Outcome]] = {
+    "channels-0.aiff": (lambda: patched("plain.aiff", b"COMM", 8, bytes(2)), UNSUPPORTED),
+    "channels-65535.aiff": (lambda: patched("plain.aiff", b"COMM", 8, b"\xff\xff"), NO_HEADER),
+    "rate-0.aiff": (lambda: patched("plain.aiff", b"COMM", 16, bytes(10)), CORRUPT),
+    "rate-2e31.aiff": (lambda: patched("plain.aiff", b"COMM", 16, b"\x40\x1d" + b"\xff" * 8), CORRUPT),
+    "rate-1048575.flac": (lambda: flac(None, 18, b"\xff\xff\xf0"), CORRUPT),
+    "unknown-length.flac": (lambda: flac(0), SECONDS),  # FLAC written to a pipe
+    "declares-too-much.flac": (lambda: flac(2**36 - 1), (AudioTooLongError,)),
+    "header-alone.flac": (lambda: encoded("plain.flac")[:42], BROKEN),
+    "channels-0.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x01vorbis", 11, b"\0"), NO_HEADER),
+    "rate-0.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x01vorbis", 12, bytes(4)), NO_HEADER),
+    "rate-2e31.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x01vorbis", 12, b"\xff\xff\xff\x7f"), CORRUPT),
+    "channels-255.opus": (lambda: patched_ogg("plain.opus", b"OpusHead", 9, b"\xff"), NO_HEADER),
+    "rate-0.opus": (lambda: patched_ogg("plain.opus", b"OpusHead", 12, bytes(4)), SECONDS),  # a remark: always 48 kHz
+    "no-samples.m4a": (lambda: patched("plain.m4a", b"stsz", 8, bytes(8)), EMPTY + TRUNCATED),
+    "index-of-wrong-places.m4a": (lambda: patched("plain.m4a", b"stco", 8, b"\xff" * 8), EMPTY + BROKEN),
+    "video-alone.mp4": (video, UNSUPPORTED),
+    "no-index.m4a": (lambda: without_index("fragmented.m4a"), UNSUPPORTED),
+    "ftyp-alone.m4a": (lambda: encoded("plain.m4a")[:28], TRUNCATED),
+    "id3-alone.mp3": (lambda: id3(1_000), UNSUPPORTED),
+    "id3-too-small.mp3": (lambda: id3(100_000, declared=10) + encoded("plain.mp3"), CORRUPT),
+    # The first frames are taken for the tag: all of them, or those behind which a decoder finds its way again.
+    "id3-too-large.mp3": (lambda: id3(1_000, declared=2_000) + encoded("plain.mp3"), SECONDS - 0.07),
+    "id3-beyond-the-end.mp3": (lambda: id3(1_000, declared=2**28 - 1) + encoded("plain.mp3"), UNSUPPORTED),
+    "many-id3.mp3": (lambda: 1_000 * id3(100) + encoded("plain.mp3"), SECONDS),
+    "huge-cover.mp3": (lambda: id3(20_000_000) + encoded("plain.mp3"), SECONDS),
+    "huge-cover.flac": (lambda: id3(20_000_000) + LONG("plain.flac"), 9.0),
+    "tag-behind.mp4": (lambda: encoded("plain.m4a") + b"TAG" + bytes(125), SECONDS),
+    "vbr-no-xing.mp3": (lambda: silence_before("noxing.mp3"), 10 + SECONDS),
+    "vbr.aac": (lambda: silence_before("adts.aac"), 10 + SECONDS),
+}
+
+CHAINS: dict[str, tuple[Make, Outcome]] = {
+    "rate-changes.mp3": (lambda: ONE("noxing.mp3") + ONE("noxing.mp3", sample_rate=22_050), BROKEN),
+    "channels-change.mp3": (lambda: ONE("noxing.mp3") + ONE("noxing.mp3", channels=1), BROKEN),
+    "rate-changes.aac": (lambda: ONE("adts.aac") + ONE("adts.aac", sample_rate=32_000), CORRUPT),
+    "channels-change.aac": (lambda: ONE("adts.aac") + ONE("adts.aac", channels=1), SECONDS),
+    "chain.ogg": (lambda: ONE("vorbis.ogg") + ONE("vorbis.ogg", seed=1), SECONDS),
+    "chain.opus": (lambda: ONE("plain.opus") + ONE("plain.opus", seed=1), SECONDS),
+    "chain-rate.ogg": (lambda: ONE("vorbis.ogg") + ONE("vorbis.ogg", sample_rate=32_000), CORRUPT),
+    "chain-channels.ogg": (lambda: ONE("vorbis.ogg") + ONE("vorbis.ogg", channels=1), CORRUPT),
+    "chain-channels.oga": (lambda: ONE("flac.ogg") + ONE("flac.ogg", channels=1), SECONDS),
+    "chain-rate.oga": (lambda: ONE("flac.ogg") + ONE("flac.ogg", sample_rate=32_000), CORRUPT),
+    "chain-codec.ogg": (lambda: ONE("vorbis.ogg") + ONE("plain.opus"), CORRUPT),
+    "page-missing.ogg": (lambda: garbage_within("flac.ogg"), CORRUPT),
+}
+
+NO_AUDIO: dict[str, tuple[Make, Outcome]] = {
+    name: (functools.partial(bytes, data), UNSUPPORTED)
+    for name, data in {
+        "text.mp3": b"These are the lyrics of a song.\n" * 1_000,
+        "text.flac": b"These are the lyrics of a song.\n" * 1_000,
+        "html.mp3": b"<!DOCTYPE html><html><body>404 Not Found</body></html>\n" * 50,
+        "pdf.mp3": b"%PDF-1.7\n" + bytes(5_000),
+        "zip.wav": b"PK\3\4" + bytes(5_000),
+        "zeros.mp3": bytes(100_000),
+        "ones.mp3": b"\xff" * 100_000,
+        "random.mp3": np.random.default_rng(0).bytes(200_000),
+        "png.mp3": image("png"),
+        "jpeg.m4a": image("jpeg"),
+        "tiff.ogg": image("tiff"),
+    }.items()
+}
+
+# Where a file breaks off: in its header, in the middle, at its end; or goes on with zeros, or has garbage within.
+BREAKS: dict[str, Callable[[str], bytes]] = {
+    "header": lambda name: encoded(name)[:200],
+    "middle": lambda name: cut(name, 0.6),
+    "end": lambda name: cut(name, 0.85),
+    "zeros": zero_tail,
+    "garbage": garbage_within,
+}
+# Samples without a code are whatever bytes there are: garbage is noise, and zeros are silence.
+PLAIN = (TRUNCATED, TRUNCATED, TRUNCATED, SECONDS, SECONDS)
+BROKEN_OUTCOMES: dict[str, tuple[Outcome, ...]] = {
+    "pcm8.wav": PLAIN,
+    "pcm16.wav": PLAIN,
+    "pcm24.wav": PLAIN,
+    "pcm32.wav": PLAIN,
+    "float.wav": (TRUNCATED, TRUNCATED, TRUNCATED, SECONDS, CORRUPT),  # among random floats are some that are none
+    "adpcm.wav": PLAIN,
+    "wavex.wav": PLAIN,
+    "rf64.wav": PLAIN,
+    "plain.aiff": PLAIN,
+    "plain.flac": (BROKEN, BROKEN, BROKEN, BROKEN, BROKEN),
+    "plain.mp3": (UNSUPPORTED, TRUNCATED, TRUNCATED, BROKEN, BROKEN),
+    "noxing.mp3": (UNSUPPORTED, 0.6 * SECONDS, 0.85 * SECONDS, BROKEN, BROKEN),  # nothing says how long it was
+    "adts.aac": (UNSUPPORTED, CORRUPT, CORRUPT, CORRUPT, CORRUPT),  # unless cut between frames, nothing would either
+    "vorbis.ogg": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED),
+    "plain.opus": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
+    "plain.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
+    "faststart.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT, CORRUPT),
+    "fragmented.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT, BROKEN),
+    "alac.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
+    "plain.wma": (UNSUPPORTED, BROKEN, BROKEN, BROKEN, BROKEN),
+}
+CUTS: dict[str, tuple[Make, Outcome]] = {
+    f"{kind}-{name}": (functools.partial(make, name), outcome)
+    for name, outcomes in BROKEN_OUTCOMES.items()
+    for (kind, make), outcome in zip(BREAKS.items(), outcomes, strict=True)
+}
+# By the name of another format: what a file is called is not what it is.
+MISNAMED: dict[str, tuple[Make, Outcome]] = {
+    f"{name}{suffix}": (functools.partial(encoded, name), SECONDS)
+    for name in (
+        "pcm16.wav",
+        "plain.aiff",
+        "plain.flac",
+        "plain.mp3",
+        "vorbis.ogg",
+        "plain.opus",
+        "adts.aac",
+        "plain.m4a",
+    )
+    for suffix in (".mp3", ".flac", ".m4a", ".wma")
+}
+
+FILES = {**WAVS, **FOUND, **HEADERS, **CHAINS, **NO_AUDIO, **CUTS, **MISNAMED}
