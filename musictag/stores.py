@@ -188,8 +188,8 @@ def write_part(
 ) -> int:
     """Stream `rows` into one Parquet file and commit it to the table at `uri` under the name `part`; how many they are.
 
-    Memory holds the rows of one row group (`ROW_GROUP_BYTES`, and the row that fills it). Nothing is read or written if the part is done already (see `part_is_done`), and
-    nothing is committed if there is no row, or if `rows` raises.
+    Memory holds the rows of one row group (`ROW_GROUP_BYTES`). Nothing is read or written if the part is done already
+    (see `part_is_done`), and nothing is committed if there is no row, or if `rows` raises.
     """
     if part_is_done(uri, part, since_version):
         return 0
