@@ -85,6 +85,15 @@ def check_workers(args: argparse.Namespace, n_gpus: int) -> None:
         )
 
 
+def ray_error(error: Exception) -> UsageError:
+    """What to say where the Ray cluster of RAY_ADDRESS cannot be used."""
+    reason = str(error).partition(". ")[0]
+    return UsageError(
+        f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: {reason}; is it there? If it asks for a token, set "
+        "RAY_AUTH_MODE=token and name the file that holds it by RAY_AUTH_TOKEN_PATH"
+    )
+
+
 def add_ledger(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job that leaves a row, or a failure, of each listed track."""
     parser.add_argument("--max-failures", type=rate, default=0.1, metavar="RATE", help="default: %(default)s")

@@ -7,16 +7,23 @@ what will not pass (no such file, no permission, no such scheme) is not.
 import concurrent.futures
 import contextlib
 import errno
+import http
 import random
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
+from musictag import uris
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
+
+if TYPE_CHECKING:  # importing it takes time that a local file need not wait for
+    import aiohttp
 
 # Etags asked for at once: asking waits for the store, not for a core.
 ETAG_THREADS = 32
@@ -25,6 +32,8 @@ FIRST_PAUSE_S = 0.5
 """Before the second try; each later one is twice as long."""
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
 """What fsspec's backends raise where another try would end alike; whatever else they raise may pass."""
+BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
+"""Of a website's answers that find fault with the request, those that may pass."""
 
 
 @contextlib.contextmanager
@@ -35,7 +44,7 @@ def local_audio(uri: str) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         with _reaching(uri):
-            filesystem, path = fsspec.core.url_to_fs(uri)
+            filesystem, path = _open_store(uri)
             if "file" in filesystem.protocol:
                 local = Path(path)
             else:
@@ -61,7 +70,7 @@ def audio_etag(uri: str) -> str:
     Raises `AudioUnreachableError`.
     """
     with _reaching(uri):
-        filesystem, path = fsspec.core.url_to_fs(uri)
+        filesystem, path = _open_store(uri)
         info = filesystem.info(path)
     for key in ("ETag", "etag", "md5Hash", "content_md5"):
         if info.get(key):
@@ -70,7 +79,7 @@ def audio_etag(uri: str) -> str:
     return f"{info.get('size')}-{changed}"
 
 
-def with_etags(track_ids: list[str], uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
+def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
     """(track_id, uri, etag) of each track; the etag is None where its store does not tell.
 
     Such a track's own turn finds the same again, and its reason goes into the failures table.
@@ -83,7 +92,31 @@ def with_etags(track_ids: list[str], uris: list[str]) -> Iterator[tuple[str, str
             return None
 
     with concurrent.futures.ThreadPoolExecutor(ETAG_THREADS) as pool:
-        yield from zip(track_ids, uris, pool.map(etag, uris), strict=True)
+        yield from zip(track_ids, track_uris, pool.map(etag, track_uris), strict=True)
+
+
+def _open_store(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The store of a uri, and the path in it."""
+    options = {"get_client": _http_client} if uri.lower().startswith(("http://", "https://")) else {}
+    filesystem, path = fsspec.core.url_to_fs(uri, **options)
+    return filesystem, path
+
+
+async def _http_client(**options: Any) -> "aiohttp.ClientSession":
+    import aiohttp
+
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_checked_socket), **options)
+
+
+def _checked_socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket for an address as `socket.getaddrinfo` gives it.
+
+    `uris.fault` sees the name that a catalog has; only here is it known where that name, or a redirect, leads.
+    """
+    family, kind, protocol, _, (host, *_) = address
+    if uris.is_metadata(host):
+        raise ValueError(f"it leads to {host}, where a cloud keeps its machines' credentials")
+    return socket.socket(family, kind, protocol)
 
 
 @contextlib.contextmanager
@@ -93,8 +126,19 @@ def _reaching(uri: str) -> Iterator[None]:
     except AudioError:
         raise
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = str(_cause(error)) or type(error).__name__
         raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
+
+
+def _cause(error: Exception) -> BaseException:
+    """What went wrong: fsspec's HTTP store calls whatever does a missing file."""
+    return error.__cause__ or error if isinstance(error, FileNotFoundError) else error
+
+
+def _may_pass(error: Exception) -> bool:
+    cause = _cause(error)
+    status = getattr(cause, "status", None)  # what a website answered
+    return not isinstance(cause, LASTING) and (status not in range(400, 500) or status in BUSY)
 
 
 def _copy(filesystem: fsspec.AbstractFileSystem, path: str, local: Path) -> None:
@@ -105,7 +149,7 @@ def _copy(filesystem: fsspec.AbstractFileSystem, path: str, local: Path) -> None
                 shutil.copyfileobj(source, target)
                 return
         except Exception as error:  # backends raise anything; `_reaching` says it
-            if attempt == TRIES or isinstance(error, LASTING):
+            if attempt == TRIES or not _may_pass(error):
                 raise
         pause = FIRST_PAUSE_S * 2 ** (attempt - 1)
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # not all workers at once

@@ -12,10 +12,10 @@ import copy
 import dataclasses
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,7 @@ def load_state(path: Path) -> TrainingState:
     """The state in a file of `save_state`, read without running code; `TrainingError` if it is missing or broken."""
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
         raise TrainingError(f"{path} cannot be read as a training state: {error}; start anew without it") from error
     known = {field.name for field in dataclasses.fields(TrainingState)}
     if not isinstance(fields, dict) or set(fields) != known:

@@ -42,7 +42,7 @@ def fault(uri: str, allowed: Sequence[str] = ()) -> str | None:
         host = urllib.parse.urlsplit(uri).hostname if "://" in uri else None
     except ValueError as error:
         return f"uri {redacted(uri)} cannot be read as a url: {error}"
-    if host and _is_metadata(host):
+    if host and is_metadata(host):
         return f"uri {redacted(uri)} is where a cloud keeps its machines' credentials"
     if "::" in uri:
         return (
@@ -53,7 +53,8 @@ def fault(uri: str, allowed: Sequence[str] = ()) -> str | None:
     return None
 
 
-def _is_metadata(host: str) -> bool:
+def is_metadata(host: str) -> bool:
+    """Whether a host, by its name or address, is where a cloud's machines get their credentials."""
     if host.rstrip(".").lower() in METADATA_HOSTS:
         return True
     try:

@@ -17,6 +17,7 @@ import dataclasses
 import datetime
 import logging
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
+from ray.exceptions import AuthenticationError
 
 from musictag import cli, console, features, fetching, ledger, registry, retagging, sandbox, stores
 from musictag.catalog import read_catalog
@@ -218,10 +220,17 @@ def vocabulary_of(made_by: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def local_ray(n_workers: int) -> Iterator[None]:
-    """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs."""
+    """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs.
+
+    That one talks only to who has its token, which it has from this process alone and which is on no disk.
+    """
     if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, AuthenticationError) as error:
+            raise cli.ray_error(error) from error
     else:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # An actor takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
         ray.init(address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
                  logging_level=logging.ERROR)  # fmt: skip

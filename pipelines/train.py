@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import logging
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
@@ -182,10 +184,17 @@ def joined(job: Job, states: list[TrainingState]) -> tuple[nn.Module, Scored]:
 
 @contextlib.contextmanager
 def local_ray(n_workers: int) -> Iterator[None]:
-    """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs."""
+    """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs.
+
+    That one talks only to who has its token, which it has from this process alone and which is on no disk.
+    """
     if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, AuthenticationError) as error:
+            raise cli.ray_error(error) from error
     else:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(address="local", num_cpus=n_workers, include_dashboard=False, log_to_driver=False,
                  logging_level=logging.ERROR)  # fmt: skip
     logging.getLogger("ray.train").setLevel(logging.ERROR)

@@ -1,3 +1,5 @@
+import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +9,14 @@ import pytest
 import soundfile
 
 from musictag.evaluation import Evaluation
+
+# Read as MLflow and Ray are imported, and by every process that a test starts.
+os.environ.update(
+    MLFLOW_ALLOW_MODEL_CODE_EXECUTION="false",
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+    RAY_AUTH_MODE="token",
+    RAY_AUTH_TOKEN=secrets.token_hex(32),
+)
 
 
 def make_music(seconds: float, sample_rate: int = 44_100, channels: int = 2, seed: int = 0) -> np.ndarray:

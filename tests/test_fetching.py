@@ -1,5 +1,8 @@
+import http.server
 import os
 import re
+import socket
+import threading
 from collections.abc import Iterator
 
 import fsspec
@@ -107,3 +110,83 @@ def test_what_will_not_pass_is_asked_for_once(moody, monkeypatch, error):
     with pytest.raises(AudioUnreachableError, match=re.escape(str(error))):
         fetch("moody://song.wav")
     assert (Moody.asked, moody) == (1, [])
+
+
+class Redirecting(http.server.BaseHTTPRequestHandler):
+    """Has `/song.wav`, which is busy as often as it was told to be, and leads elsewhere from any other path."""
+
+    busy = 0
+    elsewhere = ""
+
+    def do_HEAD(self):
+        self.answer()
+
+    def do_GET(self):
+        self.answer()
+
+    def answer(self):
+        if self.path != "/song.wav":
+            self.send_response(302)
+            self.send_header("Location", Redirecting.elsewhere)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif Redirecting.busy:
+            Redirecting.busy -= 1
+            self.send_error(503)
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            self.wfile.write(b"some bytes" if self.command == "GET" else b"")
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def website(monkeypatch):
+    """Its url."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(Redirecting, "elsewhere", f"{url}/song.wav")
+        monkeypatch.setattr(Redirecting, "busy", 0)
+        yield url
+        server.shutdown()
+        thread.join()
+
+
+def test_a_redirect_is_followed(website):
+    assert fetch(f"{website}/moved.wav") == b"some bytes"
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]"])
+def test_a_redirect_to_the_address_of_credentials_is_not(website, monkeypatch, host):
+    monkeypatch.setattr(Redirecting, "elsewhere", f"http://{host}/latest/meta-data/")
+    for ask in (fetch, fetching.audio_etag):
+        with pytest.raises(
+            AudioUnreachableError, match=f"moved.wav: cannot be read: it leads to {re.escape(host.strip('[]'))}"
+        ):
+            ask(f"{website}/moved.wav")
+
+
+def test_nor_is_a_name_that_leads_there(monkeypatch):
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+    with pytest.raises(AudioUnreachableError, match=r"it leads to 169\.254\.169\.254"):
+        fetch("http://songs.example/a.mp3")
+
+
+def test_a_website_that_is_busy_is_asked_again(website, monkeypatch):
+    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Redirecting, "busy", 3)
+    assert fetch(f"{website}/song.wav") == b"some bytes"
+
+
+def test_what_a_website_lacks_is_not_asked_for_again(website, monkeypatch):
+    monkeypatch.setattr(Redirecting, "do_HEAD", lambda handler: handler.send_error(404))
+    monkeypatch.setattr(Redirecting, "do_GET", lambda handler: handler.send_error(404))
+    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: pytest.fail("asked again"))
+    with pytest.raises(AudioUnreachableError, match="song"):
+        fetch(f"{website}/song.wav")

@@ -105,11 +105,7 @@ def test_a_run_keeps_its_features_with_their_version() -> None:
     assert "data/features" in logged_input.dataset.source
 
 
-@pytest.mark.parametrize("code_execution", ["true", "false"])
-def test_a_logged_model_comes_back_as_it_was(
-    artifact: Path, code_execution: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_MODEL_CODE_EXECUTION", code_execution)
+def test_a_logged_model_comes_back_as_it_was(artifact: Path) -> None:
     uri = logged(artifact)
     version = registry.register(registry.fetch(uri))
     registry.set_alias(version, "champion")

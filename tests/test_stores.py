@@ -117,11 +117,15 @@ def test_deleting_obeys_its_condition_and_nothing_deletes_nothing(uri):
     assert stores.track_ids(uri) == {"b"}
 
 
-def test_rows_of_some_tracks_are_read_in_the_tables_order(uri):
+@pytest.mark.parametrize(("row_group_bytes", "n_groups"), [(1, [100]), (200, range(2, 100)), (1 << 20, [1])])
+def test_rows_of_some_tracks_are_read_in_the_tables_order(uri, monkeypatch, row_group_bytes, n_groups):
+    monkeypatch.setattr(stores, "ROW_GROUP_BYTES", row_group_bytes)
     stores.write_part(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
     wanted = ["t042", "t007", "absent", "t099"]
     found = list(stores.read_rows(uri, ("track_id", "n"), wanted))
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
+    (path,) = stores.files(stores.open_table(uri))
+    assert pq.ParquetFile(f"{uri}/{path}").num_row_groups in n_groups
 
 
 def test_rows_are_read_from_a_file_of_which_some_were_deleted(uri):

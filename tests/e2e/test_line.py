@@ -20,7 +20,7 @@ def home(tmp_path, monkeypatch):
     """A folder with a small demo catalog where the scripts look for it."""
     make_demo(tmp_path / "data/demo", n_tracks=N_TRACKS, seconds=4, workers=1)
     monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -45,6 +45,14 @@ def test_from_audio_to_tags(home):
 
     champion = MlflowClient("sqlite:///data/mlflow.db").get_model_version_by_alias("musictag", "champion")
     assert str(champion.version) == "1"
+    assert (
+        os.environ["MLFLOW_ALLOW_MODEL_CODE_EXECUTION"] == os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    )
+    kept = [path for path in (home / "data/mlartifacts").rglob("*") if path.is_file()]
+    assert {path.name for path in kept} >= {"weights.safetensors", "tagger.json"}
+    # Where MLflow runs the code of a model, there is an MLmodel that says which; no file here is code or a pickle.
+    assert {path.suffix for path in kept} <= {".safetensors", ".json", ".parquet", ".png", ".txt"}
+
     tracks = read_catalog("data/demo/catalog.csv").tracks.to_pylist()
     rows = stores.read_columns("data/tags", ("track_id", "model", "model_version", "scores", "tags")).to_pylist()
     assert sorted(row["track_id"] for row in rows) == sorted(track["track_id"] for track in tracks)

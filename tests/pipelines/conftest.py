@@ -189,6 +189,12 @@ def artifacts(corpus: Corpus, trained: TrainingState, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="session")
+def scripts() -> Path:
+    """The folder of the scripts."""
+    return SCRIPTS
+
+
+@pytest.fixture(scope="session")
 def script() -> Callable[[str], ModuleType]:
     """Import a script by its path."""
 

@@ -1,0 +1,69 @@
+"""What tagging is measured by: features tables as large as a catalog, and the network alone."""
+
+import datetime
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from musictag import cli, features, pretrained, stores
+from musictag.config import FeatureConfig
+from musictag.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
+
+CONFIG = FeatureConfig()
+TRACKS_OF_A_PART = 24
+N_CELLS = 64
+SECONDS_OF_BARE = 5
+
+
+def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
+    """Add tracks of these numbers, of `n_clips` clips each, to the features table at `uri`, as featurize.py does."""
+    features.open_features(uri, CONFIG, n_clips)
+    rng = np.random.default_rng(0)
+    shape = (n_clips, CONFIG.clip_frames, CONFIG.n_mels)
+    cells = [features.encode_clips(4 * rng.random(shape, np.float32)) for _ in range(N_CELLS)]
+    clip_s = CONFIG.clip_frames * CONFIG.hop_length / CONFIG.sample_rate
+
+    def rows(part: range) -> Iterator[dict[str, Any]]:
+        for number in part:
+            yield {
+                "track_id": f"track-{number:07d}",
+                "uri": f"s3://music/track-{number:07d}.mp3",
+                "audio_etag": f"{number:032x}",
+                "audio_sha256": f"{number:064x}",
+                "duration_s": n_clips * clip_s,
+                "n_clips": n_clips,
+                "start_s": [n * clip_s for n in range(n_clips)],
+                "clips": cells[number % N_CELLS],
+                "feature_hash": CONFIG.feature_hash,
+                "featurized_at": datetime.datetime.now(datetime.UTC),
+            }
+
+    for first in range(0, len(numbers), TRACKS_OF_A_PART):
+        part = numbers[first : first + TRACKS_OF_A_PART]
+        stores.write_part(uri, f"{part.start:07d}", features.SCHEMA, rows(part))
+
+
+def network_clips_per_s(model: str) -> float:
+    """Clips per second of a published network alone, on one core, in batches as tagging has them."""
+    torch.set_num_threads(1)
+    tagger = Tagger.load(pretrained.find(model))
+    shape = (BATCH_SIZE * BATCHES_AT_ONCE, CONFIG.clip_frames, CONFIG.n_mels)
+    clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(features.CELL_DTYPE)
+    tagger.clip_scores(clips)
+    n_clips, started = 0, time.perf_counter()
+    while (taken := time.perf_counter() - started) < SECONDS_OF_BARE:
+        tagger.clip_scores(clips)
+        n_clips += len(clips)
+    return n_clips / taken
+
+
+def networks_clips_per_s(model: str) -> float:
+    """Clips per second of as many such networks as there are cores, at once, each in a process of its own."""
+    n_cores = cli.n_cores()
+    with ProcessPoolExecutor(n_cores, multiprocessing.get_context("spawn")) as pool:
+        return sum(pool.map(network_clips_per_s, [model] * n_cores))

@@ -1,0 +1,163 @@
+"""The tagging job beside its parts, and over 1,000 to 100,000 tracks: speed, memory, and what a second run costs.
+
+JOB_TRACKS changes how many tracks the largest run has. That its plan shuffles nothing is tested in
+`tests/pipelines/test_tag.py`.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+import pytest
+import threadpoolctl
+
+from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
+from musictag import cli, console, features, pretrained, registry
+from musictag.ledger import Work
+
+SCRIPT = Path(__file__).parents[2] / "pipelines" / "tag.py"
+JOB_TRACKS = int(os.environ.get("JOB_TRACKS", "100000"))
+SIZES = (JOB_TRACKS // 100, JOB_TRACKS // 10, JOB_TRACKS)
+NEW_SHARE, MOST_OF_FIRST = 0.01, 0.02
+LEAST_OF_PARTS, LEAST_OF_SMALL, MOST_OF_SMALL = 0.9, 0.9, 1.2
+MOST_BYTES = 4 << 30
+# Of the runs beside their parts: tracks that a first run has, to be taken from a second that has them and as many more.
+N_FIRST, N_MORE, N_CLIPS = 64, JOB_TRACKS // 100, 10
+# Of tracks in a large table, of which ten clips each would take a disk and an hour.
+FEW_CLIPS = 2
+SONG_S, SAMPLE_RATE, ROUNDS = 45, 44_100, 20
+MIB = 1 << 20
+
+
+class Run(NamedTuple):
+    """What a run of the job took."""
+
+    seconds: float
+    """From its start to its end."""
+    peak: int
+    """Bytes of all its processes together, what they share counted once."""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an MLflow of its own, where the published model is the champion."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    registry.connect()
+    registry.set_alias(registry.adopt(registry.fetch(pretrained.DEFAULT)), "champion")
+    return tmp_path
+
+
+def memory(driver: psutil.Process) -> int:
+    """Bytes of a process and all below it; of what several map, such as Ray's object store, each its part."""
+    total = 0
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def tag(written: int, *options: object, unchanged: int = 0) -> Run:
+    """Run the job, which is to tag so many tracks and no other."""
+    started, peak = time.perf_counter(), 0
+    with Path("log").open("w+") as log:
+        process = subprocess.Popen([sys.executable, str(SCRIPT), *map(str, options)], stdout=log, stderr=log)
+        driver = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, memory(driver))
+            time.sleep(1)
+        seconds = time.perf_counter() - started
+        log.seek(0)
+        account = f"{written + unchanged:,} listed = {written:,} written + {unchanged:,} unchanged + 0 failed"
+        assert account in (said := log.read()), said
+    return Run(seconds, peak)
+
+
+def start_up(n_tracks: int, run: Run) -> str:
+    return f"the first {n_tracks:,} tracks took {run.seconds:.1f} s with start-up"
+
+
+def test_tagging_from_features_is_as_fast_as_the_network_alone(home: Path) -> None:
+    tracks = [N_FIRST, N_FIRST + N_MORE]
+    for n_tracks in tracks:
+        add_tracks(f"features-{n_tracks}", range(n_tracks), N_CLIPS)
+    of_network = networks_clips_per_s(pretrained.DEFAULT)
+    first, both = (tag(n, "--features", f"features-{n}", "--tags", f"tags-{n}") for n in tracks)
+    of_network = (of_network + networks_clips_per_s(pretrained.DEFAULT)) / 2
+    of_job = N_MORE * N_CLIPS / (both.seconds - first.seconds)
+    console.say(
+        f"\n{N_MORE:,} tracks of {N_CLIPS} clips on {cli.n_cores()} cores: from features {of_job:.0f} clips/s, "
+        f"{of_job / of_network:.2f} of the {of_network:.0f} of the network alone; {start_up(N_FIRST, first)}"
+    )
+    assert of_job >= LEAST_OF_PARTS * of_network
+
+
+def test_tagging_from_audio_takes_no_longer_than_its_parts(
+    home: Path, music: Callable[..., np.ndarray], write_audio: Callable[..., Path]
+) -> None:
+    song = write_audio(home / "song.mp3", music(SONG_S, SAMPLE_RATE), SAMPLE_RATE)
+    tracks = [N_FIRST, N_FIRST + N_MORE]
+    for n_tracks in tracks:
+        (home / f"music-{n_tracks}").mkdir()
+        for n in range(n_tracks):
+            (home / f"music-{n_tracks}/{n:05d}.mp3").symlink_to(song)
+
+    def seconds_of_parts() -> tuple[float, float]:
+        """Of a track on one core: to featurize it, and to score its clips."""
+        work, of_features = Work("a", str(song), None), []
+        with threadpoolctl.threadpool_limits(1):
+            for _ in range(ROUNDS):
+                started = time.perf_counter()
+                n_clips = features.featurize(work, CONFIG)["n_clips"]
+                of_features.append(time.perf_counter() - started)
+        return float(np.median(of_features)), n_clips * cli.n_cores() / networks_clips_per_s(pretrained.DEFAULT)
+
+    before = seconds_of_parts()
+    first, both = (tag(n, "--catalog", f"music-{n}", "--tags", f"tags-{n}") for n in tracks)
+    featurizing, scoring = np.mean([before, seconds_of_parts()], axis=0)
+    of_parts = (featurizing + scoring) * N_MORE / cli.n_cores()
+    of_job = both.seconds - first.seconds
+    console.say(
+        f"\n{N_MORE:,} tracks of {SONG_S} s on {cli.n_cores()} cores: from audio {N_MORE / of_job:.1f} tracks/s, "
+        f"{of_parts / of_job:.2f} of what its parts have ({1000 * featurizing:.0f} ms to featurize and "
+        f"{1000 * scoring:.0f} ms to score a track on one core); {start_up(N_FIRST, first)}"
+    )
+    assert of_job <= of_parts / LEAST_OF_PARTS
+
+
+def test_a_catalog_a_hundred_times_as_large_is_tagged_as_fast_in_the_same_memory(home: Path) -> None:
+    runs, n_held = {}, 0
+    for n_tracks in SIZES:
+        add_tracks("features", range(n_held, n_tracks), FEW_CLIPS)
+        runs[n_tracks], n_held = tag(n_tracks, "--features", "features", "--tags", f"tags-{n_tracks}"), n_tracks
+        run = runs[n_tracks]
+        console.say(
+            f"\n{n_tracks:,} tracks of {FEW_CLIPS} clips: {run.seconds:.1f} s, at most {run.peak / MIB:,.0f} MiB"
+        )
+    n_new = round(NEW_SHARE * n_held)
+    add_tracks("features", range(n_held, n_held + n_new), FEW_CLIPS)
+    again = tag(n_new, "--features", "features", "--tags", f"tags-{n_held}", unchanged=n_held)
+    small, medium, large = runs.values()
+    few, some, all_of_them = SIZES
+    early = (some - few) / (medium.seconds - small.seconds)
+    late = (all_of_them - some) / (large.seconds - medium.seconds)
+    of_start = small.seconds - few / late
+    share = (again.seconds - of_start) / (large.seconds - of_start)
+    console.say(
+        f"{early:.0f} tracks/s from {few:,} to {some:,} tracks, {late:.0f} from there to {all_of_them:,}; "
+        f"start-up {of_start:.1f} s; a second run, {n_new:,} tracks new: {again.seconds:.1f} s, {share:.1%} of the "
+        f"first, start-up aside, at most {again.peak / MIB:,.0f} MiB"
+    )
+    assert late >= LEAST_OF_SMALL * early
+    assert large.peak <= min(MOST_OF_SMALL * small.peak, MOST_BYTES)
+    # Tracks of a clip or two are scored in no time: against a first run over real ones, starting is nothing.
+    assert share <= MOST_OF_FIRST

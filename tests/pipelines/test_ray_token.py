@@ -1,0 +1,68 @@
+"""A Ray of train.py or tag.py has a token, without which nobody gets in; a cluster's own token is its user's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOST = """
+import os, runpy, sys
+local_ray = runpy.run_path(sys.argv[1])["local_ray"]
+import ray
+with local_ray(1):
+    node = ray._private.worker._global_node
+    print(node.gcs_address, node.get_session_dir_path(), os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+"""
+GUEST = """
+import runpy, sys
+from musictag import cli
+def main(argv):
+    with runpy.run_path(argv[0])["local_ray"](1):
+        print("in")
+sys.exit(cli.run(main))
+"""
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Of somebody who has set nothing for Ray, and whose home no token lies in."""
+    without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**without, "HOME": str(home), "RAY_NUM_REDIS_GET_RETRIES": "2", **more}
+
+
+@pytest.mark.parametrize("name", ["tag.py", "train.py"])
+def test_who_has_not_the_token_of_a_run_is_refused(name, scripts, tmp_path):
+    homes = {who: tmp_path / who for who in ("host", "guest")}
+    for home in homes.values():
+        home.mkdir()
+    script = str(scripts / name)
+
+    def visit(**more):
+        env = environment(homes["guest"], RAY_ADDRESS=address, **more)
+        return subprocess.run(
+            [sys.executable, "-c", GUEST, script], env=env, capture_output=True, text=True, timeout=60
+        )
+
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST, script], env=environment(homes["host"]), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as host:  # fmt: skip
+        address, session, token = host.stdout.readline().split()
+        stranger, impostor = visit(), visit(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+        friend = visit(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+        written = [path for path in Path(session).rglob("*") if path.is_file() and not path.is_symlink()]
+        assert any(path.name == "gcs_server.out" for path in written)
+        assert not [path for path in written if token.encode() in path.read_bytes()]
+        out, err = host.communicate("")
+
+    assert (friend.returncode, friend.stdout) == (0, "in\n"), friend.stderr
+    for refused in (stranger, impostor):
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"error: RAY_ADDRESS {address}: " in refused.stderr
+        assert "RAY_AUTH_TOKEN_PATH" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert host.returncode == 0
+    assert not [text for text in (out, err, friend.stderr) if token in text]
+    assert not list(homes["host"].rglob("*token*"))
