@@ -68,12 +68,14 @@ class FeaturizePart(beam.DoFn):
         ledger.record_failures(self.target.failures, name, failures, self.target.failures_version)
 
 
-def make_plan(catalog: Catalog, features_uri: str, attempts: dict[str, int], config: FeatureConfig) -> ledger.Plan:
+def make_plan(
+    catalog: Catalog, features_uri: str, failed: dict[str, ledger.Failed], max_attempts: int, config: FeatureConfig
+) -> ledger.Plan:
     """What of the catalog the features table lacks."""
     rows = stores.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
     held = {row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], config.feature_hash) for row in rows}
     listed = fetching.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
-    return ledger.make_plan(listed, held, config.feature_hash, attempts, catalog.problems)
+    return ledger.make_plan(listed, held, config.feature_hash, failed, max_attempts, catalog.problems)
 
 
 def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
@@ -128,10 +130,10 @@ def main(argv: list[str]) -> None:
     features.open_features(args.features, config, args.clips_per_track)
     stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    attempts = ledger.read_attempts(failures_uri)
-    plan = make_plan(catalog, args.features, attempts, config)
+    failed = ledger.read_failed(failures_uri)
+    plan = make_plan(catalog, args.features, failed, args.max_attempts, config)
     console.say_plan(args.catalog, plan, "to do", prune=args.prune)
-    ledger.record_problems(failures_uri, catalog.problems, attempts)
+    ledger.record_problems(failures_uri, catalog.problems, failed)
     ledger.clear(plan, args.features, prune=args.prune)
 
     target = Target(args.features, stores.version(args.features), failures_uri, stores.version(failures_uri))

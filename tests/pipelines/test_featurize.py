@@ -168,6 +168,25 @@ def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, featurize_h
     assert rows(table, "audio_sha256", "featurized_at", "n_clips") == after
 
 
+def test_audio_that_failed_as_often_as_allowed_is_not_decoded_again_until_it_changes(
+    tmp_path, featurize_here, capsys, music, write_audio
+):
+    (tmp_path / "bad.wav").write_text("no song")
+    catalog = write_catalog(tmp_path / "catalog.csv", "bad.wav", "missing.wav")
+    call = ("--catalog", catalog, "--features", tmp_path / "features", "--max-failures", 1, "--max-attempts", 2)
+    for n_tried, attempts in ((2, (1, 1)), (2, (2, 2)), (1, (2, 3)), (1, (2, 4))):
+        capsys.readouterr()
+        assert featurize_here(*call) == 0
+        out = capsys.readouterr().out
+        assert f"2 tracks listed, {n_tried} to do" in out
+        assert ("1 of them are not tried again" in out) == (n_tried == 1)
+        assert "2 listed = 0 written + 0 unchanged + 2 failed" in out
+        assert tuple(failures(tmp_path / "features")[name]["attempts"] for name in ("bad", "missing")) == attempts
+    write_audio(tmp_path / "bad.wav", music(1.0), 44_100)
+    assert featurize_here(*call) == 0
+    assert set(rows(tmp_path / "features")) == {"bad"}
+
+
 def test_audio_that_was_changed_and_then_changed_back_has_one_row(tmp_path, featurize_here, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.wav"), "--features", tmp_path / "features")
