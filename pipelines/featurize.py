@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed.
-logging.basicConfig(level=logging.ERROR)
+# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed. Errors it logs and raises.
+logging.basicConfig(level=logging.CRITICAL)
 
 import apache_beam as beam
 import psutil
@@ -103,8 +103,8 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
         return beam.Pipeline(runner=FnApiRunner(), options=options)
     if "--direct_num_workers" not in given:
         options.view_as(DirectOptions).direct_num_workers = cli.n_cores()
-    # What `multi_processing` does, with workers that log errors alone: they repeat each INFO line twice.
-    quiet = "import logging, sys; logging.disable(logging.WARNING); "
+    # What `multi_processing` does, with workers that log nothing: what ends one is the driver's error.
+    quiet = "import logging, sys; logging.disable(logging.ERROR); "
     quiet += "from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
     worker = f"{shlex.join([sys.executable, '-c', quiet])} || kill -USR1 $PPID"  # see `watching_workers`
     workers = SubprocessSDKEnvironment.from_command_string(worker)
