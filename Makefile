@@ -7,7 +7,7 @@ PAGE = docs/experiment.md
 INSTALLED = .venv/installed
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify experiment line install check test bench format clean
+.PHONY: demo emotify experiment line install check test bench torture format clean
 
 demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -66,6 +66,9 @@ test: install
 
 bench: install  ## Figures of speed and memory, apart from the tests.
 	$(PYTHON) -m pytest tests/benchmarks -s
+
+torture: install  ## Jobs killed, disks full, stores that fail: half an hour on 2 cores. The same again: make torture TORTURE_SEED=7
+	$(PYTHON) -m pytest tests/torture -s
 
 format: install
 	.venv/bin/ruff format .

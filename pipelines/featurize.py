@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed. Errors it logs and raises.
+# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed; an error is raised too.
 logging.basicConfig(level=logging.CRITICAL)
 
 import apache_beam as beam

@@ -125,3 +125,16 @@ def tagged_from_audio(
     """What tag.py makes of the catalog, with a Ray of its own."""
     folder = tmp_path_factory.mktemp("tagged")
     return measure(tag_job(folder, "--catalog", catalog), str(catalog), folder / "log")
+
+
+@pytest.fixture(scope="session")
+def tagged_from_features(
+    tag_job: Callable[..., Job],
+    features: Path,
+    featurized: Reference,
+    ray_cluster: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Reference:
+    """What tag.py makes of the features, on the Ray that is there."""
+    folder = tmp_path_factory.mktemp("tagged")
+    return measure(tag_job(folder, "--features", features, ray_address=ray_cluster), None, folder / "log")

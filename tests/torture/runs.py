@@ -19,7 +19,7 @@ import psutil
 from musictag import stores, upkeep
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
-LIMIT_S = 90.0
+LIMIT_S = 240.0
 """No run takes this long: one that does hangs."""
 ORPHANS_LIMIT_S = 60.0
 TIMES = frozenset(["featurized_at", "tagged_at", "failed_at"])
@@ -171,7 +171,10 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that a process has started, and theirs."""
-    return psutil.Process(process.pid).children(recursive=True)
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:  # it has ended
+        return []
 
 
 def wait_for_orphans(orphans: list[psutil.Process]) -> None:

@@ -16,7 +16,6 @@ from torture.runs import (
     draw,
     family,
     kill_group,
-    measure,
     wait_for_orphans,
 )
 
@@ -77,18 +76,6 @@ def test_tag_from_audio_killed_and_run_again(
 ) -> None:
     """With a Ray of its own, which dies with it."""
     torture(tag_job(tmp_path, "--catalog", catalog), rng, number, tagged_from_audio, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def tagged_from_features(
-    tag_job: Callable[..., Job],
-    features: Path,
-    featurized: Reference,
-    ray_cluster: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Reference:
-    folder = tmp_path_factory.mktemp("tagged")
-    return measure(tag_job(folder, "--features", features, ray_address=ray_cluster), None, folder / "log")
 
 
 @pytest.mark.parametrize("number", range(N_KILLS // 2, N_KILLS))
