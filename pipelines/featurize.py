@@ -103,10 +103,10 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
         return beam.Pipeline(runner=FnApiRunner(), options=options)
     if "--direct_num_workers" not in given:
         options.view_as(DirectOptions).direct_num_workers = cli.n_cores()
-    # What `multi_processing` does, with workers that log nothing: what ends one is the driver's error.
-    quiet = "import logging, sys; logging.disable(logging.ERROR); "
-    quiet += "from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
-    worker = f"{shlex.join([sys.executable, '-c', quiet])} || kill -USR1 $PPID"  # see `watching_workers`
+    # What `multi_processing` does, with workers that say nothing: an error of theirs is the driver's, text and all.
+    start = "import sys; from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
+    # See `watching_workers` for the signal.
+    worker = f"{shlex.join([sys.executable, '-c', start])} 2>/dev/null || kill -USR1 $PPID"
     workers = SubprocessSDKEnvironment.from_command_string(worker)
     return beam.Pipeline(runner=FnApiRunner(default_environment=workers), options=options)
 
