@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from musictag import cli, features, stores, upkeep
 from musictag.config import FeatureConfig
+from musictag.errors import StoreError, WorkerLostError
 from musictag.features import decode_clips
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "featurize.py"
@@ -323,3 +325,36 @@ def test_all_cores_work_unless_told_otherwise(script, options, n_workers):
     featurize = script("featurize")
     pipeline = featurize.beam_pipeline(["--runner=DirectRunner", *options])
     assert pipeline.options.view_as(featurize.DirectOptions).direct_num_workers == n_workers
+
+
+def test_an_error_of_ours_on_a_worker_is_one_sentence_and_any_other_stays_what_it_is(script, monkeypatch):
+    featurize = script("featurize")
+    texts = ["musictag.errors.StoreError: table t: full [while running 'Featurize']", "TypeError: a bug [while running"]
+
+    def fail(arguments):
+        raise RuntimeError(f"Traceback (most recent call last):\n  File ...\n{texts.pop(0)}\n")
+
+    monkeypatch.setattr(featurize, "beam_pipeline", fail)
+    with pytest.raises(StoreError, match=r"^table t: full$"):
+        featurize.run((), None, [])
+    with pytest.raises(RuntimeError, match="a bug"):
+        featurize.run((), None, [])
+
+
+def test_workers_that_are_lost_are_replaced_a_few_times(script, monkeypatch, capsys):
+    featurize, started = script("featurize"), []
+
+    class Driver:
+        def children(self, recursive):
+            return []
+
+    def lose_a_worker(arguments):
+        started.append(arguments)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(featurize.psutil, "Process", Driver)
+    monkeypatch.setattr(featurize, "beam_pipeline", lose_a_worker)
+    with pytest.raises(WorkerLostError, match=f"killed.*, {featurize.MAX_LOSSES} times"):
+        featurize.run((), None, ["--an-option"])
+    assert started == [["--an-option"]] * featurize.MAX_LOSSES
+    assert capsys.readouterr().out.count("is done again") == featurize.MAX_LOSSES - 1

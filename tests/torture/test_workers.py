@@ -59,7 +59,7 @@ def test_tag_loses_an_actor(
 
 
 @pytest.mark.parametrize("script", ["featurize", "tag"])
-def test_a_job_loses_a_decoder_and_with_it_one_track(
+def test_a_job_loses_a_decoder_and_with_it_one_track_at_most(
     request: pytest.FixtureRequest, catalog: Path, rng: random.Random, tmp_path: Path, script: str
 ) -> None:
     if script == "featurize":
@@ -70,6 +70,6 @@ def test_a_job_loses_a_decoder_and_with_it_one_track(
     code, said = run_and_kill(job, rng, DECODER, tmp_path / "log")
     assert code == 0, said
     errors = stores.read_columns(stores.beside(job.uri, "failures"), ("error",))["error"].to_pylist()
-    assert errors.count("AudioCrashError") == 1
+    assert errors.count("AudioCrashError") <= 1  # none where the decoder was between two tracks
     job.done(tmp_path / "again.log")
     assert_nothing_lost(job, reference)
