@@ -8,7 +8,7 @@ MINUTES = 60
 INSTALLED = .venv/installed
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify experiment line install check test bench fuzz format clean
+.PHONY: demo emotify experiment line install check test bench torture fuzz format clean
 
 demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -72,6 +72,9 @@ fuzz: install  ## Bytes that no encoder made, against the decoding layer: make f
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	mkdir -p data/fuzz
 	$(PYTHON) tests/fuzz/run.py data/fuzz/corpus $(MINUTES)
+
+torture: install  ## Jobs killed, disks full, stores that fail: half an hour on 2 cores. The same again: make torture TORTURE_SEED=7
+	$(PYTHON) -m pytest tests/torture -s
 
 format: install
 	.venv/bin/ruff format .

@@ -64,7 +64,7 @@ def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
 
 
 def count(text: str) -> int:
-    """A number from 1, the value of `--diff` and `--num-workers`."""
+    """A number from 1, the value of `--diff`, `--num-workers` and `--max-attempts`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
@@ -97,6 +97,10 @@ def ray_error(error: Exception) -> UsageError:
 def add_ledger(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job that leaves a row, or a failure, of each listed track."""
     parser.add_argument("--max-failures", type=rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    parser.add_argument(
+        "--max-attempts", type=count, default=3, metavar="N",
+        help="runs that try to decode the same audio; what failed so often counts as failed (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--allow", action="append", default=[], metavar="ROOT",
         help="folder or url that each track of a catalog must lie within; may be given again (default: any)",

@@ -66,6 +66,11 @@ def progress(what: str, total: int, done: Callable[[], int], unit: str = "track"
 def say_plan(listing: str, plan: Plan, what: str, *, prune: bool) -> None:
     """What a job over tracks is about to do."""
     say(f"{listing}: {plan.listed:,} tracks listed, {len(plan.works):,} {what}")
+    if plan.given_up:
+        say(
+            f"{len(plan.given_up):,} of them are not tried again: they failed as often as --max-attempts allows, "
+            "and their audio is the same"
+        )
     if plan.unlisted:
         end = "removed" if prune else "their rows stay (--prune removes them)"
         say(f"{len(plan.unlisted):,} tracks are not listed any more: {end}")

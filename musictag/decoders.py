@@ -73,7 +73,8 @@ class SoundFileDecoder:
         """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`."""
         size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
         try:
-            self.file.seek(start)
+            if self.file.tell() != start:
+                self.file.seek(start)
             while start < stop:
                 block = self.file.read(int(min(size, stop - start)), dtype="float32", always_2d=True)
                 if not len(block):
@@ -144,16 +145,13 @@ class FFmpegDecoder:
 
     container: av.container.InputContainer
     name: str
+    sample_rate: int
+    """Samples per second, Hz, that the header declares: FFmpeg's own number follows the frames."""
 
     @property
     def stream(self) -> av.AudioStream:
         """The first audio stream."""
         return self.container.streams.audio[0]
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second, Hz."""
-        return int(self.stream.rate)
 
     @property
     def n_samples(self) -> int | None:
@@ -172,7 +170,7 @@ class FFmpegDecoder:
 
         Noise that AAC has the decoder make up is another one then: it depends on what was decoded before.
         """
-        numbered = self.stream.time_base == Fraction(1, self.sample_rate or 1)
+        numbered = self.stream.time_base == Fraction(1, self.sample_rate)
         return numbered and self.stream.frames > 0 and self.stream.start_time == 0
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
@@ -180,11 +178,11 @@ class FFmpegDecoder:
 
         Streams that are chained behind the first one may have other channels, but not another rate.
         """
-        sample_rate = self.sample_rate  # the stream's own follows its frames
         try:
             position, frames = self._frames_from(start)
-            frames = self._of_one_rate(frames, sample_rate)
-            for block in _joined(frames, BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)):
+            for block in _joined(
+                self._of_one_rate(frames), BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
+            ):
                 yield block[max(0, start - position) : int(min(stop - position, len(block)))]
                 position += len(block)
                 if position >= stop:
@@ -192,11 +190,11 @@ class FFmpegDecoder:
         except FFMPEG_ERRORS as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
 
-    def _of_one_rate(self, frames: Iterable[av.AudioFrame], sample_rate: int) -> Iterator[av.AudioFrame]:
+    def _of_one_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
         for frame in frames:
-            if frame.sample_rate != sample_rate:
+            if frame.sample_rate != self.sample_rate:
                 raise AudioCorruptError(
-                    f"{self.name}: the sample rate changes from {sample_rate:,} to {frame.sample_rate:,} Hz"
+                    f"{self.name}: the sample rate changes from {self.sample_rate:,} to {frame.sample_rate:,} Hz"
                 )
             yield frame
 
@@ -221,7 +219,7 @@ def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
             for part in floats.resample(frame):
                 part.pts = None  # what lies between frames in time is not filled
                 waiting.write(part)
-            while (full := waiting.read(size)) is not None:
+            while (full := waiting.read(min(size, BLOCK_VALUES // frame.layout.nb_channels))) is not None:
                 yield mono(full.to_ndarray().T)
         if (rest := waiting.read()) is not None:
             yield mono(rest.to_ndarray().T)
@@ -262,7 +260,7 @@ def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
             raise AudioUnsupportedError(f"FFmpeg: {_reason(error)}") from error
         if not any(stream.codec_context and stream.rate for stream in container.streams.audio[:1]):
             raise AudioUnsupportedError("FFmpeg: the file has no audio stream that can be decoded")
-        yield FFmpegDecoder(container, name)
+        yield FFmpegDecoder(container, name, int(container.streams.audio[0].rate))
 
 
 def mono(block: npt.NDArray[Any]) -> Float32:

@@ -36,6 +36,10 @@ class StoreError(MusictagError):
     """A table is missing, is not ours, or cannot be written."""
 
 
+class WorkerLostError(MusictagError):
+    """Processes that do the work were killed, again and again."""
+
+
 class ModelError(MusictagError):
     """A model artifact is missing a file or does not fit its description."""
 

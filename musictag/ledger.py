@@ -14,13 +14,14 @@ import pyarrow as pa
 
 from musictag import stores
 from musictag.catalog import Problem
-from musictag.errors import AudioError, AudioUnreachableError, LedgerError
+from musictag.errors import AudioError, AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
 from musictag.uris import redacted
 
 FAILURES_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
         ("uri", pa.string()),
+        ("audio_etag", pa.string()),
         ("stage", pa.string()),
         ("error", pa.string()),
         ("message", pa.string()),
@@ -39,7 +40,25 @@ class Work:
     key: str | None
     """What the result depends on, such as the audio's etag; None where it could not be found out."""
     attempts: int = 0
-    """Earlier runs that failed on it."""
+    """Earlier runs that failed on the same audio."""
+
+
+# What another try may end differently in, with the same audio: a store may answer, a limit may have been raised.
+MAY_PASS = frozenset(error.__name__ for error in (AudioUnreachableError, AudioTooLongError, CatalogError))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failed:
+    """What the failures table has of one track."""
+
+    uri: str
+    key: str | None
+    error: str
+    attempts: int
+
+    def is_final(self, max_attempts: int) -> bool:
+        """Whether there is no sense in another try: audio that is there, and that no decoder could make use of."""
+        return self.error not in MAY_PASS and self.key is not None and self.attempts >= max_attempts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,9 +78,11 @@ class Plan:
     listed: int
     works: tuple[Work, ...]
     """New, changed and failed tracks, and those that another maker made."""
+    given_up: frozenset[str]
+    """Tracks that failed on the same audio as often as is allowed: failed, without another try."""
     unchanged: frozenset[str]
     stale: frozenset[str]
-    """Works of which the table holds a row of other audio: wrong, and removed first."""
+    """Tracks of which the table holds a row of other audio: wrong, and removed first."""
     superseded: frozenset[str]
     """Works of which the table holds a row by another maker: of use until the new one stands."""
     unlisted: frozenset[str]
@@ -87,15 +108,17 @@ def make_plan(
     listed: Iterable[tuple[str, str, str | None]],
     held: Mapping[str, Held],
     made_by: str,
-    attempts: Mapping[str, int],
+    failed: Mapping[str, Failed],
+    max_attempts: int,
     problems: Collection[Problem] = (),
 ) -> Plan:
-    """Compare `listed` (track_id, uri, key) with what the table has.
+    """Compare `listed` (track_id, uri, key) with what the table has, and with what failed.
 
     A track is unchanged if uri, key and maker are equal. Where the key of a held track is unknown, the track is tried
     yet its row stays: a store that does not answer today has not changed the audio.
     """
     works: list[Work] = []
+    given_up: set[str] = set()
     stale: set[str] = set()
     superseded: set[str] = set()
     unchanged: set[str] = set()
@@ -104,15 +127,22 @@ def make_plan(
         if row == Held(redacted(uri), key or "", made_by):
             unchanged.add(track_id)
             continue
-        works.append(Work(track_id, uri, key, attempts.get(track_id, 0)))
+        before = failed.get(track_id)
+        if before is None or (before.uri, before.key) != (redacted(uri), key):
+            works.append(Work(track_id, uri, key))
+        elif before.is_final(max_attempts):
+            given_up.add(track_id)
+        else:
+            works.append(Work(track_id, uri, key, before.attempts))
         if row is None or key is None:
             continue
         (superseded if (row.uri, row.key) == (redacted(uri), key) else stale).add(track_id)
-    n_listed = len(works) + len(unchanged) + len(problems)
-    known = unchanged.union((work.track_id for work in works), (problem.track_id for problem in problems))
+    n_listed = len(works) + len(given_up) + len(unchanged) + len(problems)
+    known = unchanged.union(given_up, (work.track_id for work in works), (problem.track_id for problem in problems))
     return Plan(
         listed=n_listed,
         works=tuple(works),
+        given_up=frozenset(given_up),
         unchanged=frozenset(unchanged),
         stale=frozenset(stale),
         superseded=frozenset(superseded),
@@ -143,6 +173,7 @@ def failure(work: Work, error: AudioError) -> dict[str, Any]:
     return {
         "track_id": work.track_id,
         "uri": redacted(work.uri),
+        "audio_etag": work.key,
         "stage": "fetch" if isinstance(error, AudioUnreachableError) else "decode",
         "error": type(error).__name__,
         "message": redacted(str(error)),
@@ -151,13 +182,15 @@ def failure(work: Work, error: AudioError) -> dict[str, Any]:
     }
 
 
-def read_attempts(failures_uri: str) -> dict[str, int]:
-    """How often each track in the failures table has failed."""
-    table = stores.read_columns(failures_uri, ("track_id", "attempts"))
-    attempts: dict[str, int] = {}
-    for track_id, count in zip(table["track_id"].to_pylist(), table["attempts"].to_pylist(), strict=True):
-        attempts[track_id] = max(count, attempts.get(track_id, 0))
-    return attempts
+def read_failed(failures_uri: str) -> dict[str, Failed]:
+    """What the failures table has of each track; of several rows that which counts most attempts."""
+    columns = ("track_id", "uri", "audio_etag", "error", "attempts")
+    failed: dict[str, Failed] = {}
+    for row in stores.read_columns(failures_uri, columns).to_pylist():
+        before = failed.get(row["track_id"])
+        if before is None or row["attempts"] > before.attempts:
+            failed[row["track_id"]] = Failed(row["uri"], row["audio_etag"], row["error"], row["attempts"])
+    return failed
 
 
 def record_failures(failures_uri: str, part: str, rows: Sequence[Mapping[str, Any]], since_version: int) -> None:
@@ -187,21 +220,21 @@ def settle(
         for track_id, failed_at in zip(recent["track_id"].to_pylist(), recent["failed_at"].to_pylist(), strict=True)
         if failed_at >= started
     }
+    recorded = set(recent["track_id"].to_pylist())
     works = {work.track_id for work in plan.works}
     failed = works & failed_now
-    missing = works - failed - set(written)
+    missing = (works - failed - set(written)) | (plan.given_up - recorded)
     if missing:
         raise LedgerError(
             f"{len(missing)} of {plan.listed} tracks are neither written nor failed, such as "
             f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it (failures: {failures_uri})"
         )
     past = f"failed_at < {stores.timestamp(started)}"
-    if recent.num_rows and prune:
-        stores.delete_rows(failures_uri, past)
-    elif recent.num_rows:
+    if recorded and not prune:
         stores.delete_rows(failures_uri, f"{past} AND stage = 'catalog'")
-        stores.delete_tracks(failures_uri, set(recent["track_id"].to_pylist()) & (works | plan.unchanged), past)
-    return Account(plan.listed, len(works) - len(failed), len(plan.unchanged), len(failed) + len(problems))
+    stores.delete_tracks(failures_uri, recorded - plan.given_up if prune else recorded & (works | plan.unchanged), past)
+    n_failed = len(failed) + len(plan.given_up) + len(problems)
+    return Account(plan.listed, len(works) - len(failed), len(plan.unchanged), n_failed)
 
 
 def check_failures(account: Account, max_failures: float, failures_uri: str) -> None:
@@ -213,7 +246,7 @@ def check_failures(account: Account, max_failures: float, failures_uri: str) -> 
         )
 
 
-def record_problems(failures_uri: str, problems: Sequence[Problem], attempts: Mapping[str, int]) -> None:
+def record_problems(failures_uri: str, problems: Sequence[Problem], failed: Mapping[str, Failed]) -> None:
     """Commit the catalog rows that cannot be used as failures of this run."""
     now = datetime.datetime.now(datetime.UTC)
     rows = [
@@ -223,7 +256,7 @@ def record_problems(failures_uri: str, problems: Sequence[Problem], attempts: Ma
             "stage": "catalog",
             "error": "CatalogError",
             "message": redacted(f"row {problem.row}: {problem.message}"),
-            "attempts": attempts.get(problem.track_id, 0) + 1,
+            "attempts": failed[problem.track_id].attempts + 1 if problem.track_id in failed else 1,
             "failed_at": now,
         }
         for problem in problems

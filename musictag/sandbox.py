@@ -27,9 +27,7 @@ class Sandbox:
 
     def __init__(self, time_limit_s: float = TIME_LIMIT_S) -> None:
         self.time_limit_s = time_limit_s
-        # Spawned: a copy of this process would hold locks of threads that it has not.
-        context = multiprocessing.get_context("spawn")
-        self._pool = pebble.ProcessPool(1, initializer=_quiet, context=context)
+        self._pool = _new_pool()
 
     def track_clips(
         self,
@@ -43,14 +41,22 @@ class Sandbox:
 
         Raises what that raises, `AudioCrashError` where the process was lost, or `AudioTimeoutError`.
         """
-        arguments = (path, name, config, clips_per_track, max_hours)
-        future = self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
         try:
-            return future.result()
+            clips: TrackClips = self._schedule(path, name, config, clips_per_track, max_hours).result()
+            return clips
         except concurrent.futures.TimeoutError as error:
             raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s") from error
         except pebble.ProcessExpired as error:
             raise AudioCrashError(f"{name}: the decoder crashed (exit code {error.exitcode})") from error
+        except concurrent.futures.BrokenExecutor as error:
+            raise AudioCrashError(f"{name}: the decoder's process was lost as it began") from error
+
+    def _schedule(self, *arguments: object) -> "concurrent.futures.Future[TrackClips]":
+        try:
+            return self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
+        except RuntimeError:  # the process was lost while it had nothing to do, and the pool with it
+            self._pool = _new_pool()
+            return self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
 
     def close(self) -> None:
         """End the process."""
@@ -68,6 +74,11 @@ class Sandbox:
 def shared() -> Sandbox:
     """The one of this process, for workers of engines that do not say when they end."""
     return Sandbox()
+
+
+def _new_pool() -> pebble.ProcessPool:
+    # Spawned: a copy of this process would hold locks of threads that it has not.
+    return pebble.ProcessPool(1, initializer=_quiet, context=multiprocessing.get_context("spawn"))
 
 
 def _quiet() -> None:

@@ -58,13 +58,15 @@ def seal(uri: str, path: str, sha256: str) -> None:
 
 
 def read_seals(uri: str) -> dict[str, str]:
-    """Path to hex digest of every file whose digest is recorded."""
+    """Path to hex digest of every file whose digest is recorded; what a killed writer left of one is no digest."""
     filesystem, root = fsspec.core.url_to_fs(_join(uri, FOLDER))
     if not filesystem.exists(root):
         return {}
     contents = filesystem.cat(filesystem.find(root))
-    lines = (content.decode("utf-8", "replace").partition("  ") for content in contents.values())
-    return {path.rstrip("\n"): sha256 for sha256, _, path in lines}
+    return {
+        path.rpartition("/")[2].removesuffix(SUFFIX): content.decode("utf-8", "replace").partition("  ")[0]
+        for path, content in contents.items()
+    }
 
 
 def unseal(uri: str, paths: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ The SHA-256 of each file lies in the table's folder `_checksums`, in the form th
 
 import contextlib
 import datetime
+import functools
 import json
 import random
 import re
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import numpy as np
@@ -34,6 +35,8 @@ from deltalake.transaction import AddAction
 from musictag import seals
 from musictag.errors import StoreError
 
+Result = TypeVar("Result")
+
 # Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory together.
@@ -43,6 +46,11 @@ ROWS_READ = 16
 ROW_GROUP_BYTES = 2 << 20
 # The longest pause before a delete that somebody's commit overtook is tried again.
 RETRY_S = 0.2
+# Of deltalake's requests to a store, all of which are small: an answer that takes longer does not come.
+STORE_OPTIONS = {"timeout": "15s"}
+# Of a commit to a store that does not answer: deltalake itself does not repeat what may have been done.
+TRIES = 4
+FIRST_PAUSE_S = 0.5
 # Ids named in one delete: keeps the predicate, which is text, of a size that parses fast.
 IDS_PER_DELETE = 1_000
 
@@ -59,7 +67,7 @@ def absolute(uri: str) -> str:
 
 def table_exists(uri: str) -> bool:
     """Whether a Delta table is at `uri`."""
-    return bool(DeltaTable.is_deltatable(uri))
+    return bool(DeltaTable.is_deltatable(uri, STORE_OPTIONS))
 
 
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
@@ -68,10 +76,17 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
     Raises `StoreError` if it cannot be made, or if a table with other columns is there.
     """
     with explained(uri):
-        DeltaTable.create(
-            uri, schema, mode="ignore", configuration=dict(configuration or {}), raise_if_key_not_exists=False
+        _persistently(
+            lambda: DeltaTable.create(
+                uri,
+                schema,
+                mode="ignore",
+                configuration=dict(configuration or {}),
+                storage_options=STORE_OPTIONS,
+                raise_if_key_not_exists=False,
+            )
         )
-        table = DeltaTable(uri)
+        table = _delta_table(uri)
     held = [field.name for field in table.schema().fields]
     if held != schema.names:
         raise StoreError(f"table {uri}: has the columns {', '.join(held)} instead of {', '.join(schema.names)}")
@@ -82,7 +97,7 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
     """The table at `uri` as it is, or as it was at a version. Raises `StoreError` if there is none."""
     with explained(uri):
         try:
-            return DeltaTable(uri, version)
+            return _delta_table(uri, version)
         except TableNotFoundError as error:
             raise StoreError(f"table {uri}: there is none; has the job that writes it run?") from error
 
@@ -265,21 +280,40 @@ def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa
             data_change=True,
             stats=json.dumps({"numRecords": n_rows}),
         )
-        table = DeltaTable(uri)
-        if _is_done(table, part, since_version):
+        return _persistently(lambda: _add(uri, add, n_rows, part, schema, since_version))
+
+
+def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
+    table = _delta_table(uri)
+    if _is_done(table, part, since_version):
+        return 0
+    properties = CommitProperties(
+        # The version says when the part was committed: see `part_is_done`.
+        app_transactions=[Transaction(part, table.version())],
+        max_commit_retries=MAX_COMMIT_RETRIES,
+    )
+    try:
+        table.create_write_transaction([add], mode="append", schema=schema, commit_properties=properties)
+    except CommitFailedError:
+        if _is_done(_delta_table(uri), part, since_version):
             return 0
-        properties = CommitProperties(
-            # The version says when the part was committed: see `part_is_done`.
-            app_transactions=[Transaction(part, table.version())],
-            max_commit_retries=MAX_COMMIT_RETRIES,
-        )
+        raise
+    return n_rows
+
+
+def _delta_table(uri: str, version: int | None = None) -> DeltaTable:
+    return DeltaTable(uri, version, STORE_OPTIONS)
+
+
+def _persistently(commit: Callable[[], Result]) -> Result:
+    """Call what may be called twice, again where its store fails."""
+    for attempt in range(1, TRIES):
         try:
-            table.create_write_transaction([add], mode="append", schema=schema, commit_properties=properties)
-        except CommitFailedError:
-            if _is_done(DeltaTable(uri), part, since_version):
-                return 0
-            raise
-        return n_rows
+            return commit()
+        except OSError:  # deltalake's name for whatever a store answers
+            pause = FIRST_PAUSE_S * 2 ** (attempt - 1)
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+    return commit()
 
 
 def part_is_done(uri: str, part: str, since_version: int) -> bool:
@@ -289,7 +323,7 @@ def part_is_done(uri: str, part: str, since_version: int) -> bool:
     version would not ask for them again.
     """
     with explained(uri):
-        return _is_done(DeltaTable(uri), part, since_version)
+        return _is_done(_delta_table(uri), part, since_version)
 
 
 def _is_done(table: DeltaTable, part: str, since_version: int) -> bool:
@@ -302,13 +336,14 @@ def delete_rows(uri: str, where: str) -> None:
 
     Rows that others commit meanwhile may stay.
     """
+    before: dict[str, int] | None = None
     for attempt in range(MAX_COMMIT_RETRIES):
         with explained(uri):
-            table = DeltaTable(uri)
-            before = files(table)
+            table = _delta_table(uri)
+            before = files(table) if before is None else before
             try:
-                table.delete(where)
-            except CommitFailedError:  # somebody else committed: look again what there is
+                _persistently(functools.partial(table.delete, where))
+            except CommitFailedError:  # somebody else committed, or we, unheard: look again what there is
                 if attempt == MAX_COMMIT_RETRIES - 1:
                     raise
                 time.sleep(random.uniform(0, RETRY_S))  # noqa: S311

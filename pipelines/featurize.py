@@ -8,18 +8,23 @@ into one Parquet file and commits it; what is killed is done by the next run, an
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import logging
+import re
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
-# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed.
-logging.basicConfig(level=logging.ERROR)
+# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed; an error is raised too.
+logging.basicConfig(level=logging.CRITICAL)
 
 import apache_beam as beam
+import psutil
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
@@ -28,11 +33,15 @@ from musictag import cli, console, features, fetching, ledger, sandbox, stores
 from musictag.catalog import Catalog, read_catalog
 from musictag.config import FeatureConfig
 from musictag.corpora import demo
-from musictag.errors import AudioError, UsageError
+from musictag.errors import AudioError, StoreError, UsageError, WorkerLostError
 from musictag.ledger import Work
 
 # Tracks that one call of the DoFn writes as one Parquet file: some 10 to 100 MB.
 PART_TRACKS = 24
+# Pipelines of one run: a worker that is lost, such as to the kernel for want of memory, is lost at most so often.
+MAX_LOSSES = 3
+# What Beam makes of an error of ours on a worker: the end of a traceback's text.
+WORKERS_ERROR = re.compile(r"^musictag\.errors\.\w+: (.*?)(?: \[while running .*)?$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +77,14 @@ class FeaturizePart(beam.DoFn):
         ledger.record_failures(self.target.failures, name, failures, self.target.failures_version)
 
 
-def make_plan(catalog: Catalog, features_uri: str, attempts: dict[str, int], config: FeatureConfig) -> ledger.Plan:
+def make_plan(
+    catalog: Catalog, features_uri: str, failed: dict[str, ledger.Failed], max_attempts: int, config: FeatureConfig
+) -> ledger.Plan:
     """What of the catalog the features table lacks."""
     rows = stores.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
     held = {row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], config.feature_hash) for row in rows}
     listed = fetching.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
-    return ledger.make_plan(listed, held, config.feature_hash, attempts, catalog.problems)
+    return ledger.make_plan(listed, held, config.feature_hash, failed, max_attempts, catalog.problems)
 
 
 def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
@@ -92,11 +103,61 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
         return beam.Pipeline(runner=FnApiRunner(), options=options)
     if "--direct_num_workers" not in given:
         options.view_as(DirectOptions).direct_num_workers = cli.n_cores()
-    # What `multi_processing` does, with workers that log errors alone: they repeat each INFO line twice.
-    quiet = "import logging, sys; logging.disable(logging.WARNING); "
-    quiet += "from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
-    workers = SubprocessSDKEnvironment.from_command_string(shlex.join([sys.executable, "-c", quiet]))
+    # What `multi_processing` does, with workers that say nothing: an error of theirs is the driver's, text and all.
+    start = "import sys; from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
+    # See `watching_workers` for the signal.
+    worker = f"{shlex.join([sys.executable, '-c', start])} 2>/dev/null || kill -USR1 $PPID"
+    workers = SubprocessSDKEnvironment.from_command_string(worker)
     return beam.Pipeline(runner=FnApiRunner(default_environment=workers), options=options)
+
+
+@contextlib.contextmanager
+def watching_workers() -> Iterator[None]:
+    """Ends the body with `WorkerLostError` where a worker of this machine ends before it was told to.
+
+    Beam's own runner would wait for it for ever. The worker's shell tells, by SIGUSR1. The other workers end as well:
+    Beam would first have each of them do its whole share.
+    """
+
+    def lost(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        raise WorkerLostError("a worker process was killed (by the kernel, for want of memory?)")
+
+    signal.signal(signal.SIGUSR1, lost)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def run(works: Sequence[Work], do_part: FeaturizePart, arguments: list[str]) -> None:
+    """Do all works, part by part, on the engine that Beam's `arguments` name.
+
+    Where a worker is lost, what it had not committed is done by others. Raises `StoreError` where a worker could not
+    read or write a table, `WorkerLostError` where too many were lost.
+    """
+    for n_lost in range(1, MAX_LOSSES + 1):
+        try:
+            with watching_workers(), beam_pipeline(arguments) as pipeline:
+                (
+                    pipeline
+                    | "Parts" >> beam.Create(ledger.parts(works, PART_TRACKS))
+                    | "Spread" >> beam.Reshuffle()
+                    | "Featurize" >> beam.ParDo(do_part)
+                )
+        except WorkerLostError as error:
+            if n_lost == MAX_LOSSES:
+                raise WorkerLostError(f"{error}, {n_lost} times: try with fewer, by --direct_num_workers") from error
+            console.say(f"{error}: what it had not committed is done again")
+        except RuntimeError as error:
+            if found := WORKERS_ERROR.findall(str(error)):
+                raise StoreError(found[-1]) from error
+            raise
+        else:
+            return
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -118,7 +179,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: list[str]) -> None:
     """Featurize what is new, changed or failed before."""
     args, beam_arguments = parse(argv)
-    pipeline = beam_pipeline(beam_arguments)
+    beam_pipeline(beam_arguments)  # refuses options before anything is done
     started = datetime.datetime.now(datetime.UTC)
     if args.catalog == cli.CATALOG and not Path(args.catalog).exists():
         demo.make_demo(Path(args.catalog).parent)
@@ -128,23 +189,16 @@ def main(argv: list[str]) -> None:
     features.open_features(args.features, config, args.clips_per_track)
     stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    attempts = ledger.read_attempts(failures_uri)
-    plan = make_plan(catalog, args.features, attempts, config)
+    failed = ledger.read_failed(failures_uri)
+    plan = make_plan(catalog, args.features, failed, args.max_attempts, config)
     console.say_plan(args.catalog, plan, "to do", prune=args.prune)
-    ledger.record_problems(failures_uri, catalog.problems, attempts)
+    ledger.record_problems(failures_uri, catalog.problems, failed)
     ledger.clear(plan, args.features, prune=args.prune)
 
     target = Target(args.features, stores.version(args.features), failures_uri, stores.version(failures_uri))
-    with (
-        console.progress("featurize", len(plan.works), stores.counter((args.features, failures_uri))),
-        pipeline,
-    ):
-        (
-            pipeline
-            | "Parts" >> beam.Create(ledger.parts(plan.works, PART_TRACKS))
-            | "Spread" >> beam.Reshuffle()
-            | "Featurize" >> beam.ParDo(FeaturizePart(target, config, args.clips_per_track, args.max_hours))
-        )
+    done = stores.counter((args.features, failures_uri))
+    with console.progress("featurize", len(plan.works), done):
+        run(plan.works, FeaturizePart(target, config, args.clips_per_track, args.max_hours), beam_arguments)
 
     stores.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice
     written = stores.track_ids(args.features)

@@ -289,11 +289,11 @@ def main(argv: list[str]) -> None:
 
     stores.create_table(args.tags, TAGS_SCHEMA)
     stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
-    attempts = ledger.read_attempts(failures_uri)
+    failed = ledger.read_failed(failures_uri) if catalog else {}  # what has features needs no decoder
     problems = catalog.problems if catalog else ()
-    plan = ledger.make_plan(listed, read_held(args.tags), model.made_by, attempts, problems)
+    plan = ledger.make_plan(listed, read_held(args.tags), model.made_by, failed, args.max_attempts, problems)
     console.say_plan(args.catalog or args.features, plan, f"to tag by {source.uri}", prune=args.prune)
-    ledger.record_problems(failures_uri, problems, attempts)
+    ledger.record_problems(failures_uri, problems, failed)
     ledger.clear(plan, args.tags, prune=args.prune)
     if plan.works:
         with local_ray(args.num_workers), console.bar((), "tag", len(plan.works), "track") as shown:

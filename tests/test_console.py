@@ -6,7 +6,7 @@ import pytest
 
 from musictag import console
 from musictag.errors import StoreError
-from musictag.ledger import Account, Held, make_plan
+from musictag.ledger import Account, Failed, Held, make_plan
 
 
 def test_progress_follows_what_is_done_and_ends_there(capsys, monkeypatch):
@@ -70,9 +70,18 @@ def test_progress_stops_watching_when_the_work_fails(capsys, monkeypatch):
     ],
 )
 def test_a_plan_is_said_with_what_is_not_listed_any_more(capsys, unlisted, prune, second):
-    plan = make_plan([("a", "a", "e"), ("b", "b", "e")], {name: Held("", "", "") for name in ("a", *unlisted)}, "m", {})
+    held = {name: Held("", "", "") for name in ("a", *unlisted)}
+    plan = make_plan([("a", "a", "e"), ("b", "b", "e")], held, "m", {}, 3)
     console.say_plan("my/catalog.csv", plan, "to do", prune=prune)
     assert capsys.readouterr().out == "my/catalog.csv: 2 tracks listed, 2 to do\n" + second
+
+
+def test_a_plan_is_said_with_what_is_given_up(capsys):
+    failed = {"a": Failed("a", "e", "AudioCorruptError", 3)}
+    console.say_plan("c.csv", make_plan([("a", "a", "e"), ("b", "b", "e")], {}, "m", failed, 3), "to do", prune=False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "c.csv: 2 tracks listed, 1 to do"
+    assert second.startswith("1 of them are not tried again: they failed as often as --max-attempts allows")
 
 
 def test_the_account_is_said_with_its_speed_and_places(capsys):

@@ -6,20 +6,23 @@ import pytest
 from musictag import ledger, stores
 from musictag.catalog import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
-from musictag.ledger import Account, Held, Work
+from musictag.ledger import Account, Failed, Held, Work
 
 SCHEMA = pa.schema([("track_id", pa.string())])
 NOW = datetime.datetime.now(datetime.UTC)
 EARLIER = NOW - datetime.timedelta(hours=1)
+SIGNED = "https://me:pw@host/a.mp3?id=1&sig={}"
+WRITTEN = "https://***@host/a.mp3?id=1&sig=***"
 
 
-def plan(listed, held=None, attempts=None, problems=()):
-    return ledger.make_plan(listed, held or {}, "maker", attempts or {}, problems)
+def plan(listed, held=None, failed=None, problems=(), max_attempts=3):
+    return ledger.make_plan(listed, held or {}, "maker", failed or {}, max_attempts, problems)
 
 
 def test_a_new_track_is_work():
-    made = plan([("a", "a.mp3", "e1"), ("b", "b.mp3", None)], attempts={"b": 2})
-    assert made.works == (Work("a", "a.mp3", "e1", 0), Work("b", "b.mp3", None, 2))
+    failed = {"b": Failed("b.mp3", "e2", "AudioCorruptError", 2)}
+    made = plan([("a", "a.mp3", "e1"), ("b", "b.mp3", "e2")], failed=failed)
+    assert made.works == (Work("a", "a.mp3", "e1", 0), Work("b", "b.mp3", "e2", 2))
     assert (made.listed, made.unchanged, made.stale, made.superseded) == (2, frozenset(), frozenset(), frozenset())
 
 
@@ -55,6 +58,36 @@ def test_a_track_that_nobody_lists_any_more_is_unlisted_but_not_one_whose_row_is
     held = {track_id: Held("a.mp3", "e1", "maker") for track_id in ("a", "changed", "broken", "left")}
     made = plan([("a", "a.mp3", "e1"), ("changed", "b.mp3", "e1")], held, problems=[Problem(3, "broken", "", "why")])
     assert made.unlisted == {"left"}
+
+
+@pytest.mark.parametrize(
+    ("failed", "attempts"),
+    [
+        (Failed("a.mp3", "e1", "AudioCorruptError", 2), 2),  # once more
+        (Failed("a.mp3", "earlier", "AudioCorruptError", 3), 0),  # other audio
+        (Failed("b.mp3", "e1", "AudioCorruptError", 3), 0),  # audio of another place
+        (Failed("a.mp3", "e1", "AudioUnreachableError", 9), 9),  # it may be reached now
+        (Failed("a.mp3", "e1", "AudioTooLongError", 9), 9),  # a longer one may be allowed now
+    ],
+)
+def test_what_failed_is_tried_again(failed, attempts):
+    made = plan([("a", "a.mp3", "e1")], failed={"a": failed})
+    assert made.works == (Work("a", "a.mp3", "e1", attempts),)
+    assert made.given_up == frozenset()
+
+
+def test_what_was_never_reached_is_tried_again_however_often_it_failed():
+    made = plan([("a", "a.mp3", None)], failed={"a": Failed("a.mp3", None, "AudioUnreachableError", 9)})
+    assert made.works == (Work("a", "a.mp3", None, 9),)
+
+
+def test_audio_that_failed_as_often_as_allowed_is_given_up_and_its_old_row_stale():
+    failed = {"a": Failed(WRITTEN, "e1", "AudioCorruptError", 2)}
+    held = {"a": Held(WRITTEN, "e0", "maker")}
+    made = plan([("a", SIGNED.format("today"), "e1"), ("b", "b.mp3", "e2")], held, failed, max_attempts=2)
+    assert (made.given_up, made.stale, made.unlisted) == ({"a"}, {"a"}, frozenset())
+    assert [work.track_id for work in made.works] == ["b"]
+    assert made.listed == 2
 
 
 @pytest.mark.parametrize(("prune", "left"), [(False, {"a", "gone"}), (True, {"a"})])
@@ -94,20 +127,17 @@ def test_a_part_is_named_after_what_it_holds_and_what_makes_it():
 
 @pytest.mark.parametrize(("error", "stage"), [(AudioUnreachableError, "fetch"), (AudioCorruptError, "decode")])
 def test_a_failure_tells_stage_class_reason_and_attempt(error, stage):
-    row = ledger.failure(Work("a", "a.mp3", None, 2), error("a.mp3: why"))
+    row = ledger.failure(Work("a", "a.mp3", "e1", 2), error("a.mp3: why"))
     assert list(row) == ledger.FAILURES_SCHEMA.names
-    assert (row["track_id"], row["uri"], row["stage"], row["error"], row["message"], row["attempts"]) == (
+    assert tuple(row.values())[:-1] == (
         "a",
         "a.mp3",
+        "e1",
         stage,
         error.__name__,
         "a.mp3: why",
         3,
     )
-
-
-SIGNED = "https://me:pw@host/a.mp3?id=1&sig={}"
-WRITTEN = "https://***@host/a.mp3?id=1&sig=***"
 
 
 def test_a_track_whose_uri_is_signed_anew_is_unchanged_and_is_fetched_by_what_it_is():
@@ -140,13 +170,24 @@ class Tables:
 
     def fail(self, failed_at, *track_ids, stage="decode", attempts=1):
         rows = [
-            {"track_id": track_id, "stage": stage, "attempts": attempts, "failed_at": failed_at}
+            {
+                "track_id": track_id,
+                "uri": f"{track_id}.mp3",
+                "audio_etag": "e",
+                "stage": stage,
+                "error": "AudioCorruptError",
+                "attempts": attempts,
+                "failed_at": failed_at,
+            }
             for track_id in track_ids
         ]
         stores.write_part(self.failures, f"f{stores.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
 
+    def attempts(self):
+        return {track_id: failed.attempts for track_id, failed in ledger.read_failed(self.failures).items()}
+
     def settle(self, listed, held=None, problems=(), **options):
-        made = plan(listed, held, problems=problems)
+        made = plan(listed, held, ledger.read_failed(self.failures), problems)
         return ledger.settle(made, problems, stores.track_ids(self.uri), self.failures, NOW, **options)
 
 
@@ -163,13 +204,13 @@ def test_the_account_adds_up(tables):
     tables.write("new 1", "new 2", "held")
     tables.fail(NOW, "bad")
     problem = Problem(9, "broken", "", "why")
-    ledger.record_problems(tables.failures, [problem], {"broken": 1})
+    ledger.record_problems(tables.failures, [problem], {"broken": Failed("", None, "CatalogError", 1)})
     held = {"held": Held("held.mp3", "e", "maker")}
     account = tables.settle(listed("new 1", "new 2", "bad", "held"), held, [problem])
     assert account == Account(listed=5, written=2, unchanged=1, failed=2)
     assert account.listed == account.written + account.unchanged + account.failed
     assert str(account) == "5 listed = 2 written + 1 unchanged + 2 failed"
-    assert ledger.read_attempts(tables.failures) == {"bad": 1, "broken": 2}
+    assert tables.attempts() == {"bad": 1, "broken": 2}
 
 
 def test_a_track_in_neither_table_is_named(tables):
@@ -198,7 +239,7 @@ def test_past_failures_go_once_their_tracks_are_settled(tables):
     tables.fail(NOW, "still bad", attempts=2)
     held = {"back as it was": Held("back as it was.mp3", "e", "maker")}
     tables.settle(listed("mended", "still bad", "back as it was"), held)
-    assert ledger.read_attempts(tables.failures) == {"still bad": 2, "of another catalog": 1}
+    assert tables.attempts() == {"still bad": 2, "of another catalog": 1}
     assert stores.read_columns(tables.failures, ("track_id",)).num_rows == 2
 
 
@@ -207,7 +248,7 @@ def test_prune_forgets_the_failures_of_unlisted_tracks(tables):
     tables.fail(EARLIER, "a", "gone")
     tables.fail(NOW, "bad")
     tables.settle(listed("a", "bad"), prune=True)
-    assert ledger.read_attempts(tables.failures) == {"bad": 1}
+    assert tables.attempts() == {"bad": 1}
 
 
 def test_failures_of_a_part_are_recorded_once(tables):
@@ -222,14 +263,32 @@ def test_failures_of_a_part_are_recorded_once(tables):
     assert stores.version(tables.failures) == 2
 
 
-def test_attempts_are_the_most_that_are_known(tables):
+@pytest.mark.parametrize("prune", [False, True])
+def test_what_is_given_up_is_failed_and_its_reason_stays(tables, prune):
+    tables.write("a")
+    tables.fail(EARLIER, "bad", attempts=3)
+    account = tables.settle(listed("a", "bad"), prune=prune)
+    assert account == Account(listed=2, written=1, unchanged=0, failed=1)
+    assert tables.attempts() == {"bad": 3}
+
+
+def test_what_is_given_up_and_has_no_reason_is_missing(tables):
+    made = plan(listed("bad"), failed={"bad": Failed("bad.mp3", "e", "AudioCorruptError", 3)})
+    with pytest.raises(LedgerError, match="such as bad"):
+        ledger.settle(made, (), (), tables.failures, NOW)
+
+
+def test_of_several_failures_the_one_with_most_attempts_counts(tables):
     tables.fail(EARLIER, "a", attempts=3)
     tables.fail(EARLIER, "a", "b", attempts=1)
-    assert ledger.read_attempts(tables.failures) == {"a": 3, "b": 1}
+    assert ledger.read_failed(tables.failures) == {
+        "a": Failed("a.mp3", "e", "AudioCorruptError", 3),
+        "b": Failed("b.mp3", "e", "AudioCorruptError", 1),
+    }
 
 
-def test_attempts_without_a_table_are_none(tmp_path):
-    assert ledger.read_attempts(str(tmp_path / "none")) == {}
+def test_without_a_table_nothing_failed(tmp_path):
+    assert ledger.read_failed(str(tmp_path / "none")) == {}
 
 
 def test_a_catalog_problem_is_a_failure_with_its_row(tables):

@@ -70,6 +70,16 @@ def test_a_decoder_that_crashes_costs_one_track(sandbox, others, tmp_path, music
     assert sandbox.track_clips(path, "a", CONFIG)[1] == [0]
 
 
+def test_a_decoder_that_is_killed_between_tracks_costs_none(sandbox, others, tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    for _ in range(2):
+        sandbox.track_clips(path, "a", CONFIG)
+        (process,) = decoders(others)
+        process.kill()
+        time.sleep(1)  # not `wait`, which would take the exit code from the pool
+        assert sandbox.track_clips(path, "a", CONFIG)[1] == [0]
+
+
 def test_a_decoder_that_hangs_costs_one_track(tmp_path, music, write_audio):
     os.mkfifo(tmp_path / "hangs.mp3")
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)

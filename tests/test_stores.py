@@ -44,6 +44,47 @@ def test_a_part_is_written_in_one_commit(uri):
     assert stores.track_ids(uri) == {"a", "b", "c"}
 
 
+@pytest.fixture
+def silent_store(monkeypatch):
+    """A store whose next answers to commits are lost, after it did what it was asked for or before."""
+    pauses, lost = [], []
+    monkeypatch.setattr(stores.time, "sleep", pauses.append)
+    for name in ("create_write_transaction", "delete"):
+        ask = getattr(stores.DeltaTable, name)
+
+        def asked(table, *arguments, ask=ask, **options):
+            is_done = lost.pop(0) if lost else None
+            if is_done is not False:
+                ask(table, *arguments, **options)
+            if is_done is not None:
+                raise OSError("operation timed out")
+
+        monkeypatch.setattr(stores.DeltaTable, name, asked)
+    return lost, pauses
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done):
+    lost, pauses = silent_store
+    lost += [is_done]
+    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
+    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
+    assert len(pauses) == 1
+    lost += [is_done]
+    stores.delete_tracks(uri, ["a"])
+    assert stores.track_ids(uri) == {"b"}
+    assert seals.read_seals(uri).keys() >= stores.files(stores.open_table(uri)).keys()
+
+
+def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
+    lost, pauses = silent_store
+    lost += [False] * stores.TRIES
+    with pytest.raises(StoreError, match="operation timed out"):
+        stores.write_part(uri, "p", SCHEMA, rows("a"))
+    assert len(pauses) == stores.TRIES - 1
+    assert stores.track_ids(uri) == set()
+
+
 def test_a_part_without_rows_commits_nothing(uri):
     assert stores.write_part(uri, "p", SCHEMA, []) == 0
     assert stores.write_table(uri, "q", SCHEMA, SCHEMA.empty_table()) == 0

@@ -175,6 +175,15 @@ def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None
     }
 
 
+@pytest.mark.parametrize("written", ["", "0123abc", "0123abc  part-x"])
+def test_what_a_killed_writer_left_of_a_seal_is_removed(uri: str, written: str) -> None:
+    seal = Path(uri) / "_checksums" / "part-x-y.parquet.sha256"
+    seal.write_text(written)
+    upkeep.vacuum(uri, keep_hours=0)
+    assert not seal.exists()
+    assert problems(uri) == ()
+
+
 def test_what_vacuum_removed_cannot_be_returned_to(uri: str) -> None:
     upkeep.vacuum(uri, 0)
     with pytest.raises(StoreError, match=re.escape(uri)):

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from musictag import cli, features, stores, upkeep
 from musictag.config import FeatureConfig
+from musictag.errors import StoreError, WorkerLostError
 from musictag.features import decode_clips
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "featurize.py"
@@ -168,6 +170,25 @@ def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, featurize_h
     assert rows(table, "audio_sha256", "featurized_at", "n_clips") == after
 
 
+def test_audio_that_failed_as_often_as_allowed_is_not_decoded_again_until_it_changes(
+    tmp_path, featurize_here, capsys, music, write_audio
+):
+    (tmp_path / "bad.wav").write_text("no song")
+    catalog = write_catalog(tmp_path / "catalog.csv", "bad.wav", "missing.wav")
+    call = ("--catalog", catalog, "--features", tmp_path / "features", "--max-failures", 1, "--max-attempts", 2)
+    for n_tried, attempts in ((2, (1, 1)), (2, (2, 2)), (1, (2, 3)), (1, (2, 4))):
+        capsys.readouterr()
+        assert featurize_here(*call) == 0
+        out = capsys.readouterr().out
+        assert f"2 tracks listed, {n_tried} to do" in out
+        assert ("1 of them are not tried again" in out) == (n_tried == 1)
+        assert "2 listed = 0 written + 0 unchanged + 2 failed" in out
+        assert tuple(failures(tmp_path / "features")[name]["attempts"] for name in ("bad", "missing")) == attempts
+    write_audio(tmp_path / "bad.wav", music(1.0), 44_100)
+    assert featurize_here(*call) == 0
+    assert set(rows(tmp_path / "features")) == {"bad"}
+
+
 def test_audio_that_was_changed_and_then_changed_back_has_one_row(tmp_path, featurize_here, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.wav"), "--features", tmp_path / "features")
@@ -304,3 +325,36 @@ def test_all_cores_work_unless_told_otherwise(script, options, n_workers):
     featurize = script("featurize")
     pipeline = featurize.beam_pipeline(["--runner=DirectRunner", *options])
     assert pipeline.options.view_as(featurize.DirectOptions).direct_num_workers == n_workers
+
+
+def test_an_error_of_ours_on_a_worker_is_one_sentence_and_any_other_stays_what_it_is(script, monkeypatch):
+    featurize = script("featurize")
+    texts = ["musictag.errors.StoreError: table t: full [while running 'Featurize']", "TypeError: a bug [while running"]
+
+    def fail(arguments):
+        raise RuntimeError(f"Traceback (most recent call last):\n  File ...\n{texts.pop(0)}\n")
+
+    monkeypatch.setattr(featurize, "beam_pipeline", fail)
+    with pytest.raises(StoreError, match=r"^table t: full$"):
+        featurize.run((), None, [])
+    with pytest.raises(RuntimeError, match="a bug"):
+        featurize.run((), None, [])
+
+
+def test_workers_that_are_lost_are_replaced_a_few_times(script, monkeypatch, capsys):
+    featurize, started = script("featurize"), []
+
+    class Driver:
+        def children(self, recursive):
+            return []
+
+    def lose_a_worker(arguments):
+        started.append(arguments)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(featurize.psutil, "Process", Driver)
+    monkeypatch.setattr(featurize, "beam_pipeline", lose_a_worker)
+    with pytest.raises(WorkerLostError, match=f"killed.*, {featurize.MAX_LOSSES} times"):
+        featurize.run((), None, ["--an-option"])
+    assert started == [["--an-option"]] * featurize.MAX_LOSSES
+    assert capsys.readouterr().out.count("is done again") == featurize.MAX_LOSSES - 1

@@ -1,0 +1,140 @@
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from ray.cluster_utils import Cluster
+
+from musictag import checkpoint
+from musictag.config import FeatureConfig
+from musictag.models import build_model
+from torture.runs import SCRIPTS, Job, Reference, measure
+
+SEED = int(os.environ.get("TORTURE_SEED") or random.SystemRandom().randrange(1_000_000))
+N_SONGS, N_RECORDINGS, SECONDS = 116, 4, 15.0
+BROKEN = {"text.mp3": b"words, and no music", "empty.mp3": b"", "zeros.flac": bytes(5_000)}
+VOCABULARY = ("calm", "dance", "sad")
+CONFIG = FeatureConfig()
+
+
+def pytest_report_header() -> str:
+    return f"random moments: TORTURE_SEED={SEED}"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Of each test's own, so that one test alone draws what it draws among all."""
+    return random.Random(f"{SEED} {request.node.name}")  # noqa: S311
+
+
+@pytest.fixture(scope="session")
+def catalog(tmp_path_factory: pytest.TempPathFactory, music: Callable, write_audio: Callable) -> Path:
+    """Songs for five parts, and some files that are none."""
+    folder = tmp_path_factory.mktemp("catalog")
+    recordings = [
+        write_audio(folder / f"{n}.mp3", music(SECONDS, seed=n), 44_100).read_bytes() for n in range(N_RECORDINGS)
+    ]
+    for n in range(N_SONGS):
+        (folder / f"song-{n:03d}.mp3").write_bytes(recordings[n % N_RECORDINGS])
+    for name, content in BROKEN.items():
+        (folder / name).write_bytes(content)
+    names = sorted(path.name for path in folder.iterdir())
+    listing = folder / "catalog.csv"
+    listing.write_text("\n".join(["track_id,uri", *(f"{name},{name}" for name in names), "missing,missing.mp3"]) + "\n")
+    return listing
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has learned nothing, which it does as well as any other here."""
+    torch.manual_seed(0)
+    spec = checkpoint.TaggerSpec(
+        architecture="cnn",
+        params={},
+        feature_config=CONFIG,
+        vocabulary=VOCABULARY,
+        thresholds=(0.4,) * len(VOCABULARY),
+        calibration=((1.0, 0.0),) * len(VOCABULARY),
+        provenance={},
+    )
+    folder = tmp_path_factory.mktemp("model") / "model"
+    network = build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY))
+    checkpoint.save_model(folder, network.eval(), spec)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tag_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tag.py, but with commits so small that there are many."""
+    text = (SCRIPTS / "tag.py").read_text()
+    assert text.count("PART_TRACKS = 256\n") == 1
+    script = tmp_path_factory.mktemp("scripts") / "tag.py"
+    script.write_text(text.replace("PART_TRACKS = 256\n", "PART_TRACKS = 16\n"))
+    return script
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """Address of a Ray that outlives what is killed."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def featurize_job(catalog: Path) -> Callable[..., Job]:
+    """featurize.py over the catalog into a table of a folder."""
+
+    def job(folder: Path, *options: str, of: Path = catalog) -> Job:
+        uri = str(folder / "features")
+        return Job(SCRIPTS / "featurize.py", ("--catalog", str(of), "--features", uri, *options), uri)
+
+    return job
+
+
+@pytest.fixture(scope="session")
+def tag_job(tag_script: Path, model: Path) -> Callable[..., Job]:
+    """tag.py over a source, as its options name it, into a table of a folder."""
+
+    def job(folder: Path, *source: object, ray_address: str = "") -> Job:
+        uri = str(folder / "tags")
+        options = (*map(str, source), "--model", str(model), "--tags", uri)
+        return Job(tag_script, options, uri, {"RAY_ADDRESS": ray_address} if ray_address else {})
+
+    return job
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the undisturbed run's features are, once `featurized` has run."""
+    return tmp_path_factory.mktemp("featurized") / "features"
+
+
+@pytest.fixture(scope="session")
+def featurized(featurize_job: Callable[..., Job], catalog: Path, features: Path) -> Reference:
+    """What featurize.py makes of the catalog."""
+    return measure(featurize_job(features.parent), str(catalog), features.parent / "log")
+
+
+@pytest.fixture(scope="session")
+def tagged_from_audio(
+    tag_job: Callable[..., Job], catalog: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
+    """What tag.py makes of the catalog, with a Ray of its own."""
+    folder = tmp_path_factory.mktemp("tagged")
+    return measure(tag_job(folder, "--catalog", catalog), str(catalog), folder / "log")
+
+
+@pytest.fixture(scope="session")
+def tagged_from_features(
+    tag_job: Callable[..., Job],
+    features: Path,
+    featurized: Reference,
+    ray_cluster: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Reference:
+    """What tag.py makes of the features, on the Ray that is there."""
+    folder = tmp_path_factory.mktemp("tagged")
+    return measure(tag_job(folder, "--features", features, ray_address=ray_cluster), None, folder / "log")

@@ -1,0 +1,93 @@
+"""SIGKILL at twenty moments each, for the whole process group or for the driver alone; the next run makes it whole."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from torture.runs import (
+    Job,
+    Reference,
+    assert_nothing_lost,
+    draw,
+    family,
+    kill_group,
+    wait_for_orphans,
+)
+
+N_KILLS = 20
+DRAWS = 5
+"""A moment may come too late, when the job has ended already: then another is drawn."""
+
+
+def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: Path) -> str:
+    """Start a job and kill it, every other time the driver alone; says when and what was there."""
+    for _ in range(DRAWS):
+        moment = draw(rng, number, reference)
+        started = time.monotonic()
+        with job.running(log) as process:
+            if not moment.wait(job, process):
+                job.forget()
+                continue
+            orphans = family(process)
+            if number // 2 % 2:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+            else:
+                kill_group(process)
+            killed = time.monotonic()
+            wait_for_orphans(orphans)
+        what = "driver" if number // 2 % 2 else "group"
+        left = job.n_rows() if Path(job.uri, "_delta_log").exists() else 0
+        return (
+            f"{what} killed {killed - started:.2f} s after its start ({moment}), orphans gone "
+            f"{time.monotonic() - killed:.1f} s later; {left} of {len(reference.rows)} tracks were there"
+        )
+    raise AssertionError(f"the job ended before each of {DRAWS} moments")
+
+
+def torture(job: Job, rng: random.Random, number: int, reference: Reference, folder: Path) -> None:
+    said = kill(job, rng, number, reference, folder / "killed.log")
+    started = time.monotonic()
+    end = job.done(folder / "again.log").splitlines()[-1]
+    print(f"\n{job.script.stem} {number}: {said}; rerun {time.monotonic() - started:.1f} s: {end}")  # noqa: T201
+    assert_nothing_lost(job, reference)
+
+
+@pytest.mark.parametrize("number", range(N_KILLS))
+def test_featurize_killed_and_run_again(
+    featurize_job: Callable[..., Job], featurized: Reference, rng: random.Random, tmp_path: Path, number: int
+) -> None:
+    torture(featurize_job(tmp_path), rng, number, featurized, tmp_path)
+
+
+@pytest.mark.parametrize("number", range(N_KILLS // 2))
+def test_tag_from_audio_killed_and_run_again(
+    tag_job: Callable[..., Job],
+    catalog: Path,
+    tagged_from_audio: Reference,
+    rng: random.Random,
+    tmp_path: Path,
+    number: int,
+) -> None:
+    """With a Ray of its own, which dies with it."""
+    torture(tag_job(tmp_path, "--catalog", catalog), rng, number, tagged_from_audio, tmp_path)
+
+
+@pytest.mark.parametrize("number", range(N_KILLS // 2, N_KILLS))
+def test_tag_from_features_killed_and_run_again(
+    tag_job: Callable[..., Job],
+    features: Path,
+    tagged_from_features: Reference,
+    ray_cluster: str,
+    rng: random.Random,
+    tmp_path: Path,
+    number: int,
+) -> None:
+    """On a Ray that outlives it."""
+    job = tag_job(tmp_path, "--features", features, ray_address=ray_cluster)
+    torture(job, rng, number, tagged_from_features, tmp_path)

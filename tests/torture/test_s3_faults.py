@@ -1,0 +1,86 @@
+"""Audio and tables on a store that answers 500 and 503, or not at all, on a share of all requests."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from musictag import upkeep
+from torture.runs import SCRIPTS, Job, Reference, assert_same_rows, content
+
+PROXY = Path(__file__).parent / "faulty_store.py"
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ALLOW_HTTP": "true",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(port: int, *command: object) -> Iterator[str]:
+    """The url of a server of this machine while the body runs."""
+    arguments = [sys.executable, *map(str, command)]
+    server = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(port):
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def server(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Port of a store with the catalog in the bucket `music`; the environment of this process leads to it."""
+    port = free_port()
+    with serving(port, "-m", "moto.server", "-H", "127.0.0.1", "-p", port) as url:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": url}.items():
+            monkeypatch.setenv(name, value)
+        store = s3fs.S3FileSystem(skip_instance_cache=True)
+        store.mkdir("music")
+        for path in catalog.parent.iterdir():
+            store.pipe(f"music/songs/{path.name}", path.read_bytes())
+        yield port
+
+
+@pytest.mark.parametrize(("failing", "stalling"), [(0.1, 0.0), (0.0, 0.05)], ids=["500 and 503", "stalls"])
+def test_featurize_over_a_faulty_store(
+    server: int, featurized: Reference, tmp_path: Path, failing: float, stalling: float
+) -> None:
+    port, uri = free_port(), "s3://music/features"
+    listing = "s3://music/songs/catalog.csv"
+    with serving(port, PROXY, port, server, 0, failing, stalling) as url:
+        job = Job(SCRIPTS / "featurize.py", ("--catalog", listing, "--features", uri), uri, {"AWS_ENDPOINT_URL": url})
+        started = time.monotonic()
+        end = job.done(tmp_path / "log").splitlines()[-1]
+        print(f"\n{failing:.0%} fail, {stalling:.0%} stall: {time.monotonic() - started:.0f} s: {end}")  # noqa: T201
+    assert upkeep.verify(uri, listing).problems == ()
+    place = {"uri", "audio_etag"}
+    found, expected = (
+        {track_id: {name: value for name, value in row.items() if name not in place} for track_id, row in rows.items()}
+        for rows in (content(uri), featurized.rows)
+    )
+    assert_same_rows(found, expected)

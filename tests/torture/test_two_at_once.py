@@ -1,0 +1,38 @@
+"""Two runs over the same catalog at once: each track is there once when the last of them has ended."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost
+
+
+def run_both(jobs: list[Job], folder: Path) -> None:
+    logs = [folder / f"{n}.log" for n in range(len(jobs))]
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(job.running(log)) for job, log in zip(jobs, logs, strict=True)]
+        codes = [process.wait(LIMIT_S) for process in processes]
+    said = [log.read_text() for log in logs]
+    assert codes == [0] * len(jobs), said
+    for text in said:
+        print("\n" + text.splitlines()[-1])  # noqa: T201
+
+
+def test_featurize_twice_at_once(
+    featurize_job: Callable[..., Job], catalog: Path, featurized: Reference, tmp_path: Path
+) -> None:
+    """One has ten tracks less to do, so that their parts differ and both write most tracks."""
+    lines = catalog.read_text().splitlines()
+    fewer = catalog.with_name("fewer.csv")
+    fewer.write_text("\n".join([lines[0], *lines[11:]]) + "\n")
+    jobs = [featurize_job(tmp_path), featurize_job(tmp_path, of=fewer)]
+    run_both(jobs, tmp_path)
+    assert_nothing_lost(jobs[0], featurized)
+
+
+def test_tag_twice_at_once(
+    tag_job: Callable[..., Job], features: Path, tagged_from_features: Reference, ray_cluster: str, tmp_path: Path
+) -> None:
+    job = tag_job(tmp_path, "--features", features, ray_address=ray_cluster)
+    run_both([job, job], tmp_path)
+    assert_nothing_lost(job, tagged_from_features)

@@ -1,0 +1,75 @@
+"""A process among those that work is killed; the job goes on, or says what it cost."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from musictag import stores
+from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, family, wait_until
+
+BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "multiprocessing.spawn"
+
+
+def victims(job_processes: list[psutil.Process], what: str) -> list[psutil.Process]:
+    """Those whose command line has the word, without the shells that started them."""
+    found = []
+    for process in job_processes:
+        try:
+            if what in " ".join(process.cmdline()) and process.name() != "sh":
+                found.append(process)
+        except psutil.Error:  # it has ended
+            continue
+    return found
+
+
+def run_and_kill(job: Job, rng: random.Random, what: str, log: Path) -> tuple[int, str]:
+    """Run a job, of whose processes one is killed while tracks are decoded; exit code, and what it said."""
+    with job.running(log) as process:
+        assert wait_until(lambda: len(victims(family(process), DECODER)) == 2, process), log.read_text()
+        time.sleep(rng.uniform(1, 2))  # a decoder takes most of a second to start
+        victim = rng.choice(victims(family(process), what))
+        print(f"\n{job.script.stem}: killed {victim.name()} ({what})")  # noqa: T201
+        victim.kill()
+        process.wait(LIMIT_S)
+    return process.returncode, log.read_text()
+
+
+def test_featurize_loses_a_worker(
+    featurize_job: Callable[..., Job], featurized: Reference, rng: random.Random, tmp_path: Path
+) -> None:
+    job = featurize_job(tmp_path)
+    code, said = run_and_kill(job, rng, BEAM_WORKER, tmp_path / "log")
+    assert code == 0, said
+    assert "a worker process was killed" in said
+    assert f"124 listed = {len(featurized.rows)} written + 0 unchanged + {len(featurized.failures)} failed" in said
+    assert_nothing_lost(job, featurized)
+
+
+def test_tag_loses_an_actor(
+    tag_job: Callable[..., Job], catalog: Path, tagged_from_audio: Reference, rng: random.Random, tmp_path: Path
+) -> None:
+    job = tag_job(tmp_path, "--catalog", catalog)
+    code, said = run_and_kill(job, rng, RAY_ACTOR, tmp_path / "log")
+    assert code == 0, said
+    assert_nothing_lost(job, tagged_from_audio)
+
+
+@pytest.mark.parametrize("script", ["featurize", "tag"])
+def test_a_job_loses_a_decoder_and_with_it_one_track_at_most(
+    request: pytest.FixtureRequest, catalog: Path, rng: random.Random, tmp_path: Path, script: str
+) -> None:
+    if script == "featurize":
+        job, reference = request.getfixturevalue("featurize_job")(tmp_path), request.getfixturevalue("featurized")
+    else:
+        job = request.getfixturevalue("tag_job")(tmp_path, "--catalog", catalog)
+        reference = request.getfixturevalue("tagged_from_audio")
+    code, said = run_and_kill(job, rng, DECODER, tmp_path / "log")
+    assert code == 0, said
+    errors = stores.read_columns(stores.beside(job.uri, "failures"), ("error",))["error"].to_pylist()
+    assert errors.count("AudioCrashError") <= 1  # none where the decoder was between two tracks
+    job.done(tmp_path / "again.log")
+    assert_nothing_lost(job, reference)
