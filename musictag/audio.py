@@ -88,11 +88,8 @@ class PyAVAudio:
 
     container: av.container.InputContainer
     name: str
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second, Hz."""
-        return int(self.container.streams.audio[0].rate)
+    sample_rate: int
+    """Samples per second, Hz, that the header declares: FFmpeg's own number follows the frames."""
 
     @property
     def n_samples(self) -> int | None:
@@ -108,13 +105,12 @@ class PyAVAudio:
 
     def blocks(self) -> Iterator[Float32]:
         """All mono samples in blocks. Streams chained behind the first may have other channels, not another rate."""
-        sample_rate = self.sample_rate  # the stream's own follows its frames
         form, floats, waiting = "", av.AudioResampler(format="flt"), av.AudioFifo()
         try:
             for frame in self.container.decode(audio=0):
-                if frame.sample_rate != sample_rate:
+                if frame.sample_rate != self.sample_rate:
                     raise AudioCorruptError(
-                        f"{self.name}: the sample rate changes from {sample_rate:,} to {frame.sample_rate:,} Hz"
+                        f"{self.name}: the sample rate changes from {self.sample_rate:,} to {frame.sample_rate:,} Hz"
                     )
                 if form != (form := f"{frame.format.name} {frame.layout.name}"):
                     if (rest := waiting.read()) is not None:
@@ -124,7 +120,8 @@ class PyAVAudio:
                 for part in floats.resample(frame):
                     part.pts = None  # what lies between frames in time is not filled
                     waiting.write(part)
-                while (full := waiting.read(BLOCK_SAMPLES)) is not None:
+                size = min(BLOCK_SAMPLES, BLOCK_VALUES // frame.layout.nb_channels)
+                while (full := waiting.read(size)) is not None:
                     yield _interleaved(full)
             if (rest := waiting.read()) is not None:
                 yield _interleaved(rest)
@@ -151,12 +148,12 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
         try:
             file = stack.enter_context(soundfile.SoundFile(path))
         except soundfile.LibsndfileError as error:
-            audio = PyAVAudio(_open_ffmpeg(path, name, error.error_string, stack), name)
+            audio = _open_ffmpeg(path, name, error.error_string, stack)
         else:
             audio = SoundFileAudio(file, name)
             # libsndfile reads the first stream of a chain alone, and nothing of a FLAC of unknown length.
             if file.frames == UNKNOWN_LENGTH or (pages and pages.n_chained > 1):
-                audio = PyAVAudio(_open_ffmpeg(path, name, "not read to its end.", stack), name)
+                audio = _open_ffmpeg(path, name, "not read to its end.", stack)
         if audio.sample_rate not in SAMPLE_RATES:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
@@ -166,7 +163,7 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
         yield audio
 
 
-def _open_ffmpeg(path: Path, name: str, others: str, stack: contextlib.ExitStack) -> av.container.InputContainer:
+def _open_ffmpeg(path: Path, name: str, others: str, stack: contextlib.ExitStack) -> PyAVAudio:
     """Open with FFmpeg, until `stack` is closed, what other decoders refused for the reason `others`."""
     # Given an open file and no protocol, FFmpeg has no way to another file or host.
     options = {"format_whitelist": FFMPEG_CONTAINERS, "protocol_whitelist": ""}
@@ -180,7 +177,7 @@ def _open_ffmpeg(path: Path, name: str, others: str, stack: contextlib.ExitStack
     stack.enter_context(container)
     if not any(stream.codec_context and stream.rate for stream in container.streams.audio[:1]):
         raise AudioUnsupportedError(f"{name}: the file has no audio stream that can be decoded")
-    return container
+    return PyAVAudio(container, name, int(container.streams.audio[0].rate))
 
 
 def waveform_blocks(audio: Audio, sample_rate: int) -> Iterator[Float32]:
