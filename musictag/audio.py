@@ -69,7 +69,8 @@ class SoundFileAudio:
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Float32]:
         """Mono samples [start, stop) in blocks; shorter where the file ends earlier."""
         try:
-            self.file.seek(start)
+            if self.file.tell() != start:
+                self.file.seek(start)
             remaining = math.inf if stop is None else stop - start
             size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
             while remaining > 0:
@@ -225,11 +226,14 @@ def excerpt(audio: SoundFileAudio, sample_rate: int, start: int, stop: int) -> F
     return _fit(samples[offset:], stop - start)
 
 
-def check_end(audio: SoundFileAudio) -> None:
-    """Check that the last samples are there that the header declares, decoding only them.
+def check_ends(audio: SoundFileAudio) -> None:
+    """Check that the first and the last samples are there that the header declares, decoding only them.
 
-    Raises `AudioCorruptError` or `AudioTruncatedError`.
+    Raises `AudioCorruptError`, `AudioEmptyError` or `AudioTruncatedError`.
     """
+    # From a Vorbis stream whose setup it does not understand libsndfile reads nothing; to seek in it, it crashes.
+    if not any(map(len, audio.blocks(0, 1))):
+        raise AudioEmptyError(f"{audio.name}: the file holds no audio frame")
     if audio.n_samples is not None:
         start = max(0, audio.n_samples - int(2 * TRUNCATION_TOLERANCE_S * audio.sample_rate))
         n_decoded = sum(map(len, audio.blocks(start, audio.n_samples)))

@@ -118,7 +118,7 @@ def _track_clips(
             n_frames = log_mel.n_frames(n_samples, config)
             starts = clips.clip_starts(n_frames, config, clips_per_track)
             if len(starts) * config.clip_frames < n_frames:
-                audio.check_end(opened)
+                audio.check_ends(opened)
                 cut = np.stack([_clip_alone(opened, start, n_samples, config) for start in starts])
                 return cut.astype(CELL_DTYPE), starts, n_samples / config.sample_rate
         blocks = counted(audio.waveform_blocks(opened, config.sample_rate))
