@@ -140,8 +140,9 @@ def open_audio(path: Path, name: str) -> Iterator[Audio]:
     Raises `AudioUnsupportedError` if none does, `AudioCorruptError` if the header declares a rate that no audio has,
     `AudioTruncatedError` if the file ends before its container does, `AudioEmptyError` if there is no audio frame.
     """
-    if path.stat().st_size == 0:
-        raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
+    with path.open("rb") as stream:
+        if not stream.read(1):
+            raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     containers.check_complete(path, name)
     pages = ogg.read_pages(path, name)
     with contextlib.ExitStack() as stack:
