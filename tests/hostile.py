@@ -96,6 +96,7 @@ FOUND: dict[str, tuple[Make, Outcome]] = {
     "box-of-2e63.m4a": (lambda: encoded("plain.m4a") + struct.pack(">I4sQ", 1, b"free", 2**63 - 1), SECONDS),
     "box-before-of-2e63.m4a": (lambda: struct.pack(">I4sQ", 1, b"ftyp", 2**63 - 1) + bytes(5_000), TRUNCATED),
     "chunk-of-2e63.aiff": (lambda: b"caff\0\1\0\0" + struct.pack(">4sq", b"desc", 2**63 - 1) + bytes(500), NO_HEADER),
+    "no-setup.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x05vorbis", 30, bytes(40)), EMPTY + CORRUPT),
     "seeks-beyond-its-end.mp3": (lambda: bytes(2_400) + two_kinds_of_frames(), BROKEN),
 }
 
