@@ -125,11 +125,11 @@ def excerpt(audio: Decoder, sample_rate: int, start: int, stop: int) -> Float32:
 def check_ends(audio: Decoder) -> None:
     """Check that the first and the last samples are there that the header declares, decoding only them.
 
-    Raises `AudioCorruptError`, `AudioEmptyError` or `AudioTruncatedError`.
+    Raises `AudioCorruptError` or `AudioTruncatedError`.
     """
     # From a Vorbis stream whose setup it does not understand libsndfile reads nothing; to seek in it, it crashes.
     if not any(map(len, audio.blocks(0, 1))):
-        raise AudioEmptyError(f"{audio.name}: the file holds no audio frame")
+        raise AudioCorruptError(f"{audio.name}: nothing can be decoded at its beginning")
     if audio.n_samples is not None:
         start = max(0, audio.n_samples - int(2 * TRUNCATION_TOLERANCE_S * audio.sample_rate))
         n_decoded = sum(map(len, audio.blocks(start, audio.n_samples)))
