@@ -33,7 +33,7 @@ def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: P
             if not moment.wait(job, process):
                 job.forget()
                 continue
-            orphans = family(process)
+            orphans = names(family(process))
             if number // 2 % 2:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
