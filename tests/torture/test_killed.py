@@ -16,6 +16,7 @@ from torture.runs import (
     draw,
     family,
     kill_group,
+    names,
     wait_for_orphans,
 )
 
