@@ -22,6 +22,8 @@ SCRIPTS = Path(__file__).parents[2] / "pipelines"
 LIMIT_S = 240.0
 """No run takes this long: one that does hangs."""
 ORPHANS_LIMIT_S = 60.0
+RAY_AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
+"""Ray's own, which touch no table, and which notice some minutes late that their Ray is gone."""
 TIMES = frozenset(["featurized_at", "tagged_at", "failed_at"])
 FAILURE_COLUMNS = ("track_id", "uri", "stage", "error", "message")
 
@@ -177,9 +179,19 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
         return []
 
 
-def wait_for_orphans(orphans: list[psutil.Process]) -> None:
-    """Those that a killed process left must end by themselves."""
-    _, alive = psutil.wait_procs(orphans, ORPHANS_LIMIT_S)
+def names(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
+    """Of those that are still there, what they are called."""
+    found = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[process] = process.name()
+    return found
+
+
+def wait_for_orphans(orphans: Mapping[psutil.Process, str]) -> None:
+    """Those that a killed process left, by their names, must end by themselves."""
+    ours = [process for process, name in orphans.items() if not name.startswith(RAY_AGENTS)]
+    _, alive = psutil.wait_procs(ours, ORPHANS_LIMIT_S)
     left = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     assert not left, f"still there after {ORPHANS_LIMIT_S:g} s: {left}"
 

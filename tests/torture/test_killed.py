@@ -16,6 +16,7 @@ from torture.runs import (
     draw,
     family,
     kill_group,
+    names,
     wait_for_orphans,
 )
 
@@ -33,7 +34,7 @@ def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: P
             if not moment.wait(job, process):
                 job.forget()
                 continue
-            orphans = family(process)
+            orphans = names(family(process))
             if number // 2 % 2:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
