@@ -37,6 +37,8 @@ FFMPEG_CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 UNDECLARED_LENGTH = ("aac", "mp3")
 # What PyAV raises beside FFmpeg's own errors: of values that FFmpeg gives and it does not expect, or of our file.
 FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
+# Channels of a frame that PyAV can take apart: FFmpeg keeps the pointers to further ones elsewhere.
+MOST_PLANES = 8
 # What AAC's transform and its band replication reach back, samples.
 AAC_REACH = 8192
 
@@ -212,17 +214,24 @@ class FFmpegDecoder:
 
 def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
     """Frames as mono blocks of `size` samples: some thousand, as a frame has, are too few for what costs per block."""
-    for _, alike in itertools.groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name)):
-        floats = av.AudioResampler(format="fltp")  # what most decoders give as it is
+    for (_, layout), alike in itertools.groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name)):
+        n_channels = av.AudioLayout(layout).nb_channels
+        # Planes are what most decoders give as it is, and of more of them PyAV reads where it should not.
+        floats = av.AudioResampler(format="fltp" if n_channels <= MOST_PLANES else "flt")
         waiting = av.AudioFifo()
         for frame in alike:
             for part in floats.resample(frame):
                 part.pts = None  # what lies between frames in time is not filled
                 waiting.write(part)
-            while (full := waiting.read(min(size, BLOCK_VALUES // frame.layout.nb_channels))) is not None:
-                yield mono(full.to_ndarray().T)
+            while (full := waiting.read(min(size, BLOCK_VALUES // n_channels))) is not None:
+                yield _mono_of(full)
         if (rest := waiting.read()) is not None:
-            yield mono(rest.to_ndarray().T)
+            yield _mono_of(rest)
+
+
+def _mono_of(frame: av.AudioFrame) -> Float32:
+    samples = frame.to_ndarray()
+    return mono(samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels))
 
 
 Decoder = SoundFileDecoder | FFmpegDecoder
