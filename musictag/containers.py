@@ -18,6 +18,8 @@ UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
 # What careless writers miscount by (some 0.01 s), and what others append, such as tags.
 TOLERANCE_BYTES = 1_024
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
+# Boxes of boxes, down to those that count samples.
+NESTING = (INDEX, b"trak", b"mdia", b"minf", b"stbl", FRAGMENT, b"traf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ def check_complete(path: Path, name: str) -> None:
             case (b".snd", _, _):
                 cut = _cut_samples(_au_chunk(data), b".snd", len(data))
             case (_, b"ftyp", _):
-                cut = _cut_box(list(_boxes(data)), len(data))
+                cut = _cut_box(list(_boxes(data, 0, len(data))), len(data)) or _too_many(data)
             case _:
                 cut = None
     if cut:
@@ -68,6 +70,25 @@ def _cut_box(boxes: list[Chunk], n_bytes: int) -> str | None:
             return _beyond(box, n_bytes)
     if not any(box.name in (INDEX, FRAGMENT) for box in boxes):
         return "it has no index (no moov box)"
+    return None
+
+
+def _too_many(data: mmap.mmap) -> str | None:
+    """What is wrong with the numbers of samples in the boxes of an MP4 file, if anything.
+
+    FFmpeg makes room for as many as are declared: some kB of file would take GBs of memory.
+    """
+    ranges = [(0, len(data))]
+    while ranges:
+        begin, end = ranges.pop()
+        for box in _boxes(data, begin, end):
+            if box.name in NESTING:
+                ranges.append((box.begin + 8, min(box.end or end, end)))
+            if box.name in (b"stsz", b"trun") and box.begin + 20 <= len(data):
+                first, second = struct.unpack_from(">12xII", data, box.begin)
+                n_bytes = max(first, 1) * second if box.name == b"stsz" else first
+                if n_bytes > len(data):
+                    return f"its samples take {n_bytes:,} bytes or more, the file has {len(data):,}"
     return None
 
 
@@ -104,15 +125,15 @@ def _au_chunk(data: mmap.mmap) -> Iterator[Chunk]:
         yield Chunk(b".snd", 0, None if size in UNKNOWN_SIZES else begin + size)
 
 
-def _boxes(data: mmap.mmap) -> Iterator[Chunk]:
-    """The outermost boxes of an MP4 file."""
-    position = 0
-    while position + 8 <= len(data):
+def _boxes(data: mmap.mmap, begin: int, stop: int) -> Iterator[Chunk]:
+    """The boxes of an MP4 file that lie beside each other from `begin` to `stop`."""
+    position = begin
+    while position + 8 <= stop:
         size, name = struct.unpack_from(">I4s", data, position)
         if size == 1 and position + 16 <= len(data):
             size = struct.unpack_from(">8xQ", data, position)[0]
         if size == 0:  # up to the end
-            size = len(data) - position
-        end = position + max(size, 8)
-        yield Chunk(name, position, end)
-        position = end
+            size = stop - position
+        after = position + max(size, 8)
+        yield Chunk(name, position, after)
+        position = after

@@ -110,6 +110,12 @@ def video() -> bytes:
     return encoded("plain.m4a").replace(b"soun", b"vide")
 
 
+def boxes_in_boxes() -> bytes:
+    """An MP4 file of nothing but boxes, each of which holds all others."""
+    brand = encoded("plain.m4a")[:28]
+    return brand + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(5_000, 0, -1))
+
+
 def without_index(name: str) -> bytes:
     """The fragments of an MP4 file without the box that says what they hold."""
     data = encoded(name)
