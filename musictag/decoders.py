@@ -37,8 +37,8 @@ FFMPEG_CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 UNDECLARED_LENGTH = ("aac", "mp3")
 # What PyAV raises beside FFmpeg's own errors: of values that FFmpeg gives and it does not expect, or of our file.
 FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
-# Channels of a frame that PyAV can take apart: FFmpeg keeps the pointers to further ones elsewhere.
-MOST_PLANES = 8
+# Channels of a frame that PyAV can take apart: it looks for the end of a list that has room for eight.
+MOST_PLANES = 7
 # What AAC's transform and its band replication reach back, samples.
 AAC_REACH = 8192
 

@@ -1,3 +1,4 @@
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -67,3 +68,13 @@ def test_a_file_that_becomes_another_one_while_it_is_read_is_corrupt(tmp_path, m
         else:
             with pytest.raises(AudioCorruptError, match="theirs: decoding broke off"):
                 whole(decoder)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 6, 7, 8, 11, 64])
+def test_frames_of_any_number_of_channels_become_their_mean(n_channels):
+    samples = np.random.default_rng(0).integers(-32_768, 32_768, (3, 1_000, n_channels), np.int16)
+    frames = [av.AudioFrame.from_ndarray(part.reshape(1, -1), "s16", f"{n_channels} channels") for part in samples]
+    for frame in frames:
+        frame.sample_rate = SAMPLE_RATE
+    mixed = np.concatenate(list(decoders._joined(frames, 1_700)))
+    np.testing.assert_allclose(mixed, samples.reshape(3_000, -1).mean(axis=1) / 32_768, atol=1e-6)
