@@ -19,7 +19,7 @@ import psutil
 from musictag import stores, upkeep
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
-LIMIT_S = 240.0
+LIMIT_S = 480.0
 """No run takes this long: one that does hangs."""
 ORPHANS_LIMIT_S = 60.0
 RAY_AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
