@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import multiprocessing
 import os
+import resource
 from pathlib import Path
 from typing import Self
 
@@ -18,16 +19,16 @@ from musictag.config import FeatureConfig
 from musictag.errors import AudioCrashError, AudioTimeoutError
 from musictag.features import MAX_HOURS, TrackClips, track_clips
 
-# An hour of audio takes some seconds.
-TIME_LIMIT_S = 300.0
+# An hour of audio takes some seconds, and some 200 MB.
+TIME_LIMIT_S, MEMORY_LIMIT_GIB = 300.0, 4.0
 
 
 class Sandbox:
     """A process that decodes, on one core; started on first use, and anew where it was lost."""
 
-    def __init__(self, time_limit_s: float = TIME_LIMIT_S) -> None:
-        self.time_limit_s = time_limit_s
-        self._pool = _new_pool()
+    def __init__(self, time_limit_s: float = TIME_LIMIT_S, memory_limit_gib: float = MEMORY_LIMIT_GIB) -> None:
+        self.time_limit_s, self.memory_limit_gib = time_limit_s, memory_limit_gib
+        self._pool = self._new_pool()
 
     def track_clips(
         self,
@@ -39,7 +40,8 @@ class Sandbox:
     ) -> TrackClips:
         """As `features.track_clips`, elsewhere.
 
-        Raises what that raises, `AudioCrashError` where the process was lost, or `AudioTimeoutError`.
+        Raises what that raises, `AudioCrashError` where the process was lost or its memory was not enough, or
+        `AudioTimeoutError`.
         """
         try:
             clips: TrackClips = self._schedule(path, name, config, clips_per_track, max_hours).result()
@@ -48,6 +50,10 @@ class Sandbox:
             raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s") from error
         except pebble.ProcessExpired as error:
             raise AudioCrashError(f"{name}: the decoder crashed (exit code {error.exitcode})") from error
+        except MemoryError as error:
+            raise AudioCrashError(
+                f"{name}: decoding takes more than {self.memory_limit_gib:g} GiB of memory"
+            ) from error
         except concurrent.futures.BrokenExecutor as error:
             raise AudioCrashError(f"{name}: the decoder's process was lost as it began") from error
 
@@ -55,8 +61,13 @@ class Sandbox:
         try:
             return self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
         except RuntimeError:  # the process was lost while it had nothing to do, and the pool with it
-            self._pool = _new_pool()
+            self._pool = self._new_pool()
             return self._pool.schedule(track_clips, args=arguments, timeout=self.time_limit_s)
+
+    def _new_pool(self) -> pebble.ProcessPool:
+        # Spawned: a copy of this process would hold locks of threads that it has not.
+        context = multiprocessing.get_context("spawn")
+        return pebble.ProcessPool(1, initializer=_prepare, initargs=[self.memory_limit_gib], context=context)
 
     def close(self) -> None:
         """End the process."""
@@ -76,12 +87,8 @@ def shared() -> Sandbox:
     return Sandbox()
 
 
-def _new_pool() -> pebble.ProcessPool:
-    # Spawned: a copy of this process would hold locks of threads that it has not.
-    return pebble.ProcessPool(1, initializer=_quiet, context=multiprocessing.get_context("spawn"))
-
-
-def _quiet() -> None:
-    """Leave one core to each process, and have the MP3 decoder's messages of damaged files go nowhere."""
+def _prepare(memory_limit_gib: float) -> None:
+    """Leave one core to each process, bound its memory, and have decoders' messages of damaged files go nowhere."""
     threadpoolctl.threadpool_limits(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(memory_limit_gib * 2**30),) * 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -99,3 +99,12 @@ def test_nothing_is_left_of_a_closed_sandbox(others, tmp_path, music, write_audi
         sandbox.track_clips(path, "a", CONFIG)
         assert {process.pid for process in decoders(others)} > before
     assert {process.pid for process in decoders(others)} == before
+
+
+def test_a_track_that_takes_too_much_memory_costs_itself(tmp_path, music, write_audio):
+    long, short = (write_audio(tmp_path / f"{n}.wav", music(n, 8_000, 1), 8_000) for n in (3_600, 1))
+    with Sandbox(memory_limit_gib=0.25) as sandbox:
+        assert sandbox.track_clips(short, "short", CONFIG)[1] == [0]
+        with pytest.raises(AudioCrashError, match=r"long: decoding takes more than 0\.25 GiB of memory"):
+            sandbox.track_clips(long, "long", CONFIG)
+        assert sandbox.track_clips(short, "short", CONFIG)[1] == [0]
