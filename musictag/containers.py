@@ -49,7 +49,7 @@ def check_complete(path: Path, name: str) -> None:
             case (_, b"ftyp", _):
                 cut = _cut_box(list(_boxes(data, 0, len(data))), len(data)) or _too_many(data)
             case _:
-                cut = None
+                cut = _too_many(data)  # FFmpeg knows an MP4 file by any of its boxes
     if cut:
         raise AudioTruncatedError(f"{name}: truncated: {cut}")
 

@@ -97,6 +97,10 @@ FOUND: dict[str, tuple[Make, Outcome]] = {
     "box-of-2e63.m4a": (lambda: encoded("plain.m4a") + struct.pack(">I4sQ", 1, b"free", 2**63 - 1), SECONDS),
     "box-before-of-2e63.m4a": (lambda: struct.pack(">I4sQ", 1, b"ftyp", 2**63 - 1) + bytes(5_000), TRUNCATED),
     "chunk-of-2e63.aiff": (lambda: b"caff\0\1\0\0" + struct.pack(">4sq", b"desc", 2**63 - 1) + bytes(500), NO_HEADER),
+    "5e7-samples-of-no-kind.m4a": (
+        lambda: b"\0\0\0\x08none" + patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)),
+        TRUNCATED,
+    ),
     "5e7-samples.m4a": (lambda: patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)), TRUNCATED),
     "boxes-in-boxes.m4a": (lambda: boxes_in_boxes(), UNSUPPORTED),
     "2e9-samples.m4a": (lambda: patched("fragmented.m4a", b"trun", 8, struct.pack(">I", 2**31 - 1)), TRUNCATED),

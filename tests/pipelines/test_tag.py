@@ -135,7 +135,7 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     works = tuple(ledger.Work(track_id, "", None) for track_id in track_ids)
     with tag.local_ray(1):
         of_features = tag.from_features(str(corpus.features), works)
-        of_audio = tag.from_audio(works, features.FeatureConfig(), None)
+        of_audio = tag.from_audio(works, features.FeatureConfig(), None, features.MAX_HOURS)
         plans = [plan(tag.score(rows, *model)) for rows in (of_features, of_audio)]
         assert SHUFFLES.search(plan(tag.score(of_features.random_shuffle(), *model)))
         assert SHUFFLES.search(plan(of_features.groupby("track_id").count()))
