@@ -9,10 +9,12 @@ import functools
 import multiprocessing
 import os
 import resource
+import sys
 from pathlib import Path
 from typing import Self
 
 import pebble
+import psutil
 import threadpoolctl
 
 from musictag.config import FeatureConfig
@@ -90,5 +92,6 @@ def shared() -> Sandbox:
 def _prepare(memory_limit_gib: float) -> None:
     """Leave one core to each process, bound its memory, and have decoders' messages of damaged files go nowhere."""
     threadpoolctl.threadpool_limits(1)
-    resource.setrlimit(resource.RLIMIT_DATA, (int(memory_limit_gib * 2**30),) * 2)
+    begun_with = psutil.Process().memory_info().data if sys.platform == "linux" else 0
+    resource.setrlimit(resource.RLIMIT_DATA, (begun_with + int(memory_limit_gib * 2**30),) * 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
