@@ -30,8 +30,8 @@ EMPTY = np.zeros(0, np.float32)
 SAMPLE_RATES = range(1_000, 1_000_001)
 # Far beyond what any file holds (integers written as floats reach 2e9), and below what overflows a spectrogram.
 MAX_PEAK = 1e12
-# Decoders round the length that a header declares; less than this is not a truncation.
-TRUNCATION_TOLERANCE_S = 0.25
+# Of a track's end, what is decoded to see whether it is there.
+END_S = 0.5
 # What an excerpt needs on both sides for the resampler's filter to have settled.
 RESAMPLER_MARGIN_S = 0.02
 
@@ -131,7 +131,7 @@ def check_ends(audio: Decoder) -> None:
     if not any(map(len, audio.blocks(0, 1))):
         raise AudioCorruptError(f"{audio.name}: nothing can be decoded at its beginning")
     if audio.n_samples is not None:
-        start = max(0, audio.n_samples - int(2 * TRUNCATION_TOLERANCE_S * audio.sample_rate))
+        start = max(0, audio.n_samples - int(END_S * audio.sample_rate))
         n_decoded = sum(map(len, audio.blocks(start, audio.n_samples)))
         _check_length(audio, start + n_decoded, audio.n_samples)
 
@@ -161,7 +161,7 @@ def _finite(block: Float32, audio: Decoder) -> Float32:
 
 
 def _check_length(audio: Decoder, n_decoded: int, n_declared: int) -> None:
-    if n_declared - n_decoded > TRUNCATION_TOLERANCE_S * audio.sample_rate:
+    if n_declared - n_decoded > audio.tolerance_s * audio.sample_rate:
         raise AudioTruncatedError(
             f"{audio.name}: truncated: the header declares {n_declared / audio.sample_rate:.2f} s, "
             f"the file holds {n_decoded / audio.sample_rate:.2f} s"

@@ -29,6 +29,8 @@ Float32 = npt.NDArray[np.float32]
 
 # Samples per channel of a block, and values of all its channels together: what a file of 1000 channels is read by.
 BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
+# Decoders round the length that a header declares; less than this is not a truncation.
+TRUNCATION_TOLERANCE_S = 0.25
 # What libsndfile says where it does not know the length.
 UNKNOWN_LENGTH = 2**63 - 1
 # What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
@@ -67,6 +69,11 @@ class SoundFileDecoder:
         return True
 
     @property
+    def tolerance_s(self) -> float:
+        """How much less than is declared the file may hold."""
+        return TRUNCATION_TOLERANCE_S
+
+    @property
     def path(self) -> Path:
         """The file."""
         return Path(self.file.name)
@@ -88,7 +95,12 @@ class SoundFileDecoder:
 
 
 class FlacDecoder(SoundFileDecoder):
-    """FLAC by miniaudio's dr_flac."""
+    """FLAC by miniaudio's dr_flac, which leaves out what is damaged: so each sample must be there."""
+
+    @property
+    def tolerance_s(self) -> float:
+        """As `SoundFileDecoder.tolerance_s`."""
+        return 0.0
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
         """As `SoundFileDecoder.blocks`."""
@@ -149,6 +161,11 @@ class FFmpegDecoder:
     name: str
     sample_rate: int
     """Samples per second, Hz, that the header declares: FFmpeg's own number follows the frames."""
+
+    @property
+    def tolerance_s(self) -> float:
+        """As `SoundFileDecoder.tolerance_s`."""
+        return TRUNCATION_TOLERANCE_S
 
     @property
     def stream(self) -> av.AudioStream:

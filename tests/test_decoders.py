@@ -4,8 +4,10 @@ import pytest
 import soundfile
 
 from musictag import decoders, mpg123
+from musictag.config import FeatureConfig
 from musictag.decoders import SoundFileDecoder
-from musictag.errors import AudioCorruptError
+from musictag.errors import AudioCorruptError, AudioTruncatedError
+from musictag.features import track_clips
 
 SAMPLE_RATE = 44_100
 
@@ -78,3 +80,12 @@ def test_frames_of_any_number_of_channels_become_their_mean(n_channels):
         frame.sample_rate = SAMPLE_RATE
     mixed = np.concatenate(list(decoders._joined(frames, 1_700)))
     np.testing.assert_allclose(mixed, samples.reshape(3_000, -1).mean(axis=1) / 32_768, atol=1e-6)
+
+
+def test_one_damaged_frame_of_flac_is_not_left_out_in_silence(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.flac", music(3.0), SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises((AudioCorruptError, AudioTruncatedError)):
+        track_clips(path, "a", FeatureConfig())
