@@ -80,6 +80,12 @@ class SoundFileDecoder:
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
         """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`."""
+        return self._whole() if (start, stop) == (0, math.inf) else self._part(start, stop)
+
+    def _whole(self) -> Iterator[Float32]:
+        return self._part(0, math.inf)
+
+    def _part(self, start: int, stop: float) -> Iterator[Float32]:
         size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
         try:
             if self.file.tell() != start:
@@ -95,34 +101,27 @@ class SoundFileDecoder:
 
 
 class FlacDecoder(SoundFileDecoder):
-    """FLAC by miniaudio's dr_flac, which leaves out what is damaged: so each sample must be there."""
+    """FLAC: all of it by miniaudio's dr_flac, which leaves out what is damaged: so each sample must be there.
+
+    Its seeking takes as long as a second of decoding in some files: parts are libsndfile's.
+    """
 
     @property
     def tolerance_s(self) -> float:
         """As `SoundFileDecoder.tolerance_s`."""
         return 0.0
 
-    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
-        """As `SoundFileDecoder.blocks`."""
+    def _whole(self) -> Iterator[Float32]:
         n_channels = self.file.channels
-        size = min(BLOCK_SAMPLES, BLOCK_VALUES // n_channels)
         try:
-            stream = miniaudio.stream_file(
+            for values in miniaudio.stream_file(
                 str(self.path),
                 output_format=miniaudio.SampleFormat.FLOAT32,
                 nchannels=n_channels,
                 sample_rate=self.sample_rate,
-                frames_to_read=size,
-                seek_frame=start,
-            )
-            with contextlib.closing(stream):
-                while start < stop:
-                    values = stream.send(int(min(size, stop - start)))
-                    block = np.frombuffer(values, np.float32).reshape(-1, n_channels)
-                    start += len(block)
-                    yield mono(block)
-        except StopIteration:  # the end of the file
-            return
+                frames_to_read=min(BLOCK_SAMPLES, BLOCK_VALUES // n_channels),
+            ):
+                yield mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
         except miniaudio.MiniaudioError as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {error}") from error
 
@@ -139,13 +138,9 @@ class MP3Decoder(SoundFileDecoder):
 
 
 class VorbisDecoder(SoundFileDecoder):
-    """Ogg Vorbis: all of it by FFmpeg, whose seeking may miss by some hundred samples; parts by libsndfile."""
+    """Ogg Vorbis: all of it by FFmpeg, whose seeking may miss by some hundred samples; parts are libsndfile's."""
 
-    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
-        """As `SoundFileDecoder.blocks`."""
-        if (start, stop) != (0, math.inf):
-            yield from super().blocks(start, stop)
-            return
+    def _whole(self) -> Iterator[Float32]:
         try:
             with open_ffmpeg(self.path, self.name) as whole:
                 yield from whole.blocks()
