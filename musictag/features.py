@@ -100,8 +100,9 @@ def track_clips(
     """The clips of a local file.
 
     `name` is what errors call the file. Where only some clips are wanted and the decoder can seek, only they are
-    decoded; before they are rounded, they equal the same clips cut from the whole track within 2e-5. Memory holds the
-    clips, and besides of the whole track its spectrogram at most. Raises `AudioTooLongError` above `max_hours`.
+    decoded; before they are rounded, they equal the same clips cut from the whole track within 2e-5, but for noise that
+    AAC has the decoder make up. Memory holds the clips, and besides of the whole track its spectrogram at most. Raises
+    `AudioTooLongError` above `max_hours`.
     """
     if clips_per_track is not None:
         # What does not let itself be sought through may still play from its beginning (a FLAC behind a large ID3 tag).

@@ -8,11 +8,9 @@ import concurrent.futures
 import contextlib
 import errno
 import http
-import random
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +19,13 @@ import fsspec
 
 from musictag import uris
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
+from musictag.retrying import persistently
 
 if TYPE_CHECKING:  # importing it takes time that a local file need not wait for
     import aiohttp
 
 # Etags asked for at once: asking waits for the store, not for a core.
 ETAG_THREADS = 32
-TRIES = 4
-FIRST_PAUSE_S = 0.5
-"""Before the second try; each later one is twice as long."""
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
 """What fsspec's backends raise where another try would end alike; whatever else they raise may pass."""
 BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
@@ -143,13 +139,9 @@ def _may_pass(error: Exception) -> bool:
 
 def _copy(filesystem: fsspec.AbstractFileSystem, path: str, local: Path) -> None:
     """Copy a file of a store to this machine, trying again where that may help."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            with filesystem.open(path, "rb") as source, local.open("wb") as target:
-                shutil.copyfileobj(source, target)
-                return
-        except Exception as error:  # backends raise anything; `_reaching` says it
-            if attempt == TRIES or not _may_pass(error):
-                raise
-        pause = FIRST_PAUSE_S * 2 ** (attempt - 1)
-        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # not all workers at once
+
+    def copy() -> None:
+        with filesystem.open(path, "rb") as source, local.open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+    persistently(copy, _may_pass)

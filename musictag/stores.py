@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -34,8 +34,7 @@ from deltalake.transaction import AddAction
 
 from musictag import seals
 from musictag.errors import StoreError
-
-Result = TypeVar("Result")
+from musictag.retrying import persistently
 
 # Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
@@ -48,9 +47,6 @@ ROW_GROUP_BYTES = 2 << 20
 RETRY_S = 0.2
 # Of deltalake's requests to a store, all of which are small: an answer that takes longer does not come.
 STORE_OPTIONS = {"timeout": "15s"}
-# Of a commit to a store that does not answer: deltalake itself does not repeat what may have been done.
-TRIES = 4
-FIRST_PAUSE_S = 0.5
 # Ids named in one delete: keeps the predicate, which is text, of a size that parses fast.
 IDS_PER_DELETE = 1_000
 
@@ -76,7 +72,7 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
     Raises `StoreError` if it cannot be made, or if a table with other columns is there.
     """
     with explained(uri):
-        _persistently(
+        persistently(
             lambda: DeltaTable.create(
                 uri,
                 schema,
@@ -84,7 +80,8 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
                 configuration=dict(configuration or {}),
                 storage_options=STORE_OPTIONS,
                 raise_if_key_not_exists=False,
-            )
+            ),
+            _failed,
         )
         table = _delta_table(uri)
     held = [field.name for field in table.schema().fields]
@@ -280,7 +277,7 @@ def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa
             data_change=True,
             stats=json.dumps({"numRecords": n_rows}),
         )
-        return _persistently(lambda: _add(uri, add, n_rows, part, schema, since_version))
+        return persistently(lambda: _add(uri, add, n_rows, part, schema, since_version), _failed)
 
 
 def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
@@ -305,15 +302,9 @@ def _delta_table(uri: str, version: int | None = None) -> DeltaTable:
     return DeltaTable(uri, version, STORE_OPTIONS)
 
 
-def _persistently(commit: Callable[[], Result]) -> Result:
-    """Call what may be called twice, again where its store fails."""
-    for attempt in range(1, TRIES):
-        try:
-            return commit()
-        except OSError:  # deltalake's name for whatever a store answers
-            pause = FIRST_PAUSE_S * 2 ** (attempt - 1)
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311
-    return commit()
+def _failed(error: Exception) -> bool:
+    """Whether a store failed, of which deltalake speaks so: it does not itself repeat what may have been done."""
+    return isinstance(error, OSError)
 
 
 def part_is_done(uri: str, part: str, since_version: int) -> bool:
@@ -342,7 +333,7 @@ def delete_rows(uri: str, where: str) -> None:
             table = _delta_table(uri)
             before = files(table) if before is None else before
             try:
-                _persistently(functools.partial(table.delete, where))
+                persistently(functools.partial(table.delete, where), _failed)
             except CommitFailedError:  # somebody else committed, or we, unheard: look again what there is
                 if attempt == MAX_COMMIT_RETRIES - 1:
                     raise

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from musictag import checksums, fetching
+from musictag import checksums, fetching, retrying
 from musictag.errors import AudioUnreachableError
 
 
@@ -82,7 +82,7 @@ def moody(monkeypatch):
     fsspec.filesystem("memory").pipe("/moody.wav", b"some bytes")
     monkeypatch.setattr(Moody, "asked", 0)
     pauses = []
-    monkeypatch.setattr(fetching, "time", types.SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=pauses.append))
     return pauses
 
 
@@ -102,7 +102,7 @@ def test_what_does_not_pass_is_a_failure_with_its_last_reason(moody, monkeypatch
     monkeypatch.setattr(Moody, "failures", iter(PASSING))
     with pytest.raises(AudioUnreachableError, match=r"moody://song\.wav: cannot be read: gone"):
         fetch("moody://song.wav")
-    assert Moody.asked == fetching.TRIES
+    assert Moody.asked == retrying.TRIES
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("no such file"), PermissionError("denied"), ValueError("what?")])
@@ -180,7 +180,7 @@ def test_nor_is_a_name_that_leads_there(monkeypatch):
 
 
 def test_a_website_that_is_busy_is_asked_again(website, monkeypatch):
-    monkeypatch.setattr(fetching, "time", types.SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(Redirecting, "busy", 3)
     assert fetch(f"{website}/song.wav") == b"some bytes"
 
@@ -189,6 +189,6 @@ def test_what_a_website_lacks_is_not_asked_for_again(website, monkeypatch):
     monkeypatch.setattr(Redirecting, "do_HEAD", lambda handler: handler.send_error(404))
     monkeypatch.setattr(Redirecting, "do_GET", lambda handler: handler.send_error(404))
     # Of this module alone: other threads sleep too.
-    monkeypatch.setattr(fetching, "time", types.SimpleNamespace(sleep=lambda seconds: pytest.fail("asked again")))
+    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=lambda seconds: pytest.fail("asked again")))
     with pytest.raises(AudioUnreachableError, match="song"):
         fetch(f"{website}/song.wav")

@@ -1,12 +1,13 @@
 import datetime
 import subprocess
 import sys
+import types
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import checksums, seals, stores
+from musictag import checksums, retrying, seals, stores
 from musictag.errors import StoreError
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
@@ -48,7 +49,7 @@ def test_a_part_is_written_in_one_commit(uri):
 def silent_store(monkeypatch):
     """A store whose next answers to commits are lost, after it did what it was asked for or before."""
     pauses, lost = [], []
-    monkeypatch.setattr(stores.time, "sleep", pauses.append)
+    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=pauses.append))
     for name in ("create_write_transaction", "delete"):
         ask = getattr(stores.DeltaTable, name)
 
@@ -78,10 +79,10 @@ def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done)
 
 def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
     lost, pauses = silent_store
-    lost += [False] * stores.TRIES
+    lost += [False] * retrying.TRIES
     with pytest.raises(StoreError, match="operation timed out"):
         stores.write_part(uri, "p", SCHEMA, rows("a"))
-    assert len(pauses) == stores.TRIES - 1
+    assert len(pauses) == retrying.TRIES - 1
     assert stores.track_ids(uri) == set()
 
 
@@ -251,7 +252,7 @@ def test_the_table_beside_another_has_its_name():
 WRITER = """
 import sys
 import pyarrow as pa
-from musictag import stores
+from musictag import retrying, stores
 uri, name = sys.argv[1:]
 schema = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 for number in range(8):
