@@ -211,7 +211,7 @@ def write_part(
         for group in _row_groups(rows, schema):
             if writer is None:
                 stream = seals.Sealing(stack.enter_context(fsspec.open(f"{uri.rstrip('/')}/{path}", "wb")))
-                # Dictionaries and bounds of cells of megabytes serve nobody, and take four times the time to write.
+                # Dictionaries and bounds of cells of megabytes serve nobody, and take twice the time to write or more.
                 small = [field.name for field in schema if not pa.types.is_binary(field.type)]
                 writer = stack.enter_context(
                     pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=small, write_statistics=small)
