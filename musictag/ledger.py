@@ -7,6 +7,8 @@ is read back from the tables, not from counters, so that it holds on every engin
 import dataclasses
 import datetime
 import hashlib
+import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -155,9 +157,11 @@ def clear(plan: Plan, uri: str, *, prune: bool) -> None:
     stores.delete_tracks(uri, plan.stale | plan.unlisted if prune else plan.stale)
 
 
-def parts(works: Sequence[Work], size: int) -> list[tuple[Work, ...]]:
-    """The plan's works in parts of `size`, the last one smaller."""
-    return [tuple(works[begin : begin + size]) for begin in range(0, len(works), size)]
+def parts(works: Sequence[Work], most: int, n_workers: int) -> list[tuple[Work, ...]]:
+    """The plan's works in parts of at most `most`, as equal as can be, and as many for each of so many workers."""
+    n_parts = min(n_workers * math.ceil(len(works) / (n_workers * most)), len(works))
+    ends = [len(works) * n // n_parts for n in range(1, n_parts + 1)]
+    return [tuple(works[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
 
 
 def part_name(works: Iterable[Work], made_by: str) -> str:

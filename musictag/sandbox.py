@@ -4,25 +4,34 @@ Files come from anywhere, and decoders are C: what makes one of them read where 
 it, were it ours, every track that the process had at hand.
 """
 
+import collections
 import concurrent.futures
 import functools
 import multiprocessing
 import os
 import resource
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pebble
 import psutil
 import threadpoolctl
 
+from musictag import features, ledger
 from musictag.config import FeatureConfig
-from musictag.errors import AudioCrashError, AudioTimeoutError
+from musictag.errors import AudioCrashError, AudioError, AudioTimeoutError
 from musictag.features import MAX_HOURS, TrackClips, track_clips
+from musictag.ledger import Work
+
+Row = dict[str, Any]
 
 # An hour of audio takes some seconds, and some 200 MB.
 TIME_LIMIT_S, MEMORY_LIMIT_GIB = 300.0, 4.0
+# Tracks at hand beside the one that the caller writes or scores: one is decoded, one fetched.
+AHEAD = 2
 
 
 class Sandbox:
@@ -31,6 +40,7 @@ class Sandbox:
     def __init__(self, time_limit_s: float = TIME_LIMIT_S, memory_limit_gib: float = MEMORY_LIMIT_GIB) -> None:
         self.time_limit_s, self.memory_limit_gib = time_limit_s, memory_limit_gib
         self._pool = self._new_pool()
+        self._one_at_a_time = threading.Lock()  # a process that is lost takes with it what waits for it
 
     def track_clips(
         self,
@@ -40,14 +50,15 @@ class Sandbox:
         clips_per_track: int | None = None,
         max_hours: float = MAX_HOURS,
     ) -> TrackClips:
-        """As `features.track_clips`, elsewhere.
+        """As `features.track_clips`, elsewhere; one track at a time, whatever the threads that ask.
 
         Raises what that raises, `AudioCrashError` where the process was lost or its memory was not enough, or
         `AudioTimeoutError`.
         """
         try:
-            clips: TrackClips = self._schedule(path, name, config, clips_per_track, max_hours).result()
-            return clips
+            with self._one_at_a_time:
+                clips: TrackClips = self._schedule(path, name, config, clips_per_track, max_hours).result()
+                return clips
         except concurrent.futures.TimeoutError as error:
             raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s") from error
         except pebble.ProcessExpired as error:
@@ -87,6 +98,30 @@ class Sandbox:
 def shared() -> Sandbox:
     """The one of this process, for workers of engines that do not say when they end."""
     return Sandbox()
+
+
+def featurize(
+    works: Iterable[Work], config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
+) -> Iterator[tuple[Row | None, Row | None]]:
+    """For each track in turn its row of the features table and None, or None and its row of the failures table.
+
+    Decoded by the process that is `shared`, which works on while the caller has a row at hand.
+    """
+
+    def outcome(work: Work) -> tuple[Row | None, Row | None]:
+        try:
+            return features.featurize(work, config, clips_per_track, max_hours, shared().track_clips), None
+        except AudioError as error:
+            return None, ledger.failure(work, error)
+
+    with concurrent.futures.ThreadPoolExecutor(AHEAD) as threads:
+        outcomes: collections.deque[concurrent.futures.Future[tuple[Row | None, Row | None]]] = collections.deque()
+        for work in works:
+            outcomes.append(threads.submit(outcome, work))
+            if len(outcomes) > AHEAD:
+                yield outcomes.popleft().result()
+        while outcomes:
+            yield outcomes.popleft().result()
 
 
 def _prepare(memory_limit_gib: float) -> None:

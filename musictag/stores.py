@@ -227,7 +227,7 @@ def _row_groups(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterato
     """The rows in tables that fill a row group each, the last one less."""
     group, size = [], 0
     for row in rows:
-        group.append(_table_of(row, schema))
+        group.append(table_of(row, schema))
         size += group[-1].nbytes
         if size >= ROW_GROUP_BYTES:
             yield pa.concat_tables(group)
@@ -236,7 +236,7 @@ def _row_groups(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterato
         yield pa.concat_tables(group)
 
 
-def _table_of(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+def table_of(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     """A row as a table. A binary value, which may be large, is not copied."""
     columns = []
     for field in schema:

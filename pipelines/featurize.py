@@ -3,8 +3,9 @@
 python pipelines/featurize.py --runner=DirectRunner
 python pipelines/featurize.py --catalog s3://bucket/catalog.parquet --features s3://bucket/features --clips-per-track 10
 
-Only catalog rows cross a shuffle. One call of the DoFn takes a part, decodes its tracks one at a time, streams them
-into one Parquet file and commits it; what is killed is done by the next run, and what is done is never decoded again.
+Only catalog rows cross a shuffle. One call of the DoFn takes a part, decodes its tracks one after the other, streams
+them into one Parquet file and commits it; what is killed is done by the next run, and what is done is never decoded
+again.
 """
 
 import argparse
@@ -33,10 +34,10 @@ from musictag import cli, console, features, fetching, ledger, sandbox, stores
 from musictag.catalog import Catalog, read_catalog
 from musictag.config import FeatureConfig
 from musictag.corpora import demo
-from musictag.errors import AudioError, StoreError, UsageError, WorkerLostError
+from musictag.errors import StoreError, UsageError, WorkerLostError
 from musictag.ledger import Work
 
-# Tracks that one call of the DoFn writes as one Parquet file: some 10 to 100 MB.
+# Tracks, at most, that one call of the DoFn writes as one Parquet file: of whole tracks some 60 MB.
 PART_TRACKS = 24
 # Pipelines of one run: a worker that is lost, such as to the kernel for want of memory, is lost at most so often.
 MAX_LOSSES = 3
@@ -67,12 +68,12 @@ class FeaturizePart(beam.DoFn):
         yield stores.write_part(self.target.features, name, features.SCHEMA, rows, self.target.features_version)
 
     def _rows(self, part: tuple[Work, ...], name: str) -> Iterator[dict[str, object]]:
-        failures, decode = [], sandbox.shared().track_clips
-        for work in part:
-            try:
-                yield features.featurize(work, self.config, self.clips_per_track, self.max_hours, decode)
-            except AudioError as error:
-                failures.append(ledger.failure(work, error))
+        failures: list[sandbox.Row] = []
+        for row, failure in sandbox.featurize(part, self.config, self.clips_per_track, self.max_hours):
+            if row:
+                yield row
+            if failure:
+                failures.append(failure)
         # Before the rows are committed: a part that is done has its failures recorded.
         ledger.record_failures(self.target.failures, name, failures, self.target.failures_version)
 
@@ -144,7 +145,7 @@ def run(works: Sequence[Work], do_part: FeaturizePart, arguments: list[str]) -> 
             with watching_workers(), beam_pipeline(arguments) as pipeline:
                 (
                     pipeline
-                    | "Parts" >> beam.Create(ledger.parts(works, PART_TRACKS))
+                    | "Parts" >> beam.Create(ledger.parts(works, PART_TRACKS, cli.n_cores()))
                     | "Spread" >> beam.Reshuffle()
                     | "Featurize" >> beam.ParDo(do_part)
                 )

@@ -38,11 +38,11 @@ from musictag import cli, console, features, fetching, ledger, registry, retaggi
 from musictag.catalog import read_catalog
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
-from musictag.errors import AudioError, LedgerError, ModelError, RegistryError, UsageError
+from musictag.errors import LedgerError, ModelError, RegistryError, UsageError
 from musictag.ledger import Work
 from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
 
-# Tracks scored in one call of an actor: their clips share the network's batches.
+# Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
 SCORE_TRACKS = 16
 # Tracks that one task decodes, when tagging from audio.
 DECODE_TRACKS = 8
@@ -52,7 +52,8 @@ PART_TRACKS = 256
 DIFF_TRACKS = 1_000
 
 # What flows through Ray: scored tracks and, beside them, tracks that failed.
-FLOW_SCHEMA = pa.schema([*TAGS_SCHEMA, pa.field("failure", pa.struct(list(ledger.FAILURES_SCHEMA)))])
+FAILURE = pa.field("failure", pa.struct(list(ledger.FAILURES_SCHEMA)))
+FLOW_SCHEMA = pa.schema([*TAGS_SCHEMA, FAILURE])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,17 +108,16 @@ def from_audio(
 ) -> ray.data.Dataset:
     """The rows that the features table would have of the works, decoded on the way, or their failures."""
 
-    def featurize(row: dict[str, Any]) -> dict[str, Any]:
-        work = Work(**row)
-        try:
-            row = features.featurize(work, config, clips_per_track, max_hours, sandbox.shared().track_clips)
-            return {**row, "failure": None}
-        except AudioError as error:
-            return {**dict.fromkeys(features.SCHEMA.names), "failure": ledger.failure(work, error)}
+    schema = pa.schema([*features.SCHEMA, FAILURE])
+
+    def featurize(rows: pa.Table) -> Iterator[pa.Table]:
+        listed = [Work(**row) for row in rows.to_pylist()]
+        for row, failure in sandbox.featurize(listed, config, clips_per_track, max_hours):
+            yield stores.table_of({**(row or {}), "failure": failure}, schema)
 
     n_blocks = -(-len(works) // DECODE_TRACKS)
     rows = ray.data.from_items([dataclasses.asdict(work) for work in works], override_num_blocks=n_blocks)
-    return rows.map(featurize)
+    return rows.map_batches(featurize, batch_format="pyarrow")
 
 
 def clips_of(works: tuple[Work, ...], spec: TaggerSpec, args: argparse.Namespace) -> ray.data.Dataset:
@@ -134,7 +134,8 @@ def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Nam
         Score,
         fn_constructor_args=(model, [artifact], args.use_gpu),
         batch_format="pyarrow",
-        batch_size=SCORE_TRACKS,
+        # On CPUs, Ray has the actors read as well, and counts files: each call has what was read or decoded at once.
+        batch_size=SCORE_TRACKS if args.use_gpu else None,
         compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=args.num_workers, max_size=args.num_workers),
         num_cpus=1,
         num_gpus=1 if args.use_gpu else 0,

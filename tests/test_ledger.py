@@ -102,12 +102,15 @@ def test_problems_are_listed():
     assert plan([("a", "a.mp3", "e1")], problems=[Problem(3, "b", "", "broken")]).listed == 2
 
 
-def test_parts_hold_every_work_in_order():
-    works = [Work(str(number), "", None) for number in range(7)]
-    parts = ledger.parts(works, 3)
-    assert [len(part) for part in parts] == [3, 3, 1]
+@pytest.mark.parametrize(
+    ("n_works", "n_workers", "sizes"),
+    [(7, 1, [2, 2, 3]), (7, 2, [1, 2, 2, 2]), (12, 2, [3, 3, 3, 3]), (2, 4, [1, 1]), (0, 2, [])],
+)
+def test_parts_hold_every_work_in_order_and_as_many_for_each_worker(n_works, n_workers, sizes):
+    works = [Work(str(number), "", None) for number in range(n_works)]
+    parts = ledger.parts(works, 3, n_workers)
+    assert [len(part) for part in parts] == sizes
     assert [work for part in parts for work in part] == works
-    assert ledger.parts([], 3) == []
 
 
 def test_a_part_is_named_after_what_it_holds_and_what_makes_it():

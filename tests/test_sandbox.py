@@ -12,7 +12,8 @@ import soundfile
 from musictag import features
 from musictag.config import FeatureConfig
 from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError
-from musictag.sandbox import Sandbox
+from musictag.ledger import Work
+from musictag.sandbox import AHEAD, Sandbox, featurize
 
 CONFIG = FeatureConfig()
 
@@ -110,3 +111,28 @@ def test_a_track_that_takes_too_much_memory_costs_itself(tmp_path):
         with pytest.raises(AudioCrashError, match=r"long: decoding takes more than 0\.0625 GiB of memory"):
             sandbox.track_clips(tmp_path / "long.wav", "long", CONFIG)
         assert sandbox.track_clips(tmp_path / "short.wav", "short", CONFIG)[1] == [0]
+
+
+def test_tracks_come_back_in_order_each_as_a_row_or_a_failure(tmp_path, music, write_audio):
+    write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    (tmp_path / "b.wav").write_text("the lyrics of a song")
+    works = [Work(str(n), str(tmp_path / ("b.wav" if n == 2 else "a.wav")), None) for n in range(6)]
+    outcomes = list(featurize(works, CONFIG))
+    assert [row and row["track_id"] for row, _ in outcomes] == ["0", "1", None, "3", "4", "5"]
+    assert [failure and failure["error"] for _, failure in outcomes] == [
+        None,
+        None,
+        "AudioUnsupportedError",
+        *[None] * 3,
+    ]
+
+
+def test_few_tracks_are_at_hand_together(tmp_path, music, write_audio):
+    path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
+    taken = []
+    rows = featurize((taken.append(n) or Work(str(n), path, None) for n in range(9)), CONFIG)
+    for n in range(6):
+        assert next(rows)[0]["track_id"] == str(n)
+        assert len(taken) == n + 1 + AHEAD
+    rows.close()
+    assert len(taken) == 6 + AHEAD

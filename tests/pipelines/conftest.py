@@ -128,7 +128,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
     features.open_features(uri, config, None)
     works = [ledger.Work(track_id, path, None) for track_id, path in uris.items()]
-    for part in ledger.parts(works, TRACKS_OF_A_PART):
+    for part in ledger.parts(works, TRACKS_OF_A_PART, 1):
         rows = (features.featurize(work, config) for work in part)
         stores.write_part(uri, ledger.part_name(part, config.feature_hash), features.SCHEMA, rows)
 

@@ -271,7 +271,8 @@ def test_n_clips_per_track_are_stored_and_another_number_is_refused(
     assert "holds clips-per-track 2, not all" in error
 
 
-def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_here, music, write_audio):
+def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_here, music, write_audio, monkeypatch):
+    monkeypatch.setattr(cli, "n_cores", lambda: 1)
     short = write_audio(tmp_path / "t00.wav", music(0.1), 44_100)
     for number in range(1, 50):
         shutil.copy(short, tmp_path / f"t{number:02}.wav")
