@@ -237,6 +237,7 @@ def settle(
     if recorded and not prune:
         stores.delete_rows(failures_uri, f"{past} AND stage = 'catalog'")
     stores.delete_tracks(failures_uri, recorded - plan.given_up if prune else recorded & (works | plan.unchanged), past)
+    stores.seal_rests(failures_uri)
     n_failed = len(failed) + len(plan.given_up) + len(problems)
     return Account(plan.listed, len(works) - len(failed), len(plan.unchanged), n_failed)
 

@@ -57,6 +57,14 @@ def seal(uri: str, path: str, sha256: str) -> None:
     filesystem.pipe_file(f"{root}/{path}{SUFFIX}", f"{sha256}  {path}\n".encode())
 
 
+def sealed(uri: str) -> set[str]:
+    """Paths of the files whose digest is recorded."""
+    filesystem, root = fsspec.core.url_to_fs(_join(uri, FOLDER))
+    if not filesystem.exists(root):
+        return set()
+    return {path.rpartition("/")[2].removesuffix(SUFFIX) for path in filesystem.find(root)}
+
+
 def read_seals(uri: str) -> dict[str, str]:
     """Path to hex digest of every file whose digest is recorded; what a killed writer left of one is no digest."""
     filesystem, root = fsspec.core.url_to_fs(_join(uri, FOLDER))

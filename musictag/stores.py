@@ -327,21 +327,24 @@ def delete_rows(uri: str, where: str) -> None:
 
     Rows that others commit meanwhile may stay.
     """
-    before: dict[str, int] | None = None
     for attempt in range(MAX_COMMIT_RETRIES):
         with explained(uri):
-            table = _delta_table(uri)
-            before = files(table) if before is None else before
             try:
-                persistently(functools.partial(table.delete, where), _failed)
+                persistently(functools.partial(_delta_table(uri).delete, where), _failed)
             except CommitFailedError:  # somebody else committed, or we, unheard: look again what there is
                 if attempt == MAX_COMMIT_RETRIES - 1:
                     raise
                 time.sleep(random.uniform(0, RETRY_S))  # noqa: S311
                 continue
-            for path in files(table).keys() - before.keys():  # the rest of files that held such rows
-                seals.seal(uri, path, seals.digest(uri, path))
-            return
+        seal_rests(uri)
+        return
+
+
+def seal_rests(uri: str) -> None:
+    """Record the digests that files of the table lack: the rests of files of which rows were deleted."""
+    with explained(uri):
+        for path in files(_delta_table(uri)).keys() - seals.sealed(uri):
+            seals.seal(uri, path, seals.digest(uri, path))
 
 
 def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:

@@ -202,6 +202,7 @@ def main(argv: list[str]) -> None:
         run(plan.works, FeaturizePart(target, config, args.clips_per_track, args.max_hours), beam_arguments)
 
     stores.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice
+    stores.seal_rests(args.features)  # what a killed run left so
     written = stores.track_ids(args.features)
     account = ledger.settle(plan, catalog.problems, written, failures_uri, started, prune=args.prune)
     console.say_account(account, args.features, failures_uri, started)

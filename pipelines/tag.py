@@ -303,6 +303,7 @@ def main(argv: list[str]) -> None:
                 shown.update(n_settled)
 
     stores.remove_repeated(args.tags, "tagged_at")  # what two runs at once wrote twice
+    stores.seal_rests(args.tags)  # what a killed run left so
     written = [track_id for track_id, held in read_held(args.tags).items() if held.made_by == model.made_by]
     account = ledger.settle(plan, problems, written, failures_uri, started, prune=args.prune)
     console.say_account(account, args.tags, failures_uri, started)

@@ -1,5 +1,7 @@
+import functools
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import soundfile
 
 from musictag import features
 from musictag.config import FeatureConfig
-from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError
+from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError, StoreError
 from musictag.ledger import Work
 from musictag.sandbox import AHEAD, Sandbox, featurize
 
@@ -111,6 +113,13 @@ def test_a_track_that_takes_too_much_memory_costs_itself(tmp_path):
         with pytest.raises(AudioCrashError, match=r"long: decoding takes more than 0\.0625 GiB of memory"):
             sandbox.track_clips(tmp_path / "long.wav", "long", CONFIG)
         assert sandbox.track_clips(tmp_path / "short.wav", "short", CONFIG)[1] == [0]
+
+
+def test_a_full_folder_for_temporary_files_is_said_so(tmp_path, music, write_audio, monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", functools.partial(open, "/dev/full", "r+b"))
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    with Sandbox() as sandbox, pytest.raises(StoreError, match="No space left on device; name another by TMPDIR"):
+        sandbox.track_clips(path, "a", CONFIG)
 
 
 def test_tracks_come_back_in_order_each_as_a_row_or_a_failure(tmp_path, music, write_audio):

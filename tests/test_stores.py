@@ -306,3 +306,16 @@ def test_writers_of_one_table_at_once_lose_no_row(uri):
     expected = sorted(f"{name}-{number}" for name in "abc" for number in range(8))
     assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
     assert stores.version(uri) == 24
+
+
+def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after_the_next(uri):
+    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
+    stores.write_part(uri, "q", SCHEMA, rows("c", "d"))
+    stores.delete_tracks(uri, ["a"])
+    (rest,) = (path for path in stores.files(stores.open_table(uri)) if not path.startswith("part-q"))
+    digest = seals.read_seals(uri)[rest]
+    for mend in (lambda: stores.delete_tracks(uri, ["c"]), lambda: stores.seal_rests(uri)):
+        seals.unseal(uri, [rest])
+        mend()
+        assert seals.read_seals(uri)[rest] == digest
+        assert seals.sealed(uri) >= stores.files(stores.open_table(uri)).keys()

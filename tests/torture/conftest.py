@@ -49,7 +49,17 @@ def catalog(tmp_path_factory: pytest.TempPathFactory, music: Callable, write_aud
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that has learned nothing, which it does as well as any other here."""
-    torch.manual_seed(0)
+    return make_model(tmp_path_factory.mktemp("model") / "model", 0)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, which says something else."""
+    return make_model(tmp_path_factory.mktemp("other") / "model", 1)
+
+
+def make_model(folder: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
     spec = checkpoint.TaggerSpec(
         architecture="cnn",
         params={},
@@ -59,7 +69,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         calibration=((1.0, 0.0),) * len(VOCABULARY),
         provenance={},
     )
-    folder = tmp_path_factory.mktemp("model") / "model"
     network = build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY))
     checkpoint.save_model(folder, network.eval(), spec)
     return folder
@@ -98,9 +107,9 @@ def featurize_job(catalog: Path) -> Callable[..., Job]:
 def tag_job(tag_script: Path, model: Path) -> Callable[..., Job]:
     """tag.py over a source, as its options name it, into a table of a folder."""
 
-    def job(folder: Path, *source: object, ray_address: str = "") -> Job:
+    def job(folder: Path, *source: object, ray_address: str = "", by: Path = model) -> Job:
         uri = str(folder / "tags")
-        options = (*map(str, source), "--model", str(model), "--tags", uri)
+        options = (*map(str, source), "--model", str(by), "--tags", uri)
         return Job(tag_script, options, uri, {"RAY_ADDRESS": ray_address} if ray_address else {})
 
     return job
@@ -138,3 +147,18 @@ def tagged_from_features(
     """What tag.py makes of the features, on the Ray that is there."""
     folder = tmp_path_factory.mktemp("tagged")
     return measure(tag_job(folder, "--features", features, ray_address=ray_cluster), None, folder / "log")
+
+
+@pytest.fixture(scope="session")
+def tagged_by_another(
+    tag_job: Callable[..., Job],
+    features: Path,
+    featurized: Reference,
+    other_model: Path,
+    ray_cluster: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Reference:
+    """What tag.py makes of the features by the other model."""
+    folder = tmp_path_factory.mktemp("tagged")
+    job = tag_job(folder, "--features", features, ray_address=ray_cluster, by=other_model)
+    return measure(job, None, folder / "log")

@@ -72,10 +72,16 @@ class Job:
         assert "Traceback" not in said, said
         return said
 
-    def forget(self) -> None:
-        """Remove its tables."""
-        for uri in (self.uri, stores.beside(self.uri, "failures")):
-            shutil.rmtree(uri)
+    def begin_with(self, tables: "Reference | None") -> None:
+        """Leave of its tables nothing, or a copy of what another job made."""
+        for kind in ("", "-failures"):
+            shutil.rmtree(self.uri + kind, ignore_errors=True)
+            if tables:
+                shutil.copytree(tables.uri + kind, self.uri + kind)
+
+    def n_files(self, pattern: str) -> int:
+        """Files of a kind in its table's folder."""
+        return len(list(Path(self.uri).glob(pattern)))
 
     def n_rows(self) -> int:
         """Rows that are committed so far."""
@@ -206,7 +212,7 @@ class Moment:
 
     def wait(self, job: Job, process: subprocess.Popen[str]) -> bool:
         """Wait for it; whether it came before the process ended."""
-        came = wait_until(lambda: len(list(Path(job.uri).glob(self.pattern))) >= self.n_files, process)
+        came = wait_until(lambda: job.n_files(self.pattern) >= self.n_files, process)
         return came and not _ends_within(process, self.delay_s)
 
     def __str__(self) -> str:

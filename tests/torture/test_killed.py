@@ -1,5 +1,6 @@
 """SIGKILL at twenty moments each, for the whole process group or for the driver alone; the next run makes it whole."""
 
+import dataclasses
 import os
 import random
 import signal
@@ -25,14 +26,15 @@ DRAWS = 5
 """A moment may come too late, when the job has ended already: then another is drawn."""
 
 
-def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: Path) -> str:
+def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: Path, before: Reference | None) -> str:
     """Start a job and kill it, every other time the driver alone; says when and what was there."""
     for _ in range(DRAWS):
+        job.begin_with(before)
         moment = draw(rng, number, reference)
+        moment = dataclasses.replace(moment, n_files=moment.n_files + job.n_files(moment.pattern))
         started = time.monotonic()
         with job.running(log) as process:
             if not moment.wait(job, process):
-                job.forget()
                 continue
             orphans = names(family(process))
             if number // 2 % 2:
@@ -51,8 +53,11 @@ def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: P
     raise AssertionError(f"the job ended before each of {DRAWS} moments")
 
 
-def torture(job: Job, rng: random.Random, number: int, reference: Reference, folder: Path) -> None:
-    said = kill(job, rng, number, reference, folder / "killed.log")
+def torture(
+    job: Job, rng: random.Random, number: int, reference: Reference, folder: Path, before: Reference | None = None
+) -> None:
+    """Kill a job that begins with the tables of `before`, run it again, and compare with `reference`."""
+    said = kill(job, rng, number, reference, folder / "killed.log", before)
     started = time.monotonic()
     end = job.done(folder / "again.log").splitlines()[-1]
     print(f"\n{job.script.stem} {number}: {said}; rerun {time.monotonic() - started:.1f} s: {end}")  # noqa: T201
@@ -92,3 +97,21 @@ def test_tag_from_features_killed_and_run_again(
     """On a Ray that outlives it."""
     job = tag_job(tmp_path, "--features", features, ray_address=ray_cluster)
     torture(job, rng, number, tagged_from_features, tmp_path)
+
+
+@pytest.mark.parametrize("number", range(1, N_KILLS // 2))
+def test_tag_by_another_model_killed_and_run_again(
+    tag_job: Callable[..., Job],
+    features: Path,
+    other_model: Path,
+    tagged_from_features: Reference,
+    tagged_by_another: Reference,
+    ray_cluster: str,
+    rng: random.Random,
+    tmp_path: Path,
+    number: int,
+) -> None:
+    """Each part deletes what the first model said of its tracks, and writes what the other says: two commits."""
+    job = tag_job(tmp_path, "--features", features, ray_address=ray_cluster, by=other_model)
+    commits = dataclasses.replace(tagged_by_another, n_parts=2 * tagged_by_another.n_parts)
+    torture(job, rng, number, commits, tmp_path, before=tagged_from_features)
