@@ -43,6 +43,8 @@ ROWS_READ = 16
 # Bytes of a row group, before compression. Whoever reads some rows reads their row groups, so they are small; but each
 # costs 0.2 ms to whoever reads the small columns of all tracks.
 ROW_GROUP_BYTES = 2 << 20
+# Of each page its checksum, so that bytes that changed are an error and not another tag.
+WRITE_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 # The longest pause before a delete that somebody's commit overtook is tried again.
 RETRY_S = 0.2
 # Of deltalake's requests to a store, all of which are small: an answer that takes longer does not come.
@@ -104,7 +106,7 @@ def read_columns(uri: str, columns: Collection[str], version: int | None = None)
     if not table_exists(uri):
         return pa.table({name: pa.array([], pa.string()) for name in columns})
     with explained(uri):
-        return _dataset(uri, version).to_table(columns=list(columns))
+        return _read(uri, columns, version)
 
 
 def track_ids(uri: str, version: int | None = None) -> set[str]:
@@ -134,12 +136,13 @@ def read_rows(
 def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str]) -> Iterator[pa.Table]:
     """Rows of some tracks in one file of the table at `uri`, some at a time, as columns of `schema`.
 
-    Only row groups that hold such a row are read. Arrow's own filter cannot read what a delete wrote: such files call
-    text `string_view`, for which Arrow 25 has no comparison with text.
+    Only row groups that hold such a row are read. Raises `StoreError` where a page is not what was written, by its
+    checksum, which pages that a delete wrote do not have. Arrow's own filter cannot read these: such files call text
+    `string_view`, for which Arrow 25 has no comparison with text.
     """
     filesystem, root = arrow_filesystem(uri)
-    with explained(uri), filesystem.open_input_file(f"{root}/{path}") as stream:
-        file = pq.ParquetFile(stream)
+    with explained(f"{uri}/{path}"), filesystem.open_input_file(f"{root}/{path}") as stream:
+        file = pq.ParquetFile(stream, page_checksum_verification=True)
         held = file.read(columns=["track_id"])["track_id"].to_pylist()
         groups, begin = [], 0
         for group in range(file.num_row_groups):
@@ -157,7 +160,7 @@ def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
     if not track_ids:
         return []
     with explained(uri):
-        found = _dataset(uri).to_table(columns=["track_id", "__filename"])
+        found = _read(uri, ("track_id", "__filename"))
         is_wanted = pc.is_in(found["track_id"], pa.array(sorted(track_ids), pa.string()))
         return [path.rpartition("/")[2] for path in pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()]
 
@@ -176,9 +179,11 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return filesystem, path.rstrip("/")
 
 
-def _dataset(uri: str, version: int | None = None) -> "pyarrow.dataset.Dataset":  # in quotes: importing it takes pandas
+def _read(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
     filesystem, root = arrow_filesystem(uri)
-    return open_table(uri, version).to_pyarrow_dataset(filesystem=pyarrow.fs.SubTreeFileSystem(root, filesystem))
+    files = pyarrow.fs.SubTreeFileSystem(root, filesystem)
+    # The footers of all files, kept for a second look that nobody takes, are most of what reading would take.
+    return open_table(uri, version).to_pyarrow_dataset(filesystem=files).to_table(list(columns), cache_metadata=False)
 
 
 def version(uri: str) -> int:
@@ -213,9 +218,8 @@ def write_part(
                 stream = seals.Sealing(stack.enter_context(fsspec.open(f"{uri.rstrip('/')}/{path}", "wb")))
                 # Dictionaries and bounds of cells of megabytes serve nobody, and take twice the time to write or more.
                 small = [field.name for field in schema if not pa.types.is_binary(field.type)]
-                writer = stack.enter_context(
-                    pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=small, write_statistics=small)
-                )
+                options = WRITE_OPTIONS | {"use_dictionary": small, "write_statistics": small}
+                writer = stack.enter_context(pq.ParquetWriter(stream, schema, **options))
             writer.write_table(group)
             written += group.num_rows
     if not written:
@@ -256,7 +260,7 @@ def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_ve
     path = _new_path(part)
     with explained(uri), fsspec.open(f"{uri.rstrip('/')}/{path}", "wb") as file:
         stream = seals.Sealing(file)
-        pq.write_table(rows.cast(schema), stream, compression="zstd")
+        pq.write_table(rows.cast(schema), stream, **WRITE_OPTIONS)
     return _commit(uri, path, stream.digest, rows.num_rows, part, schema, since_version)
 
 

@@ -32,13 +32,13 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag import cli, console, features, fetching, ledger, registry, retagging, sandbox, stores
 from musictag.catalog import read_catalog
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
-from musictag.errors import LedgerError, ModelError, RegistryError, UsageError
+from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
 from musictag.ledger import Work
 from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
 
@@ -142,6 +142,18 @@ def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Nam
     )
 
 
+def arriving(scored: ray.data.Dataset) -> Iterator[list[dict[str, Any]]]:
+    """Scored rows as they come, `PART_TRACKS` at a time. An error of ours in an actor is raised as it was there."""
+    try:
+        for block in scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow"):
+            yield pa.table(block).to_pylist()
+    except RayTaskError as error:
+        if isinstance(error.cause, MusictagError):
+            said, _, _ = str(error.cause).partition("\n")  # Ray adds advice for who wrote the code
+            raise type(error.cause)(said) from error
+        raise
+
+
 def commit(
     scored: ray.data.Dataset, plan: ledger.Plan, model: Model, tags_uri: str, failures_uri: str
 ) -> Iterator[int]:
@@ -151,8 +163,7 @@ def commit(
     """
     works = {work.track_id: work for work in plan.works}
     failures_version = stores.version(failures_uri)
-    for block in scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow"):
-        rows = pa.table(block).to_pylist()
+    for rows in arriving(scored):
         failures = [row["failure"] for row in rows if row["failure"]]
         done = [row for row in rows if not row["failure"]]
         part = tuple(works[row["track_id"]] for row in done + failures)
@@ -190,8 +201,8 @@ def diff(model: Model, folder: Path, spec: TaggerSpec, uris: Mapping[str, str], 
     works = tuple(Work(track_id, uris[track_id], None) for track_id in sample)
     rows: list[dict[str, Any]] = []
     with local_ray(args.num_workers), console.bar((), "score", len(works), "track") as shown:
-        for block in score(clips_of(works, spec, args), model, folder, args).iter_batches(batch_format="pyarrow"):
-            rows += pa.table(block).select(["track_id", "tags", "failure"]).to_pylist()
+        for part in arriving(score(clips_of(works, spec, args), model, folder, args)):
+            rows += part
             shown.update(len(rows) - shown.n)
     if failures := [row["failure"]["message"] for row in rows if row["failure"]]:
         console.say(
@@ -235,7 +246,7 @@ def local_ray(n_workers: int) -> Iterator[None]:
         # An actor takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
         ray.init(address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
                  logging_level=logging.ERROR)  # fmt: skip
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised as well
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield

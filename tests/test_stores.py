@@ -3,6 +3,7 @@ import subprocess
 import sys
 import types
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -319,3 +320,17 @@ def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after
         mend()
         assert seals.read_seals(uri)[rest] == digest
         assert seals.sealed(uri) >= stores.files(stores.open_table(uri)).keys()
+
+
+def test_bytes_that_changed_are_an_error_that_names_the_file(tmp_path):
+    uri, schema = str(tmp_path / "table"), pa.schema([("track_id", pa.string()), ("clips", pa.binary())])
+    stores.create_table(uri, schema)
+    cell = np.random.default_rng(0).bytes(100_000)  # which compression leaves as it is: nothing else would notice
+    stores.write_part(uri, "p", schema, [{"track_id": "a", "clips": cell}])
+    (path,) = (tmp_path / "table").glob("part-*")
+    content = bytearray(path.read_bytes())
+    content[50_000] ^= 1
+    path.write_bytes(content)
+    assert stores.track_ids(uri) == {"a"}
+    with pytest.raises(StoreError, match=rf"{path.name}: could not verify page integrity"):
+        list(stores.read_rows(uri, ("track_id", "clips"), ["a"]))

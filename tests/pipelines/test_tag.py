@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from musictag import features, ledger, registry, stores
@@ -189,6 +190,21 @@ def test_a_model_of_other_features_is_refused_before_ray_starts(home, corpus, ta
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "tags").exists()
+
+
+def test_features_that_were_damaged_end_the_run_in_one_sentence(home, call, corpus, tags, tmp_path):
+    uri = shutil.copytree(corpus.features, tmp_path / "features")
+    path = sorted(uri.glob("part-*.parquet"))[0]
+    groups = pq.read_metadata(path)
+    column = groups.row_group(0).column(groups.schema.to_arrow_schema().get_field_index("clips"))
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    path.write_bytes(content)
+    stores.delete_tracks(str(tags), stores.track_ids(str(tags)))
+    code, _, err = call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(f"error: table {uri}/{path.name}: could not verify page integrity, ")
+    assert "Traceback" not in err
 
 
 def counted(out):
