@@ -33,7 +33,8 @@ from musictag.features import CELL_DTYPE, MAX_HOURS, TrackClips, track_clips
 from musictag.ledger import Work
 
 Row = dict[str, Any]
-OutcomeElsewhere = tuple[tuple[int, ...], list[int], float]
+Outcome = tuple[Row | None, Row | None]
+ClipsElsewhere = tuple[tuple[int, ...], list[int], float]
 
 # An hour of audio takes some seconds, and some 200 MB.
 TIME_LIMIT_S, MEMORY_LIMIT_GIB = 300.0, 4.0
@@ -79,7 +80,7 @@ class Sandbox:
         except concurrent.futures.BrokenExecutor as error:
             raise AudioCrashError(f"{name}: the decoder's process was lost as it began") from error
 
-    def _schedule(self, *arguments: object) -> "concurrent.futures.Future[OutcomeElsewhere]":
+    def _schedule(self, *arguments: object) -> "concurrent.futures.Future[ClipsElsewhere]":
         try:
             return self._pool.schedule(_track_clips, args=arguments, timeout=self.time_limit_s)
         except RuntimeError:  # the process was lost while it had nothing to do, and the pool with it
@@ -113,20 +114,22 @@ def shared() -> Sandbox:
 
 def featurize(
     works: Iterable[Work], config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
-) -> Iterator[tuple[Row | None, Row | None]]:
+) -> Iterator[Outcome]:
     """For each track in turn its row of the features table and None, or None and its row of the failures table.
 
     Decoded by the process that is `shared`, which works on while the caller has a row at hand.
     """
 
-    def outcome(work: Work) -> tuple[Row | None, Row | None]:
+    decode = shared().track_clips
+
+    def outcome(work: Work) -> Outcome:
         try:
-            return features.featurize(work, config, clips_per_track, max_hours, shared().track_clips), None
+            return features.featurize(work, config, clips_per_track, max_hours, decode), None
         except AudioError as error:
             return None, ledger.failure(work, error)
 
     with concurrent.futures.ThreadPoolExecutor(AHEAD) as threads:
-        outcomes: collections.deque[concurrent.futures.Future[tuple[Row | None, Row | None]]] = collections.deque()
+        outcomes: collections.deque[concurrent.futures.Future[Outcome]] = collections.deque()
         for work in works:
             outcomes.append(threads.submit(outcome, work))
             if len(outcomes) > AHEAD:
@@ -162,7 +165,7 @@ def _prepare(memory_limit_gib: float, file: IO[bytes]) -> None:
 _file: IO[bytes]
 
 
-def _track_clips(*arguments: Any) -> OutcomeElsewhere:
+def _track_clips(*arguments: Any) -> ClipsElsewhere:
     """`features.track_clips` with the clips in the file, and their shape in their place."""
     clips, starts, duration_s = track_clips(*arguments)
     try:

@@ -62,6 +62,7 @@ def server(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     with serving(port, "-m", "moto.server", "-H", "127.0.0.1", "-p", port) as url:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": url}.items():
             monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # which would lead to the store of the test before
         store = s3fs.S3FileSystem(skip_instance_cache=True)
         store.mkdir("music")
         lines = catalog.read_text().splitlines()[: 1 + N_TRACKS]
