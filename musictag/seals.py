@@ -4,14 +4,17 @@
 begin with `_` but for its log, that folder is not there.
 """
 
+import concurrent.futures
 import hashlib
 from collections.abc import Iterable
 from typing import IO
 
-import fsspec
+from pyarrow.fs import FileSelector, LocalFileSystem, SubTreeFileSystem
 
 FOLDER = "_checksums"
 SUFFIX = ".sha256"
+# Records read at once: reading them waits for the store, not for a core.
+THREADS = 16
 
 
 class Sealing:
@@ -44,45 +47,43 @@ class Sealing:
         self._stream.flush()
 
 
-def digest(uri: str, path: str) -> str:
-    """Hex digest of the file at `path` in the table at `uri` as it is now. Raises `OSError` if it cannot be read."""
-    with fsspec.open(_join(uri, path), "rb") as stream:
+def digest(table: SubTreeFileSystem, path: str) -> str:
+    """Hex digest of the file at `path` in a table's folder as it is now. Raises `OSError` if it cannot be read."""
+    with table.open_input_stream(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def seal(uri: str, path: str, sha256: str) -> None:
+def seal(table: SubTreeFileSystem, path: str, sha256: str) -> None:
     """Record the digest of a file of the table."""
-    filesystem, root = fsspec.core.url_to_fs(_join(uri, FOLDER))
-    filesystem.makedirs(root, exist_ok=True)
-    filesystem.pipe_file(f"{root}/{path}{SUFFIX}", f"{sha256}  {path}\n".encode())
+    if isinstance(table.base_fs, LocalFileSystem):  # other stores know no empty folders
+        table.create_dir(FOLDER)
+    with table.open_output_stream(_record(path)) as stream:
+        stream.write(f"{sha256}  {path}\n".encode())
 
 
-def sealed(uri: str) -> set[str]:
+def sealed(table: SubTreeFileSystem) -> set[str]:
     """Paths of the files whose digest is recorded."""
-    filesystem, root = fsspec.core.url_to_fs(_join(uri, FOLDER))
-    if not filesystem.exists(root):
-        return set()
-    return {path.rpartition("/")[2].removesuffix(SUFFIX) for path in filesystem.find(root)}
+    found = table.get_file_info(FileSelector(FOLDER, allow_not_found=True))
+    return {record.base_name.removesuffix(SUFFIX) for record in found if record.is_file}
 
 
-def read_seals(uri: str) -> dict[str, str]:
+def read_seals(table: SubTreeFileSystem) -> dict[str, str]:
     """Path to hex digest of every file whose digest is recorded; what a killed writer left of one is no digest."""
-    filesystem, root = fsspec.core.url_to_fs(_join(uri, FOLDER))
-    if not filesystem.exists(root):
-        return {}
-    contents = filesystem.cat(filesystem.find(root))
-    return {
-        path.rpartition("/")[2].removesuffix(SUFFIX): content.decode("utf-8", "replace").partition("  ")[0]
-        for path, content in contents.items()
-    }
+
+    def read(path: str) -> str:
+        with table.open_input_stream(_record(path)) as stream:
+            return str(stream.read(), "utf-8", "replace").partition("  ")[0]
+
+    paths = sorted(sealed(table))
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
+        return dict(zip(paths, threads.map(read, paths), strict=True))
 
 
-def unseal(uri: str, paths: Iterable[str]) -> None:
+def unseal(table: SubTreeFileSystem, paths: Iterable[str]) -> None:
     """Forget the digests of files that are gone."""
-    filesystem, root = fsspec.core.url_to_fs(_join(uri, FOLDER))
     for path in paths:
-        filesystem.rm_file(f"{root}/{path}{SUFFIX}")
+        table.delete_file(_record(path))
 
 
-def _join(uri: str, path: str) -> str:
-    return f"{uri.rstrip('/')}/{path}"
+def _record(path: str) -> str:
+    return f"{FOLDER}/{path}{SUFFIX}"

@@ -22,7 +22,6 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -140,8 +139,7 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
     checksum, which pages that a delete wrote do not have. Arrow's own filter cannot read these: such files call text
     `string_view`, for which Arrow 25 has no comparison with text.
     """
-    filesystem, root = arrow_filesystem(uri)
-    with explained(f"{uri}/{path}"), filesystem.open_input_file(f"{root}/{path}") as stream:
+    with explained(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
         held = file.read(columns=["track_id"])["track_id"].to_pylist()
         groups, begin = [], 0
@@ -165,25 +163,28 @@ def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
         return [path.rpartition("/")[2] for path in pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()]
 
 
-def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Arrow's own filesystem for `uri`, and the path in it.
+def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
+    """The folder of the table at `uri`, in Arrow's own filesystem.
 
-    fsspec's, or deltalake's, would have Arrow's threads call Python, and a thread that does so while Python ends takes
-    the whole process down ("terminate called without an active exception").
+    With fsspec's, or deltalake's, Arrow's threads would call Python, and a thread that does so while Python ends takes
+    the whole process down ("terminate called without an active exception"). And fsspec's s3fs waits for ever where a
+    server does not say that it may send a file (aiohttp's limit of time begins after "100 Continue").
     """
     with explained(uri):
         if "://" in uri:
             filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
         else:
             filesystem, path = pyarrow.fs.LocalFileSystem(), absolute(uri)
-    return filesystem, path.rstrip("/")
+    return pyarrow.fs.SubTreeFileSystem(path.rstrip("/"), filesystem)
 
 
 def _read(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
-    filesystem, root = arrow_filesystem(uri)
-    files = pyarrow.fs.SubTreeFileSystem(root, filesystem)
     # The footers of all files, kept for a second look that nobody takes, are most of what reading would take.
-    return open_table(uri, version).to_pyarrow_dataset(filesystem=files).to_table(list(columns), cache_metadata=False)
+    return (
+        open_table(uri, version)
+        .to_pyarrow_dataset(filesystem=folder(uri))
+        .to_table(list(columns), cache_metadata=False)
+    )
 
 
 def version(uri: str) -> int:
@@ -215,7 +216,7 @@ def write_part(
     with explained(uri), contextlib.ExitStack() as stack:
         for group in _row_groups(rows, schema):
             if writer is None:
-                stream = seals.Sealing(stack.enter_context(fsspec.open(f"{uri.rstrip('/')}/{path}", "wb")))
+                stream = seals.Sealing(stack.enter_context(folder(uri).open_output_stream(path)))
                 # Dictionaries and bounds of cells of megabytes serve nobody, and take twice the time to write or more.
                 small = [field.name for field in schema if not pa.types.is_binary(field.type)]
                 options = WRITE_OPTIONS | {"use_dictionary": small, "write_statistics": small}
@@ -258,7 +259,7 @@ def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_ve
     if not rows.num_rows or part_is_done(uri, part, since_version):
         return 0
     path = _new_path(part)
-    with explained(uri), fsspec.open(f"{uri.rstrip('/')}/{path}", "wb") as file:
+    with explained(uri), folder(uri).open_output_stream(path) as file:
         stream = seals.Sealing(file)
         pq.write_table(rows.cast(schema), stream, **WRITE_OPTIONS)
     return _commit(uri, path, stream.digest, rows.num_rows, part, schema, since_version)
@@ -271,11 +272,11 @@ def _new_path(part: str) -> str:
 def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
     """Have the file at `path` be the part; `n_rows`, or 0 if somebody else wrote the part meanwhile."""
     with explained(uri):
-        seals.seal(uri, path, sha256)
-        filesystem, root = fsspec.core.url_to_fs(uri)
+        table = folder(uri)
+        seals.seal(table, path, sha256)
         add = AddAction(
             path=path,
-            size=int(filesystem.size(f"{root.rstrip('/')}/{path}")),
+            size=int(table.get_file_info(path).size),
             partition_values={},
             modification_time=int(time.time() * 1000),
             data_change=True,
@@ -347,8 +348,9 @@ def delete_rows(uri: str, where: str) -> None:
 def seal_rests(uri: str) -> None:
     """Record the digests that files of the table lack: the rests of files of which rows were deleted."""
     with explained(uri):
-        for path in files(_delta_table(uri)).keys() - seals.sealed(uri):
-            seals.seal(uri, path, seals.digest(uri, path))
+        table = folder(uri)
+        for path in files(_delta_table(uri)).keys() - seals.sealed(table):
+            seals.seal(table, path, seals.digest(table, path))
 
 
 def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:

@@ -5,8 +5,8 @@ import datetime
 from collections.abc import Iterable, Iterator
 
 import deltalake
-import fsspec
 import pyarrow.compute as pc
+from pyarrow.fs import FileSelector
 
 from musictag import features, ledger, seals, stores
 from musictag.catalog import read_catalog
@@ -77,17 +77,18 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     """
     with stores.explained(uri):
         removed = stores.open_table(uri).vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
-        filesystem, root = fsspec.core.url_to_fs(uri)
-        there = {path.rpartition("/")[2] for path in filesystem.ls(root, detail=False)}
-        seals.unseal(uri, seals.read_seals(uri).keys() - there)
+        folder = stores.folder(uri)
+        there = {file.base_name for file in folder.get_file_info(FileSelector(""))}
+        seals.unseal(folder, seals.sealed(folder) - there)
     return removed
 
 
 def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:
-    sealed = seals.read_seals(uri)
+    folder = stores.folder(uri)
+    sealed = seals.read_seals(folder)
     for path in paths:
         try:
-            found = seals.digest(uri, path)
+            found = seals.digest(folder, path)
         except OSError as error:
             yield f"{path}: cannot be read: {error}"
             continue

@@ -75,7 +75,7 @@ def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done)
     lost += [is_done]
     stores.delete_tracks(uri, ["a"])
     assert stores.track_ids(uri) == {"b"}
-    assert seals.read_seals(uri).keys() >= stores.files(stores.open_table(uri)).keys()
+    assert seals.read_seals(stores.folder(uri)).keys() >= stores.files(stores.open_table(uri)).keys()
 
 
 def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
@@ -296,7 +296,7 @@ def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp
     stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
     stores.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
     stores.delete_tracks(uri, ["a"])
-    sealed = seals.read_seals(uri)
+    sealed = seals.read_seals(stores.folder(uri))
     for path in stores.files(stores.open_table(uri)):
         assert sealed[path] == checksums.of_file(tmp_path / "table" / path)
 
@@ -314,12 +314,12 @@ def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after
     stores.write_part(uri, "q", SCHEMA, rows("c", "d"))
     stores.delete_tracks(uri, ["a"])
     (rest,) = (path for path in stores.files(stores.open_table(uri)) if not path.startswith("part-q"))
-    digest = seals.read_seals(uri)[rest]
+    digest = seals.read_seals(stores.folder(uri))[rest]
     for mend in (lambda: stores.delete_tracks(uri, ["c"]), lambda: stores.seal_rests(uri)):
-        seals.unseal(uri, [rest])
+        seals.unseal(stores.folder(uri), [rest])
         mend()
-        assert seals.read_seals(uri)[rest] == digest
-        assert seals.sealed(uri) >= stores.files(stores.open_table(uri)).keys()
+        assert seals.read_seals(stores.folder(uri))[rest] == digest
+        assert seals.sealed(stores.folder(uri)) >= stores.files(stores.open_table(uri)).keys()
 
 
 def test_bytes_that_changed_are_an_error_that_names_the_file(tmp_path):

@@ -72,7 +72,7 @@ def server(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield port
 
 
-@pytest.mark.parametrize(("failing", "stalling"), [(0.1, 0.0), (0.0, 0.01)], ids=["500 and 503", "stalls"])
+@pytest.mark.parametrize(("failing", "stalling"), [(0.1, 0.0), (0.0, 0.02)], ids=["500 and 503", "stalls"])
 def test_featurize_over_a_faulty_store(
     server: int, featurized: Reference, tmp_path: Path, failing: float, stalling: float
 ) -> None:
