@@ -103,7 +103,7 @@ class SoundFileDecoder:
 class FlacDecoder(SoundFileDecoder):
     """FLAC: all of it by miniaudio's dr_flac, which leaves out what is damaged: so each sample must be there.
 
-    Its seeking takes as long as a second of decoding in some files: parts are libsndfile's.
+    Parts are libsndfile's: dr_flac's search for one fails now and then, and it decodes all that lies before it.
     """
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from musictag import stores
+from musictag import parts, stores
 from musictag.catalog import Problem
 from musictag.errors import AudioError, AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
 from musictag.uris import redacted
@@ -157,7 +157,7 @@ def clear(plan: Plan, uri: str, *, prune: bool) -> None:
     stores.delete_tracks(uri, plan.stale | plan.unlisted if prune else plan.stale)
 
 
-def parts(works: Sequence[Work], most: int, n_workers: int) -> list[tuple[Work, ...]]:
+def into_parts(works: Sequence[Work], most: int, n_workers: int) -> list[tuple[Work, ...]]:
     """The plan's works in parts of at most `most`, as equal as can be, and as many for each of so many workers."""
     n_parts = min(n_workers * math.ceil(len(works) / (n_workers * most)), len(works))
     ends = [len(works) * n // n_parts for n in range(1, n_parts + 1)]
@@ -200,7 +200,7 @@ def read_failed(failures_uri: str) -> dict[str, Failed]:
 def record_failures(failures_uri: str, part: str, rows: Sequence[Mapping[str, Any]], since_version: int) -> None:
     """Commit failures as one part, unless a try before this one has."""
     table = pa.Table.from_pylist(list(rows), FAILURES_SCHEMA)
-    stores.write_table(failures_uri, part, FAILURES_SCHEMA, table, since_version)
+    parts.write_table(failures_uri, part, FAILURES_SCHEMA, table, since_version)
 
 
 def settle(
@@ -267,4 +267,4 @@ def record_problems(failures_uri: str, problems: Sequence[Problem], failed: Mapp
         for problem in problems
     ]
     part = f"catalog-{now:%Y%m%dT%H%M%S%f}"
-    stores.write_table(failures_uri, part, FAILURES_SCHEMA, pa.Table.from_pylist(rows, FAILURES_SCHEMA))
+    parts.write_table(failures_uri, part, FAILURES_SCHEMA, pa.Table.from_pylist(rows, FAILURES_SCHEMA))

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from musictag import stores
+from musictag import parts, stores
 from musictag.errors import CatalogError
 
 SPLITS = ("train", "validation", "test")
@@ -138,11 +138,11 @@ class Labels:
     """The group of each of the tracks in `tags`, by track_id."""
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
+        kept = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
         left_out = f"{self.n_untagged:,} without tags, {_count(self.without_features)} tagged but without features"
         if self.unlisted:
             left_out += f", {_count(self.unlisted)} with features but not in the catalog"
-        return f"tracks: {parts}; left out: {left_out}"
+        return f"tracks: {kept}; left out: {left_out}"
 
 
 def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: str) -> Labels:
@@ -199,8 +199,8 @@ def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]
     dealt = GroupKFold(min(n_folds, n_groups)).split(track_ids, groups=groups)
     return [
         {split: {track_ids[n]: tags[track_ids[n]] for n in places}
-         for split, places in zip(("train", "validation"), parts, strict=True)}
-        for parts in dealt
+         for split, places in zip(("train", "validation"), fold, strict=True)}
+        for fold in dealt
     ]  # fmt: skip
 
 
@@ -216,4 +216,4 @@ def _remember(uri: str, assigned: Mapping[str, str]) -> None:
     now = datetime.datetime.now(datetime.UTC)
     rows = [{"group": group, "split": split, "assigned_at": now} for group, split in sorted(assigned.items())]
     stores.create_table(uri, SCHEMA)
-    stores.write_table(uri, f"{now:%Y%m%dT%H%M%S%f}", SCHEMA, pa.Table.from_pylist(rows, SCHEMA))
+    parts.write_table(uri, f"{now:%Y%m%dT%H%M%S%f}", SCHEMA, pa.Table.from_pylist(rows, SCHEMA))

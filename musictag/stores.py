@@ -1,35 +1,22 @@
-"""Delta Lake tables: made once, filled part by part, read by column.
-
-A *part* is one Parquet file that its writer streams and then commits in one transaction. Its name derives from what it
-holds and its commit carries that name, so a writer that is tried again finds the part done. Each try writes a file of
-its own: nobody ever writes to a file that a commit names. Whatever is killed leaves at worst a file that no commit
-names (`musictag vacuum` removes it), and two writers at once at worst a track twice, until the run that ends
-(`remove_repeated`).
-
-The SHA-256 of each file lies in the table's folder `_checksums`, in the form that `sha256sum --check` reads.
-"""
+"""Delta Lake tables: made once, read by column or by track, their rows deleted. `musictag.parts` fills them."""
 
 import contextlib
 import datetime
 import functools
-import json
 import random
 import re
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
 
 from musictag import seals
 from musictag.errors import StoreError
@@ -39,11 +26,6 @@ from musictag.retrying import persistently
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory together.
 ROWS_READ = 16
-# Bytes of a row group, before compression. Whoever reads some rows reads their row groups, so they are small; but each
-# costs 0.2 ms to whoever reads the small columns of all tracks.
-ROW_GROUP_BYTES = 2 << 20
-# Of each page its checksum, so that bytes that changed are an error and not another tag.
-WRITE_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 # The longest pause before a delete that somebody's commit overtook is tried again.
 RETRY_S = 0.2
 # Of deltalake's requests to a store, all of which are small: an answer that takes longer does not come.
@@ -82,9 +64,9 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
                 storage_options=STORE_OPTIONS,
                 raise_if_key_not_exists=False,
             ),
-            _failed,
+            failed,
         )
-        table = _delta_table(uri)
+        table = delta_table(uri)
     held = [field.name for field in table.schema().fields]
     if held != schema.names:
         raise StoreError(f"table {uri}: has the columns {', '.join(held)} instead of {', '.join(schema.names)}")
@@ -95,9 +77,19 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
     """The table at `uri` as it is, or as it was at a version. Raises `StoreError` if there is none."""
     with explained(uri):
         try:
-            return _delta_table(uri, version)
+            return delta_table(uri, version)
         except TableNotFoundError as error:
             raise StoreError(f"table {uri}: there is none; has the job that writes it run?") from error
+
+
+def delta_table(uri: str, version: int | None = None) -> DeltaTable:
+    """As `open_table`, with deltalake's own errors, for what tries again by them."""
+    return DeltaTable(uri, version, STORE_OPTIONS)
+
+
+def failed(error: Exception) -> bool:
+    """Whether a store failed, of which deltalake speaks so: it does not itself repeat what may have been done."""
+    return isinstance(error, OSError)
 
 
 def read_columns(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
@@ -202,131 +194,6 @@ def counter(uris: Sequence[str]) -> Callable[[], int]:
     return lambda: n_rows() - before
 
 
-def write_part(
-    uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], since_version: int = 0
-) -> int:
-    """Stream `rows` into one Parquet file and commit it to the table at `uri` under the name `part`; how many they are.
-
-    Memory holds the rows of one row group (`ROW_GROUP_BYTES`). Nothing is read or written if the part is done already
-    (see `part_is_done`), and nothing is committed if there is no row, or if `rows` raises.
-    """
-    if part_is_done(uri, part, since_version):
-        return 0
-    path, written, writer = _new_path(part), 0, None
-    with explained(uri), contextlib.ExitStack() as stack:
-        for group in _row_groups(rows, schema):
-            if writer is None:
-                stream = seals.Sealing(stack.enter_context(folder(uri).open_output_stream(path)))
-                # Dictionaries and bounds of cells of megabytes serve nobody, and take twice the time to write or more.
-                small = [field.name for field in schema if not pa.types.is_binary(field.type)]
-                options = WRITE_OPTIONS | {"use_dictionary": small, "write_statistics": small}
-                writer = stack.enter_context(pq.ParquetWriter(stream, schema, **options))
-            writer.write_table(group)
-            written += group.num_rows
-    if not written:
-        return 0
-    return _commit(uri, path, stream.digest, written, part, schema, since_version)
-
-
-def _row_groups(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows in tables that fill a row group each, the last one less."""
-    group, size = [], 0
-    for row in rows:
-        group.append(table_of(row, schema))
-        size += group[-1].nbytes
-        if size >= ROW_GROUP_BYTES:
-            yield pa.concat_tables(group)
-            group, size = [], 0
-    if group:
-        yield pa.concat_tables(group)
-
-
-def table_of(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    """A row as a table. A binary value, which may be large, is not copied."""
-    columns = []
-    for field in schema:
-        value = row.get(field.name)
-        if value is not None and pa.types.is_binary(field.type):
-            ends = pa.py_buffer(np.array([0, len(value)], np.int32))
-            columns.append(pa.Array.from_buffers(field.type, 1, [None, ends, pa.py_buffer(value)]))
-        else:
-            columns.append(pa.array([value], field.type))
-    return pa.table(columns, schema=schema)
-
-
-def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_version: int = 0) -> int:
-    """As `write_part`, of a table of small rows."""
-    if not rows.num_rows or part_is_done(uri, part, since_version):
-        return 0
-    path = _new_path(part)
-    with explained(uri), folder(uri).open_output_stream(path) as file:
-        stream = seals.Sealing(file)
-        pq.write_table(rows.cast(schema), stream, **WRITE_OPTIONS)
-    return _commit(uri, path, stream.digest, rows.num_rows, part, schema, since_version)
-
-
-def _new_path(part: str) -> str:
-    return f"part-{part}-{uuid.uuid4().hex[:12]}.parquet"
-
-
-def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
-    """Have the file at `path` be the part; `n_rows`, or 0 if somebody else wrote the part meanwhile."""
-    with explained(uri):
-        table = folder(uri)
-        seals.seal(table, path, sha256)
-        add = AddAction(
-            path=path,
-            size=int(table.get_file_info(path).size),
-            partition_values={},
-            modification_time=int(time.time() * 1000),
-            data_change=True,
-            stats=json.dumps({"numRecords": n_rows}),
-        )
-        return persistently(lambda: _add(uri, add, n_rows, part, schema, since_version), _failed)
-
-
-def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
-    table = _delta_table(uri)
-    if _is_done(table, part, since_version):
-        return 0
-    properties = CommitProperties(
-        # The version says when the part was committed: see `part_is_done`.
-        app_transactions=[Transaction(part, table.version())],
-        max_commit_retries=MAX_COMMIT_RETRIES,
-    )
-    try:
-        table.create_write_transaction([add], mode="append", schema=schema, commit_properties=properties)
-    except CommitFailedError:
-        if _is_done(_delta_table(uri), part, since_version):
-            return 0
-        raise
-    return n_rows
-
-
-def _delta_table(uri: str, version: int | None = None) -> DeltaTable:
-    return DeltaTable(uri, version, STORE_OPTIONS)
-
-
-def _failed(error: Exception) -> bool:
-    """Whether a store failed, of which deltalake speaks so: it does not itself repeat what may have been done."""
-    return isinstance(error, OSError)
-
-
-def part_is_done(uri: str, part: str, since_version: int) -> bool:
-    """Whether `part` was committed to the table at `uri` at or after its version `since_version`.
-
-    An older commit of the same part does not count: its rows were removed before `since_version`, or the plan of that
-    version would not ask for them again.
-    """
-    with explained(uri):
-        return _is_done(_delta_table(uri), part, since_version)
-
-
-def _is_done(table: DeltaTable, part: str, since_version: int) -> bool:
-    committed = table.transaction_version(part)
-    return committed is not None and committed >= since_version
-
-
 def delete_rows(uri: str, where: str) -> None:
     """Delete the rows of the table at `uri` for which the SQL condition `where` holds.
 
@@ -335,7 +202,7 @@ def delete_rows(uri: str, where: str) -> None:
     for attempt in range(MAX_COMMIT_RETRIES):
         with explained(uri):
             try:
-                persistently(functools.partial(_delta_table(uri).delete, where), _failed)
+                persistently(functools.partial(delta_table(uri).delete, where), failed)
             except CommitFailedError:  # somebody else committed, or we, unheard: look again what there is
                 if attempt == MAX_COMMIT_RETRIES - 1:
                     raise
@@ -349,7 +216,7 @@ def seal_rests(uri: str) -> None:
     """Record the digests that files of the table lack: the rests of files of which rows were deleted."""
     with explained(uri):
         table = folder(uri)
-        for path in files(_delta_table(uri)).keys() - seals.sealed(table):
+        for path in files(delta_table(uri)).keys() - seals.sealed(table):
             seals.seal(table, path, seals.digest(table, path))
 
 

@@ -30,7 +30,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import cli, console, features, fetching, ledger, sandbox, stores
+from musictag import cli, console, features, fetching, ledger, parts, sandbox, stores
 from musictag.catalog import Catalog, read_catalog
 from musictag.config import FeatureConfig
 from musictag.corpora import demo
@@ -65,7 +65,7 @@ class FeaturizePart(beam.DoFn):
         """Featurize and commit one part; yields how many rows it wrote."""
         name = ledger.part_name(part, self.config.feature_hash)
         rows = self._rows(part, name)
-        yield stores.write_part(self.target.features, name, features.SCHEMA, rows, self.target.features_version)
+        yield parts.write(self.target.features, name, features.SCHEMA, rows, self.target.features_version)
 
     def _rows(self, part: tuple[Work, ...], name: str) -> Iterator[dict[str, object]]:
         failures: list[sandbox.Row] = []
@@ -145,7 +145,7 @@ def run(works: Sequence[Work], do_part: FeaturizePart, arguments: list[str]) -> 
             with watching_workers(), beam_pipeline(arguments) as pipeline:
                 (
                     pipeline
-                    | "Parts" >> beam.Create(ledger.parts(works, PART_TRACKS, cli.n_cores()))
+                    | "Parts" >> beam.Create(ledger.into_parts(works, PART_TRACKS, cli.n_cores()))
                     | "Spread" >> beam.Reshuffle()
                     | "Featurize" >> beam.ParDo(do_part)
                 )

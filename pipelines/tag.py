@@ -34,7 +34,7 @@ import ray.data
 import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag import cli, console, features, fetching, ledger, registry, retagging, sandbox, stores
+from musictag import cli, console, features, fetching, ledger, parts, registry, retagging, sandbox, stores
 from musictag.catalog import read_catalog
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
@@ -113,7 +113,7 @@ def from_audio(
     def featurize(rows: pa.Table) -> Iterator[pa.Table]:
         listed = [Work(**row) for row in rows.to_pylist()]
         for row, failure in sandbox.featurize(listed, config, clips_per_track, max_hours):
-            yield stores.table_of({**(row or {}), "failure": failure}, schema)
+            yield parts.table_of({**(row or {}), "failure": failure}, schema)
 
     n_blocks = -(-len(works) // DECODE_TRACKS)
     rows = ray.data.from_items([dataclasses.asdict(work) for work in works], override_num_blocks=n_blocks)
@@ -170,7 +170,7 @@ def commit(
         name = ledger.part_name(part, f"{model.made_by} {stores.version(tags_uri)}")
         ledger.record_failures(failures_uri, name, failures, failures_version)
         stores.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in done})
-        stores.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(done, TAGS_SCHEMA))
+        parts.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(done, TAGS_SCHEMA))
         yield len(part)
 
 

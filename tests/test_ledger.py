@@ -3,7 +3,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from musictag import ledger, stores
+from musictag import ledger, parts, stores
 from musictag.catalog import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
 from musictag.ledger import Account, Failed, Held, Work
@@ -108,9 +108,9 @@ def test_problems_are_listed():
 )
 def test_parts_hold_every_work_in_order_and_as_many_for_each_worker(n_works, n_workers, sizes):
     works = [Work(str(number), "", None) for number in range(n_works)]
-    parts = ledger.parts(works, 3, n_workers)
-    assert [len(part) for part in parts] == sizes
-    assert [work for part in parts for work in part] == works
+    made = ledger.into_parts(works, 3, n_workers)
+    assert [len(part) for part in made] == sizes
+    assert [work for part in made for work in part] == works
 
 
 def test_a_part_is_named_after_what_it_holds_and_what_makes_it():
@@ -169,7 +169,7 @@ class Tables:
 
     def write(self, *track_ids):
         part = f"w{stores.version(self.uri)}"
-        stores.write_part(self.uri, part, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+        parts.write(self.uri, part, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
 
     def fail(self, failed_at, *track_ids, stage="decode", attempts=1):
         rows = [
@@ -184,7 +184,7 @@ class Tables:
             }
             for track_id in track_ids
         ]
-        stores.write_part(self.failures, f"f{stores.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
+        parts.write(self.failures, f"f{stores.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
 
     def attempts(self):
         return {track_id: failed.attempts for track_id, failed in ledger.read_failed(self.failures).items()}

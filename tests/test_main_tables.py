@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from musictag import stores
+from musictag import parts, stores
 from musictag.__main__ import entry
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
@@ -17,7 +17,7 @@ def table(tmp_path: Path) -> Path:
     table = tmp_path / "table"
     stores.create_table(str(table), SCHEMA)
     for part in "ab":
-        stores.write_part(str(table), part, SCHEMA, [{"track_id": part, "n": 1}])
+        parts.write(str(table), part, SCHEMA, [{"track_id": part, "n": 1}])
     return table
 
 

@@ -1,14 +1,11 @@
 import datetime
-import subprocess
-import sys
-import types
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import checksums, retrying, seals, stores
+from musictag import checksums, parts, seals, stores
 from musictag.errors import StoreError
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
@@ -38,121 +35,22 @@ def test_a_table_of_other_columns_is_refused_with_both(uri):
         stores.create_table(uri, pa.schema([("track_id", pa.string()), ("m", pa.int32())]))
 
 
-def test_a_part_is_written_in_one_commit(uri):
-    assert stores.write_part(uri, "p", SCHEMA, rows("a", "b")) == 2
-    assert stores.version(uri) == 1
-    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
-    assert stores.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA)) == 1
-    assert stores.track_ids(uri) == {"a", "b", "c"}
-
-
-@pytest.fixture
-def silent_store(monkeypatch):
-    """A store whose next answers to commits are lost, after it did what it was asked for or before."""
-    pauses, lost = [], []
-    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=pauses.append))
-    for name in ("create_write_transaction", "delete"):
-        ask = getattr(stores.DeltaTable, name)
-
-        def asked(table, *arguments, ask=ask, **options):
-            is_done = lost.pop(0) if lost else None
-            if is_done is not False:
-                ask(table, *arguments, **options)
-            if is_done is not None:
-                raise OSError("operation timed out")
-
-        monkeypatch.setattr(stores.DeltaTable, name, asked)
-    return lost, pauses
-
-
-@pytest.mark.parametrize("is_done", [False, True])
-def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done):
-    lost, pauses = silent_store
-    lost += [is_done]
-    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
-    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
-    assert len(pauses) == 1
-    lost += [is_done]
-    stores.delete_tracks(uri, ["a"])
-    assert stores.track_ids(uri) == {"b"}
-    assert seals.read_seals(stores.folder(uri)).keys() >= stores.files(stores.open_table(uri)).keys()
-
-
-def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
-    lost, pauses = silent_store
-    lost += [False] * retrying.TRIES
-    with pytest.raises(StoreError, match="operation timed out"):
-        stores.write_part(uri, "p", SCHEMA, rows("a"))
-    assert len(pauses) == retrying.TRIES - 1
-    assert stores.track_ids(uri) == set()
-
-
-def test_a_part_without_rows_commits_nothing(uri):
-    assert stores.write_part(uri, "p", SCHEMA, []) == 0
-    assert stores.write_table(uri, "q", SCHEMA, SCHEMA.empty_table()) == 0
-    assert stores.version(uri) == 0
-
-
-def test_a_part_that_breaks_off_is_not_in_the_table(uri):
-    def breaking():
-        yield from rows("a", "b")
-        raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        stores.write_part(uri, "p", SCHEMA, breaking())
-    assert stores.version(uri) == 0
-    assert stores.track_ids(uri) == set()
-    assert not stores.part_is_done(uri, "p", 0)
-    assert stores.write_part(uri, "p", SCHEMA, rows("a", "b")) == 2
-    assert stores.track_ids(uri) == {"a", "b"}
-
-
-def test_a_file_that_no_commit_names_is_not_in_the_table(uri, tmp_path):
-    stores.write_part(uri, "p", SCHEMA, rows("a"))
-    pq.write_table(pa.Table.from_pylist(rows("z"), SCHEMA), tmp_path / "table" / "part-z.parquet")
-    assert stores.track_ids(uri) == {"a"}
-
-
-def test_a_part_tried_again_is_found_done(uri):
-    assert not stores.part_is_done(uri, "p", 0)
-    stores.write_part(uri, "p", SCHEMA, rows("a"))
-    assert stores.part_is_done(uri, "p", 0)
-    assert not stores.part_is_done(uri, "q", 0)
-
-
-def test_a_part_committed_twice_counts_once(uri):
-    for _ in range(2):
-        stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
-    assert stores.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["a", "b"]
-
-
-def test_a_part_of_an_earlier_plan_is_not_done_for_a_later_one(uri):
-    stores.write_part(uri, "p", SCHEMA, rows("a"))
-    stores.delete_tracks(uri, ["a"])
-    since = stores.version(uri)
-    assert not stores.part_is_done(uri, "p", since)
-    assert stores.write_part(uri, "p", SCHEMA, rows("a"), since) == 1
-    assert stores.part_is_done(uri, "p", since)
-    assert stores.write_part(uri, "p", SCHEMA, rows("a"), since) == 0
-    assert stores.track_ids(uri) == {"a"}
-
-
 def test_tracks_are_deleted_whatever_their_ids_are(uri):
     odd = ["it's", "'; DROP", 'say "x"', "a\\b", "ünï", "100%", "", "a/b.mp3", "tab\t"]
-    stores.write_part(uri, "p", SCHEMA, rows("stays", *odd))
+    parts.write(uri, "p", SCHEMA, rows("stays", *odd))
     stores.delete_tracks(uri, odd)
     assert stores.track_ids(uri) == {"stays"}
 
 
 def test_deleting_more_tracks_than_one_statement_names(uri, monkeypatch):
     monkeypatch.setattr(stores, "IDS_PER_DELETE", 2)
-    stores.write_part(uri, "p", SCHEMA, rows(*"abcdefg"))
+    parts.write(uri, "p", SCHEMA, rows(*"abcdefg"))
     stores.delete_tracks(uri, set("abcde"))
     assert stores.track_ids(uri) == {"f", "g"}
 
 
 def test_deleting_obeys_its_condition_and_nothing_deletes_nothing(uri):
-    stores.write_part(uri, "p", SCHEMA, rows("a", "b", "c"))
+    parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
     stores.delete_tracks(uri, [])
     stores.delete_tracks(uri, ["a", "c"], "n >= 1")
     assert stores.track_ids(uri) == {"a", "b"}
@@ -162,8 +60,8 @@ def test_deleting_obeys_its_condition_and_nothing_deletes_nothing(uri):
 
 @pytest.mark.parametrize(("row_group_bytes", "n_groups"), [(1, [100]), (200, range(2, 100)), (1 << 20, [1])])
 def test_rows_of_some_tracks_are_read_in_the_tables_order(uri, monkeypatch, row_group_bytes, n_groups):
-    monkeypatch.setattr(stores, "ROW_GROUP_BYTES", row_group_bytes)
-    stores.write_part(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
+    monkeypatch.setattr(parts, "ROW_GROUP_BYTES", row_group_bytes)
+    parts.write(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
     wanted = ["t042", "t007", "absent", "t099"]
     found = list(stores.read_rows(uri, ("track_id", "n"), wanted))
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
@@ -172,7 +70,7 @@ def test_rows_of_some_tracks_are_read_in_the_tables_order(uri, monkeypatch, row_
 
 
 def test_rows_are_read_from_a_file_of_which_some_were_deleted(uri):
-    stores.write_part(uri, "p", SCHEMA, rows("a", "b", "c"))
+    parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
     stores.delete_tracks(uri, ["a"])
     assert list(stores.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
     (path,) = stores.files_with(uri, ["b"])
@@ -182,18 +80,18 @@ def test_rows_are_read_from_a_file_of_which_some_were_deleted(uri):
 
 
 def test_a_table_is_read_as_it_was_at_a_version(uri):
-    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write(uri, "p", SCHEMA, rows("a", "b"))
     version = stores.version(uri)
     stores.delete_tracks(uri, ["a"])
-    stores.write_part(uri, "q", SCHEMA, rows("c"))
+    parts.write(uri, "q", SCHEMA, rows("c"))
     assert stores.track_ids(uri) == {"b", "c"}
     assert stores.track_ids(uri, version) == {"a", "b"}
     assert [row["track_id"] for row in stores.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
 
 
 def test_files_with_a_track_are_named(uri):
-    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
-    stores.write_part(uri, "q", SCHEMA, rows("c"))
+    parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write(uri, "q", SCHEMA, rows("c"))
     (of_q,) = stores.files_with(uri, ["c"])
     (of_p,) = set(stores.files_with(uri, ["b", "c"])) - {of_q}
     assert (of_p.startswith("part-p-"), of_q.startswith("part-q-")) == (True, True)
@@ -204,11 +102,11 @@ def test_files_with_a_track_are_named(uri):
 def test_the_counter_tells_rows_gained_since_it_was_made(uri, tmp_path):
     other = str(tmp_path / "other")
     stores.create_table(other, SCHEMA)
-    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    parts.write(uri, "p", SCHEMA, rows("a"))
     count = stores.counter((uri, other))
     assert count() == 0
-    stores.write_part(uri, "q", SCHEMA, rows("b", "c"))
-    stores.write_part(other, "p", SCHEMA, rows("d"))
+    parts.write(uri, "q", SCHEMA, rows("b", "c"))
+    parts.write(other, "p", SCHEMA, rows("d"))
     assert count() == 3
 
 
@@ -234,7 +132,7 @@ def test_a_table_whose_log_is_corrupt_cannot_be_opened(uri, tmp_path):
 
 
 def test_a_table_that_lost_a_file_cannot_be_read(uri, tmp_path):
-    stores.write_part(uri, "p", SCHEMA, rows("a"))
+    parts.write(uri, "p", SCHEMA, rows("a"))
     next((tmp_path / "table").glob("*.parquet")).unlink()
     with pytest.raises(StoreError, match=uri):
         stores.read_columns(uri, ("track_id",))
@@ -250,41 +148,14 @@ def test_the_table_beside_another_has_its_name():
     assert stores.beside("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
 
 
-WRITER = """
-import sys
-import pyarrow as pa
-from musictag import retrying, stores
-uri, name = sys.argv[1:]
-schema = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
-for number in range(8):
-    stores.write_part(uri, f"{name}-{number}", schema, [{"track_id": f"{name}-{number}", "n": number}])
-"""
-
-
-def test_writers_of_the_same_parts_at_once_write_each_once(uri):
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, "same"]) for _ in range(3)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
-    expected = [f"same-{number}" for number in range(8)]
-    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
-
-
-def test_rows_are_deleted_while_others_write(uri):
-    stores.write_part(uri, "p", SCHEMA, rows(*"abcdefgh"))
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
-    for track_id in "abcdefg":
-        stores.delete_tracks(uri, [track_id])
-    assert writer.wait(timeout=120) == 0
-    assert stores.track_ids(uri) == {"h", *(f"w-{number}" for number in range(8))}
-
-
 def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
     uri, schema = str(tmp_path / "t"), pa.schema([("track_id", pa.string()), ("at", pa.timestamp("us", "UTC"))])
     stores.create_table(uri, schema)
     noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
     later = noon + datetime.timedelta(microseconds=1)
     odd = "it's"
-    stores.write_part(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
-    stores.write_part(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
+    parts.write(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
+    parts.write(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
     assert stores.remove_repeated(uri, "at") == 1
     found = {row["track_id"]: row["at"] for row in stores.read_columns(uri, ("track_id", "at")).to_pylist()}
     assert found == {odd: later, "b": noon, "c": noon}
@@ -293,25 +164,17 @@ def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
 
 
 def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp_path):
-    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
-    stores.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
+    parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
     stores.delete_tracks(uri, ["a"])
     sealed = seals.read_seals(stores.folder(uri))
     for path in stores.files(stores.open_table(uri)):
         assert sealed[path] == checksums.of_file(tmp_path / "table" / path)
 
 
-def test_writers_of_one_table_at_once_lose_no_row(uri):
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, name]) for name in "abc"]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
-    expected = sorted(f"{name}-{number}" for name in "abc" for number in range(8))
-    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
-    assert stores.version(uri) == 24
-
-
 def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after_the_next(uri):
-    stores.write_part(uri, "p", SCHEMA, rows("a", "b"))
-    stores.write_part(uri, "q", SCHEMA, rows("c", "d"))
+    parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write(uri, "q", SCHEMA, rows("c", "d"))
     stores.delete_tracks(uri, ["a"])
     (rest,) = (path for path in stores.files(stores.open_table(uri)) if not path.startswith("part-q"))
     digest = seals.read_seals(stores.folder(uri))[rest]
@@ -326,7 +189,7 @@ def test_bytes_that_changed_are_an_error_that_names_the_file(tmp_path):
     uri, schema = str(tmp_path / "table"), pa.schema([("track_id", pa.string()), ("clips", pa.binary())])
     stores.create_table(uri, schema)
     cell = np.random.default_rng(0).bytes(100_000)  # which compression leaves as it is: nothing else would notice
-    stores.write_part(uri, "p", schema, [{"track_id": "a", "clips": cell}])
+    parts.write(uri, "p", schema, [{"track_id": "a", "clips": cell}])
     (path,) = (tmp_path / "table").glob("part-*")
     content = bytearray(path.read_bytes())
     content[50_000] ^= 1

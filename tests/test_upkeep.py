@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, splits, stores, upkeep
+from musictag import features, ledger, parts, splits, stores, upkeep
 from musictag.config import FeatureConfig
 from musictag.errors import StoreError
 
@@ -38,8 +38,8 @@ def uri(tmp_path: Path) -> str:
     """A features table of four tracks in two parts, one of which a delete has written anew."""
     uri = str(tmp_path / "features")
     features.open_features(uri, CONFIG, None)
-    stores.write_part(uri, "p", features.SCHEMA, [row("a"), row("b"), row("gone")])
-    stores.write_part(uri, "q", features.SCHEMA, [row("c"), row("d")])
+    parts.write(uri, "p", features.SCHEMA, [row("a"), row("b"), row("gone")])
+    parts.write(uri, "q", features.SCHEMA, [row("c"), row("d")])
     stores.delete_tracks(uri, ["gone"])
     stores.create_table(stores.beside(uri, "failures"), ledger.FAILURES_SCHEMA)
     return uri
@@ -89,12 +89,12 @@ def test_a_file_of_which_nothing_is_recorded_is_named(uri: str) -> None:
 
 
 def test_a_track_with_two_rows_is_named(uri: str) -> None:
-    stores.write_part(uri, "r", features.SCHEMA, [row("b"), row("e")])
+    parts.write(uri, "r", features.SCHEMA, [row("b"), row("e")])
     assert problems(uri) == ("more than one row of b",)
 
 
 def test_cells_that_do_not_fit_are_named(uri: str) -> None:
-    stores.write_part(uri, "r", features.SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
+    parts.write(uri, "r", features.SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
     assert problems(uri) == (
         "features of other settings than the table's: f",
         "clips that are not as many as the row says: e",
@@ -105,7 +105,7 @@ def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
     failures = stores.beside(uri, "failures")
     failed = {"track_id": "x", "uri": "x", "stage": "decode", "error": "E", "message": "m", "attempts": 1}
     rows = [{**failed, "failed_at": datetime.datetime.now(datetime.UTC)}] * 2
-    stores.write_table(failures, "p", ledger.FAILURES_SCHEMA, pa.Table.from_pylist(rows, ledger.FAILURES_SCHEMA))
+    parts.write_table(failures, "p", ledger.FAILURES_SCHEMA, pa.Table.from_pylist(rows, ledger.FAILURES_SCHEMA))
     assert problems(failures) == ()
 
 
@@ -113,7 +113,7 @@ def test_a_table_of_artists_is_verified_too(uri: str) -> None:
     splits_uri = stores.beside(uri, "splits")
     stores.create_table(splits_uri, splits.SCHEMA)
     rows = pa.Table.from_pylist([{"group": "x", "split": "train"}], splits.SCHEMA)
-    stores.write_table(splits_uri, "p", splits.SCHEMA, rows)
+    parts.write_table(splits_uri, "p", splits.SCHEMA, rows)
     assert upkeep.verify(splits_uri) == upkeep.Verification(1, 1, ())
 
 
@@ -149,7 +149,7 @@ def test_there_is_no_going_back_to_what_never_was(uri: str, version: int) -> Non
 def test_a_part_is_written_anew_after_its_table_went_back(uri: str) -> None:
     upkeep.roll_back(uri, 1)
     since = stores.version(uri)
-    assert stores.write_part(uri, "q", features.SCHEMA, [row("c"), row("d")], since) == 2
+    assert parts.write(uri, "q", features.SCHEMA, [row("c"), row("d")], since) == 2
     assert stores.track_ids(uri) == {"a", "b", "gone", "c", "d"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from musictag import cli, features, pretrained, stores
+from musictag import cli, features, parts, pretrained
 from musictag.config import FeatureConfig
 from musictag.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
 
@@ -45,7 +45,7 @@ def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
 
     for first in range(0, len(numbers), TRACKS_OF_A_PART):
         part = numbers[first : first + TRACKS_OF_A_PART]
-        stores.write_part(uri, f"{part.start:07d}", features.SCHEMA, rows(part))
+        parts.write(uri, f"{part.start:07d}", features.SCHEMA, rows(part))
 
 
 def network_clips_per_s(model: str) -> float:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import audio, clips, console, features, log_mel, pretrained, stores
+from musictag import audio, clips, console, features, log_mel, parts, pretrained
 from musictag.config import FeatureConfig
 from musictag.ledger import Work
 from musictag.tagger import Tagger
@@ -103,7 +103,7 @@ def test_bytes_of_a_second_by_type_and_compression(songs: list[Clips], files: li
             )
     features.open_features(str(tmp_path / "features"), CONFIG, None)
     rows = (features.featurize(Work(path.name, str(path), None), CONFIG) for path in files)
-    stores.write_part(str(tmp_path / "features"), "part", features.SCHEMA, rows)
+    parts.write(str(tmp_path / "features"), "part", features.SCHEMA, rows)
     size = sum(path.stat().st_size for path in (tmp_path / "features").glob("part-*.parquet"))
     of_float32 = size / sum(cut.nbytes for cut in songs)
     console.say(f"the features table: {size / seconds:,.0f} bytes/s, {of_float32:.2f} of float32")

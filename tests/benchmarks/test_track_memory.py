@@ -12,7 +12,7 @@ import psutil
 import pytest
 import soundfile
 
-from musictag import features, stores
+from musictag import features, parts
 from musictag.config import FeatureConfig
 from musictag.errors import AudioCorruptError, AudioError, AudioTooLongError, AudioTruncatedError
 from musictag.ledger import Work
@@ -109,7 +109,7 @@ def test_no_track_takes_much_more_memory_than_another(tmp_path: Path, sandbox: S
         uri = str(tmp_path / name)
         features.open_features(uri, CONFIG, clips_per_track)
         rows = (features.featurize(work, CONFIG, clips_per_track, max_hours, sandbox.track_clips) for _ in range(1))
-        assert stores.write_part(uri, "a", features.SCHEMA, rows) == 1
+        assert parts.write(uri, "a", features.SCHEMA, rows) == 1
 
     def do() -> None:
         if refusal is None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, console, dataset, features, metrics, stores
+from musictag import cli, console, dataset, features, metrics, parts, stores
 from musictag.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
@@ -79,7 +79,7 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
     track_ids = [f"track-{n:03d}" for n in range(N_TRACKS)]
     for begin in range(0, N_TRACKS, TRACKS_OF_A_PART):
         rows = (row(track_id, rng) for track_id in track_ids[begin : begin + TRACKS_OF_A_PART])
-        stores.write_part(uri, f"{begin:03d}", features.SCHEMA, rows)
+        parts.write(uri, f"{begin:03d}", features.SCHEMA, rows)
     return folder
 
 

@@ -17,7 +17,7 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import catalog, cli, dataset, features, ledger, metrics, registry, splits, stores
+from musictag import catalog, cli, dataset, features, ledger, metrics, parts, registry, splits, stores
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.config import FeatureConfig
 from musictag.models import build_model
@@ -128,9 +128,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
     features.open_features(uri, config, None)
     works = [ledger.Work(track_id, path, None) for track_id, path in uris.items()]
-    for part in ledger.parts(works, TRACKS_OF_A_PART, 1):
+    for part in ledger.into_parts(works, TRACKS_OF_A_PART, 1):
         rows = (features.featurize(work, config) for work in part)
-        stores.write_part(uri, ledger.part_name(part, config.feature_hash), features.SCHEMA, rows)
+        parts.write(uri, ledger.part_name(part, config.feature_hash), features.SCHEMA, rows)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import catalog, evaluation, features, ledger, registry, stores
+from musictag import catalog, evaluation, features, ledger, parts, registry
 from musictag.checkpoint import load_model, save_model
 from musictag.config import FeatureConfig
 from musictag.tagger import calibrate
@@ -182,7 +182,7 @@ def test_features_of_other_settings_are_refused_with_both_hashes(
     uri = str(tmp_path / "features")
     features.open_features(uri, other, None)
     rows = (features.featurize(ledger.Work(row["track_id"], row["uri"], None), other) for row in tracks)
-    stores.write_part(uri, "all", features.SCHEMA, rows)
+    parts.write(uri, "all", features.SCHEMA, rows)
     code, _, err = call(own_home, "evaluate", "--catalog", corpus.catalog, "--features", uri)
     assert code == 1
     assert other.feature_hash in err

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, registry, stores
+from musictag import features, ledger, parts, registry, stores
 
 # Operators that need every row before they give the first, or move rows between tasks by key.
 SHUFFLES = re.compile(r"AllToAll|Shuffle|Sort|Repartition|Aggregate|GroupBy|Join|Zip", re.IGNORECASE)
@@ -96,7 +96,7 @@ def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tm
     # Song 8 is now where song 7 was.
     changed = features.featurize(ledger.Work("track-07", before["track-08"]["uri"], None), features.FeatureConfig())
     stores.delete_tracks(uri, ["track-07"])
-    stores.write_part(uri, "changed", features.SCHEMA, [{**changed, "uri": track_uri}])
+    parts.write(uri, "changed", features.SCHEMA, [{**changed, "uri": track_uri}])
     stores.delete_tracks(str(tags), ["track-06"])  # its features now lie in a file that deltalake wrote
     last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 2 written + 48 unchanged + 0 failed (")

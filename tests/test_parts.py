@@ -1,0 +1,157 @@
+import subprocess
+import sys
+import types
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from musictag import parts, retrying, seals, stores
+from musictag.errors import StoreError
+
+SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
+
+
+def rows(*track_ids):
+    return [{"track_id": track_id, "n": number} for number, track_id in enumerate(track_ids)]
+
+
+@pytest.fixture
+def uri(tmp_path):
+    uri = str(tmp_path / "table")
+    stores.create_table(uri, SCHEMA)
+    return uri
+
+
+def test_a_part_is_written_in_one_commit(uri):
+    assert parts.write(uri, "p", SCHEMA, rows("a", "b")) == 2
+    assert stores.version(uri) == 1
+    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
+    assert parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA)) == 1
+    assert stores.track_ids(uri) == {"a", "b", "c"}
+
+
+@pytest.fixture
+def silent_store(monkeypatch):
+    """A store whose next answers to commits are lost, after it did what it was asked for or before."""
+    pauses, lost = [], []
+    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=pauses.append))
+    for name in ("create_write_transaction", "delete"):
+        ask = getattr(stores.DeltaTable, name)
+
+        def asked(table, *arguments, ask=ask, **options):
+            is_done = lost.pop(0) if lost else None
+            if is_done is not False:
+                ask(table, *arguments, **options)
+            if is_done is not None:
+                raise OSError("operation timed out")
+
+        monkeypatch.setattr(stores.DeltaTable, name, asked)
+    return lost, pauses
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done):
+    lost, pauses = silent_store
+    lost += [is_done]
+    parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
+    assert len(pauses) == 1
+    lost += [is_done]
+    stores.delete_tracks(uri, ["a"])
+    assert stores.track_ids(uri) == {"b"}
+    assert seals.read_seals(stores.folder(uri)).keys() >= stores.files(stores.open_table(uri)).keys()
+
+
+def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
+    lost, pauses = silent_store
+    lost += [False] * retrying.TRIES
+    with pytest.raises(StoreError, match="operation timed out"):
+        parts.write(uri, "p", SCHEMA, rows("a"))
+    assert len(pauses) == retrying.TRIES - 1
+    assert stores.track_ids(uri) == set()
+
+
+def test_a_part_without_rows_commits_nothing(uri):
+    assert parts.write(uri, "p", SCHEMA, []) == 0
+    assert parts.write_table(uri, "q", SCHEMA, SCHEMA.empty_table()) == 0
+    assert stores.version(uri) == 0
+
+
+def test_a_part_that_breaks_off_is_not_in_the_table(uri):
+    def breaking():
+        yield from rows("a", "b")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        parts.write(uri, "p", SCHEMA, breaking())
+    assert stores.version(uri) == 0
+    assert stores.track_ids(uri) == set()
+    assert not parts.is_done(uri, "p", 0)
+    assert parts.write(uri, "p", SCHEMA, rows("a", "b")) == 2
+    assert stores.track_ids(uri) == {"a", "b"}
+
+
+def test_a_file_that_no_commit_names_is_not_in_the_table(uri, tmp_path):
+    parts.write(uri, "p", SCHEMA, rows("a"))
+    pq.write_table(pa.Table.from_pylist(rows("z"), SCHEMA), tmp_path / "table" / "part-z.parquet")
+    assert stores.track_ids(uri) == {"a"}
+
+
+def test_a_part_tried_again_is_found_done(uri):
+    assert not parts.is_done(uri, "p", 0)
+    parts.write(uri, "p", SCHEMA, rows("a"))
+    assert parts.is_done(uri, "p", 0)
+    assert not parts.is_done(uri, "q", 0)
+
+
+def test_a_part_committed_twice_counts_once(uri):
+    for _ in range(2):
+        parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    assert stores.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["a", "b"]
+
+
+def test_a_part_of_an_earlier_plan_is_not_done_for_a_later_one(uri):
+    parts.write(uri, "p", SCHEMA, rows("a"))
+    stores.delete_tracks(uri, ["a"])
+    since = stores.version(uri)
+    assert not parts.is_done(uri, "p", since)
+    assert parts.write(uri, "p", SCHEMA, rows("a"), since) == 1
+    assert parts.is_done(uri, "p", since)
+    assert parts.write(uri, "p", SCHEMA, rows("a"), since) == 0
+    assert stores.track_ids(uri) == {"a"}
+
+
+WRITER = """
+import sys
+import pyarrow as pa
+from musictag import parts
+uri, name = sys.argv[1:]
+schema = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
+for number in range(8):
+    parts.write(uri, f"{name}-{number}", schema, [{"track_id": f"{name}-{number}", "n": number}])
+"""
+
+
+def test_writers_of_the_same_parts_at_once_write_each_once(uri):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, "same"]) for _ in range(3)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    expected = [f"same-{number}" for number in range(8)]
+    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
+
+
+def test_rows_are_deleted_while_others_write(uri):
+    parts.write(uri, "p", SCHEMA, rows(*"abcdefgh"))
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
+    for track_id in "abcdefg":
+        stores.delete_tracks(uri, [track_id])
+    assert writer.wait(timeout=120) == 0
+    assert stores.track_ids(uri) == {"h", *(f"w-{number}" for number in range(8))}
+
+
+def test_writers_of_one_table_at_once_lose_no_row(uri):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, name]) for name in "abc"]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    expected = sorted(f"{name}-{number}" for name in "abc" for number in range(8))
+    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
+    assert stores.version(uri) == 24
