@@ -33,6 +33,8 @@ BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
 TRUNCATION_TOLERANCE_S = 0.25
 # What libsndfile says where it does not know the length.
 UNKNOWN_LENGTH = 2**63 - 1
+# What libsndfile says, that there is no such file, where a name ends in .mp3 and no MP3 is there.
+NO_SUCH_FILE = 7
 # What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
 FFMPEG_CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 # Of these FFmpeg guesses the length from the bit rate of the first frames.
@@ -255,7 +257,8 @@ def open_soundfile(path: Path, name: str) -> Iterator[SoundFileDecoder]:
     try:
         file = soundfile.SoundFile(path.absolute())
     except soundfile.LibsndfileError as error:
-        raise AudioUnsupportedError(f"libsndfile: {error.error_string}") from error
+        reason = "no MP3." if error.code == NO_SUCH_FILE else error.error_string
+        raise AudioUnsupportedError(f"libsndfile: {reason}") from error
     with file:
         if file.format == "FLAC":
             yield FlacDecoder(file, name)
