@@ -44,7 +44,7 @@ from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger
 
 # Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
 SCORE_TRACKS = 16
-# Tracks that one task decodes, when tagging from audio.
+# Tracks that one task decodes at most, when tagging from audio.
 DECODE_TRACKS = 8
 # Tracks of one commit.
 PART_TRACKS = 256
@@ -103,27 +103,24 @@ def from_features(uri: str, works: tuple[Work, ...]) -> ray.data.Dataset:
     return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_format="pyarrow")
 
 
-def from_audio(
-    works: tuple[Work, ...], config: FeatureConfig, clips_per_track: int | None, max_hours: float
-) -> ray.data.Dataset:
+def from_audio(works: tuple[Work, ...], config: FeatureConfig, args: argparse.Namespace) -> ray.data.Dataset:
     """The rows that the features table would have of the works, decoded on the way, or their failures."""
-
     schema = pa.schema([*features.SCHEMA, FAILURE])
 
     def featurize(rows: pa.Table) -> Iterator[pa.Table]:
         listed = [Work(**row) for row in rows.to_pylist()]
-        for row, failure in sandbox.featurize(listed, config, clips_per_track, max_hours):
+        for row, failure in sandbox.featurize(listed, config, args.clips_per_track, args.max_hours):
             yield parts.table_of({**(row or {}), "failure": failure}, schema)
 
-    n_blocks = -(-len(works) // DECODE_TRACKS)
-    rows = ray.data.from_items([dataclasses.asdict(work) for work in works], override_num_blocks=n_blocks)
+    n_parts = len(ledger.into_parts(works, DECODE_TRACKS, args.num_workers))  # which Ray cuts as evenly
+    rows = ray.data.from_items([dataclasses.asdict(work) for work in works], override_num_blocks=n_parts)
     return rows.map_batches(featurize, batch_format="pyarrow")
 
 
 def clips_of(works: tuple[Work, ...], spec: TaggerSpec, args: argparse.Namespace) -> ray.data.Dataset:
     """What there is to score of the works: from audio if a catalog is given, else from the features table."""
     if args.catalog:
-        return from_audio(works, spec.feature_config, args.clips_per_track, args.max_hours)
+        return from_audio(works, spec.feature_config, args)
     return from_features(args.features, works)
 
 

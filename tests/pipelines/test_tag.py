@@ -131,12 +131,13 @@ def test_tags_straight_from_audio_are_those_of_stored_features(home, call, corpu
 def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would end the first as it stops
     tag = script("tag")
-    model = tag.Model("musictag", "1"), artifacts["fresh"], tag.parse(["--num-workers", "1"])
+    args = tag.parse(["--num-workers", "1"])
+    model = tag.Model("musictag", "1"), artifacts["fresh"], args
     track_ids = stores.track_ids(str(corpus.features))
     works = tuple(ledger.Work(track_id, "", None) for track_id in track_ids)
     with tag.local_ray(1):
         of_features = tag.from_features(str(corpus.features), works)
-        of_audio = tag.from_audio(works, features.FeatureConfig(), None, features.MAX_HOURS)
+        of_audio = tag.from_audio(works, features.FeatureConfig(), args)
         plans = [plan(tag.score(rows, *model)) for rows in (of_features, of_audio)]
         assert SHUFFLES.search(plan(tag.score(of_features.random_shuffle(), *model)))
         assert SHUFFLES.search(plan(of_features.groupby("track_id").count()))
