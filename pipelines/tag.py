@@ -112,7 +112,7 @@ def from_audio(works: tuple[Work, ...], config: FeatureConfig, args: argparse.Na
         for row, failure in sandbox.featurize(listed, config, args.clips_per_track, args.max_hours):
             yield parts.table_of({**(row or {}), "failure": failure}, schema)
 
-    n_parts = len(ledger.into_parts(works, DECODE_TRACKS, args.num_workers))  # which Ray cuts as evenly
+    n_parts = len(ledger.into_parts(works, DECODE_TRACKS, args.num_workers))  # as many for each actor
     rows = ray.data.from_items([dataclasses.asdict(work) for work in works], override_num_blocks=n_parts)
     return rows.map_batches(featurize, batch_format="pyarrow")
 

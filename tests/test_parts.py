@@ -8,19 +8,12 @@ import pytest
 
 from musictag import parts, retrying, seals, stores
 from musictag.errors import StoreError
-
-SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
-
-
-def rows(*track_ids):
-    return [{"track_id": track_id, "n": number} for number, track_id in enumerate(track_ids)]
+from tables import SCHEMA, make_table, rows
 
 
 @pytest.fixture
 def uri(tmp_path):
-    uri = str(tmp_path / "table")
-    stores.create_table(uri, SCHEMA)
-    return uri
+    return make_table(tmp_path)
 
 
 def test_a_part_is_written_in_one_commit(uri):

@@ -7,19 +7,12 @@ import pytest
 
 from musictag import checksums, parts, seals, stores
 from musictag.errors import StoreError
-
-SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
-
-
-def rows(*track_ids):
-    return [{"track_id": track_id, "n": number} for number, track_id in enumerate(track_ids)]
+from tables import SCHEMA, make_table, rows
 
 
 @pytest.fixture
 def uri(tmp_path):
-    uri = str(tmp_path / "table")
-    stores.create_table(uri, SCHEMA)
-    return uri
+    return make_table(tmp_path)
 
 
 def test_a_table_is_made_once_with_its_properties(tmp_path):
