@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musictag import mpg123
+from musictag import flac, mpg123
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
 
 Float32 = npt.NDArray[np.float32]
@@ -103,9 +103,10 @@ class SoundFileDecoder:
 
 
 class FlacDecoder(SoundFileDecoder):
-    """FLAC: all of it by miniaudio's dr_flac, which leaves out what is damaged: so each sample must be there.
+    """FLAC by miniaudio's dr_flac, which leaves out what is damaged: so each sample must be there.
 
-    Parts are libsndfile's: dr_flac's search for one fails now and then, and it decodes all that lies before it.
+    Of parts it is given the frames alone: its own search fails now and then, and it decodes all that lies before. Where
+    frames can't be found so, or are damaged, parts are libsndfile's.
     """
 
     @property
@@ -114,18 +115,31 @@ class FlacDecoder(SoundFileDecoder):
         return 0.0
 
     def _whole(self) -> Iterator[Float32]:
-        n_channels = self.file.channels
         try:
-            for values in miniaudio.stream_file(
-                str(self.path),
-                output_format=miniaudio.SampleFormat.FLOAT32,
-                nchannels=n_channels,
-                sample_rate=self.sample_rate,
-                frames_to_read=min(BLOCK_SAMPLES, BLOCK_VALUES // n_channels),
-            ):
-                yield mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
+            yield from self._by_miniaudio(miniaudio.stream_file, str(self.path))
         except miniaudio.MiniaudioError as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {error}") from error
+
+    def _part(self, start: int, stop: float) -> Iterator[Float32]:
+        part = flac.cut(self.path, start, int(min(stop, self.file.frames)))
+        if part is not None:
+            with contextlib.suppress(miniaudio.MiniaudioError):
+                samples = np.concatenate(list(self._by_miniaudio(miniaudio.stream_memory, part.content)))
+                if len(samples) == part.n_samples:
+                    yield samples[start - part.start :][: int(min(stop, self.file.frames)) - start]
+                    return
+        yield from super()._part(start, stop)
+
+    def _by_miniaudio(self, stream: Callable[..., Iterable[Any]], source: str | bytes) -> Iterator[Float32]:
+        n_channels = self.file.channels
+        for values in stream(
+            source,
+            output_format=miniaudio.SampleFormat.FLOAT32,
+            nchannels=n_channels,
+            sample_rate=self.sample_rate,
+            frames_to_read=min(BLOCK_SAMPLES, BLOCK_VALUES // n_channels),
+        ):
+            yield mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,13 +4,17 @@ The tracking uri is `MLFLOW_TRACKING_URI`, or `sqlite:///data/mlflow.db` with it
 model is an artifact folder (see `musictag.checkpoint`), never an MLflow flavour: reading it runs no code.
 """
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
 import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -251,7 +255,7 @@ def fetch(uri: str) -> ModelSource:
             found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
             run_id, version = found.run_id, str(found.version)
             uri = f"models:/{name}/{version}"
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{ARTIFACT}"))
+        folder = _downloaded(str(run_id), ARTIFACT)
     if version is not None:
         checksums.check_model(folder, found.tags)
     return ModelSource(folder, uri, version, run_id)
@@ -274,7 +278,23 @@ def evaluation_file(run_id: str, split: str, name: str) -> Path | None:
         client = MlflowClient()
         if path not in {entry.path for entry in client.list_artifacts(run_id, f"evaluation/{split}")}:
             return None
-        return Path(client.download_artifacts(run_id, path))
+        return _downloaded(run_id, path)
+
+
+def _downloaded(run_id: str, path: str) -> Path:
+    return Path(
+        mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=path, dst_path=tempfile.mkdtemp(dir=_downloads())
+        )
+    )
+
+
+@functools.cache
+def _downloads() -> Path:
+    """Where downloads lie until this process ends: MLflow would leave them for good."""
+    folder = tempfile.mkdtemp(prefix="musictag-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _keep(run_id: str, where: str, folder: Path, metrics: Mapping[str, float]) -> None:

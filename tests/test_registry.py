@@ -1,6 +1,9 @@
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,6 +119,16 @@ def test_a_logged_model_comes_back_as_it_was(artifact: Path) -> None:
         assert spec == SPEC
         for key, tensor in load_model(artifact)[0].state_dict().items():
             assert torch.equal(model.state_dict()[key], tensor)
+
+
+def test_what_was_read_is_gone_with_the_process(artifact: Path, tmp_path: Path) -> None:
+    uri = logged(artifact)
+    code = f"from musictag import registry; registry.connect(); print(*registry.fetch({uri!r}).folder.iterdir())"
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    assert "temporary" in done.stdout
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_source_says_what_mlflow_knows_of_it(artifact: Path) -> None:
