@@ -278,7 +278,7 @@ def open_soundfile(path: Path, name: str) -> Iterator[SoundFileDecoder]:
             yield FlacDecoder(file, name)
         elif file.format == "MP3" and (library := mpg123.library()):
             with mpg123.open_mp3(library, path, name) as mp3:
-                yield MP3Decoder(file, name, mp3)
+                yield MP3Decoder(file, name, mp3) if mp3 else SoundFileDecoder(file, name)
         elif (file.format, file.subtype) == ("OGG", "VORBIS"):
             yield VorbisDecoder(file, name)
         else:

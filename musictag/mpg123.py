@@ -9,6 +9,7 @@ import ctypes
 import ctypes.util
 import dataclasses
 import functools
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from musictag import mp3
 from musictag.errors import AudioCorruptError
 
 # mpg123.h
@@ -46,6 +48,8 @@ def library() -> ctypes.CDLL | None:
             ctypes.POINTER(number),
             ctypes.POINTER(number),
         ),
+        "mpg123_framepos": (ctypes.c_long, handle),
+        "mpg123_set_index": (number, handle, handle, ctypes.c_long, size),
         "mpg123_seek": (ctypes.c_long, handle, ctypes.c_long, number),
         "mpg123_read": (number, handle, handle, size, ctypes.POINTER(size)),
         "mpg123_strerror": (ctypes.c_char_p, handle),
@@ -92,16 +96,26 @@ class MP3:
 
 
 @contextlib.contextmanager
-def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str) -> Iterator[MP3]:
-    """Open a local file; `name` is what errors call it. Raises `AudioCorruptError`."""
+def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str) -> Iterator[MP3 | None]:
+    """Open a local file; `name` is what errors call it. None if mixing as it decodes would not give its samples.
+
+    Raises `AudioCorruptError`.
+    """
     handle = mpg123.mpg123_new(None, None)
     try:
         mpg123.mpg123_param(handle, FLAGS_PARAMETER, FLAGS, 0)
-        mp3 = MP3(mpg123, handle, name)
-        mp3.check(mpg123.mpg123_open(handle, os.fsencode(path)))
+        opened = MP3(mpg123, handle, name)
+        opened.check(mpg123.mpg123_open(handle, os.fsencode(path)))
         # Else the first read would give the format instead of samples.
         rate, channels, encoding = ctypes.c_long(), ctypes.c_int(), ctypes.c_int()
-        mp3.check(mpg123.mpg123_getformat(handle, ctypes.byref(rate), ctypes.byref(channels), ctypes.byref(encoding)))
-        yield mp3
+        opened.check(mpg123.mpg123_getformat(handle, *map(ctypes.byref, (rate, channels, encoding))))
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            frames = mp3.read_frames(data, mpg123.mpg123_framepos(handle))
+        if frames and frames.channels_agree:
+            # It would look for each frame that lies before what is sought.
+            opened.check(mpg123.mpg123_set_index(handle, frames.begins.ctypes.data, 1, len(frames.begins)))
+            yield opened
+        else:
+            yield None
     finally:
         mpg123.mpg123_delete(handle)

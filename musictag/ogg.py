@@ -1,12 +1,13 @@
-"""The pages of an Ogg file: whether they are all there, which decoders do not say.
+"""The pages of an Ogg file: whether they are all there and as they were written, which decoders do not say.
 
-A page (RFC 3533) has the number of its stream and its own number in it, the position in samples that it ends at, and
-marks where it begins or ends its stream. Streams may follow each other: such a file is a chain.
+A page (RFC 3533) has the number of its stream and its own number in it, the position in samples that it ends at, a
+checksum, and marks where it begins or ends its stream. Streams may follow each other: such a file is a chain.
 """
 
 import dataclasses
 import mmap
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ FIRST, LAST = 2, 4
 NO_POSITION = 2**64 - 1
 # Positions in Opus count samples at this rate, Hz, in other streams at their own.
 OPUS_RATE = 48_000
+# Where a page's checksum stands, which counts as 0 in itself.
+CHECKSUM = slice(22, 26)
+BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Pages:
 def read_pages(path: Path, name: str) -> Pages | None:
     """Read the header of each page; None if the file is not Ogg. `name` is what errors call it.
 
-    Raises `AudioTruncatedError` if no page ends the last stream, `AudioCorruptError` if pages are missing within.
+    Raises `AudioTruncatedError` if no page ends the last stream, `AudioCorruptError` if pages are missing within, or if
+    one has not the checksum of what it holds: decoders leave it out.
     """
     with path.open("rb") as stream:
         if stream.read(4) != b"OggS":
@@ -61,6 +66,10 @@ def read_pages(path: Path, name: str) -> Pages | None:
                 if data.find(b"OggS", rest + 1) > 0:
                     raise AudioCorruptError(f"{name}: what lies at byte {rest:,} is no Ogg page")
                 raise AudioTruncatedError(f"{name}: truncated: no page ends the Ogg stream")
+            for page in pages:
+                content = data[page.begin : page.end]
+                if content[CHECKSUM] != checksum(content):
+                    raise AudioCorruptError(f"{name}: damaged: the Ogg page at byte {page.begin:,} is not as written")
             is_opus = data[pages[0].begin : pages[0].end].find(b"OpusHead") > 0
     numbers: dict[int, int] = {}
     for page in pages:
@@ -86,3 +95,11 @@ def _pages(data: mmap.mmap) -> Iterator[Page]:
             return
         yield Page(begin, end, flags, position, stream, number)
         begin = end
+
+
+def checksum(page: bytes) -> bytes:
+    """What stands as the checksum in a page: zlib's, but of bits in the other order, from 0 and not inverted."""
+    mirrored = page.translate(BITS_REVERSED)
+    crc = zlib.crc32(mirrored[: CHECKSUM.start], 0xFFFF_FFFF)
+    crc = zlib.crc32(memoryview(mirrored)[CHECKSUM.stop :], zlib.crc32(bytes(4), crc))
+    return (crc ^ 0xFFFF_FFFF).to_bytes(4, "big").translate(BITS_REVERSED)

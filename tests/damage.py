@@ -3,14 +3,12 @@
 import functools
 import io
 import struct
-import zlib
 
 import matplotlib.image
 import numpy as np
 
 from encoding import BY_FFMPEG, RATE, SECONDS, by_ffmpeg, by_soundfile, encoded, sound
-
-BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+from musictag import ogg
 
 
 def cut(name: str, share: float) -> bytes:
@@ -38,22 +36,22 @@ def patched(name: str, marker: bytes, offset: int, value: bytes) -> bytes:
     return bytes(data)
 
 
+def flipped(name: str) -> bytes:
+    """A sound with one bit changed, past its middle."""
+    data = bytearray(encoded(name))
+    data[len(data) * 5 // 8] ^= 0x10
+    return bytes(data)
+
+
 def patched_ogg(name: str, marker: bytes, offset: int, value: bytes) -> bytes:
     """As `patched`, with the checksums that its pages then need for a decoder to look at them."""
     data, begin = bytearray(patched(name, marker, offset, value)), 0
     while begin < len(data):
         n_segments = data[begin + 26]
         end = begin + 27 + n_segments + sum(data[begin + 27 : begin + 27 + n_segments])
-        data[begin + 22 : begin + 26] = bytes(4)
-        data[begin + 22 : begin + 26] = struct.pack("<I", ogg_checksum(data[begin:end]))
+        data[begin + 22 : begin + 26] = ogg.checksum(bytes(data[begin:end]))
         begin = end
     return bytes(data)
-
-
-def ogg_checksum(page: bytes) -> int:
-    """RFC 3533's checksum of a page: zlib's CRC with all bits in the other order, from 0 and not inverted."""
-    mirrored = zlib.crc32(page.translate(BITS_REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
-    return int(f"{mirrored:032b}"[::-1], 2)
 
 
 @functools.cache

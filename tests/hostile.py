@@ -14,6 +14,7 @@ from damage import (
     boxes_in_boxes,
     cut,
     flac,
+    flipped,
     floats,
     garbage_within,
     id3,
@@ -153,6 +154,9 @@ CHAINS: dict[str, tuple[Make, Outcome]] = {
     "chain-rate.oga": (lambda: ONE("flac.ogg") + ONE("flac.ogg", sample_rate=32_000), CORRUPT),
     "chain-codec.ogg": (lambda: ONE("vorbis.ogg") + ONE("plain.opus"), CORRUPT),
     "page-missing.ogg": (lambda: garbage_within("flac.ogg"), CORRUPT),
+    "one-bit.ogg": (lambda: flipped("vorbis.ogg"), CORRUPT),
+    "one-bit.opus": (lambda: flipped("plain.opus"), CORRUPT),
+    "one-bit.oga": (lambda: flipped("flac.ogg"), CORRUPT),
 }
 
 NO_AUDIO: dict[str, tuple[Make, Outcome]] = {
@@ -196,7 +200,7 @@ BROKEN_OUTCOMES: dict[str, tuple[Outcome, ...]] = {
     "plain.mp3": (UNSUPPORTED, TRUNCATED, TRUNCATED, BROKEN, BROKEN),
     "noxing.mp3": (UNSUPPORTED, 0.6 * SECONDS, 0.85 * SECONDS, BROKEN, BROKEN),  # nothing says how long it was
     "adts.aac": (UNSUPPORTED, CORRUPT, CORRUPT, CORRUPT, CORRUPT),  # unless cut between frames, nothing would either
-    "vorbis.ogg": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED),
+    "vorbis.ogg": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
     "plain.opus": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
     "plain.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
     "faststart.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT, CORRUPT),

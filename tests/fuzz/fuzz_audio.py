@@ -27,6 +27,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1]))
 
 import encoding
+from musictag import ogg
 from musictag.config import FeatureConfig
 from musictag.errors import AudioError
 
@@ -108,30 +109,22 @@ def mend_ogg(data: bytearray) -> None:
         end = begin + 27 + len(sizes) + sum(sizes)
         if not sizes or end > len(data):
             continue
-        data[begin + 22 : begin + 26] = bytes(4)
-        data[begin + 22 : begin + 26] = struct.pack("<I", ogg_checksum(data[begin:end]))
+        data[begin + 22 : begin + 26] = ogg.checksum(bytes(data[begin:end]))
 
 
-def ogg_checksum(page: bytes) -> int:
-    """CRC-32 of the polynomial 0x04C11DB7, as RFC 3533 has it."""
-    checksum = 0
-    for byte in page:
-        checksum = (checksum << 8 & 0xFFFF_FFFF) ^ OGG_TABLE[checksum >> 24 ^ byte]
-    return checksum
+def write_seeds(folder: Path) -> None:
+    """A small file of each format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in encoding.FORMATS:
+        for channels in (1, 2):
+            rate = SEED_RATES.get(name, 8_000)
+            (folder / f"{channels}-{name}").write_bytes(encoding.encoded(name, SEED_SECONDS, rate, channels))
 
 
-def ogg_table() -> list[int]:
-    """What each first byte adds to the checksum."""
-    table = []
-    for byte in range(256):
-        remainder = byte << 24
-        for _ in range(8):
-            remainder = remainder << 1 ^ (0x04C1_1DB7 if remainder & 0x8000_0000 else 0)
-        table.append(remainder & 0xFFFF_FFFF)
-    return table
-
-
-OGG_TABLE = ogg_table()
+if __name__ == "__main__":
+    write_seeds(Path(sys.argv[1]))
+    atheris.Setup(sys.argv, test_one_input, custom_mutator=mutate)
+    atheris.Fuzz()
 
 
 def write_seeds(folder: Path) -> None:

@@ -1,0 +1,98 @@
+import mmap
+
+import numpy as np
+import pytest
+import soundfile
+
+from musictag import decoders, mp3, mpg123
+from musictag.decoders import SoundFileDecoder
+
+SECONDS = 8
+needs_libmpg123 = pytest.mark.skipif(mpg123.library() is None, reason="libmpg123 is not installed")
+
+
+def write(path, samples, rate, mode="CONSTANT"):
+    with soundfile.SoundFile(path, "w", rate, samples.shape[1], format="MP3", bitrate_mode=mode) as file:
+        file.write(samples)
+    return path
+
+
+def read(data):
+    """The frames behind the one that holds LAME's notes."""
+    with mmap.mmap(-1, len(data)) as mapped:
+        mapped[:] = data
+        return mp3.read_frames(mapped, data.index(b"\xff", data.index(b"LAME") + 36))
+
+
+def mixed(decoder, *span):
+    return np.concatenate(list(decoder.blocks(*span)))
+
+
+@pytest.mark.parametrize(("rate", "of_frame"), [(44_100, 1_152), (32_000, 1_152), (22_050, 576), (11_025, 576)])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_frames_lie_one_behind_the_other(tmp_path, music, rate, of_frame, channels, mode):
+    data = write(tmp_path / "a.mp3", music(SECONDS, rate, channels), rate, mode).read_bytes()
+    frames = read(data)
+    assert frames.channels_agree
+    assert abs(len(frames.begins) * of_frame - SECONDS * rate) < 4 * of_frame
+    assert {data[begin] for begin in frames.begins} == {0xFF}
+
+
+def with_window(data, begin, bit):
+    """One channel of one frame given a window for attacks."""
+    changed = bytearray(data)
+    for at, value in enumerate((1, 0, 1, 0), bit):
+        byte, mask = begin + mp3.HEADER_BYTES + at // 8, 0x80 >> at % 8
+        changed[byte] = changed[byte] & ~mask | value * mask
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(("rate", "windows"), [(44_100, mp3.WINDOWS_OF_1), (22_050, mp3.WINDOWS_OF_2)])
+def test_windows_of_one_channel_alone_are_seen_in_each_granule(tmp_path, music, rate, windows):
+    data = write(tmp_path / "a.mp3", music(SECONDS, rate, 2), rate).read_bytes()
+    begin = int(read(data).begins[-9])
+    for left, right in windows:
+        assert not read(with_window(data, begin, left)).channels_agree
+        assert not read(with_window(data, begin, right)).channels_agree
+        assert read(with_window(with_window(data, begin, left), begin, right)).channels_agree
+
+
+@needs_libmpg123
+def test_channels_of_different_windows_are_mixed_once_they_are_samples(tmp_path, music):
+    path = write(tmp_path / "a.mp3", music(SECONDS), 44_100)
+    data = path.read_bytes()
+    begins = read(data).begins
+    for begin in begins[50:100].tolist():
+        data = with_window(data, begin, mp3.WINDOWS_OF_1[0][1])
+    path.write_bytes(data)
+    with decoders.open_soundfile(path, "a") as decoder:
+        samples = mixed(decoder)
+        assert np.array_equal(samples, mixed(SoundFileDecoder(decoder.file, "a"), 0, 10**9))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mp3, "_channels_agree", lambda *_: True)
+        with decoders.open_soundfile(path, "a") as decoder:
+            assert np.abs(mixed(decoder) - samples).max() > 0.01
+
+
+@needs_libmpg123
+@pytest.mark.parametrize("between", [b" no frame " * 30, b"\xff\xfb seems a frame " * 20], ids=["none", "seeming"])
+def test_parts_behind_what_is_no_frame_lie_where_they_do(tmp_path, music, between):
+    path = write(tmp_path / "a.mp3", music(SECONDS), 44_100)
+    data = path.read_bytes()
+    begins = read(data).begins
+    middle = int(begins[len(begins) // 2])
+    path.write_bytes(data[:middle] + between + data[middle:])
+    assert 0 <= len(begins) // 2 - len(read(path.read_bytes()).begins) <= 1
+    with decoders.open_soundfile(path, "a") as decoder:
+        everything = mixed(decoder)
+        for start in range(0, 7 * 44_100, 10_007):
+            part = mixed(decoder, start, start + 44_100)
+            np.testing.assert_allclose(part, everything[start : start + 44_100], atol=1e-5)
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\xff\xfd\xb0\x04", b"\x00\xfb\xb0\x04", bytes(100)])
+def test_what_is_no_frame_of_layer_3_gives_none(data):
+    with mmap.mmap(-1, len(data)) as mapped:
+        mapped[:] = data
+        assert mp3.read_frames(mapped, 0) is None
