@@ -45,6 +45,19 @@ FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 MOST_PLANES = 7
 # What AAC's transform and its band replication reach back, samples.
 AAC_REACH = 8192
+# What the bits of a small MP3 frame reach back, beside the four frames that libsndfile begins with, samples.
+MP3_REACH = 12 * 1152
+
+
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc] # which has no types
+    """A file of which one block is read behind the other.
+
+    soundfile seeks after each, to where it is: of MP3, libsndfile then forgets the bits that later frames need.
+    """
+
+    def seekable(self) -> bool:
+        """As soundfile asks itself before it does so."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +104,9 @@ class SoundFileDecoder:
         size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
         try:
             if self.file.tell() != start:
-                self.file.seek(start)
+                begin = max(0, start - MP3_REACH) if self.file.format == "MP3" else start
+                self.file.seek(begin)
+                self.file.read(start - begin, dtype="float32")
             while start < stop:
                 block = self.file.read(int(min(size, stop - start)), dtype="float32", always_2d=True)
                 if not len(block):
@@ -269,7 +284,7 @@ Decoder = SoundFileDecoder | FFmpegDecoder
 def open_soundfile(path: Path, name: str) -> Iterator[SoundFileDecoder]:
     """The decoder of a file that libsndfile knows. Raises `AudioUnsupportedError`."""
     try:
-        file = soundfile.SoundFile(path.absolute())
+        file = SequentialFile(path.absolute())
     except soundfile.LibsndfileError as error:
         reason = "no MP3." if error.code == NO_SUCH_FILE else error.error_string
         raise AudioUnsupportedError(f"libsndfile: {reason}") from error

@@ -8,6 +8,7 @@ import array
 import dataclasses
 import functools
 import itertools
+import math
 import mmap
 
 import numpy as np
@@ -24,6 +25,10 @@ KBPS_OF_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 # a window: whether it is not the usual one, of what kind (two bits), and whether long and short ones are mixed.
 WINDOWS_OF_1, WINDOWS_OF_2 = ((53, 112), (171, 230)), ((48, 111),)
 IS_MONO = 0b11
+# How far back, headers aside, the bits of a frame may lie.
+RESERVOIR_BYTES = 511
+# What the smallest frame, of 8 kbit/s, has beside its header and what follows that.
+LEAST_PAYLOAD_BYTES = 11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,12 @@ class Frames:
     """The bytes at which frames begin that lie one behind the other, from the first one on."""
     channels_agree: bool
     """Whether both channels have the same windows, in these and in all that follow."""
+
+    @property
+    def n_preframes(self) -> int:
+        """Frames before a part that its decoding begins with: those that hold bits of its first, and two to settle."""
+        least = int(np.diff(self.begins).min(initial=RESERVOIR_BYTES)) - HEADER_BYTES - CRC_BYTES - SIDE_BYTES
+        return 2 + math.ceil(RESERVOIR_BYTES / max(LEAST_PAYLOAD_BYTES, least))
 
 
 def read_frames(data: mmap.mmap, begin: int) -> Frames | None:

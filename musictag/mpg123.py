@@ -22,7 +22,7 @@ from musictag.errors import AudioCorruptError
 
 # mpg123.h
 OK, DONE = 0, -12
-FLAGS_PARAMETER = 1
+FLAGS_PARAMETER, PREFRAMES_PARAMETER = 1, 16
 MONO_MIX, QUIET, GAPLESS, FORCE_FLOAT, SKIP_ID3V2, NO_FRANKENSTEIN = 0x4, 0x20, 0x40, 0x400, 0x2000, 0x1000000
 # What soundfile sets, so that both give the same; and one channel, and no reading of the covers that tags hold.
 FLAGS = MONO_MIX | QUIET | GAPLESS | FORCE_FLOAT | SKIP_ID3V2 | NO_FRANKENSTEIN
@@ -48,7 +48,7 @@ def library() -> ctypes.CDLL | None:
             ctypes.POINTER(number),
             ctypes.POINTER(number),
         ),
-        "mpg123_framepos": (ctypes.c_long, handle),
+        "mpg123_index": (number, handle, handle, handle, handle),
         "mpg123_set_index": (number, handle, handle, ctypes.c_long, size),
         "mpg123_seek": (ctypes.c_long, handle, ctypes.c_long, number),
         "mpg123_read": (number, handle, handle, size, ctypes.POINTER(size)),
@@ -88,6 +88,15 @@ class MP3:
                 return
             start += n_samples
 
+    def read_frames(self, path: Path) -> mp3.Frames | None:
+        """The frames of the file, which lies at `path`, from the one on that libmpg123 counts as the first."""
+        begins, step, n_begins = ctypes.POINTER(ctypes.c_long)(), ctypes.c_long(), ctypes.c_size_t()
+        self.check(self.library.mpg123_index(self.handle, *map(ctypes.byref, (begins, step, n_begins))))
+        if not n_begins.value:
+            return None
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return mp3.read_frames(data, begins[0])
+
     def check(self, status: int) -> None:
         """Raise `AudioCorruptError` for what is no success: a rate that changes on the way, as soundfile has it."""
         if status not in (OK, DONE):
@@ -109,11 +118,12 @@ def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str) -> Iterator[MP3 | None]
         # Else the first read would give the format instead of samples.
         rate, channels, encoding = ctypes.c_long(), ctypes.c_int(), ctypes.c_int()
         opened.check(mpg123.mpg123_getformat(handle, *map(ctypes.byref, (rate, channels, encoding))))
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            frames = mp3.read_frames(data, mpg123.mpg123_framepos(handle))
+        frames = opened.read_frames(path)
         if frames and frames.channels_agree:
-            # It would look for each frame that lies before what is sought.
+            # It would look for each frame that lies before what is sought, and begin with four before it, too few for
+            # frames that are small.
             opened.check(mpg123.mpg123_set_index(handle, frames.begins.ctypes.data, 1, len(frames.begins)))
+            opened.check(mpg123.mpg123_param(handle, PREFRAMES_PARAMETER, frames.n_preframes, 0))
             yield opened
         else:
             yield None

@@ -75,6 +75,30 @@ def test_channels_of_different_windows_are_mixed_once_they_are_samples(tmp_path,
             assert np.abs(mixed(decoder) - samples).max() > 0.01
 
 
+@pytest.mark.parametrize("rate", [44_100, 22_050, 11_025])
+def test_blocks_are_what_is_read_at_once(tmp_path, music, monkeypatch, rate):
+    path = write(tmp_path / "a.mp3", music(SECONDS, rate, 1), rate)
+    monkeypatch.setattr(mpg123, "library", lambda: None)
+    monkeypatch.setattr(decoders, "BLOCK_SAMPLES", 5_003)
+    with decoders.open_soundfile(path, "a") as decoder:
+        np.testing.assert_allclose(mixed(decoder), soundfile.read(path, dtype="float32")[0], atol=1e-5)
+
+
+@needs_libmpg123
+@pytest.mark.parametrize("rate", [44_100, 22_050, 11_025])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_parts_are_what_lies_there_in_the_whole(tmp_path, music, rate, channels):
+    """Of small frames, the bits lie in many frames before them."""
+    path = write(tmp_path / "a.mp3", music(SECONDS, rate, channels), rate)
+    with decoders.open_soundfile(path, "a") as decoder:
+        assert isinstance(decoder, decoders.MP3Decoder)
+        for each in (decoder, SoundFileDecoder(decoder.file, "a")):
+            everything = mixed(each)
+            for start in range(1_000, 7 * rate, 10_007):
+                expected = everything[start : start + rate]
+                np.testing.assert_allclose(mixed(each, start, start + rate), expected, atol=1e-5)
+
+
 @needs_libmpg123
 @pytest.mark.parametrize("between", [b" no frame " * 30, b"\xff\xfb seems a frame " * 20], ids=["none", "seeming"])
 def test_parts_behind_what_is_no_frame_lie_where_they_do(tmp_path, music, between):
