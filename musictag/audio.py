@@ -48,25 +48,26 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
             raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     containers.check_complete(path, name)
     pages = ogg.read_pages(path, name)
-    is_chained = pages is not None and pages.n_chained > 1
     with contextlib.ExitStack() as stack:
-        audio = stack.enter_context(_open(path, name, is_chained))
+        audio = stack.enter_context(_open(path, name, pages))
         if audio.sample_rate not in SAMPLE_RATES:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
             raise AudioEmptyError(f"{name}: the file holds no audio frame")
+        if pages and not isinstance(audio, decoders.VorbisDecoder):  # which does so as it decodes
+            pages.check()
         if pages and audio.n_samples:
             _check_length(audio, audio.n_samples, pages.n_samples(audio.sample_rate))
         yield audio
 
 
 @contextlib.contextmanager
-def _open(path: Path, name: str, is_chained: bool) -> Iterator[Decoder]:
+def _open(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[Decoder]:
     with contextlib.ExitStack() as stack:
         try:
-            audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name))
+            audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages))
             # libsndfile reads the first stream of a chain alone, and nothing of a FLAC of unknown length.
-            if is_chained or audio.n_samples is None:
+            if (pages and pages.n_chained > 1) or audio.n_samples is None:
                 audio = stack.enter_context(decoders.open_ffmpeg(path, name))
         except AudioUnsupportedError as by_libsndfile:
             try:

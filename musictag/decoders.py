@@ -7,8 +7,10 @@ Conventions: a block is float32 of shape (samples,), full scale at 1: the mean o
 count from 0, per channel.
 """
 
+import bisect
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musictag import flac, mpg123
+from musictag import flac, mpg123, ogg
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
 
 Float32 = npt.NDArray[np.float32]
@@ -168,15 +170,75 @@ class MP3Decoder(SoundFileDecoder):
         return self.mp3.blocks(start, stop, BLOCK_SAMPLES)
 
 
+@dataclasses.dataclass(frozen=True)
 class VorbisDecoder(SoundFileDecoder):
-    """Ogg Vorbis: all of it by FFmpeg, whose seeking may miss by some hundred samples; parts are libsndfile's."""
+    """Ogg Vorbis by FFmpeg.
+
+    Of parts it is given the packets: its own seeking misses by some hundred samples now and then, and so does
+    libsndfile's. Where pages don't tell which samples are theirs, all that lies before is decoded.
+    """
+
+    pages: ogg.Pages
 
     def _whole(self) -> Iterator[Float32]:
+        self.pages.check()
         try:
             with open_ffmpeg(self.path, self.name) as whole:
                 yield from whole.blocks()
         except AudioUnsupportedError as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {error}") from error
+
+    def _part(self, start: int, stop: float) -> Iterator[Float32]:
+        samples = self._by_packets(start, int(min(stop, self.file.frames)))
+        yield from _between(self._whole(), 0, start, stop) if samples is None else [samples]
+
+    def _by_packets(self, start: int, stop: int) -> Float32 | None:
+        """The samples [start, stop); None where pages don't lead to them."""
+        mark = bisect.bisect_right(self._marks, start, key=lambda mark: mark[0]) - 1
+        if mark < 0:
+            return None
+        begin, first_page = self._marks[mark]
+        position, decoded = begin, av.AudioFifo()
+        pages = self.pages.packets(first_page)
+        try:
+            self._vorbis.flush_buffers()
+            # A packet gives the samples in which it overlaps with the one before: the first gives none.
+            _, before = next(pages)
+            if begin and (not before or self._vorbis.decode(av.Packet(before[-1]))):
+                return None
+            for page, packets in pages:
+                for frame in itertools.chain.from_iterable(self._vorbis.decode(av.Packet(each)) for each in packets):
+                    frame.pts = None
+                    decoded.write(frame)
+                    position += frame.samples
+                if page.position not in (position, ogg.NO_POSITION) and not page.flags & ogg.LAST:
+                    return None
+                if position >= stop:
+                    break
+        except FFMPEG_ERRORS:
+            return None
+        samples = decoded.read()
+        return _mono_of(samples)[start - begin : stop - begin] if samples else None
+
+    @functools.cached_property
+    def _marks(self) -> list[tuple[int, int]]:
+        """Positions, each with the index of the page that ends there; none if they don't count samples."""
+        pages = self.pages.pages
+        counts_all = pages[-1].position == self.file.frames and len({page.stream for page in pages}) == 1
+        if not counts_all or self.file.channels > MOST_PLANES:
+            return []
+        marks = [(page.position, at) for at, page in enumerate(pages) if page.position not in (0, ogg.NO_POSITION)]
+        return [(0, marks[0][1] - 1), *marks]
+
+    @functools.cached_property
+    def _vorbis(self) -> av.AudioCodecContext:
+        packets = itertools.chain.from_iterable(packets for _, packets in self.pages.packets())
+        headers = list(itertools.islice(packets, 3))
+        # As Xiph's formats have them in one: how many follow the first, the lengths of all but the last, and all.
+        lengths = b"".join(bytes([255] * (len(header) // 255) + [len(header) % 255]) for header in headers[:-1])
+        context = av.CodecContext.create("vorbis", "r")
+        context.extradata = bytes([len(headers) - 1]) + lengths + b"".join(headers)
+        return context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,13 +287,8 @@ class FFmpegDecoder:
         """
         try:
             position, frames = self._frames_from(start)
-            for block in _joined(
-                self._of_one_rate(frames), BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
-            ):
-                yield block[max(0, start - position) : int(min(stop - position, len(block)))]
-                position += len(block)
-                if position >= stop:
-                    return
+            size = BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
+            yield from _between(_joined(self._of_one_rate(frames), size), position, start, stop)
         except FFMPEG_ERRORS as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
 
@@ -253,6 +310,15 @@ class FFmpegDecoder:
         if first is None or first.pts is None or first.pts > start:
             raise AudioCorruptError(f"{self.name}: decoding broke off: the index leads past sample {start}")
         return first.pts, itertools.chain([first], frames)
+
+
+def _between(blocks: Iterable[Float32], position: int, start: int, stop: float) -> Iterator[Float32]:
+    """What lies in [start, stop) of blocks that begin at `position`."""
+    for block in blocks:
+        yield block[max(0, start - position) : int(min(stop - position, len(block)))]
+        position += len(block)
+        if position >= stop:
+            return
 
 
 def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
@@ -281,8 +347,11 @@ Decoder = SoundFileDecoder | FFmpegDecoder
 
 
 @contextlib.contextmanager
-def open_soundfile(path: Path, name: str) -> Iterator[SoundFileDecoder]:
-    """The decoder of a file that libsndfile knows. Raises `AudioUnsupportedError`."""
+def open_soundfile(path: Path, name: str, pages: ogg.Pages | None = None) -> Iterator[SoundFileDecoder]:
+    """The decoder of a file that libsndfile knows, and whose pages these are if it is Ogg.
+
+    Raises `AudioUnsupportedError`.
+    """
     try:
         file = SequentialFile(path.absolute())
     except soundfile.LibsndfileError as error:
@@ -294,8 +363,8 @@ def open_soundfile(path: Path, name: str) -> Iterator[SoundFileDecoder]:
         elif file.format == "MP3" and (library := mpg123.library()):
             with mpg123.open_mp3(library, path, name) as mp3:
                 yield MP3Decoder(file, name, mp3) if mp3 else SoundFileDecoder(file, name)
-        elif (file.format, file.subtype) == ("OGG", "VORBIS"):
-            yield VorbisDecoder(file, name)
+        elif pages and file.subtype == "VORBIS":
+            yield VorbisDecoder(file, name, pages)
         else:
             yield SoundFileDecoder(file, name)
 

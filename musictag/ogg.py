@@ -14,12 +14,14 @@ from pathlib import Path
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 
 HEADER = struct.Struct("<4sBBQIIIB")
-FIRST, LAST = 2, 4
+CONTINUED, FIRST, LAST = 1, 2, 4
 NO_POSITION = 2**64 - 1
 # Positions in Opus count samples at this rate, Hz, in other streams at their own.
 OPUS_RATE = 48_000
 # Where a page's checksum stands, which counts as 0 in itself.
 CHECKSUM = slice(22, 26)
+# A packet lies in segments of this many bytes, but for its last.
+FULL_SEGMENT = 255
 BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -37,8 +39,12 @@ class Page:
 
 @dataclasses.dataclass(frozen=True)
 class Pages:
-    """What the pages of a whole file say of it."""
+    """The pages of a whole file, and what they say of it."""
 
+    path: Path
+    name: str
+    """What errors call the file."""
+    pages: tuple[Page, ...]
     n_chained: int
     """Streams that follow each other; those that begin together count once."""
     n_positions: int
@@ -49,12 +55,38 @@ class Pages:
         """Samples per channel that the file holds at least, at the `sample_rate` of the stream, Hz."""
         return self.n_positions * sample_rate // (OPUS_RATE if self.is_opus else sample_rate)
 
+    def check(self) -> None:
+        """Check that each page holds what was written. Raises `AudioCorruptError`: decoders leave such a page out."""
+        with self.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for page in self.pages:
+                self._content(data, page)
+
+    def packets(self, first: int = 0) -> Iterator[tuple[Page, list[bytes]]]:
+        """Each page from one on, and the packets that end on it, but for what begins before. Raises as `check`."""
+        with self.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            packet, is_whole = b"", not self.pages[first].flags & CONTINUED
+            for page in self.pages[first:]:
+                content, packets = self._content(data, page), []
+                begin = HEADER.size + content[HEADER.size - 1]
+                for size in content[HEADER.size : begin]:
+                    packet += content[begin : begin + size]
+                    begin += size
+                    if size < FULL_SEGMENT:
+                        packets += [packet] * is_whole
+                        packet, is_whole = b"", True
+                yield page, packets
+
+    def _content(self, data: mmap.mmap, page: Page) -> bytes:
+        content = data[page.begin : page.end]
+        if content[CHECKSUM] != checksum(content):
+            raise AudioCorruptError(f"{self.name}: damaged: the Ogg page at byte {page.begin:,} is not as written")
+        return content
+
 
 def read_pages(path: Path, name: str) -> Pages | None:
     """Read the header of each page; None if the file is not Ogg. `name` is what errors call it.
 
-    Raises `AudioTruncatedError` if no page ends the last stream, `AudioCorruptError` if pages are missing within, or if
-    one has not the checksum of what it holds: decoders leave it out.
+    Raises `AudioTruncatedError` if no page ends the last stream, `AudioCorruptError` if pages are missing within.
     """
     with path.open("rb") as stream:
         if stream.read(4) != b"OggS":
@@ -66,10 +98,6 @@ def read_pages(path: Path, name: str) -> Pages | None:
                 if data.find(b"OggS", rest + 1) > 0:
                     raise AudioCorruptError(f"{name}: what lies at byte {rest:,} is no Ogg page")
                 raise AudioTruncatedError(f"{name}: truncated: no page ends the Ogg stream")
-            for page in pages:
-                content = data[page.begin : page.end]
-                if content[CHECKSUM] != checksum(content):
-                    raise AudioCorruptError(f"{name}: damaged: the Ogg page at byte {page.begin:,} is not as written")
             is_opus = data[pages[0].begin : pages[0].end].find(b"OpusHead") > 0
     numbers: dict[int, int] = {}
     for page in pages:
@@ -81,7 +109,7 @@ def read_pages(path: Path, name: str) -> Pages | None:
     positions = [page.position for page in pages if page.position not in (0, NO_POSITION)]
     # What was cut out of a longer stream begins at any position: the first page's samples are not counted.
     n_positions = positions[-1] - positions[0] if n_chained == 1 and len(numbers) == 1 and positions else 0
-    return Pages(n_chained, max(0, n_positions), is_opus)
+    return Pages(path, name, tuple(pages), n_chained, max(0, n_positions), is_opus)
 
 
 def _pages(data: mmap.mmap) -> Iterator[Page]:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import decoders, mpg123
+from musictag import audio, decoders, mpg123
 from musictag.config import FeatureConfig
 from musictag.decoders import SoundFileDecoder
 from musictag.errors import AudioCorruptError, AudioTruncatedError
@@ -18,15 +18,16 @@ def whole(decoder, *span):
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.ogg", "a.opus", "a.wav"])
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("span", [(), (0, 1_000), (70_001, 200_003), (250_000, 10**9)])
-def test_any_part_is_what_libsndfile_gives(tmp_path, music, write_audio, name, channels, span):
+def test_any_part_is_what_libsndfile_gives_of_the_whole(tmp_path, music, write_audio, name, channels):
     sample_rate = 48_000 if name == "a.opus" else SAMPLE_RATE
     path = write_audio(tmp_path / name, music(6.0, sample_rate, channels), sample_rate)
-    with decoders.open_soundfile(path, name) as fastest, soundfile.SoundFile(path) as file:
-        expected = whole(SoundFileDecoder(file, name), *span)
-        assert fastest.n_samples == len(whole(fastest))
-        np.testing.assert_allclose(whole(fastest, *span), expected, atol=1e-5)
-        assert len(expected) == (min(span[1], file.frames) - span[0] if span else file.frames)
+    with audio.open_audio(path, name) as fastest, soundfile.SoundFile(path) as file:
+        everything = whole(SoundFileDecoder(file, name))
+        assert fastest.n_samples == len(everything)
+        np.testing.assert_allclose(whole(fastest), everything, atol=1e-5)
+        spans = [(start, start + 20_000) for start in range(0, 250_000, 10_007)]
+        for start, stop in [(0, 1_000), (70_001, 200_003), (250_000, 10**9), *spans]:
+            np.testing.assert_allclose(whole(fastest, start, stop), everything[start:stop], atol=1e-5)
 
 
 def test_mp3_is_the_same_without_the_systems_libmpg123(tmp_path, music, write_audio, monkeypatch):
@@ -62,13 +63,13 @@ def test_raw_aac_has_no_numbers_and_is_decoded_from_its_beginning(tmp_path, musi
 def test_a_file_that_becomes_another_one_while_it_is_read_is_corrupt(tmp_path, music, write_audio, name):
     path = write_audio(tmp_path / name, music(3.0), SAMPLE_RATE)
     other = path.read_bytes()[:100]
-    with decoders.open_soundfile(path, "theirs") as decoder:
+    with audio.open_audio(path, "theirs") as decoder:
         path.unlink()
         path.write_bytes(bytes(100) + other)
         if name == "a.mp3" and mpg123.library():  # it holds the file that it opened
             assert len(whole(decoder)) == decoder.n_samples
         else:
-            with pytest.raises(AudioCorruptError, match="theirs: decoding broke off"):
+            with pytest.raises(AudioCorruptError, match=r"theirs: (decoding broke off|damaged)"):
                 whole(decoder)
 
 

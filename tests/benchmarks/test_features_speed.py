@@ -98,6 +98,7 @@ def by_libmpg123_to_mono(path: Path) -> None:
     library = mpg123.library()
     assert library is not None
     with mpg123.open_mp3(library, path, path.name) as mp3:
+        assert mp3 is not None
         for _ in mp3.blocks(0, float("inf"), 1 << 17):
             pass
 
@@ -152,4 +153,4 @@ def test_a_whole_track_beside_decoding_it_and_beside_others(song: Path, essentia
     assert form != "mp3" or others["by_librosa"] >= 1.8
     assert ms["by_essentia"] >= 5 * ms["whole"]
     assert ms["whole"] <= 2 * ms[fastest]
-    assert ms["whole"] >= 4.5 * ms["ten"]
+    assert ms["whole"] >= 6 * ms["ten"]

@@ -1,0 +1,91 @@
+import struct
+
+import numpy as np
+import pytest
+
+from musictag import audio, ogg
+from musictag.decoders import VorbisDecoder
+from musictag.errors import AudioCorruptError
+
+RATE, SECONDS = 44_100, 12
+
+
+@pytest.fixture(scope="module", params=[1, 2, 6])
+def path(request, tmp_path_factory, write_audio):
+    """Soft noise with attacks, which Vorbis codes in packets of another length."""
+    rng = np.random.default_rng(0)
+    samples = 0.02 * rng.standard_normal((SECONDS * RATE, request.param))
+    for attack in range(5_000, len(samples) - 400, 20_011):
+        samples[attack : attack + 300] *= 40
+    return write_audio(tmp_path_factory.mktemp("ogg") / "a.ogg", np.clip(samples, -1, 1).astype(np.float32), RATE)
+
+
+def joined(decoder, *span):
+    return np.concatenate(list(decoder.blocks(*span)))
+
+
+def spans():
+    starts = np.random.default_rng(1).integers(0, (SECONDS - 1) * RATE, 100).tolist()
+    lengths = np.random.default_rng(2).integers(1, RATE, 100).tolist()
+    return [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+
+
+def test_parts_are_what_lies_there_in_the_whole(path, monkeypatch):
+    with audio.open_audio(path, "a") as decoder:
+        everything = joined(decoder)
+        assert len(everything) == SECONDS * RATE
+        monkeypatch.setattr(VorbisDecoder, "_whole", None)
+        for start, stop in [*spans(), (0, 1), (0, RATE), (SECONDS * RATE - 1, SECONDS * RATE)]:
+            np.testing.assert_allclose(joined(decoder, start, stop), everything[start:stop], atol=1e-6)
+
+
+def rewritten(path, change):
+    """The file after each page went through `change(number, page)`, which gives bytes, with its checksum then."""
+    pages = ogg.read_pages(path, "a")
+    data = path.read_bytes()
+    parts = []
+    for number, page in enumerate(pages.pages):
+        content = bytearray(change(number, bytearray(data[page.begin : page.end])))
+        if content:
+            content[ogg.CHECKSUM] = ogg.checksum(bytes(content))
+        parts.append(content)
+    return b"".join(parts)
+
+
+def later(number, page):
+    """A position 5000 samples later, as in a stream that was cut out of a longer one."""
+    (position,) = struct.unpack_from("<Q", page, 6)
+    if position not in (0, ogg.NO_POSITION):
+        struct.pack_into("<Q", page, 6, position + 5_000)
+    return page
+
+
+def misplaced(number, page):
+    if number == 9:
+        struct.pack_into("<Q", page, 6, struct.unpack_from("<Q", page, 6)[0] + 100)
+    return page
+
+
+@pytest.mark.parametrize("change", [later, misplaced])
+def test_where_positions_do_not_count_samples_all_before_is_decoded(path, tmp_path, change):
+    (tmp_path / "a.ogg").write_bytes(rewritten(path, change))
+    with audio.open_audio(tmp_path / "a.ogg", "a") as decoder:
+        assert isinstance(decoder, VorbisDecoder)
+        everything = joined(decoder)
+        for start, stop in spans()[:20]:
+            np.testing.assert_allclose(joined(decoder, start, stop), everything[start:stop], atol=1e-6)
+
+
+def test_a_damaged_page_is_no_part_of_another_one(path, tmp_path):
+    data = bytearray(path.read_bytes())
+    page = ogg.read_pages(path, "a").pages[10]
+    data[page.end - 5] ^= 1
+    (tmp_path / "a.ogg").write_bytes(data)
+    with audio.open_audio(tmp_path / "a.ogg", "a") as decoder:
+        with pytest.raises(
+            AudioCorruptError, match=f"a: damaged: the Ogg page at byte {page.begin:,} is not as written"
+        ):
+            joined(decoder, page.position - 100, page.position + 100)
+        with pytest.raises(AudioCorruptError, match="damaged"):
+            joined(decoder)
+        assert len(joined(decoder, page.position + 2 * RATE, page.position + 3 * RATE)) == RATE
