@@ -141,9 +141,9 @@ class FlacDecoder(SoundFileDecoder):
         part = flac.cut(self.path, start, int(min(stop, self.file.frames)))
         if part is not None:
             with contextlib.suppress(miniaudio.MiniaudioError):
-                samples = np.concatenate(list(self._by_miniaudio(miniaudio.stream_memory, part.content)))
-                if len(samples) == part.n_samples:
-                    yield samples[start - part.start :][: int(min(stop, self.file.frames)) - start]
+                blocks = list(self._by_miniaudio(miniaudio.stream_memory, part.content))
+                if sum(map(len, blocks)) == part.n_samples:
+                    yield from _between(blocks, part.start, start, stop)
                     return
         yield from super()._part(start, stop)
 
