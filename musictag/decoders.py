@@ -347,7 +347,7 @@ Decoder = SoundFileDecoder | FFmpegDecoder
 
 
 @contextlib.contextmanager
-def open_soundfile(path: Path, name: str, pages: ogg.Pages | None = None) -> Iterator[SoundFileDecoder]:
+def open_soundfile(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[SoundFileDecoder]:
     """The decoder of a file that libsndfile knows, and whose pages these are if it is Ogg.
 
     Raises `AudioUnsupportedError`.

@@ -32,10 +32,10 @@ def test_any_part_is_what_libsndfile_gives_of_the_whole(tmp_path, music, write_a
 
 def test_mp3_is_the_same_without_the_systems_libmpg123(tmp_path, music, write_audio, monkeypatch):
     path = write_audio(tmp_path / "a.mp3", music(5.0), SAMPLE_RATE)
-    with decoders.open_soundfile(path, "a") as here:
+    with audio.open_audio(path, "a") as here:
         expected = whole(here)
     monkeypatch.setattr(mpg123, "library", lambda: None)
-    with decoders.open_soundfile(path, "a") as elsewhere:
+    with audio.open_audio(path, "a") as elsewhere:
         assert type(elsewhere) is SoundFileDecoder
         np.testing.assert_allclose(whole(elsewhere), expected, atol=1e-5)
 
