@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from musictag import containers, decoders, ogg
+from musictag import containers, decoders, ffmpeg, ogg
 from musictag.decoders import Decoder
 from musictag.errors import (
     AudioCorruptError,
@@ -68,10 +68,10 @@ def _open(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[Decoder]:
             audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages))
             # libsndfile reads the first stream of a chain alone, and nothing of a FLAC of unknown length.
             if (pages and pages.n_chained > 1) or audio.n_samples is None:
-                audio = stack.enter_context(decoders.open_ffmpeg(path, name))
+                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
         except AudioUnsupportedError as by_libsndfile:
             try:
-                audio = stack.enter_context(decoders.open_ffmpeg(path, name))
+                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
             except AudioUnsupportedError as error:
                 reasons = f"{by_libsndfile} {error}"
                 raise AudioUnsupportedError(f"{name}: not audio that a decoder recognizes ({reasons})") from error

@@ -2,9 +2,6 @@
 
 All read a header with the library that knows the format, and give the samples of any part of the file. They were chosen
 by measurement (`docs/performance.md`); two decoders of one format give the same samples within 1e-5.
-
-Conventions: a block is float32 of shape (samples,), full scale at 1: the mean of the file's channels. Sample positions
-count from 0, per channel.
 """
 
 import bisect
@@ -14,39 +11,23 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import miniaudio
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
-from musictag import flac, mpg123, ogg
+from musictag import ffmpeg, flac, mpg123, ogg, pcm
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
+from musictag.ffmpeg import FFmpegDecoder
+from musictag.pcm import Float32
 
-Float32 = npt.NDArray[np.float32]
-
-# Samples per channel of a block, and values of all its channels together: what a file of 1000 channels is read by.
-BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
-# Decoders round the length that a header declares; less than this is not a truncation.
-TRUNCATION_TOLERANCE_S = 0.25
 # What libsndfile says where it does not know the length.
 UNKNOWN_LENGTH = 2**63 - 1
 # What libsndfile says, that there is no such file, where a name ends in .mp3 and no MP3 is there.
 NO_SUCH_FILE = 7
-# What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
-FFMPEG_CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
-# Of these FFmpeg guesses the length from the bit rate of the first frames.
-UNDECLARED_LENGTH = ("aac", "mp3")
-# What PyAV raises beside FFmpeg's own errors: of values that FFmpeg gives and it does not expect, or of our file.
-FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
-# Channels of a frame that PyAV can take apart: it looks for the end of a list that has room for eight.
-MOST_PLANES = 7
-# What AAC's transform and its band replication reach back, samples.
-AAC_REACH = 8192
 # What the bits of a small MP3 frame reach back, beside the four frames that libsndfile begins with, samples.
 MP3_REACH = 12 * 1152
 
@@ -88,7 +69,7 @@ class SoundFileDecoder:
     @property
     def tolerance_s(self) -> float:
         """How much less than is declared the file may hold."""
-        return TRUNCATION_TOLERANCE_S
+        return pcm.TRUNCATION_TOLERANCE_S
 
     @property
     def path(self) -> Path:
@@ -103,7 +84,7 @@ class SoundFileDecoder:
         return self._part(0, math.inf)
 
     def _part(self, start: int, stop: float) -> Iterator[Float32]:
-        size = min(BLOCK_SAMPLES, BLOCK_VALUES // self.file.channels)
+        size = min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // self.file.channels)
         try:
             if self.file.tell() != start:
                 begin = max(0, start - MP3_REACH) if self.file.format == "MP3" else start
@@ -114,7 +95,7 @@ class SoundFileDecoder:
                 if not len(block):
                     return
                 start += len(block)
-                yield mono(block)
+                yield pcm.mono(block)
         except (soundfile.LibsndfileError, ValueError) as error:  # soundfile's own, where a seek led past the end
             raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
 
@@ -143,7 +124,7 @@ class FlacDecoder(SoundFileDecoder):
             with contextlib.suppress(miniaudio.MiniaudioError):
                 blocks = list(self._by_miniaudio(miniaudio.stream_memory, part.content))
                 if sum(map(len, blocks)) == part.n_samples:
-                    yield from _between(blocks, part.start, start, stop)
+                    yield from pcm.between(blocks, part.start, start, stop)
                     return
         yield from super()._part(start, stop)
 
@@ -154,9 +135,9 @@ class FlacDecoder(SoundFileDecoder):
             output_format=miniaudio.SampleFormat.FLOAT32,
             nchannels=n_channels,
             sample_rate=self.sample_rate,
-            frames_to_read=min(BLOCK_SAMPLES, BLOCK_VALUES // n_channels),
+            frames_to_read=min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // n_channels),
         ):
-            yield mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
+            yield pcm.mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +148,7 @@ class MP3Decoder(SoundFileDecoder):
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
         """As `SoundFileDecoder.blocks`."""
-        return self.mp3.blocks(start, stop, BLOCK_SAMPLES)
+        return self.mp3.blocks(start, stop, pcm.BLOCK_SAMPLES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,14 +164,14 @@ class VorbisDecoder(SoundFileDecoder):
     def _whole(self) -> Iterator[Float32]:
         self.pages.check()
         try:
-            with open_ffmpeg(self.path, self.name) as whole:
+            with ffmpeg.open_ffmpeg(self.path, self.name) as whole:
                 yield from whole.blocks()
         except AudioUnsupportedError as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {error}") from error
 
     def _part(self, start: int, stop: float) -> Iterator[Float32]:
         samples = self._by_packets(start, int(min(stop, self.file.frames)))
-        yield from _between(self._whole(), 0, start, stop) if samples is None else [samples]
+        yield from pcm.between(self._whole(), 0, start, stop) if samples is None else [samples]
 
     def _by_packets(self, start: int, stop: int) -> Float32 | None:
         """The samples [start, stop); None where pages don't lead to them."""
@@ -215,17 +196,17 @@ class VorbisDecoder(SoundFileDecoder):
                     return None
                 if position >= stop:
                     break
-        except FFMPEG_ERRORS:
+        except ffmpeg.ERRORS:
             return None
         samples = decoded.read()
-        return _mono_of(samples)[start - begin : stop - begin] if samples else None
+        return ffmpeg.mono_of(samples)[start - begin : stop - begin] if samples else None
 
     @functools.cached_property
     def _marks(self) -> list[tuple[int, int]]:
         """Positions, each with the index of the page that ends there; none if they don't count samples."""
         pages = self.pages.pages
         counts_all = pages[-1].position == self.file.frames and len({page.stream for page in pages}) == 1
-        if not counts_all or self.file.channels > MOST_PLANES:
+        if not counts_all or self.file.channels > ffmpeg.MOST_PLANES:
             return []
         marks = [(page.position, at) for at, page in enumerate(pages) if page.position not in (0, ogg.NO_POSITION)]
         return [(0, marks[0][1] - 1), *marks]
@@ -239,108 +220,6 @@ class VorbisDecoder(SoundFileDecoder):
         context = av.CodecContext.create("vorbis", "r")
         context.extradata = bytes([len(headers) - 1]) + lengths + b"".join(headers)
         return context
-
-
-@dataclasses.dataclass(frozen=True)
-class FFmpegDecoder:
-    """FFmpeg by PyAV: M4A, AAC, WMA and whatever else libsndfile does not know."""
-
-    container: av.container.InputContainer
-    name: str
-    sample_rate: int
-    """Samples per second, Hz, that the header declares: FFmpeg's own number follows the frames."""
-
-    @property
-    def tolerance_s(self) -> float:
-        """As `SoundFileDecoder.tolerance_s`."""
-        return TRUNCATION_TOLERANCE_S
-
-    @property
-    def stream(self) -> av.AudioStream:
-        """The first audio stream."""
-        return self.container.streams.audio[0]
-
-    @property
-    def n_samples(self) -> int | None:
-        """Length that the header declares, in samples per channel; None if it declares none."""
-        if self.container.format.name in UNDECLARED_LENGTH:
-            return None
-        if self.stream.duration is not None and self.stream.time_base is not None:
-            return round(self.stream.duration * self.stream.time_base * self.sample_rate)
-        if self.container.duration is not None:
-            return self.container.duration * self.sample_rate // av.time_base
-        return None
-
-    @property
-    def seeks(self) -> bool:
-        """Whether a part is found without decoding what lies before it: in an MP4 file that numbers its samples.
-
-        Noise that AAC has the decoder make up is another one then: it depends on what was decoded before.
-        """
-        numbered = self.stream.time_base == Fraction(1, self.sample_rate)
-        return numbered and self.stream.frames > 0 and self.stream.start_time == 0
-
-    def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
-        """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`.
-
-        Streams that are chained behind the first one may have other channels, but not another rate.
-        """
-        try:
-            position, frames = self._frames_from(start)
-            size = BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
-            yield from _between(_joined(self._of_one_rate(frames), size), position, start, stop)
-        except FFMPEG_ERRORS as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
-
-    def _of_one_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
-        for frame in frames:
-            if frame.sample_rate != self.sample_rate:
-                raise AudioCorruptError(
-                    f"{self.name}: the sample rate changes from {self.sample_rate:,} to {frame.sample_rate:,} Hz"
-                )
-            yield frame
-
-    def _frames_from(self, start: int) -> tuple[int, Iterator[av.AudioFrame]]:
-        """Frames from `start` or earlier on, and the position of the first one."""
-        if not self.seeks:
-            return 0, self.container.decode(audio=0)
-        self.container.seek(max(0, start - AAC_REACH), stream=self.stream)
-        frames = self.container.decode(audio=0)
-        first = next(frames, None)
-        if first is None or first.pts is None or first.pts > start:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: the index leads past sample {start}")
-        return first.pts, itertools.chain([first], frames)
-
-
-def _between(blocks: Iterable[Float32], position: int, start: int, stop: float) -> Iterator[Float32]:
-    """What lies in [start, stop) of blocks that begin at `position`."""
-    for block in blocks:
-        yield block[max(0, start - position) : int(min(stop - position, len(block)))]
-        position += len(block)
-        if position >= stop:
-            return
-
-
-def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
-    """Frames as mono blocks of `size` samples: some thousand, as a frame has, are too few for what costs per block."""
-    for (_, layout), alike in itertools.groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name)):
-        n_channels = av.AudioLayout(layout).nb_channels
-        # Planes are what most decoders give as it is, and of more of them PyAV reads where it should not.
-        floats = av.AudioResampler(format="fltp" if n_channels <= MOST_PLANES else "flt")
-        waiting = av.AudioFifo()
-        for frame in alike:
-            for part in floats.resample(frame):
-                part.pts = None  # what lies between frames in time is not filled
-                waiting.write(part)
-            while (full := waiting.read(min(size, BLOCK_VALUES // n_channels))) is not None:
-                yield _mono_of(full)
-        if (rest := waiting.read()) is not None:
-            yield _mono_of(rest)
-
-
-def _mono_of(frame: av.AudioFrame) -> Float32:
-    samples = frame.to_ndarray()
-    return mono(samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels))
 
 
 Decoder = SoundFileDecoder | FFmpegDecoder
@@ -369,30 +248,6 @@ def open_soundfile(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[S
             yield SoundFileDecoder(file, name)
 
 
-@contextlib.contextmanager
-def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
-    """The decoder of a file that FFmpeg knows. Raises `AudioUnsupportedError`."""
-    # Given an open file and no protocol, FFmpeg has no way to another file or host.
-    options = {"format_whitelist": FFMPEG_CONTAINERS, "protocol_whitelist": ""}
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("rb", buffering=0))
-        try:
-            container = stack.enter_context(av.open(file, "r", container_options=options, metadata_errors="replace"))
-        except FFMPEG_ERRORS as error:
-            raise AudioUnsupportedError(f"FFmpeg: {_reason(error)}") from error
-        if not any(stream.codec_context and stream.rate for stream in container.streams.audio[:1]):
-            raise AudioUnsupportedError("FFmpeg: the file has no audio stream that can be decoded")
-        yield FFmpegDecoder(container, name, int(container.streams.audio[0].rate))
-
-
-def mono(block: npt.NDArray[Any]) -> Float32:
-    """The mean of the channels of a block (samples, channels) float32."""
-    if block.shape[1] == 1:
-        return block[:, 0]
-    with np.errstate(invalid="ignore"):  # infinity less infinity is no number, which is told later
-        return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
-
-
 def _reason(error: Exception) -> str:
-    """What a decoder says, without the path that it says it of."""
-    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    """What libsndfile says, without the path that it says it of."""
+    return getattr(error, "error_string", None) or str(error)

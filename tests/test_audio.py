@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, decoders, fetching
+from musictag import audio, fetching, pcm
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -50,7 +50,7 @@ def test_a_waveform_is_the_same_in_blocks_of_any_size(tmp_path, music, write_aud
     path = write_audio(tmp_path / name, music(3.0, sample_rate), sample_rate)
     whole = load(path)
     for size in (1_000, 4_096):
-        monkeypatch.setattr(decoders, "BLOCK_SAMPLES", size)
+        monkeypatch.setattr(pcm, "BLOCK_SAMPLES", size)
         blocks = load(path)
         assert len(blocks) == len(whole)
         np.testing.assert_allclose(blocks, whole, atol=1e-5)
@@ -60,9 +60,9 @@ def test_a_thousand_channels_are_read_in_blocks_no_larger_than_others(tmp_path, 
     mono = music(1.0, RATE, 1)
     path = write_audio(tmp_path / "a.wav", np.repeat(mono, 1_000, axis=1), RATE, "FLOAT")
     sizes = []
-    monkeypatch.setattr(decoders, "mono", lambda block, mix=decoders.mono: (sizes.append(block.size), mix(block))[1])
+    monkeypatch.setattr(pcm, "mono", lambda block, mix=pcm.mono: (sizes.append(block.size), mix(block))[1])
     np.testing.assert_allclose(load(path), mono[:, 0], atol=1e-5)
-    assert max(sizes) <= decoders.BLOCK_VALUES
+    assert max(sizes) <= pcm.BLOCK_VALUES
 
 
 @pytest.mark.parametrize("sample_rate", [1, 999, 1_000_001, 2**31 - 1])
@@ -109,7 +109,7 @@ def assert_excerpt_equals_whole(path, place):
 
 def test_an_excerpt_of_a_track_longer_than_a_block_equals_the_whole(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(8.0), 44_100)
-    assert 2 * decoders.BLOCK_SAMPLES < 8 * 44_100
+    assert 2 * pcm.BLOCK_SAMPLES < 8 * 44_100
     assert_excerpt_equals_whole(path, "middle")
 
 

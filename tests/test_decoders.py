@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, decoders, mpg123
+from musictag import audio, ffmpeg, mpg123
 from musictag.config import FeatureConfig
 from musictag.decoders import SoundFileDecoder
 from musictag.errors import AudioCorruptError, AudioTruncatedError
@@ -42,7 +42,7 @@ def test_mp3_is_the_same_without_the_systems_libmpg123(tmp_path, music, write_au
 
 def test_a_part_of_m4a_lies_where_it_lies_in_the_whole(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.m4a", music(9.0), SAMPLE_RATE)
-    with decoders.open_ffmpeg(path, "a") as decoder:
+    with ffmpeg.open_ffmpeg(path, "a") as decoder:
         assert decoder.seeks
         everything = whole(decoder)
         for start in (0, 100_000, 10_000, 300_000, len(everything) - 5_000):
@@ -55,7 +55,7 @@ def test_a_part_of_m4a_lies_where_it_lies_in_the_whole(tmp_path, music, write_au
 
 def test_raw_aac_has_no_numbers_and_is_decoded_from_its_beginning(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.aac", music(9.0), SAMPLE_RATE)
-    with decoders.open_ffmpeg(path, "a") as decoder:
+    with ffmpeg.open_ffmpeg(path, "a") as decoder:
         assert not decoder.seeks
 
 
@@ -79,7 +79,7 @@ def test_frames_of_any_number_of_channels_become_their_mean(n_channels):
     frames = [av.AudioFrame.from_ndarray(part.reshape(1, -1), "s16", f"{n_channels} channels") for part in samples]
     for frame in frames:
         frame.sample_rate = SAMPLE_RATE
-    mixed = np.concatenate(list(decoders._joined(frames, 1_700)))
+    mixed = np.concatenate(list(ffmpeg._joined(frames, 1_700)))
     np.testing.assert_allclose(mixed, samples.reshape(3_000, -1).mean(axis=1) / 32_768, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import audio, checksums, decoders, features, fetching, log_mel, stores
+from musictag import audio, checksums, decoders, features, fetching, ffmpeg, log_mel, stores
 from musictag.clips import clip_starts, cut_clips
 from musictag.config import FeatureConfig
 from musictag.errors import AudioTooLongError, AudioTruncatedError, FeatureMismatchError, StoreError
@@ -191,6 +191,6 @@ def test_a_track_whose_header_declares_no_length_is_refused_once_it_is_too_long(
     tmp_path, music, write_audio, monkeypatch
 ):
     path = write_audio(tmp_path / "a.m4a", music(9.0), 44_100)
-    monkeypatch.setattr(decoders.FFmpegDecoder, "n_samples", None)
+    monkeypatch.setattr(ffmpeg.FFmpegDecoder, "n_samples", None)
     with pytest.raises(AudioTooLongError):
         features.track_clips(path, "a", CONFIG, None, 5 / 3600)

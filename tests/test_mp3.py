@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, decoders, mp3, mpg123
+from musictag import audio, decoders, mp3, mpg123, pcm
 from musictag.decoders import SoundFileDecoder
 
 SECONDS = 8
@@ -79,7 +79,7 @@ def test_channels_of_different_windows_are_mixed_once_they_are_samples(tmp_path,
 def test_blocks_are_what_is_read_at_once(tmp_path, music, monkeypatch, rate):
     path = write(tmp_path / "a.mp3", music(SECONDS, rate, 1), rate)
     monkeypatch.setattr(mpg123, "library", lambda: None)
-    monkeypatch.setattr(decoders, "BLOCK_SAMPLES", 5_003)
+    monkeypatch.setattr(pcm, "BLOCK_SAMPLES", 5_003)
     with audio.open_audio(path, "a") as decoder:
         np.testing.assert_allclose(mixed(decoder), soundfile.read(path, dtype="float32")[0], atol=1e-5)
 

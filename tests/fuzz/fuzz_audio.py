@@ -125,18 +125,3 @@ if __name__ == "__main__":
     write_seeds(Path(sys.argv[1]))
     atheris.Setup(sys.argv, test_one_input, custom_mutator=mutate)
     atheris.Fuzz()
-
-
-def write_seeds(folder: Path) -> None:
-    """A small file of each format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in encoding.FORMATS:
-        for channels in (1, 2):
-            rate = SEED_RATES.get(name, 8_000)
-            (folder / f"{channels}-{name}").write_bytes(encoding.encoded(name, SEED_SECONDS, rate, channels))
-
-
-if __name__ == "__main__":
-    write_seeds(Path(sys.argv[1]))
-    atheris.Setup(sys.argv, test_one_input, custom_mutator=mutate)
-    atheris.Fuzz()
