@@ -155,11 +155,13 @@ def run_verify(args: argparse.Namespace) -> None:
     from musictag import upkeep  # here: deltalake takes half a second to import
 
     found = upkeep.verify(args.table, args.catalog)
+    n_files = console.counted(found.n_files, "file")
     for problem in found.problems:
         console.say(problem)
     if found.problems:
-        raise LedgerError(f"table {args.table}: {len(found.problems)} problems in {found.n_files:,} files, see above")
-    console.say(f"{found.n_files:,} files, {found.n_rows:,} rows, all as they were written; {args.table}")
+        problems = console.counted(len(found.problems), "problem")
+        raise LedgerError(f"table {args.table}: {problems} in {n_files}, see above")
+    console.say(f"{n_files}, {console.counted(found.n_rows, 'row')}, all as they were written; {args.table}")
 
 
 def run_rollback(args: argparse.Namespace) -> None:
@@ -179,7 +181,7 @@ def run_vacuum(args: argparse.Namespace) -> None:
     from musictag import upkeep
 
     removed = upkeep.vacuum(args.table, args.keep_hours)
-    console.say(f"{len(removed):,} files removed; {args.table}")
+    console.say(f"{console.counted(len(removed), 'file')} removed; {args.table}")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

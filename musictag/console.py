@@ -33,6 +33,11 @@ def bar(items: Iterable[Item], what: str, total: int, unit: str) -> "tqdm[Item]"
     )
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 @contextlib.contextmanager
 def progress(what: str, total: int, done: Callable[[], int], unit: str = "track") -> Iterator[None]:
     """A progress bar while the body runs, moved by asking `done` once a second.
@@ -65,15 +70,15 @@ def progress(what: str, total: int, done: Callable[[], int], unit: str = "track"
 
 def say_plan(listing: str, plan: Plan, what: str, *, prune: bool) -> None:
     """What a job over tracks is about to do."""
-    say(f"{listing}: {plan.listed:,} tracks listed, {len(plan.works):,} {what}")
+    say(f"{listing}: {counted(plan.listed, 'track')} listed, {len(plan.works):,} {what}")
     if plan.given_up:
         say(
-            f"{len(plan.given_up):,} of them are not tried again: they failed as often as --max-attempts allows, "
-            "and their audio is the same"
+            f"{len(plan.given_up):,} of them will not be tried again: failed as often as --max-attempts allows, "
+            "and the audio is the same"
         )
     if plan.unlisted:
-        end = "removed" if prune else "their rows stay (--prune removes them)"
-        say(f"{len(plan.unlisted):,} tracks are not listed any more: {end}")
+        end = "removed" if prune else "kept (--prune removes them)"
+        say(f"not listed any more: {counted(len(plan.unlisted), 'track')}, {end}")
 
 
 def say_account(account: Account, uri: str, failures_uri: str, started: datetime.datetime) -> None:

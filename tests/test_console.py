@@ -65,8 +65,9 @@ def test_progress_stops_watching_when_the_work_fails(capsys, monkeypatch):
     ("unlisted", "prune", "second"),
     [
         ((), False, ""),
-        (("x", "y"), False, "2 tracks are not listed any more: their rows stay (--prune removes them)\n"),
-        (("x", "y"), True, "2 tracks are not listed any more: removed\n"),
+        (("x",), False, "not listed any more: 1 track, kept (--prune removes them)\n"),
+        (("x", "y"), False, "not listed any more: 2 tracks, kept (--prune removes them)\n"),
+        (("x", "y"), True, "not listed any more: 2 tracks, removed\n"),
     ],
 )
 def test_a_plan_is_said_with_what_is_not_listed_any_more(capsys, unlisted, prune, second):
@@ -81,7 +82,7 @@ def test_a_plan_is_said_with_what_is_given_up(capsys):
     console.say_plan("c.csv", make_plan([("a", "a", "e"), ("b", "b", "e")], {}, "m", failed, 3), "to do", prune=False)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "c.csv: 2 tracks listed, 1 to do"
-    assert second.startswith("1 of them are not tried again: they failed as often as --max-attempts allows")
+    assert second.startswith("1 of them will not be tried again: failed as often as --max-attempts allows")
 
 
 def test_the_account_is_said_with_its_speed_and_places(capsys):

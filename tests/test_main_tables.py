@@ -37,7 +37,7 @@ def test_verify_says_what_is_wrong_and_exits_with_1(capsys: pytest.CaptureFixtur
     (table.parent / "catalog.csv").write_text("track_id,uri\na,a.wav\n")
     code, out, err = run(capsys, "verify", table, "--catalog", table.parent / "catalog.csv")
     assert (code, out) == (1, f"{lost.name}: changed since it was written\n")
-    assert err == f"error: table {table}: 1 problems in 2 files, see above\n"
+    assert err == f"error: table {table}: 1 problem in 2 files, see above\n"
 
 
 def test_rollback_lists_versions_and_returns_to_one(capsys: pytest.CaptureFixture[str], table: Path) -> None:
@@ -53,7 +53,7 @@ def test_rollback_lists_versions_and_returns_to_one(capsys: pytest.CaptureFixtur
 def test_vacuum_removes_what_a_killed_writer_left(capsys: pytest.CaptureFixture[str], table: Path) -> None:
     (table / "part-killed.parquet").write_bytes(b"half a file")
     assert run(capsys, "vacuum", table)[1] == f"0 files removed; {table}\n"
-    assert run(capsys, "vacuum", table, "--keep-hours", 0)[1] == f"1 files removed; {table}\n"
+    assert run(capsys, "vacuum", table, "--keep-hours", 0)[1] == f"1 file removed; {table}\n"
     assert run(capsys, "verify", table)[0] == 0
 
 
