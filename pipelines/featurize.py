@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import datetime
 import logging
+import os
 import re
 import shlex
 import signal
@@ -30,7 +31,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import cli, console, features, fetching, ledger, parts, sandbox, stores
+from musictag import cli, console, features, fetching, ledger, parts, sandbox, stores, watched
 from musictag.catalog import Catalog, read_catalog
 from musictag.config import FeatureConfig
 from musictag.corpora import demo
@@ -105,10 +106,10 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
     if "--direct_num_workers" not in given:
         options.view_as(DirectOptions).direct_num_workers = cli.n_cores()
     # What `multi_processing` does, with workers that say nothing: an error of theirs is the driver's, text and all.
+    # They are watched: one that is killed would not be missed, and one that starts would wait for a driver that is not.
     start = "import sys; from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
-    # See `watching_workers` for the signal.
-    worker = f"{shlex.join([sys.executable, '-c', start])} 2>/dev/null || kill -USR1 $PPID"
-    workers = SubprocessSDKEnvironment.from_command_string(worker)
+    worker = [sys.executable, "-m", watched.__name__, str(os.getpid()), sys.executable, "-c", start]
+    workers = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(worker)}")
     return beam.Pipeline(runner=FnApiRunner(default_environment=workers), options=options)
 
 
@@ -116,7 +117,7 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
 def watching_workers() -> Iterator[None]:
     """Ends the body with `WorkerLostError` where a worker of this machine ends before it was told to.
 
-    Beam's own runner would wait for it for ever. The worker's shell tells, by SIGUSR1. The other workers end as well:
+    Beam's own runner would wait for it for ever. `musictag.watched` tells, by SIGUSR1. The other workers end as well:
     Beam would first have each of them do its whole share.
     """
 

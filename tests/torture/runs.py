@@ -21,7 +21,7 @@ from musictag import stores, upkeep
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
 LIMIT_S = 480.0
 """No run takes this long: one that does hangs."""
-ORPHANS_LIMIT_S = 60.0
+ORPHANS_LIMIT_S = 20.0
 RAY_AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 """Ray's own, which touch no table, and which notice some minutes late that their Ray is gone."""
 TIMES = frozenset(["featurized_at", "tagged_at", "failed_at"])

@@ -8,18 +8,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from musictag import stores
+from musictag import stores, watched
 from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, family, wait_until
 
 BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "multiprocessing.spawn"
 
 
 def victims(job_processes: list[psutil.Process], what: str) -> list[psutil.Process]:
-    """Those whose command line has the word, without the shells that started them."""
+    """Those whose command line has the word, without what started and watches them."""
     found = []
     for process in job_processes:
         try:
-            if what in " ".join(process.cmdline()) and process.name() != "sh":
+            command = " ".join(process.cmdline())
+            if what in command and watched.__name__ not in command:
                 found.append(process)
         except psutil.Error:  # it has ended
             continue
