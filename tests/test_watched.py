@@ -11,9 +11,10 @@ from musictag import watched
 
 WAIT_S = 20.0
 SLEEPER = "import pathlib, sys, os, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
-# A process that has a sleeper watched, and says nothing else.
+# A process that has a sleeper watched. What ignores a signal, as featurize does in the end, has its children ignore it.
 PARENT = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 subprocess.Popen([sys.executable, "-m", "musictag.watched", str(os.getpid()), *sys.argv[1:]])
 time.sleep(600)
 """
