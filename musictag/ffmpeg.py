@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 
@@ -77,6 +78,13 @@ class FFmpegDecoder:
         except ERRORS as error:
             raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
 
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        # As PyAV's own `decode`, which keeps some memory for good where not all frames are taken.
+        packets = cast("Generator[av.packet.Packet[av.AudioStream]]", self.container.demux(audio=0))
+        with contextlib.closing(packets):
+            for packet in packets:
+                yield from packet.decode()
+
     def _of_one_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
         for frame in frames:
             if frame.sample_rate != self.sample_rate:
@@ -87,10 +95,10 @@ class FFmpegDecoder:
 
     def _frames_from(self, start: int) -> tuple[int, Iterator[av.AudioFrame]]:
         """Frames from `start` or earlier on, and the position of the first one."""
+        frames = self._frames()
         if not self.seeks:
-            return 0, self.container.decode(audio=0)
+            return 0, frames
         self.container.seek(max(0, start - AAC_REACH), stream=self.stream)
-        frames = self.container.decode(audio=0)
         first = next(frames, None)
         if first is None or first.pts is None or first.pts > start:
             raise AudioCorruptError(f"{self.name}: decoding broke off: the index leads past sample {start}")

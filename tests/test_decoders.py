@@ -1,3 +1,5 @@
+import ctypes
+
 import av
 import numpy as np
 import pytest
@@ -90,3 +92,36 @@ def test_one_damaged_frame_of_flac_is_not_left_out_in_silence(tmp_path, music, w
     path.write_bytes(content)
     with pytest.raises((AudioCorruptError, AudioTruncatedError)):
         track_clips(path, "a", FeatureConfig())
+
+
+class MallocInfo(ctypes.Structure):
+    """What glibc's `mallinfo2` answers."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def glibc_bytes_in_use():
+    """Unlike the resident memory, it doesn't depend on what earlier tests left free."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = MallocInfo
+    return mallinfo2().uordblks
+
+
+def test_parts_of_a_file_leave_no_memory_behind(tmp_path, music, write_audio):
+    """A million tracks have ten million parts: 260 bytes of each were kept."""
+    path = write_audio(tmp_path / "a.m4a", music(3.0), SAMPLE_RATE)
+
+    def bytes_in_use_after(n_parts):
+        for _ in range(n_parts):
+            with ffmpeg.open_ffmpeg(path, "a") as decoder:
+                whole(decoder, 50_000, 50_100)
+        return glibc_bytes_in_use()
+
+    before = bytes_in_use_after(200)
+    assert bytes_in_use_after(1_000) - before < 1_000 * 60
