@@ -16,6 +16,7 @@ from musictag.config import FeatureConfig
 from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError, StoreError
 from musictag.ledger import Work
 from musictag.sandbox import AHEAD, Sandbox, featurize
+from processes import command_line
 
 CONFIG = FeatureConfig()
 
@@ -35,7 +36,7 @@ def sandbox(others) -> Iterator[Sandbox]:
 def decoders(others: frozenset[int]) -> list[psutil.Process]:
     """The processes that decode, which are named so by multiprocessing."""
     children = [child for child in psutil.Process().children(recursive=True) if child.pid not in others]
-    return [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
+    return [child for child in children if "multiprocessing.spawn" in command_line(child)]
 
 
 def test_clips_are_those_of_this_process(sandbox, tmp_path, music, write_audio):

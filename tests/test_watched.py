@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from musictag import watched
+from processes import is_running
 
 WAIT_S = 20.0
 SLEEPER = "import pathlib, sys, os, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
@@ -18,10 +19,6 @@ signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 subprocess.Popen([sys.executable, "-m", "musictag.watched", str(os.getpid()), *sys.argv[1:]])
 time.sleep(600)
 """
-
-
-def is_running(process):
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def wait_for(condition):

@@ -15,6 +15,7 @@ from musictag import dataset, metrics, stores
 from musictag.checkpoint import load_model
 from musictag.recipe import FROM_NOTHING
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
+from processes import command_line
 
 # As `TRAINING` in conftest.py, which trains the same without Ray.
 OPTIONS = (
@@ -85,7 +86,8 @@ def resumed(home, corpus, checkout):
         # Ray takes one report after the other: when the third epoch is logged, the second is reported, so the first is
         # taken, and its checkpoint with it.
         wait_for(lambda: epochs_of_a_run_since(home, started) >= 3, process)
-        (worker,) = [child for child in psutil.Process().children(recursive=True) if is_worker(child)]
+        children = psutil.Process().children(recursive=True)
+        (worker,) = [child for child in children if "RayTrainWorker" in command_line(child)]
         os.kill(worker.pid, signal.SIGKILL)
         out, err = process.communicate(timeout=240)
     finally:
@@ -209,13 +211,6 @@ def epochs_of_a_run_since(home, started):
         return 0
     runs = [run for run in runs_of(home) if run.info.start_time >= 1000 * started]
     return runs[0].data.metrics.get("epoch", 0) if runs else 0
-
-
-def is_worker(process):
-    try:
-        return "RayTrainWorker" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
 
 
 def wait_for(condition, process, seconds=240):

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from musictag import stores, upkeep
+from processes import is_running
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
 LIMIT_S = 480.0
@@ -198,7 +199,7 @@ def wait_for_orphans(orphans: Mapping[psutil.Process, str]) -> None:
     """Those that a killed process left, by their names, must end by themselves."""
     ours = [process for process, name in orphans.items() if not name.startswith(RAY_AGENTS)]
     _, alive = psutil.wait_procs(ours, ORPHANS_LIMIT_S)
-    left = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    left = [process for process in alive if is_running(process)]
     assert not left, f"still there after {ORPHANS_LIMIT_S:g} s: {left}"
 
 

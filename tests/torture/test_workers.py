@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from musictag import stores, watched
+from processes import command_line
 from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, family, wait_until
 
 BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "multiprocessing.spawn"
@@ -16,15 +17,8 @@ BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "multipro
 
 def victims(job_processes: list[psutil.Process], what: str) -> list[psutil.Process]:
     """Those whose command line has the word, without what started and watches them."""
-    found = []
-    for process in job_processes:
-        try:
-            command = " ".join(process.cmdline())
-            if what in command and watched.__name__ not in command:
-                found.append(process)
-        except psutil.Error:  # it has ended
-            continue
-    return found
+    commands = [(process, command_line(process)) for process in job_processes]
+    return [process for process, command in commands if what in command and watched.__name__ not in command]
 
 
 def run_and_kill(job: Job, rng: random.Random, what: str, log: Path) -> tuple[int, str]:
