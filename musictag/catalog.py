@@ -17,9 +17,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from musictag import uris
 from musictag.errors import CatalogError
 from musictag.splits import SPLITS
+from musictag.storage import urls
 
 AUDIO_SUFFIXES = frozenset(
     [".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wave", ".wma"]
@@ -72,7 +72,7 @@ class Catalog:
 def read_catalog(uri: str, allowed: Sequence[str] = ()) -> Catalog:
     """Read and validate the catalog at `uri`: a `.csv`, `.jsonl` or `.parquet` file, or a folder of music.
 
-    A row whose uri is not within one of `allowed` (see `musictag.uris.fault`) is a problem.
+    A row whose uri is not within one of `allowed` (see `musictag.storage.urls.fault`) is a problem.
     Raises `CatalogError` if it cannot be read at all: nothing there, an unknown format, a required column missing.
     """
     try:
@@ -186,7 +186,7 @@ def _validate(uri: str, rows: list[tuple[int, Row | str]], root: str, allowed: S
         twins = places[str(fields.get("track_id"))]
         if len(twins) > 1:
             faults.append(f"track_id is not unique: rows {', '.join(map(str, twins[:5]))} have it; none is used")
-        if not faults and (fault := uris.fault(_absolute(fields["uri"], root), allowed)):
+        if not faults and (fault := urls.fault(_absolute(fields["uri"], root), allowed)):
             faults.append(fault)
         if faults:
             name = _printable(fields.get("track_id") or f"row {number}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from musictag.errors import MusictagError, UsageError
 from musictag.features import MAX_HOURS
-from musictag.uris import redacted
+from musictag.storage.urls import redacted
 
 CATALOG = "data/demo/catalog.csv"
 FEATURES = "data/features"

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from musictag.errors import MusictagError
 from musictag.ledger import Account, Plan
-from musictag.uris import redacted
+from musictag.storage.urls import redacted
 
 Item = TypeVar("Item")
 

@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from musictag import audio, checksums, clips, fetching, log_mel, stores
+from musictag import audio, clips, log_mel
 from musictag.config import FeatureConfig
 from musictag.decoders import Decoder
 from musictag.errors import AudioCorruptError, AudioTooLongError, FeatureMismatchError, StoreError
 from musictag.ledger import Work
-from musictag.uris import redacted
+from musictag.storage import digests, fetch, tables
+from musictag.storage.urls import redacted
 
 SCHEMA = pa.schema(
     [
@@ -76,10 +77,10 @@ def featurize(
     `decode` stands in for `track_clips`, such as that of a `Sandbox`. Raises an `AudioError` that says what is wrong
     with the track.
     """
-    etag = fetching.audio_etag(work.uri)
-    with fetching.local_audio(work.uri) as path:
+    etag = fetch.audio_etag(work.uri)
+    with fetch.local_audio(work.uri) as path:
         cut, starts, duration_s = (decode or track_clips)(path, work.uri, config, clips_per_track, max_hours)
-        sha256 = checksums.of_file(path)
+        sha256 = digests.of_file(path)
     return {
         "track_id": work.track_id,
         "uri": redacted(work.uri),
@@ -164,7 +165,7 @@ def open_features(uri: str, config: FeatureConfig, clips_per_track: int | None) 
     Raises `FeatureMismatchError` if it was made by other settings or with another number of clips per track.
     """
     settings = {CONFIG_KEY: json.dumps(config.to_dict()), CLIPS_KEY: _clips_text(clips_per_track)}
-    table = stores.create_table(uri, SCHEMA, settings)
+    table = tables.create_table(uri, SCHEMA, settings)
     held = feature_config(table)
     if held != config:
         raise FeatureMismatchError(

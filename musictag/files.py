@@ -11,10 +11,11 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from musictag import features, fetching
+from musictag import features
 from musictag.catalog import AUDIO_SUFFIXES, audio_files
 from musictag.config import FeatureConfig
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
+from musictag.storage import fetch
 
 DECODE_THREADS = 2
 # Files decoded ahead of the network: some more than there are threads, and no more however many files there are.
@@ -57,7 +58,7 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
     if name != str(path):
         raise AudioUnreachableError(f"{name}: the file name is not UTF-8; rename it")
     try:  # not `fetching.local_audio`: to that, a file's name may read like a url
-        is_empty = not fetching.check_file(path)
+        is_empty = not fetch.check_file(path)
     except IsADirectoryError as error:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
         raise AudioUnreachableError(f"{name}: the folder holds no audio file ({suffixes})") from error

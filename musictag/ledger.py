@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from musictag import parts, stores
 from musictag.catalog import Problem
 from musictag.errors import AudioError, AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
-from musictag.uris import redacted
+from musictag.storage import parts, tables
+from musictag.storage.urls import redacted
 
 FAILURES_SCHEMA = pa.schema(
     [
@@ -154,7 +154,7 @@ def make_plan(
 
 def clear(plan: Plan, uri: str, *, prune: bool) -> None:
     """Remove the rows that are wrong before others are written, and with `prune` those of tracks that nobody lists."""
-    stores.delete_tracks(uri, plan.stale | plan.unlisted if prune else plan.stale)
+    tables.delete_tracks(uri, plan.stale | plan.unlisted if prune else plan.stale)
 
 
 def into_parts(works: Sequence[Work], most: int, n_workers: int) -> list[tuple[Work, ...]]:
@@ -190,7 +190,7 @@ def read_failed(failures_uri: str) -> dict[str, Failed]:
     """What the failures table has of each track; of several rows that which counts most attempts."""
     columns = ("track_id", "uri", "audio_etag", "error", "attempts")
     failed: dict[str, Failed] = {}
-    for row in stores.read_columns(failures_uri, columns).to_pylist():
+    for row in tables.read_columns(failures_uri, columns).to_pylist():
         before = failed.get(row["track_id"])
         if before is None or row["attempts"] > before.attempts:
             failed[row["track_id"]] = Failed(row["uri"], row["audio_etag"], row["error"], row["attempts"])
@@ -218,7 +218,7 @@ def settle(
     `written` are the tracks of which the table now holds a row by the run's own maker. Raises `LedgerError` naming
     tracks that are neither among them nor among the failures.
     """
-    recent = stores.read_columns(failures_uri, ("track_id", "failed_at"))
+    recent = tables.read_columns(failures_uri, ("track_id", "failed_at"))
     failed_now = {
         track_id
         for track_id, failed_at in zip(recent["track_id"].to_pylist(), recent["failed_at"].to_pylist(), strict=True)
@@ -233,11 +233,11 @@ def settle(
             f"{len(missing)} of {plan.listed} tracks are neither written nor failed, such as "
             f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report it (failures: {failures_uri})"
         )
-    past = f"failed_at < {stores.timestamp(started)}"
+    past = f"failed_at < {tables.timestamp(started)}"
     if recorded and not prune:
-        stores.delete_rows(failures_uri, f"{past} AND stage = 'catalog'")
-    stores.delete_tracks(failures_uri, recorded - plan.given_up if prune else recorded & (works | plan.unchanged), past)
-    stores.seal_rests(failures_uri)
+        tables.delete_rows(failures_uri, f"{past} AND stage = 'catalog'")
+    tables.delete_tracks(failures_uri, recorded - plan.given_up if prune else recorded & (works | plan.unchanged), past)
+    tables.seal_rests(failures_uri)
     n_failed = len(failed) + len(plan.given_up) + len(problems)
     return Account(plan.listed, len(works) - len(failed), len(plan.unchanged), n_failed)
 

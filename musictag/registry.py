@@ -27,9 +27,10 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-from musictag import checksums, cli, pretrained
+from musictag import cli, pretrained
 from musictag.errors import ModelError, RegistryError
-from musictag.uris import redacted
+from musictag.storage import digests as storage_digests
+from musictag.storage.urls import redacted
 
 MODEL = "musictag"
 EXPERIMENT = "musictag"
@@ -140,7 +141,7 @@ def register(source: ModelSource) -> str:
         for known in client.search_model_versions(f"name = '{MODEL}' and run_id = '{source.run_id}'"):
             return str(known.version)
         artifacts = RunsArtifactRepository.get_underlying_uri(f"runs:/{source.run_id}/{ARTIFACT}")
-        digests = checksums.of_model(source.folder)
+        digests = storage_digests.of_model(source.folder)
         return str(client.create_model_version(MODEL, artifacts, source.run_id, tags=digests).version)
 
 
@@ -257,7 +258,7 @@ def fetch(uri: str) -> ModelSource:
             uri = f"models:/{name}/{version}"
         folder = _downloaded(str(run_id), ARTIFACT)
     if version is not None:
-        checksums.check_model(folder, found.tags)
+        storage_digests.check_model(folder, found.tags)
     return ModelSource(folder, uri, version, run_id)
 
 

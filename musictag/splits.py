@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from musictag import parts, stores
 from musictag.errors import CatalogError
+from musictag.storage import parts, tables
 
 SPLITS = ("train", "validation", "test")
 SHARES = np.array([0.70, 0.15, 0.15])
@@ -153,7 +153,7 @@ def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: 
     """
     rows = [row for row in tracks.select(["track_id", "artist", "tags", "split"]).to_pylist() if row["tags"]]
     groups = [group_of(row["track_id"], row["artist"]) for row in rows]
-    remembered = stores.read_columns(splits_uri, ("group", "split")).to_pylist()
+    remembered = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
     known = {row["group"]: row["split"] for row in remembered}
     known |= {group: row["split"] for group, row in zip(groups, rows, strict=True) if row["split"]}
     assigned = assign_splits(groups, [row["tags"] for row in rows], known)
@@ -215,5 +215,5 @@ def _remember(uri: str, assigned: Mapping[str, str]) -> None:
         return
     now = datetime.datetime.now(datetime.UTC)
     rows = [{"group": group, "split": split, "assigned_at": now} for group, split in sorted(assigned.items())]
-    stores.create_table(uri, SCHEMA)
+    tables.create_table(uri, SCHEMA)
     parts.write_table(uri, f"{now:%Y%m%dT%H%M%S%f}", SCHEMA, pa.Table.from_pylist(rows, SCHEMA))

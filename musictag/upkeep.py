@@ -8,10 +8,11 @@ import deltalake
 import pyarrow.compute as pc
 from pyarrow.fs import FileSelector
 
-from musictag import features, ledger, seals, stores
+from musictag import features, ledger
 from musictag.catalog import read_catalog
 from musictag.config import FeatureConfig
 from musictag.errors import StoreError
+from musictag.storage import checksums, tables
 
 # Of what is wrong with many tracks, so many are named.
 NAMED = 5
@@ -34,8 +35,8 @@ def verify(uri: str, catalog_uri: str | None = None) -> Verification:
     among the failures beside it, and no other in the table. Raises `StoreError` if there is no table, or if its log
     cannot be read.
     """
-    table = stores.open_table(uri)
-    files = stores.files(table)
+    table = tables.open_table(uri)
+    files = tables.files(table)
     problems = list(_file_problems(uri, files))
     n_rows = sum(files.values())
     if not problems:  # rows of a damaged file cannot be judged
@@ -51,17 +52,17 @@ def roll_back(uri: str, version: int) -> None:
     That is a commit like any other: the version left can be returned to as well. Raises `StoreError` where there is no
     such version, or where `vacuum` has removed its files.
     """
-    table = stores.open_table(uri)
+    table = tables.open_table(uri)
     if not 0 <= version < table.version():
         raise StoreError(f"table {uri}: is at version {table.version()} and has no version {version} to return to")
-    with stores.explained(uri):
+    with tables.explained(uri):
         table.restore(version)
 
 
 def history(uri: str, n_versions: int) -> list[str]:
     """The last versions of a table, newest first, each as a line: number, time, what was done."""
-    with stores.explained(uri):
-        commits = stores.open_table(uri).history(n_versions)
+    with tables.explained(uri):
+        commits = tables.open_table(uri).history(n_versions)
     return [
         f"{commit['version']:>6}  {datetime.datetime.fromtimestamp(commit['timestamp'] / 1000):%Y-%m-%d %H:%M:%S}  "
         f"{commit['operation'].lower()}"
@@ -75,32 +76,33 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     Files younger than `keep_hours` stay, lest a part be removed that is being written; so do those that versions of
     that time need. Versions before can no longer be returned to.
     """
-    with stores.explained(uri):
-        removed = stores.open_table(uri).vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
-        folder = stores.folder(uri)
+    with tables.explained(uri):
+        removed = tables.open_table(uri).vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
+        folder = tables.folder(uri)
         there = {file.base_name for file in folder.get_file_info(FileSelector(""))}
-        seals.unseal(folder, seals.sealed(folder) - there)
+        checksums.unseal(folder, checksums.sealed(folder) - there)
     return removed
 
 
 def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:
-    folder = stores.folder(uri)
-    sealed = seals.read_seals(folder)
+    folder = tables.folder(uri)
+    sealed = checksums.read_seals(folder)
     for path in paths:
         try:
-            found = seals.digest(folder, path)
+            found = checksums.digest(folder, path)
         except OSError as error:
             yield f"{path}: cannot be read: {error}"
             continue
         if path not in sealed:
-            yield f"{path}: nothing says what it was when it was written ({seals.FOLDER}/{path}{seals.SUFFIX} is gone)"
+            record = f"{checksums.FOLDER}/{path}{checksums.SUFFIX}"
+            yield f"{path}: nothing says what it was when it was written ({record} is gone)"
         elif found != sealed[path]:
             yield f"{path}: changed since it was written"
 
 
 def _row_problems(uri: str, table: deltalake.DeltaTable, n_recorded: int) -> Iterator[str]:
     names = [field.name for field in table.schema().fields]
-    found = stores.read_columns(uri, names[:1])
+    found = tables.read_columns(uri, names[:1])
     if found.num_rows != n_recorded:
         yield f"{found.num_rows:,} rows, the log says {n_recorded:,}"
     if names[0] == "track_id" and names != ledger.FAILURES_SCHEMA.names:  # the splits table has artists
@@ -115,7 +117,7 @@ def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
     clip_bytes = features.CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
     foreign, misshapen = [], []
     columns = ("track_id", "feature_hash", "n_clips", "start_s", "clips")
-    for row in stores.read_rows(uri, columns, stores.track_ids(uri)):
+    for row in tables.read_rows(uri, columns, tables.track_ids(uri)):
         if row["feature_hash"] != config.feature_hash:
             foreign.append(row["track_id"])
         if not row["n_clips"] == len(row["start_s"]) == len(row["clips"]) / clip_bytes:
@@ -129,8 +131,8 @@ def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
 def _account_problems(uri: str, catalog_uri: str) -> Iterator[str]:
     catalog = read_catalog(catalog_uri)
     listed = {*catalog.tracks["track_id"].to_pylist(), *(problem.track_id for problem in catalog.problems)}
-    held = stores.track_ids(uri)
-    if lost := listed - held - stores.track_ids(stores.beside(uri, "failures")):
+    held = tables.track_ids(uri)
+    if lost := listed - held - tables.track_ids(tables.beside(uri, "failures")):
         yield f"listed in {catalog_uri}, yet neither in the table nor among its failures: {_named(sorted(lost))}"
     if left := held - listed:
         yield f"in the table, yet not listed in {catalog_uri} (--prune removes them): {_named(sorted(left))}"

@@ -21,13 +21,14 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import baseline, cli, console, features, metrics, recipe, registry, splits, stores
+from musictag import baseline, cli, console, features, metrics, recipe, registry, splits
 from musictag.catalog import read_catalog
 from musictag.checkpoint import save_model
 from musictag.clips import clip_weights
 from musictag.config import FeatureConfig
 from musictag.descriptors import VERSION, describe
 from musictag.errors import UsageError
+from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_descriptors
 from musictag.transfer import Network
 from musictag.vocabulary import by_tag, make_vocabulary, targets_by_track
@@ -44,7 +45,7 @@ def described(uri: str, track_ids: Collection[str], config: FeatureConfig) -> di
     found: list[str] = []
 
     def tasks() -> Iterator[Any]:
-        for row in stores.read_rows(uri, SCORE_COLUMNS, track_ids):
+        for row in tables.read_rows(uri, SCORE_COLUMNS, track_ids):
             found.append(row["track_id"])
             weights = clip_weights(row["start_s"], row["duration_s"], config)
             yield joblib.delayed(describe)(features.decode_clips(row["clips"], config), weights, config)
@@ -78,7 +79,7 @@ def fit_and_log(
         f"baseline {method}", {"model": method, **params, **chosen}, {"feature_hash": config.feature_hash}
     )
     with run as run_id, tempfile.TemporaryDirectory() as folder:
-        registry.log_features(args.features, stores.version(args.features), config.feature_hash)
+        registry.log_features(args.features, tables.version(args.features), config.feature_hash)
         registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
         registry.log_metrics(run_id, {"fit_seconds": fit_seconds})
         min_precision = by_tag(args.min_precision, vocabulary)
@@ -120,12 +121,12 @@ def main(argv: list[str]) -> None:
     """Describe the tracks, then fit, log and register each method."""
     args = parse(argv)
     registry.connect()
-    config = features.feature_config(stores.open_table(args.features))
+    config = features.feature_config(tables.open_table(args.features))
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
         console.say(f"{args.catalog}, {problem}")
-    splits_uri = stores.beside(args.features, "splits")
-    labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features), splits_uri)
+    splits_uri = tables.beside(args.features, "splits")
+    labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
     console.say(str(labels))
     (tags,) = splits.folds(labels, 1)
     vocabulary = make_vocabulary(tags["train"].values(), args.vocabulary)

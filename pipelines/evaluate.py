@@ -15,22 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import (
-    charts,
-    cli,
-    comparison,
-    console,
-    dataset,
-    evaluation,
-    features,
-    registry,
-    report,
-    splits,
-    stores,
-    tagger,
-)
+from musictag import charts, cli, comparison, console, dataset, evaluation, features, registry, report, splits, tagger
 from musictag.catalog import Catalog, read_catalog
 from musictag.errors import UsageError
+from musictag.storage import tables
 from musictag.vocabulary import targets_by_track, unknown_tags
 
 
@@ -39,7 +27,7 @@ def evaluate(
 ) -> evaluation.Evaluation:
     """Score the tracks of a split with one model."""
     model = tagger.Tagger.load(source.folder)
-    table = stores.open_table(features_uri)
+    table = tables.open_table(features_uri)
     tagger.check_features(model.spec, features.feature_config(table).feature_hash)
     tags = labels.tags[split]
     if not tags:
@@ -51,7 +39,7 @@ def evaluate(
     if unknown := unknown_tags(tags.values(), vocabulary):
         console.say(f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
     targets = targets_by_track(tags, vocabulary)
-    rows = dataset.labelled_rows(stores.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
+    rows = dataset.labelled_rows(tables.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
     track_ids, truth, scores = tagger.score_labelled(model.model, rows, model.spec.feature_config)
     return evaluation.Evaluation(
         split=split,
@@ -125,8 +113,8 @@ def main(argv: list[str]) -> None:
     registry.connect()
     source = registry.fetch(args.model)
     catalog = read_catalog(args.catalog)
-    splits_uri = stores.beside(args.features, "splits")
-    labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features), splits_uri)
+    splits_uri = tables.beside(args.features, "splits")
+    labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
     console.say(str(labels))
     result = evaluate(source, args.features, labels, args.split)
     keep(source, result)

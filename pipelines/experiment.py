@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 
 import musictag
-from musictag import baseline, charts, cli, console, evaluation, page, registry, splits, stores
+from musictag import baseline, charts, cli, console, evaluation, page, registry, splits
 from musictag.catalog import read_catalog
 from musictag.errors import TrainingError
 from musictag.page import CLASSICAL, NETWORK, Entry
+from musictag.storage import tables
 
 HERE = Path(__file__).parent
 ALIAS = "experiment"
@@ -112,7 +113,7 @@ def main(argv: list[str]) -> None:
     registry.connect()
     train(args)
     tracks = read_catalog(args.catalog).tracks
-    labels = splits.tags_by_split(tracks, stores.track_ids(args.features), stores.beside(args.features, "splits"))
+    labels = splits.tags_by_split(tracks, tables.track_ids(args.features), tables.beside(args.features, "splits"))
     entries = [judged(name, args, labels) for name in (*NETWORKS, *METHODS)]
     network, classical = page.best(entries, NETWORK), page.best(entries, CLASSICAL)
     chart = args.page.with_suffix(".png")

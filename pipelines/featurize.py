@@ -31,12 +31,13 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import cli, console, features, fetching, ledger, parts, sandbox, stores, watched
+from musictag import cli, console, features, ledger, sandbox, watched
 from musictag.catalog import Catalog, read_catalog
 from musictag.config import FeatureConfig
 from musictag.corpora import demo
 from musictag.errors import StoreError, UsageError, WorkerLostError
 from musictag.ledger import Work
+from musictag.storage import fetch, parts, tables
 
 # Tracks, at most, that one call of the DoFn writes as one Parquet file: of whole tracks some 60 MB.
 PART_TRACKS = 24
@@ -83,9 +84,9 @@ def make_plan(
     catalog: Catalog, features_uri: str, failed: dict[str, ledger.Failed], max_attempts: int, config: FeatureConfig
 ) -> ledger.Plan:
     """What of the catalog the features table lacks."""
-    rows = stores.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
+    rows = tables.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
     held = {row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], config.feature_hash) for row in rows}
-    listed = fetching.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
+    listed = fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
     return ledger.make_plan(listed, held, config.feature_hash, failed, max_attempts, catalog.problems)
 
 
@@ -187,9 +188,9 @@ def main(argv: list[str]) -> None:
         demo.make_demo(Path(args.catalog).parent)
     catalog = read_catalog(args.catalog, args.allow)
     config = FeatureConfig()
-    failures_uri = stores.beside(args.features, "failures")
+    failures_uri = tables.beside(args.features, "failures")
     features.open_features(args.features, config, args.clips_per_track)
-    stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
+    tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
     failed = ledger.read_failed(failures_uri)
     plan = make_plan(catalog, args.features, failed, args.max_attempts, config)
@@ -197,14 +198,14 @@ def main(argv: list[str]) -> None:
     ledger.record_problems(failures_uri, catalog.problems, failed)
     ledger.clear(plan, args.features, prune=args.prune)
 
-    target = Target(args.features, stores.version(args.features), failures_uri, stores.version(failures_uri))
-    done = stores.counter((args.features, failures_uri))
+    target = Target(args.features, tables.version(args.features), failures_uri, tables.version(failures_uri))
+    done = tables.counter((args.features, failures_uri))
     with console.progress("featurize", len(plan.works), done):
         run(plan.works, FeaturizePart(target, config, args.clips_per_track, args.max_hours), beam_arguments)
 
-    stores.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice
-    stores.seal_rests(args.features)  # what a killed run left so
-    written = stores.track_ids(args.features)
+    tables.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice
+    tables.seal_rests(args.features)  # what a killed run left so
+    written = tables.track_ids(args.features)
     account = ledger.settle(plan, catalog.problems, written, failures_uri, started, prune=args.prune)
     console.say_account(account, args.features, failures_uri, started)
     ledger.check_failures(account, args.max_failures, failures_uri)

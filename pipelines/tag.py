@@ -34,12 +34,13 @@ import ray.data
 import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag import cli, console, features, fetching, ledger, parts, registry, retagging, sandbox, stores
+from musictag import cli, console, features, ledger, registry, retagging, sandbox
 from musictag.catalog import read_catalog
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
 from musictag.ledger import Work
+from musictag.storage import fetch, parts, tables
 from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
 
 # Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
@@ -97,9 +98,9 @@ def from_features(uri: str, works: tuple[Work, ...]) -> ray.data.Dataset:
 
     def read(files: pa.Table) -> Iterator[pa.Table]:
         for path in files["item"].to_pylist():
-            yield from stores.read_file(table_uri, path, schema, track_ids)
+            yield from tables.read_file(table_uri, path, schema, track_ids)
 
-    paths, table_uri = stores.files_with(uri, track_ids), stores.absolute(uri)
+    paths, table_uri = tables.files_with(uri, track_ids), tables.absolute(uri)
     return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_format="pyarrow")
 
 
@@ -159,14 +160,14 @@ def commit(
     A part replaces the rows that another model made of its tracks.
     """
     works = {work.track_id: work for work in plan.works}
-    failures_version = stores.version(failures_uri)
+    failures_version = tables.version(failures_uri)
     for rows in arriving(scored):
         failures = [row["failure"] for row in rows if row["failure"]]
         done = [row for row in rows if not row["failure"]]
         part = tuple(works[row["track_id"]] for row in done + failures)
-        name = ledger.part_name(part, f"{model.made_by} {stores.version(tags_uri)}")
+        name = ledger.part_name(part, f"{model.made_by} {tables.version(tags_uri)}")
         ledger.record_failures(failures_uri, name, failures, failures_version)
-        stores.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in done})
+        tables.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in done})
         parts.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(done, TAGS_SCHEMA))
         yield len(part)
 
@@ -176,7 +177,7 @@ def read_held(tags_uri: str) -> dict[str, ledger.Held]:
     columns = ("track_id", "uri", "audio_etag", "model", "model_version")
     return {
         row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], f"{row['model']} {row['model_version']}")
-        for row in stores.read_columns(tags_uri, columns).to_pylist()
+        for row in tables.read_columns(tags_uri, columns).to_pylist()
     }
 
 
@@ -207,7 +208,7 @@ def diff(model: Model, folder: Path, spec: TaggerSpec, uris: Mapping[str, str], 
         )
     if len(failures) == len(works):
         raise LedgerError("all sampled tracks failed, so that nothing can be compared")
-    before = retagging.given(stores.read_rows(args.tags, ("track_id", "tags"), sample))
+    before = retagging.given(tables.read_rows(args.tags, ("track_id", "tags"), sample))
     after = retagging.given(row for row in rows if not row["failure"])
     console.say(retagging.report(before, after, known.union(*before.values()), spec.vocabulary))
     console.say(f"compared with what {model.made_by} gives {len(after):,} of these tracks; nothing was written")
@@ -279,25 +280,25 @@ def main(argv: list[str]) -> None:
     source = registry.fetch(args.model)
     spec = Tagger.load(source.folder).spec
     model = Model(*registry.identity(source))
-    failures_uri = stores.beside(args.tags, "failures")
+    failures_uri = tables.beside(args.tags, "failures")
 
     catalog = read_catalog(args.catalog, args.allow) if args.catalog else None
     if not catalog:
-        check_features(spec, features.feature_config(stores.open_table(args.features)).feature_hash)
+        check_features(spec, features.feature_config(tables.open_table(args.features)).feature_hash)
     if args.diff:
-        tracks = catalog.tracks if catalog else stores.read_columns(args.features, ("track_id", "uri"))
+        tracks = catalog.tracks if catalog else tables.read_columns(args.features, ("track_id", "uri"))
         uris = dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True))
         diff(model, source.folder, spec, uris, args)
         return
 
     if catalog:
-        listed = fetching.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
+        listed = fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
     else:
-        table = stores.read_columns(args.features, ("track_id", "uri", "audio_etag"))
+        table = tables.read_columns(args.features, ("track_id", "uri", "audio_etag"))
         listed = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
 
-    stores.create_table(args.tags, TAGS_SCHEMA)
-    stores.create_table(failures_uri, ledger.FAILURES_SCHEMA)
+    tables.create_table(args.tags, TAGS_SCHEMA)
+    tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
     failed = ledger.read_failed(failures_uri) if catalog else {}  # what has features needs no decoder
     problems = catalog.problems if catalog else ()
     plan = ledger.make_plan(listed, read_held(args.tags), model.made_by, failed, args.max_attempts, problems)
@@ -310,8 +311,8 @@ def main(argv: list[str]) -> None:
             for n_settled in commit(scored, plan, model, args.tags, failures_uri):
                 shown.update(n_settled)
 
-    stores.remove_repeated(args.tags, "tagged_at")  # what two runs at once wrote twice
-    stores.seal_rests(args.tags)  # what a killed run left so
+    tables.remove_repeated(args.tags, "tagged_at")  # what two runs at once wrote twice
+    tables.seal_rests(args.tags)  # what a killed run left so
     written = [track_id for track_id, held in read_held(args.tags).items() if held.made_by == model.made_by]
     account = ledger.settle(plan, problems, written, failures_uri, started, prune=args.prune)
     console.say_account(account, args.tags, failures_uri, started)

@@ -37,11 +37,12 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, console, dataset, features, losses, metrics, registry, splits, stores
+from musictag import cli, console, dataset, features, losses, metrics, registry, splits
 from musictag.catalog import read_catalog
 from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError
 from musictag.recipe import MODEL, add_options, check, n_folds, training_config
+from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import TrainingState, fit, load_states, save_states
 from musictag.training_config import TrainingConfig
@@ -75,7 +76,7 @@ class Job:
 
     def rows(self, truth: Truth) -> Iterator[dataset.Row]:
         """The rows of some tracks with their targets, in the table's order."""
-        rows = stores.read_rows(self.features_uri, SCORE_COLUMNS, truth, self.features_version)
+        rows = tables.read_rows(self.features_uri, SCORE_COLUMNS, truth, self.features_version)
         return dataset.labelled_rows(rows, truth)
 
     def score_validation(self, model: nn.Module, fold: Fold) -> Scored:
@@ -154,7 +155,7 @@ def fit_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
         scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
         run_config=ray.train.RunConfig(
             name=job.run_id,
-            storage_path=stores.absolute(args.checkpoints),
+            storage_path=tables.absolute(args.checkpoints),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
         ),
@@ -224,15 +225,15 @@ def main(argv: list[str]) -> None:
     args = parse(argv)
     training = training_config(args, fine_tuning=bool(args.init))
     tracking_uri = registry.connect()
-    table = stores.open_table(args.features)
+    table = tables.open_table(args.features)
     config = features.feature_config(table)
     sources = [registry.fetch(uri) for uri in args.init]
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
         console.say(f"{args.catalog}, {problem}")
-    splits_uri = stores.beside(args.features, "splits")
-    labels = splits.tags_by_split(catalog.tracks, stores.track_ids(args.features, table.version()), splits_uri)
+    splits_uri = tables.beside(args.features, "splits")
+    labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features, table.version()), splits_uri)
     console.say(str(labels))
     parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
     vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
@@ -255,7 +256,7 @@ def main(argv: list[str]) -> None:
     run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
         registry.log_features(str(args.features), table.version(), config.feature_hash)
-        job = Job(network=network, features_uri=stores.absolute(args.features), features_version=table.version(),
+        job = Job(network=network, features_uri=tables.absolute(args.features), features_version=table.version(),
                   training=training, folds=folds, n_cores=cli.n_cores(), run_id=run_id,
                   tracking_uri=tracking_uri)  # fmt: skip
         epochs = len(folds) * training.epochs

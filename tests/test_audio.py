@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, fetching, pcm
+from musictag import audio, pcm
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -13,12 +13,13 @@ from musictag.errors import (
     AudioUnreachableError,
     AudioUnsupportedError,
 )
+from musictag.storage import fetch
 
 RATE = 16_000
 
 
 def load(uri):
-    with fetching.local_audio(str(uri)) as path, audio.open_audio(path, str(uri)) as opened:
+    with fetch.local_audio(str(uri)) as path, audio.open_audio(path, str(uri)) as opened:
         return np.concatenate(list(audio.waveform_blocks(opened, RATE)))
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import audio, checksums, decoders, features, fetching, ffmpeg, log_mel, stores
+from musictag import audio, decoders, features, ffmpeg, log_mel
 from musictag.clips import clip_starts, cut_clips
 from musictag.config import FeatureConfig
 from musictag.errors import AudioTooLongError, AudioTruncatedError, FeatureMismatchError, StoreError
 from musictag.ledger import Work
 from musictag.models import build_model
+from musictag.storage import digests, fetch, tables
 
 CONFIG = FeatureConfig()
 
@@ -131,8 +132,8 @@ def test_a_row_says_what_it_was_made_of(tmp_path, music, write_audio):
     assert list(row) == features.SCHEMA.names
     assert row["track_id"] == "a"
     assert row["uri"] == str(path)
-    assert row["audio_etag"] == fetching.audio_etag(str(path))
-    assert row["audio_sha256"] == checksums.of_file(path)
+    assert row["audio_etag"] == fetch.audio_etag(str(path))
+    assert row["audio_sha256"] == digests.of_file(path)
     assert row["duration_s"] == pytest.approx(7.0)
     assert row["n_clips"] == 3
     assert row["start_s"] == pytest.approx([0, 2.992, 5.984])
@@ -168,7 +169,7 @@ def test_a_table_of_another_number_of_clips_is_refused_with_both(tmp_path, held,
 
 
 def test_a_table_that_holds_no_features_is_refused(tmp_path):
-    table = stores.create_table(str(tmp_path / "other"), features.SCHEMA)
+    table = tables.create_table(str(tmp_path / "other"), features.SCHEMA)
     with pytest.raises(StoreError, match="not a features table"):
         features.feature_config(table)
 

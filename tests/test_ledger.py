@@ -3,10 +3,12 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from musictag import ledger, parts, stores
+from musictag import ledger
 from musictag.catalog import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
 from musictag.ledger import Account, Failed, Held, Work
+from musictag.storage import parts
+from musictag.storage import tables as storage_tables
 
 SCHEMA = pa.schema([("track_id", pa.string())])
 NOW = datetime.datetime.now(datetime.UTC)
@@ -95,7 +97,7 @@ def test_rows_of_other_audio_go_and_with_prune_those_of_unlisted_tracks(tables, 
     tables.write("a", "changed", "gone")
     held = {track_id: Held("a.mp3", "e", "maker") for track_id in ("a", "changed", "gone")}
     ledger.clear(plan([("a", "a.mp3", "e"), ("changed", "a.mp3", "new")], held), tables.uri, prune=prune)
-    assert stores.track_ids(tables.uri) == left
+    assert storage_tables.track_ids(tables.uri) == left
 
 
 def test_problems_are_listed():
@@ -153,7 +155,7 @@ def test_failures_hold_no_secret(tables):
     uri = SIGNED.format("secret")
     row = ledger.failure(Work("a", uri, None), AudioUnreachableError(f"{uri}: cannot be read: 403, url={uri!r}"))
     ledger.record_problems(tables.failures, [Problem(1, "b", uri, f"uri {uri} is bad")], {})
-    written = str([row, *stores.read_columns(tables.failures, ledger.FAILURES_SCHEMA.names).to_pylist()])
+    written = str([row, *storage_tables.read_columns(tables.failures, ledger.FAILURES_SCHEMA.names).to_pylist()])
     assert WRITTEN in written
     assert "secret" not in written
     assert "pw" not in written
@@ -164,11 +166,11 @@ class Tables:
 
     def __init__(self, folder):
         self.uri, self.failures = str(folder / "tracks"), str(folder / "tracks-failures")
-        stores.create_table(self.uri, SCHEMA)
-        stores.create_table(self.failures, ledger.FAILURES_SCHEMA)
+        storage_tables.create_table(self.uri, SCHEMA)
+        storage_tables.create_table(self.failures, ledger.FAILURES_SCHEMA)
 
     def write(self, *track_ids):
-        part = f"w{stores.version(self.uri)}"
+        part = f"w{storage_tables.version(self.uri)}"
         parts.write(self.uri, part, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
 
     def fail(self, failed_at, *track_ids, stage="decode", attempts=1):
@@ -184,14 +186,14 @@ class Tables:
             }
             for track_id in track_ids
         ]
-        parts.write(self.failures, f"f{stores.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
+        parts.write(self.failures, f"f{storage_tables.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
 
     def attempts(self):
         return {track_id: failed.attempts for track_id, failed in ledger.read_failed(self.failures).items()}
 
     def settle(self, listed, held=None, problems=(), **options):
         made = plan(listed, held, ledger.read_failed(self.failures), problems)
-        return ledger.settle(made, problems, stores.track_ids(self.uri), self.failures, NOW, **options)
+        return ledger.settle(made, problems, storage_tables.track_ids(self.uri), self.failures, NOW, **options)
 
 
 @pytest.fixture
@@ -243,7 +245,7 @@ def test_past_failures_go_once_their_tracks_are_settled(tables):
     held = {"back as it was": Held("back as it was.mp3", "e", "maker")}
     tables.settle(listed("mended", "still bad", "back as it was"), held)
     assert tables.attempts() == {"still bad": 2, "of another catalog": 1}
-    assert stores.read_columns(tables.failures, ("track_id",)).num_rows == 2
+    assert storage_tables.read_columns(tables.failures, ("track_id",)).num_rows == 2
 
 
 def test_prune_forgets_the_failures_of_unlisted_tracks(tables):
@@ -258,12 +260,12 @@ def test_failures_of_a_part_are_recorded_once(tables):
     rows = [ledger.failure(Work("a", "a.mp3", None), AudioCorruptError("why"))]
     for _ in range(2):
         ledger.record_failures(tables.failures, "p", rows, 0)
-    assert stores.read_columns(tables.failures, ("track_id",)).num_rows == 1
+    assert storage_tables.read_columns(tables.failures, ("track_id",)).num_rows == 1
     ledger.record_failures(tables.failures, "q", [], 0)
-    assert stores.version(tables.failures) == 1
-    since = stores.version(tables.failures)
+    assert storage_tables.version(tables.failures) == 1
+    since = storage_tables.version(tables.failures)
     ledger.record_failures(tables.failures, "p", rows, since)
-    assert stores.version(tables.failures) == 2
+    assert storage_tables.version(tables.failures) == 2
 
 
 @pytest.mark.parametrize("prune", [False, True])
@@ -296,7 +298,7 @@ def test_without_a_table_nothing_failed(tmp_path):
 
 def test_a_catalog_problem_is_a_failure_with_its_row(tables):
     ledger.record_problems(tables.failures, [Problem(4, "a", "a.mp3", "unknown split")], {})
-    [row] = stores.read_columns(tables.failures, ledger.FAILURES_SCHEMA.names).to_pylist()
+    [row] = storage_tables.read_columns(tables.failures, ledger.FAILURES_SCHEMA.names).to_pylist()
     assert (row["stage"], row["error"], row["message"]) == ("catalog", "CatalogError", "row 4: unknown split")
 
 

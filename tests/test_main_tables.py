@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from musictag import parts, stores
 from musictag.__main__ import entry
+from musictag.storage import parts, tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 
@@ -15,7 +15,7 @@ SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     table = tmp_path / "table"
-    stores.create_table(str(table), SCHEMA)
+    tables.create_table(str(table), SCHEMA)
     for part in "ab":
         parts.write(str(table), part, SCHEMA, [{"track_id": part, "n": 1}])
     return table
@@ -45,7 +45,7 @@ def test_rollback_lists_versions_and_returns_to_one(capsys: pytest.CaptureFixtur
     assert code == 0
     assert re.findall(r"^ +(\d)  ", out, re.M) == ["2", "1", "0"]
     assert run(capsys, "rollback", table, 1)[0] == 0
-    assert stores.track_ids(str(table)) == {"a"}
+    assert tables.track_ids(str(table)) == {"a"}
     code, _, err = run(capsys, "rollback", table, 17)
     assert (code, err) == (1, f"error: table {table}: is at version 3 and has no version 17 to return to\n")
 

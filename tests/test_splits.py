@@ -5,9 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from musictag import catalog, stores
+from musictag import catalog
 from musictag.errors import CatalogError
 from musictag.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
+from musictag.storage import tables
 
 
 def synthetic_catalog(n_artists, n_tags, seed):
@@ -194,7 +195,7 @@ def test_splits_are_remembered_while_the_catalog_grows(tmp_path):
             track: split for track, split in before.items() if track in now
         }
         before |= now
-    groups = stores.read_columns(uri, ("group", "split")).to_pylist()
+    groups = tables.read_columns(uri, ("group", "split")).to_pylist()
     assert {row["group"] for row in groups} == {f"artist:artist {artist}" for artist in range(60)}
     assert len(groups) == 60
 
@@ -203,10 +204,10 @@ def test_what_is_remembered_does_not_depend_on_features(tmp_path):
     rows, uri = artists(10), str(tmp_path / "splits")
     none = tags_by_split(catalog_of(*rows), set(), uri)
     assert (split_of(none), len(none.without_features)) == ({}, 20)
-    version = stores.version(uri)
+    version = tables.version(uri)
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, uri)
     assert len(split_of(labels)) == 20
-    assert stores.version(uri) == version
+    assert tables.version(uri) == version
 
 
 def test_a_tracks_own_split_wins_over_what_is_remembered(tmp_path):

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, parts, splits, stores, upkeep
+from musictag import features, ledger, splits, upkeep
 from musictag.config import FeatureConfig
 from musictag.errors import StoreError
+from musictag.storage import parts, tables
 
 CONFIG = FeatureConfig(n_mels=8, clip_frames=4)
 
@@ -40,8 +41,8 @@ def uri(tmp_path: Path) -> str:
     features.open_features(uri, CONFIG, None)
     parts.write(uri, "p", features.SCHEMA, [row("a"), row("b"), row("gone")])
     parts.write(uri, "q", features.SCHEMA, [row("c"), row("d")])
-    stores.delete_tracks(uri, ["gone"])
-    stores.create_table(stores.beside(uri, "failures"), ledger.FAILURES_SCHEMA)
+    tables.delete_tracks(uri, ["gone"])
+    tables.create_table(tables.beside(uri, "failures"), ledger.FAILURES_SCHEMA)
     return uri
 
 
@@ -57,7 +58,7 @@ def problems(uri: str, catalog: Path | None = None) -> tuple[str, ...]:
 
 
 def data_files(uri: str) -> list[Path]:
-    return [Path(uri) / path for path in stores.files(stores.open_table(uri))]
+    return [Path(uri) / path for path in tables.files(tables.open_table(uri))]
 
 
 def test_a_whole_table_passes(uri: str, catalog: Path) -> None:
@@ -102,7 +103,7 @@ def test_cells_that_do_not_fit_are_named(uri: str) -> None:
 
 
 def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
-    failures = stores.beside(uri, "failures")
+    failures = tables.beside(uri, "failures")
     failed = {"track_id": "x", "uri": "x", "stage": "decode", "error": "E", "message": "m", "attempts": 1}
     rows = [{**failed, "failed_at": datetime.datetime.now(datetime.UTC)}] * 2
     parts.write_table(failures, "p", ledger.FAILURES_SCHEMA, pa.Table.from_pylist(rows, ledger.FAILURES_SCHEMA))
@@ -110,8 +111,8 @@ def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
 
 
 def test_a_table_of_artists_is_verified_too(uri: str) -> None:
-    splits_uri = stores.beside(uri, "splits")
-    stores.create_table(splits_uri, splits.SCHEMA)
+    splits_uri = tables.beside(uri, "splits")
+    tables.create_table(splits_uri, splits.SCHEMA)
     rows = pa.Table.from_pylist([{"group": "x", "split": "train"}], splits.SCHEMA)
     parts.write_table(splits_uri, "p", splits.SCHEMA, rows)
     assert upkeep.verify(splits_uri) == upkeep.Verification(1, 1, ())
@@ -132,12 +133,12 @@ def test_no_table_is_an_error(tmp_path: Path) -> None:
 
 def test_a_table_goes_back_and_forth(uri: str) -> None:
     upkeep.roll_back(uri, 2)
-    assert stores.track_ids(uri) == {"a", "b", "c", "d", "gone"}
+    assert tables.track_ids(uri) == {"a", "b", "c", "d", "gone"}
     assert problems(uri) == ()
     upkeep.roll_back(uri, 3)
-    assert stores.track_ids(uri) == {"a", "b", "c", "d"}
+    assert tables.track_ids(uri) == {"a", "b", "c", "d"}
     upkeep.roll_back(uri, 1)
-    assert stores.track_ids(uri) == {"a", "b", "gone"}
+    assert tables.track_ids(uri) == {"a", "b", "gone"}
 
 
 @pytest.mark.parametrize("version", [-1, 3, 99])
@@ -148,9 +149,9 @@ def test_there_is_no_going_back_to_what_never_was(uri: str, version: int) -> Non
 
 def test_a_part_is_written_anew_after_its_table_went_back(uri: str) -> None:
     upkeep.roll_back(uri, 1)
-    since = stores.version(uri)
+    since = tables.version(uri)
     assert parts.write(uri, "q", features.SCHEMA, [row("c"), row("d")], since) == 2
-    assert stores.track_ids(uri) == {"a", "b", "gone", "c", "d"}
+    assert tables.track_ids(uri) == {"a", "b", "gone", "c", "d"}
 
 
 def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None:

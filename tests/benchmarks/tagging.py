@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from musictag import cli, features, parts, pretrained
+from musictag import cli, features, pretrained
 from musictag.config import FeatureConfig
+from musictag.storage import parts
 from musictag.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
 
 CONFIG = FeatureConfig()

@@ -22,12 +22,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, console, dataset, losses, metrics, splits, stores
+from musictag import bootstrap, cli, console, dataset, losses, metrics, splits
 from musictag.catalog import read_catalog
 from musictag.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.report import format_table
+from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit
 from musictag.vocabulary import make_vocabulary, targets_by_track
@@ -113,13 +114,13 @@ RUNS = [(name, FEW) for name in VARIANTS] + [(name, ALL) for name in ELEMENTS]
 def tracks() -> tuple[dict[str, list[dataset.Row]], tuple[str, ...], list[str]]:
     """Rows with targets by split, the vocabulary, and the artists of the validation rows."""
     catalog, features = str(EXPERIMENT / "catalog.csv"), str(EXPERIMENT / "features")
-    with_features = stores.track_ids(features)
-    labels = splits.tags_by_split(read_catalog(catalog).tracks, with_features, stores.beside(features, "splits"))
+    with_features = tables.track_ids(features)
+    labels = splits.tags_by_split(read_catalog(catalog).tracks, with_features, tables.beside(features, "splits"))
     vocabulary = make_vocabulary(labels.tags["train"].values())
     rows = {}
     for split in ("train", "validation"):
         targets = targets_by_track(labels.tags[split], vocabulary)
-        rows[split] = list(dataset.labelled_rows(stores.read_rows(features, SCORE_COLUMNS, targets), targets))
+        rows[split] = list(dataset.labelled_rows(tables.read_rows(features, SCORE_COLUMNS, targets), targets))
     return rows, vocabulary, [labels.groups[row["track_id"]] for row in rows["validation"]]
 
 

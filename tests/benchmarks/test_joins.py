@@ -19,11 +19,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, comparison, console, dataset, evaluation, registry, splits, stores
+from musictag import bootstrap, cli, comparison, console, dataset, evaluation, registry, splits
 from musictag.catalog import read_catalog
 from musictag.clips import clip_weights
 from musictag.features import decode_clips
 from musictag.report import format_table
+from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
 from musictag.vocabulary import targets_by_track
 
@@ -125,13 +126,13 @@ def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     tagger = Tagger.load(registry.fetch(f"models:/{registry.MODEL}@experiment-{MODEL}").folder)
     features = str(EXPERIMENT / "features")
     tracks = read_catalog(str(EXPERIMENT / "catalog.csv")).tracks
-    labels = splits.tags_by_split(tracks, stores.track_ids(features), stores.beside(features, "splits"))
+    labels = splits.tags_by_split(tracks, tables.track_ids(features), tables.beside(features, "splits"))
     heard: dict[str, list[Heard]] = {}
     truth: dict[str, npt.NDArray[np.bool_]] = {}
     ids: dict[str, list[str]] = {}
     for split in ("validation", "test"):
         targets = targets_by_track(labels.tags[split], tagger.spec.vocabulary)
-        rows = list(dataset.labelled_rows(stores.read_rows(features, SCORE_COLUMNS, targets), targets))
+        rows = list(dataset.labelled_rows(tables.read_rows(features, SCORE_COLUMNS, targets), targets))
         heard[split] = [heard_in(tagger, row) for row in rows]
         truth[split] = np.array([row["targets"] for row in rows])
         ids[split] = [row["track_id"] for row in rows]

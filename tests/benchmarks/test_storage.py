@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import audio, clips, console, features, log_mel, parts, pretrained
+from musictag import audio, clips, console, features, log_mel, pretrained
 from musictag.config import FeatureConfig
 from musictag.ledger import Work
+from musictag.storage import parts
 from musictag.tagger import Tagger
 
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))

@@ -12,11 +12,12 @@ import psutil
 import pytest
 import soundfile
 
-from musictag import features, parts
+from musictag import features
 from musictag.config import FeatureConfig
 from musictag.errors import AudioCorruptError, AudioError, AudioTooLongError, AudioTruncatedError
 from musictag.ledger import Work
 from musictag.sandbox import Sandbox
+from musictag.storage import parts
 
 CONFIG = FeatureConfig()
 MIB = 1 << 20

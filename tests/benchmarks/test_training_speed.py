@@ -18,10 +18,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, console, dataset, features, metrics, parts, stores
+from musictag import cli, console, dataset, features, metrics
 from musictag.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
+from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit
 from musictag.vocabulary import targets_by_track
@@ -88,7 +89,7 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
     targets = {split: targets_by_track(tags, VOCABULARY) for split, tags in labels.items()}
 
     def rows(split: str) -> Iterator[dataset.Row]:
-        held = stores.read_rows(str(folder / "features"), SCORE_COLUMNS, targets[split])
+        held = tables.read_rows(str(folder / "features"), SCORE_COLUMNS, targets[split])
         return dataset.labelled_rows(held, targets[split])
 
     def validate(model: torch.nn.Module) -> dict[str, float]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from musictag import stores
 from musictag.catalog import read_catalog
 from musictag.corpora.demo import make_demo
+from musictag.storage import tables
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
 N_TRACKS = 20
@@ -54,7 +54,7 @@ def test_from_audio_to_tags(home):
     assert {path.suffix for path in kept} <= {".safetensors", ".json", ".parquet", ".png", ".txt"}
 
     tracks = read_catalog("data/demo/catalog.csv").tracks.to_pylist()
-    rows = stores.read_columns("data/tags", ("track_id", "model", "model_version", "scores", "tags")).to_pylist()
+    rows = tables.read_columns("data/tags", ("track_id", "model", "model_version", "scores", "tags")).to_pylist()
     assert sorted(row["track_id"] for row in rows) == sorted(track["track_id"] for track in tracks)
     vocabulary = {tag for track in tracks for tag in track["tags"]}
     for row in rows:
@@ -63,7 +63,7 @@ def test_from_audio_to_tags(home):
         assert {tag["tag"] for tag in row["tags"]} <= vocabulary
     splits = {
         row["group"]: row["split"]
-        for row in stores.read_columns("data/features-splits", ("group", "split")).to_pylist()
+        for row in tables.read_columns("data/features-splits", ("group", "split")).to_pylist()
     }
     tested = {track["track_id"] for track in tracks if splits[f"artist:{track['artist'].casefold()}"] == "test"}
     assert tested

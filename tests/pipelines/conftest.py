@@ -17,11 +17,12 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import catalog, cli, dataset, features, ledger, metrics, parts, registry, splits, stores
+from musictag import catalog, cli, dataset, features, ledger, metrics, registry, splits
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
+from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import TrainingState, fit
 from musictag.vocabulary import encode
@@ -121,7 +122,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     tracks = catalog.read_catalog(str(folder / "catalog.csv")).tracks
     uri = str(folder / "features")
     featurize(uri, CONFIG, dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True)))
-    labels = splits.tags_by_split(tracks, stores.track_ids(uri), stores.beside(uri, "splits"))
+    labels = splits.tags_by_split(tracks, tables.track_ids(uri), tables.beside(uri, "splits"))
     return Corpus(folder, folder / "catalog.csv", folder / "features", labels, tuple(sorted([*SOUNDS, "quiet"])))
 
 
@@ -139,7 +140,7 @@ def trained(corpus: Corpus) -> TrainingState:
 
     def rows(split: str) -> Any:
         targets = corpus.targets(split)
-        return dataset.labelled_rows(stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
+        return dataset.labelled_rows(tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
 
     def train_batches(epoch: int) -> Any:
         return dataset.train_batches(rows("train"), CONFIG, TRAINING, epoch=epoch)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from musictag import baseline, registry, stores
+from musictag import baseline, registry
 from musictag.checkpoint import load_model
 from musictag.clips import clip_weights
 from musictag.config import FeatureConfig
 from musictag.descriptors import describe
 from musictag.features import decode_clips
+from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger
 
 CONFIG = FeatureConfig()
@@ -50,9 +51,9 @@ def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, cor
                           "--tags", tags)  # fmt: skip
     assert code == 0, err
     assert out.splitlines()[-1].startswith("50 listed = 50 written")
-    columns = stores.read_columns(str(tags), ("track_id", "scores")).to_pylist()
+    columns = tables.read_columns(str(tags), ("track_id", "scores")).to_pylist()
     scores = {row["track_id"]: row["scores"] for row in columns}
-    rows = list(stores.read_rows(str(corpus.features), SCORE_COLUMNS, scores))
+    rows = list(tables.read_rows(str(corpus.features), SCORE_COLUMNS, scores))
     np.testing.assert_allclose(
         [scores[row["track_id"]] for row in rows], Tagger(model, spec).track_scores(rows), atol=1e-5
     )
@@ -72,7 +73,7 @@ def test_each_track_is_described_by_its_own_clips(corpus, script):
     wanted = sorted(corpus.labels.tags["validation"])
     described = script("baseline").described(str(corpus.features), wanted, CONFIG)
     assert sorted(described) == wanted
-    for row in stores.read_rows(str(corpus.features), SCORE_COLUMNS, wanted):
+    for row in tables.read_rows(str(corpus.features), SCORE_COLUMNS, wanted):
         weights = clip_weights(row["start_s"], row["duration_s"], CONFIG)
         expected = describe(decode_clips(row["clips"], CONFIG), weights, CONFIG)
         np.testing.assert_allclose(described[row["track_id"]], expected, rtol=1e-4, atol=1e-4)

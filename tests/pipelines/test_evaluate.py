@@ -10,9 +10,10 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import catalog, evaluation, features, ledger, parts, registry
+from musictag import catalog, evaluation, features, ledger, registry
 from musictag.checkpoint import load_model, save_model
 from musictag.config import FeatureConfig
+from musictag.storage import parts
 from musictag.tagger import calibrate
 
 FILES = {"scores.parquet", "per_tag.parquet", "report.txt", "precision_recall.png", "curves.png"}

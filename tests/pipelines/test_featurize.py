@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import cli, features, stores, upkeep
+from musictag import cli, features, upkeep
 from musictag.config import FeatureConfig
 from musictag.errors import StoreError, WorkerLostError
 from musictag.features import decode_clips
+from musictag.storage import tables
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "featurize.py"
 CONFIG = FeatureConfig()
@@ -28,7 +29,7 @@ def run(*arguments, **environment):
 
 
 def rows(uri, *columns):
-    table = stores.read_columns(str(uri), ("track_id", *columns)).to_pylist()
+    table = tables.read_columns(str(uri), ("track_id", *columns)).to_pylist()
     found = {row.pop("track_id"): row for row in table}
     assert len(found) == len(table), "a track has two rows"
     return found
@@ -103,7 +104,7 @@ def test_every_listed_track_is_a_row_or_a_failure_with_its_reason(first_run):
     assert not np.frombuffer(found["silence"]["clips"], np.float16).any()
 
     columns = ("track_id", "stage", "error", "message", "attempts")
-    failed = stores.read_columns(f"{table}-failures", columns).to_pylist()
+    failed = tables.read_columns(f"{table}-failures", columns).to_pylist()
     twins = [row for row in failed if row["track_id"] == "twin"]
     assert ["track_id is not unique: rows 17, 18" in row["message"] for row in twins] == [True, True]
     others = {row["track_id"]: row for row in failed if row["track_id"] != "twin"}
@@ -124,7 +125,7 @@ def test_the_run_ends_with_its_equation(first_run):
 
 def test_a_second_run_decodes_nothing_that_is_there_and_too_many_failures_end_it(hostile, first_run):
     table = first_run[0]
-    version, before = stores.version(str(table)), rows(table, "featurized_at", "audio_sha256")
+    version, before = tables.version(str(table)), rows(table, "featurized_at", "audio_sha256")
     done = run("--catalog", hostile, "--features", table)
     assert done.returncode == 1
     [error] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -132,9 +133,9 @@ def test_a_second_run_decodes_nothing_that_is_there_and_too_many_failures_end_it
     n_audio_failures = sum(stage != "catalog" for stage, _, _ in BAD.values())
     assert f"{N_LISTED} tracks listed, {n_audio_failures} to do" in done.stdout
     assert f"{N_LISTED} listed = 0 written + {len(GOOD)} unchanged + {len(BAD) + 2} failed" in done.stdout
-    assert stores.version(str(table)) == version
+    assert tables.version(str(table)) == version
     assert rows(table, "featurized_at", "audio_sha256") == before
-    attempts = stores.read_columns(f"{table}-failures", ("attempts",))["attempts"].to_pylist()
+    attempts = tables.read_columns(f"{table}-failures", ("attempts",))["attempts"].to_pylist()
     assert attempts == [2] * (len(BAD) + 2)
 
 
@@ -163,10 +164,10 @@ def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, featurize_h
     assert (before["changed"]["n_clips"], after["changed"]["n_clips"]) == (1, 2)
     assert failures(table) == {}
 
-    version = stores.version(str(table))
+    version = tables.version(str(table))
     assert featurize_here(*call) == 0
     assert "4 tracks listed, 0 to do" in capsys.readouterr().out
-    assert stores.version(str(table)) == version
+    assert tables.version(str(table)) == version
     assert rows(table, "audio_sha256", "featurized_at", "n_clips") == after
 
 

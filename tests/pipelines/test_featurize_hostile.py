@@ -6,7 +6,7 @@ import pytest
 
 from encoding import SECONDS, encoded
 from hostile import FILES
-from musictag import stores
+from musictag.storage import tables
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def test_each_file_of_a_hostile_folder_is_a_row_or_a_failure_of_its_kind(tmp_pat
     (folder / "new\nline.wav").write_bytes(encoded("pcm16.wav"))
     table = str(tmp_path / "features")
     assert featurize_here("--catalog", folder, "--features", table, "--max-failures", 1) == 0
-    rows = stores.read_columns(table, ("track_id", "duration_s")).to_pylist()
+    rows = tables.read_columns(table, ("track_id", "duration_s")).to_pylist()
     found = {row["track_id"]: row["duration_s"] for row in rows}
-    failures = stores.read_columns(f"{table}-failures", ("track_id", "stage", "error")).to_pylist()
+    failures = tables.read_columns(f"{table}-failures", ("track_id", "stage", "error")).to_pylist()
     failed = {row["track_id"]: (row["stage"], row["error"]) for row in failures}
     assert len(found) == len(rows)
     assert len(failed) == len(failures)

@@ -7,11 +7,12 @@ import time
 import pytest
 import s3fs
 
-from musictag import stores, upkeep
+from musictag import upkeep
+from musictag.storage import tables
 
 
 def rows(uri, *columns):
-    return {row.pop("track_id"): row for row in stores.read_columns(uri, ("track_id", *columns)).to_pylist()}
+    return {row.pop("track_id"): row for row in tables.read_columns(uri, ("track_id", *columns)).to_pylist()}
 
 
 @pytest.fixture

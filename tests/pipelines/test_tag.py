@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, parts, registry, stores
+from musictag import features, ledger, registry
+from musictag.storage import parts, tables
 
 # Operators that need every row before they give the first, or move rows between tasks by key.
 SHUFFLES = re.compile(r"AllToAll|Shuffle|Sort|Repartition|Aggregate|GroupBy|Join|Zip", re.IGNORECASE)
@@ -38,8 +39,8 @@ def last_line(ended):
 
 
 def rows_of(uri):
-    columns = [field.name for field in stores.open_table(str(uri)).schema().fields]
-    rows = stores.read_columns(str(uri), columns).to_pylist()
+    columns = [field.name for field in tables.open_table(str(uri)).schema().fields]
+    rows = tables.read_columns(str(uri), columns).to_pylist()
     assert max(collections.Counter(row["track_id"] for row in rows).values(), default=0) <= 1
     return {row["track_id"]: row for row in rows}
 
@@ -62,8 +63,8 @@ def tags(tagged, tmp_path):
 
 def test_every_track_is_tagged_by_the_champion(tagged, corpus):
     rows = rows_of(tagged)
-    assert set(rows) == stores.track_ids(str(corpus.features))
-    held = stores.read_columns(
+    assert set(rows) == tables.track_ids(str(corpus.features))
+    held = tables.read_columns(
         str(corpus.features), ("track_id", "audio_etag", "audio_sha256", "feature_hash", "n_clips")
     )
     for feature in held.to_pylist():
@@ -83,10 +84,10 @@ def test_the_tags_are_mostly_right(tagged, corpus):
 
 
 def test_a_second_run_tags_nothing(home, call, corpus, tags):
-    version = stores.version(str(tags))
+    version = tables.version(str(tags))
     last = last_line(call(home, "tag", "--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 0 written + 50 unchanged + 0 failed (")
-    assert stores.version(str(tags)) == version
+    assert tables.version(str(tags)) == version
 
 
 def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tmp_path):
@@ -95,9 +96,9 @@ def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tm
     track_uri = before["track-07"]["uri"]
     # Song 8 is now where song 7 was.
     changed = features.featurize(ledger.Work("track-07", before["track-08"]["uri"], None), features.FeatureConfig())
-    stores.delete_tracks(uri, ["track-07"])
+    tables.delete_tracks(uri, ["track-07"])
     parts.write(uri, "changed", features.SCHEMA, [{**changed, "uri": track_uri}])
-    stores.delete_tracks(str(tags), ["track-06"])  # its features now lie in a file that deltalake wrote
+    tables.delete_tracks(str(tags), ["track-06"])  # its features now lie in a file that deltalake wrote
     last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 2 written + 48 unchanged + 0 failed (")
     after = rows_of(tags)
@@ -133,7 +134,7 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     tag = script("tag")
     args = tag.parse(["--num-workers", "1"])
     model = tag.Model("musictag", "1"), artifacts["fresh"], args
-    track_ids = stores.track_ids(str(corpus.features))
+    track_ids = tables.track_ids(str(corpus.features))
     works = tuple(ledger.Work(track_id, "", None) for track_id in track_ids)
     with tag.local_ray(1):
         of_features = tag.from_features(str(corpus.features), works)
@@ -201,7 +202,7 @@ def test_features_that_were_damaged_end_the_run_in_one_sentence(home, call, corp
     content = bytearray(path.read_bytes())
     content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     path.write_bytes(content)
-    stores.delete_tracks(str(tags), stores.track_ids(str(tags)))
+    tables.delete_tracks(str(tags), tables.track_ids(str(tags)))
     code, _, err = call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1")
     assert code == 1
     assert err.splitlines()[-1].startswith(f"error: table {uri}/{path.name}: could not verify page integrity, ")

@@ -11,9 +11,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import dataset, metrics, stores
+from musictag import dataset, metrics
 from musictag.checkpoint import load_model
 from musictag.recipe import FROM_NOTHING
+from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
 from processes import command_line
 
@@ -130,8 +131,8 @@ def test_mlflow_has_what_the_run_was_made_of(home, corpus, resumed, checkout):
     }
     assert {name: run.data.params[name] for name in expected} == {name: str(value) for name, value in expected.items()}
     (used,) = run.inputs.dataset_inputs
-    assert f'"delta_table_version": {stores.version(str(corpus.features))}' in used.dataset.source
-    feature_hash = stores.read_columns(str(corpus.features), ("feature_hash",))["feature_hash"][0].as_py()
+    assert f'"delta_table_version": {tables.version(str(corpus.features))}' in used.dataset.source
+    feature_hash = tables.read_columns(str(corpus.features), ("feature_hash",))["feature_hash"][0].as_py()
     assert run.data.tags["feature_hash"] == used.dataset.digest == feature_hash
     assert run.data.tags["mlflow.source.git.commit"] == checkout[1]
     assert run.data.metrics["system/cpu_utilization_percentage"] > 0
@@ -159,7 +160,7 @@ def test_the_artifact_is_the_best_epoch_with_thresholds_of_the_validation_tracks
 def check_artifact(home, corpus, run_id, tmp_path):
     tagger = Tagger.load(tmp_path / artifact(home, run_id, tmp_path))
     targets = corpus.targets("validation")
-    rows = dataset.labelled_rows(stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
+    rows = dataset.labelled_rows(tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
     _, truth, scores = score_labelled(tagger.model, rows, tagger.spec.feature_config)
     best = min(value for _, value in curve(home, run_id, "val_loss"))
     assert metrics.log_loss(truth, scores) == pytest.approx(best, rel=1e-5)

@@ -5,9 +5,10 @@ import shutil
 import torch
 from mlflow import MlflowClient
 
-from musictag import dataset, metrics, pretrained, stores
+from musictag import dataset, metrics, pretrained
 from musictag.checkpoint import load_model
 from musictag.config import FeatureConfig
+from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit
 from musictag.transfer import FINE_TUNING, network_from
@@ -57,7 +58,7 @@ def test_two_published_models_learn_as_one(corpus):
 
     def rows(split):
         return dataset.labelled_rows(
-            stores.read_rows(str(corpus.features), SCORE_COLUMNS, targets[split]), targets[split]
+            tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets[split]), targets[split]
         )
 
     def validate(model):

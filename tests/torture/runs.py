@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from musictag import stores, upkeep
+from musictag import upkeep
+from musictag.storage import tables
 from processes import is_running
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
@@ -86,7 +87,7 @@ class Job:
 
     def n_rows(self) -> int:
         """Rows that are committed so far."""
-        return len(stores.track_ids(self.uri))
+        return len(tables.track_ids(self.uri))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +114,14 @@ def measure(job: Job, catalog: str | None, log: Path) -> Reference:
         process.wait(LIMIT_S)
     ended = time.monotonic()
     assert process.returncode == 0, log.read_text()
-    n_parts = len(stores.files(stores.open_table(job.uri)))
+    n_parts = len(tables.files(tables.open_table(job.uri)))
     return Reference(job.uri, catalog, content(job.uri), failures(job.uri), planned - started, ended - started, n_parts)
 
 
 def content(uri: str) -> dict[str, dict[str, Any]]:
     """All that the table holds of each track, but for the times; no track may be there twice."""
-    columns = [field.name for field in stores.open_table(uri).schema().fields if field.name not in TIMES]
-    rows = stores.read_columns(uri, columns).to_pylist()
+    columns = [field.name for field in tables.open_table(uri).schema().fields if field.name not in TIMES]
+    rows = tables.read_columns(uri, columns).to_pylist()
     found = {row["track_id"]: row for row in rows}
     assert len(found) == len(rows), "a track is there twice"
     return found
@@ -128,7 +129,7 @@ def content(uri: str) -> dict[str, dict[str, Any]]:
 
 def failures(uri: str) -> set[tuple[str, ...]]:
     """Which tracks failed, and why."""
-    rows = stores.read_columns(stores.beside(uri, "failures"), FAILURE_COLUMNS).to_pylist()
+    rows = tables.read_columns(tables.beside(uri, "failures"), FAILURE_COLUMNS).to_pylist()
     return {tuple(row[name] for name in FAILURE_COLUMNS) for row in rows}
 
 
@@ -138,9 +139,9 @@ def assert_nothing_lost(job: Job, reference: Reference) -> None:
     assert found.problems == ()
     assert_same_rows(content(job.uri), reference.rows)
     assert failures(job.uri) == reference.failures
-    for uri in (job.uri, stores.beside(job.uri, "failures")):
+    for uri in (job.uri, tables.beside(job.uri, "failures")):
         upkeep.vacuum(uri, keep_hours=0)
-        needed = set(stores.files(stores.open_table(uri)))
+        needed = set(tables.files(tables.open_table(uri)))
         assert {path.name for path in Path(uri).iterdir() if not path.name.startswith("_")} == needed
         assert {path.stem for path in Path(uri, "_checksums").glob("*")} == needed
     assert upkeep.verify(job.uri, reference.catalog) == found

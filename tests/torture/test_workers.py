@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from musictag import stores, watched
+from musictag import watched
+from musictag.storage import tables
 from processes import command_line
 from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, family, wait_until
 
@@ -64,7 +65,7 @@ def test_a_job_loses_a_decoder_and_with_it_one_track_at_most(
         reference = request.getfixturevalue("tagged_from_audio")
     code, said = run_and_kill(job, rng, DECODER, tmp_path / "log")
     assert code == 0, said
-    errors = stores.read_columns(stores.beside(job.uri, "failures"), ("error",))["error"].to_pylist()
+    errors = tables.read_columns(tables.beside(job.uri, "failures"), ("error",))["error"].to_pylist()
     assert errors.count("AudioCrashError") <= 1  # none where the decoder was between two tracks
     job.done(tmp_path / "again.log")
     assert_nothing_lost(job, reference)

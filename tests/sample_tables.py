@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from musictag import stores
+from musictag.storage import tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 
 
 def make_table(folder: Path) -> str:
     uri = str(folder / "table")
-    stores.create_table(uri, SCHEMA)
+    tables.create_table(uri, SCHEMA)
     return uri
 
 

@@ -23,9 +23,9 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
-from musictag import seals
-from musictag.retrying import persistently
-from musictag.stores import MAX_COMMIT_RETRIES, delta_table, explained, failed, folder
+from musictag.storage import checksums
+from musictag.storage.retry import persistently
+from musictag.storage.tables import MAX_COMMIT_RETRIES, delta_table, explained, failed, folder
 
 # Bytes of a row group, before compression. Whoever reads some rows reads their row groups, so they are small; but each
 # costs 0.2 ms to whoever reads the small columns of all tracks.
@@ -46,7 +46,7 @@ def write(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, An
     with explained(uri), contextlib.ExitStack() as stack:
         for group in _row_groups(rows, schema):
             if writer is None:
-                stream = seals.Sealing(stack.enter_context(folder(uri).open_output_stream(path)))
+                stream = checksums.Sealing(stack.enter_context(folder(uri).open_output_stream(path)))
                 # Dictionaries and bounds of cells of megabytes serve nobody, and take twice the time to write or more.
                 small = [field.name for field in schema if not pa.types.is_binary(field.type)]
                 options = WRITE_OPTIONS | {"use_dictionary": small, "write_statistics": small}
@@ -90,7 +90,7 @@ def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_ve
         return 0
     path = _new_path(part)
     with explained(uri), folder(uri).open_output_stream(path) as file:
-        stream = seals.Sealing(file)
+        stream = checksums.Sealing(file)
         pq.write_table(rows.cast(schema), stream, **WRITE_OPTIONS)
     return _commit(uri, path, stream.digest, rows.num_rows, part, schema, since_version)
 
@@ -103,7 +103,7 @@ def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa
     """Have the file at `path` be the part; `n_rows`, or 0 if somebody else wrote the part meanwhile."""
     with explained(uri):
         table = folder(uri)
-        seals.seal(table, path, sha256)
+        checksums.seal(table, path, sha256)
         add = AddAction(
             path=path,
             size=int(table.get_file_info(path).size),

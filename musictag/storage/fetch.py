@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from musictag import uris
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
-from musictag.retrying import persistently
+from musictag.storage import urls
+from musictag.storage.retry import persistently
 
 if TYPE_CHECKING:  # importing it takes time that a local file need not wait for
     import aiohttp
@@ -110,7 +110,7 @@ def _checked_socket(address: tuple[Any, ...]) -> socket.socket:
     `uris.fault` sees the name that a catalog has; only here is it known where that name, or a redirect, leads.
     """
     family, kind, protocol, _, (host, *_) = address
-    if uris.is_metadata(host):
+    if urls.is_metadata(host):
         raise ValueError(f"it leads to {host}, where a cloud keeps its machines' credentials")
     return socket.socket(family, kind, protocol)
 

@@ -1,4 +1,4 @@
-"""Delta Lake tables: made once, read by column or by track, their rows deleted. `musictag.parts` fills them."""
+"""Delta Lake tables: made once, read by column or by track, their rows deleted. `musictag.storage.parts` fills them."""
 
 import contextlib
 import datetime
@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from musictag import seals
 from musictag.errors import StoreError
-from musictag.retrying import persistently
+from musictag.storage import checksums
+from musictag.storage.retry import persistently
 
 # Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
@@ -216,8 +216,8 @@ def seal_rests(uri: str) -> None:
     """Record the digests that files of the table lack: the rests of files of which rows were deleted."""
     with explained(uri):
         table = folder(uri)
-        for path in files(delta_table(uri)).keys() - seals.sealed(table):
-            seals.seal(table, path, seals.digest(table, path))
+        for path in files(delta_table(uri)).keys() - checksums.sealed(table):
+            checksums.seal(table, path, checksums.digest(table, path))
 
 
 def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:

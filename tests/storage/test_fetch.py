@@ -10,20 +10,21 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from musictag import checksums, fetching, retrying
 from musictag.errors import AudioUnreachableError
+from musictag.storage import digests, retry
+from musictag.storage import fetch as storage_fetch
 
 
 def fetch(uri):
-    with fetching.local_audio(uri) as path:
+    with storage_fetch.local_audio(uri) as path:
         return path.read_bytes()
 
 
 def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.flac", music(1.0), 44_100)
     fsspec.filesystem("memory").pipe("/shelf/a.flac", path.read_bytes())
-    with fetching.local_audio("memory://shelf/a.flac") as copy:
-        assert checksums.of_file(copy) == checksums.of_file(path)
+    with storage_fetch.local_audio("memory://shelf/a.flac") as copy:
+        assert digests.of_file(copy) == digests.of_file(path)
     assert not copy.exists()
 
 
@@ -45,20 +46,20 @@ def test_a_link_that_leads_to_itself_is_unreachable(tmp_path):
 def test_a_local_etag_changes_with_the_file(tmp_path):
     path = tmp_path / "a.mp3"
     path.write_text("one")
-    before = fetching.audio_etag(str(path))
-    assert fetching.audio_etag(str(path)) == before
+    before = storage_fetch.audio_etag(str(path))
+    assert storage_fetch.audio_etag(str(path)) == before
     path.write_text("one more")
-    assert fetching.audio_etag(str(path)) != before
+    assert storage_fetch.audio_etag(str(path)) != before
 
 
 def test_etags_keep_their_order_and_a_missing_file_has_none(tmp_path):
     uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
     (tmp_path / "a").write_text("a")
     (tmp_path / "c").write_text("ccc")
-    listed = list(fetching.with_etags(["A", "B", "C"], uris))
+    listed = list(storage_fetch.with_etags(["A", "B", "C"], uris))
     assert [entry[:2] for entry in listed] == list(zip("ABC", uris, strict=True))
     assert listed[1][2] is None
-    assert listed[2][2] == fetching.audio_etag(uris[2])
+    assert listed[2][2] == storage_fetch.audio_etag(uris[2])
 
 
 class Moody(MemoryFileSystem):
@@ -82,7 +83,7 @@ def moody(monkeypatch):
     fsspec.filesystem("memory").pipe("/moody.wav", b"some bytes")
     monkeypatch.setattr(Moody, "asked", 0)
     pauses = []
-    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=pauses.append))
     return pauses
 
 
@@ -102,7 +103,7 @@ def test_what_does_not_pass_is_a_failure_with_its_last_reason(moody, monkeypatch
     monkeypatch.setattr(Moody, "failures", iter(PASSING))
     with pytest.raises(AudioUnreachableError, match=r"moody://song\.wav: cannot be read: gone"):
         fetch("moody://song.wav")
-    assert Moody.asked == retrying.TRIES
+    assert Moody.asked == retry.TRIES
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("no such file"), PermissionError("denied"), ValueError("what?")])
@@ -165,7 +166,7 @@ def test_a_redirect_is_followed(website):
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]"])
 def test_a_redirect_to_the_address_of_credentials_is_not(website, monkeypatch, host):
     monkeypatch.setattr(Redirecting, "elsewhere", f"http://{host}/latest/meta-data/")
-    for ask in (fetch, fetching.audio_etag):
+    for ask in (fetch, storage_fetch.audio_etag):
         with pytest.raises(
             AudioUnreachableError, match=f"moved.wav: cannot be read: it leads to {re.escape(host.strip('[]'))}"
         ):
@@ -180,7 +181,7 @@ def test_nor_is_a_name_that_leads_there(monkeypatch):
 
 
 def test_a_website_that_is_busy_is_asked_again(website, monkeypatch):
-    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(Redirecting, "busy", 3)
     assert fetch(f"{website}/song.wav") == b"some bytes"
 
@@ -189,6 +190,6 @@ def test_what_a_website_lacks_is_not_asked_for_again(website, monkeypatch):
     monkeypatch.setattr(Redirecting, "do_HEAD", lambda handler: handler.send_error(404))
     monkeypatch.setattr(Redirecting, "do_GET", lambda handler: handler.send_error(404))
     # Of this module alone: other threads sleep too.
-    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=lambda seconds: pytest.fail("asked again")))
+    monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=lambda seconds: pytest.fail("asked again")))
     with pytest.raises(AudioUnreachableError, match="song"):
         fetch(f"{website}/song.wav")

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import parts, retrying, seals, stores
 from musictag.errors import StoreError
-from tables import SCHEMA, make_table, rows
+from musictag.storage import checksums, parts, retry, tables
+from sample_tables import SCHEMA, make_table, rows
 
 
 @pytest.fixture
@@ -18,19 +18,19 @@ def uri(tmp_path):
 
 def test_a_part_is_written_in_one_commit(uri):
     assert parts.write(uri, "p", SCHEMA, rows("a", "b")) == 2
-    assert stores.version(uri) == 1
-    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
+    assert tables.version(uri) == 1
+    assert tables.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
     assert parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA)) == 1
-    assert stores.track_ids(uri) == {"a", "b", "c"}
+    assert tables.track_ids(uri) == {"a", "b", "c"}
 
 
 @pytest.fixture
 def silent_store(monkeypatch):
     """A store whose next answers to commits are lost, after it did what it was asked for or before."""
     pauses, lost = [], []
-    monkeypatch.setattr(retrying, "time", types.SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=pauses.append))
     for name in ("create_write_transaction", "delete"):
-        ask = getattr(stores.DeltaTable, name)
+        ask = getattr(tables.DeltaTable, name)
 
         def asked(table, *arguments, ask=ask, **options):
             is_done = lost.pop(0) if lost else None
@@ -39,7 +39,7 @@ def silent_store(monkeypatch):
             if is_done is not None:
                 raise OSError("operation timed out")
 
-        monkeypatch.setattr(stores.DeltaTable, name, asked)
+        monkeypatch.setattr(tables.DeltaTable, name, asked)
     return lost, pauses
 
 
@@ -48,27 +48,27 @@ def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done)
     lost, pauses = silent_store
     lost += [is_done]
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
-    assert stores.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
+    assert tables.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
     assert len(pauses) == 1
     lost += [is_done]
-    stores.delete_tracks(uri, ["a"])
-    assert stores.track_ids(uri) == {"b"}
-    assert seals.read_seals(stores.folder(uri)).keys() >= stores.files(stores.open_table(uri)).keys()
+    tables.delete_tracks(uri, ["a"])
+    assert tables.track_ids(uri) == {"b"}
+    assert checksums.read_seals(tables.folder(uri)).keys() >= tables.files(tables.open_table(uri)).keys()
 
 
 def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
     lost, pauses = silent_store
-    lost += [False] * retrying.TRIES
+    lost += [False] * retry.TRIES
     with pytest.raises(StoreError, match="operation timed out"):
         parts.write(uri, "p", SCHEMA, rows("a"))
-    assert len(pauses) == retrying.TRIES - 1
-    assert stores.track_ids(uri) == set()
+    assert len(pauses) == retry.TRIES - 1
+    assert tables.track_ids(uri) == set()
 
 
 def test_a_part_without_rows_commits_nothing(uri):
     assert parts.write(uri, "p", SCHEMA, []) == 0
     assert parts.write_table(uri, "q", SCHEMA, SCHEMA.empty_table()) == 0
-    assert stores.version(uri) == 0
+    assert tables.version(uri) == 0
 
 
 def test_a_part_that_breaks_off_is_not_in_the_table(uri):
@@ -78,17 +78,17 @@ def test_a_part_that_breaks_off_is_not_in_the_table(uri):
 
     with pytest.raises(RuntimeError, match="killed"):
         parts.write(uri, "p", SCHEMA, breaking())
-    assert stores.version(uri) == 0
-    assert stores.track_ids(uri) == set()
+    assert tables.version(uri) == 0
+    assert tables.track_ids(uri) == set()
     assert not parts.is_done(uri, "p", 0)
     assert parts.write(uri, "p", SCHEMA, rows("a", "b")) == 2
-    assert stores.track_ids(uri) == {"a", "b"}
+    assert tables.track_ids(uri) == {"a", "b"}
 
 
 def test_a_file_that_no_commit_names_is_not_in_the_table(uri, tmp_path):
     parts.write(uri, "p", SCHEMA, rows("a"))
     pq.write_table(pa.Table.from_pylist(rows("z"), SCHEMA), tmp_path / "table" / "part-z.parquet")
-    assert stores.track_ids(uri) == {"a"}
+    assert tables.track_ids(uri) == {"a"}
 
 
 def test_a_part_tried_again_is_found_done(uri):
@@ -101,18 +101,18 @@ def test_a_part_tried_again_is_found_done(uri):
 def test_a_part_committed_twice_counts_once(uri):
     for _ in range(2):
         parts.write(uri, "p", SCHEMA, rows("a", "b"))
-    assert stores.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["a", "b"]
+    assert tables.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["a", "b"]
 
 
 def test_a_part_of_an_earlier_plan_is_not_done_for_a_later_one(uri):
     parts.write(uri, "p", SCHEMA, rows("a"))
-    stores.delete_tracks(uri, ["a"])
-    since = stores.version(uri)
+    tables.delete_tracks(uri, ["a"])
+    since = tables.version(uri)
     assert not parts.is_done(uri, "p", since)
     assert parts.write(uri, "p", SCHEMA, rows("a"), since) == 1
     assert parts.is_done(uri, "p", since)
     assert parts.write(uri, "p", SCHEMA, rows("a"), since) == 0
-    assert stores.track_ids(uri) == {"a"}
+    assert tables.track_ids(uri) == {"a"}
 
 
 WRITER = """
@@ -130,21 +130,21 @@ def test_writers_of_the_same_parts_at_once_write_each_once(uri):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, "same"]) for _ in range(3)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
     expected = [f"same-{number}" for number in range(8)]
-    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
+    assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
 
 
 def test_rows_are_deleted_while_others_write(uri):
     parts.write(uri, "p", SCHEMA, rows(*"abcdefgh"))
     writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
     for track_id in "abcdefg":
-        stores.delete_tracks(uri, [track_id])
+        tables.delete_tracks(uri, [track_id])
     assert writer.wait(timeout=120) == 0
-    assert stores.track_ids(uri) == {"h", *(f"w-{number}" for number in range(8))}
+    assert tables.track_ids(uri) == {"h", *(f"w-{number}" for number in range(8))}
 
 
 def test_writers_of_one_table_at_once_lose_no_row(uri):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, name]) for name in "abc"]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
     expected = sorted(f"{name}-{number}" for name in "abc" for number in range(8))
-    assert sorted(stores.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
-    assert stores.version(uri) == 24
+    assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
+    assert tables.version(uri) == 24

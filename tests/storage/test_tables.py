@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import checksums, parts, seals, stores
 from musictag.errors import StoreError
-from tables import SCHEMA, make_table, rows
+from musictag.storage import checksums as storage_checksums
+from musictag.storage import digests, parts, tables
+from sample_tables import SCHEMA, make_table, rows
 
 
 @pytest.fixture
@@ -17,38 +18,38 @@ def uri(tmp_path):
 
 def test_a_table_is_made_once_with_its_properties(tmp_path):
     uri = str(tmp_path / "table")
-    stores.create_table(uri, SCHEMA, {"musictag.made": "first"})
-    table = stores.create_table(uri, SCHEMA, {"musictag.made": "second"})
+    tables.create_table(uri, SCHEMA, {"musictag.made": "first"})
+    table = tables.create_table(uri, SCHEMA, {"musictag.made": "second"})
     assert table.version() == 0
     assert table.metadata().configuration["musictag.made"] == "first"
 
 
 def test_a_table_of_other_columns_is_refused_with_both(uri):
     with pytest.raises(StoreError, match="has the columns track_id, n instead of track_id, m"):
-        stores.create_table(uri, pa.schema([("track_id", pa.string()), ("m", pa.int32())]))
+        tables.create_table(uri, pa.schema([("track_id", pa.string()), ("m", pa.int32())]))
 
 
 def test_tracks_are_deleted_whatever_their_ids_are(uri):
     odd = ["it's", "'; DROP", 'say "x"', "a\\b", "ünï", "100%", "", "a/b.mp3", "tab\t"]
     parts.write(uri, "p", SCHEMA, rows("stays", *odd))
-    stores.delete_tracks(uri, odd)
-    assert stores.track_ids(uri) == {"stays"}
+    tables.delete_tracks(uri, odd)
+    assert tables.track_ids(uri) == {"stays"}
 
 
 def test_deleting_more_tracks_than_one_statement_names(uri, monkeypatch):
-    monkeypatch.setattr(stores, "IDS_PER_DELETE", 2)
+    monkeypatch.setattr(tables, "IDS_PER_DELETE", 2)
     parts.write(uri, "p", SCHEMA, rows(*"abcdefg"))
-    stores.delete_tracks(uri, set("abcde"))
-    assert stores.track_ids(uri) == {"f", "g"}
+    tables.delete_tracks(uri, set("abcde"))
+    assert tables.track_ids(uri) == {"f", "g"}
 
 
 def test_deleting_obeys_its_condition_and_nothing_deletes_nothing(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
-    stores.delete_tracks(uri, [])
-    stores.delete_tracks(uri, ["a", "c"], "n >= 1")
-    assert stores.track_ids(uri) == {"a", "b"}
-    stores.delete_rows(uri, "n = 0")
-    assert stores.track_ids(uri) == {"b"}
+    tables.delete_tracks(uri, [])
+    tables.delete_tracks(uri, ["a", "c"], "n >= 1")
+    assert tables.track_ids(uri) == {"a", "b"}
+    tables.delete_rows(uri, "n = 0")
+    assert tables.track_ids(uri) == {"b"}
 
 
 @pytest.mark.parametrize(("row_group_bytes", "n_groups"), [(1, [100]), (200, range(2, 100)), (1 << 20, [1])])
@@ -56,47 +57,47 @@ def test_rows_of_some_tracks_are_read_in_the_tables_order(uri, monkeypatch, row_
     monkeypatch.setattr(parts, "ROW_GROUP_BYTES", row_group_bytes)
     parts.write(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
     wanted = ["t042", "t007", "absent", "t099"]
-    found = list(stores.read_rows(uri, ("track_id", "n"), wanted))
+    found = list(tables.read_rows(uri, ("track_id", "n"), wanted))
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
-    (path,) = stores.files(stores.open_table(uri))
+    (path,) = tables.files(tables.open_table(uri))
     assert pq.ParquetFile(f"{uri}/{path}").num_row_groups in n_groups
 
 
 def test_rows_are_read_from_a_file_of_which_some_were_deleted(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
-    stores.delete_tracks(uri, ["a"])
-    assert list(stores.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
-    (path,) = stores.files_with(uri, ["b"])
-    (read,) = stores.read_file(uri, path, SCHEMA, {"b"})
+    tables.delete_tracks(uri, ["a"])
+    assert list(tables.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
+    (path,) = tables.files_with(uri, ["b"])
+    (read,) = tables.read_file(uri, path, SCHEMA, {"b"})
     assert read.schema == SCHEMA
     assert read.to_pylist() == [{"track_id": "b", "n": 1}]
 
 
 def test_a_table_is_read_as_it_was_at_a_version(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
-    version = stores.version(uri)
-    stores.delete_tracks(uri, ["a"])
+    version = tables.version(uri)
+    tables.delete_tracks(uri, ["a"])
     parts.write(uri, "q", SCHEMA, rows("c"))
-    assert stores.track_ids(uri) == {"b", "c"}
-    assert stores.track_ids(uri, version) == {"a", "b"}
-    assert [row["track_id"] for row in stores.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
+    assert tables.track_ids(uri) == {"b", "c"}
+    assert tables.track_ids(uri, version) == {"a", "b"}
+    assert [row["track_id"] for row in tables.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
 
 
 def test_files_with_a_track_are_named(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     parts.write(uri, "q", SCHEMA, rows("c"))
-    (of_q,) = stores.files_with(uri, ["c"])
-    (of_p,) = set(stores.files_with(uri, ["b", "c"])) - {of_q}
+    (of_q,) = tables.files_with(uri, ["c"])
+    (of_p,) = set(tables.files_with(uri, ["b", "c"])) - {of_q}
     assert (of_p.startswith("part-p-"), of_q.startswith("part-q-")) == (True, True)
-    assert stores.files_with(uri, ["absent"]) == []
-    assert stores.files_with(uri, []) == []
+    assert tables.files_with(uri, ["absent"]) == []
+    assert tables.files_with(uri, []) == []
 
 
 def test_the_counter_tells_rows_gained_since_it_was_made(uri, tmp_path):
     other = str(tmp_path / "other")
-    stores.create_table(other, SCHEMA)
+    tables.create_table(other, SCHEMA)
     parts.write(uri, "p", SCHEMA, rows("a"))
-    count = stores.counter((uri, other))
+    count = tables.counter((uri, other))
     assert count() == 0
     parts.write(uri, "q", SCHEMA, rows("b", "c"))
     parts.write(other, "p", SCHEMA, rows("d"))
@@ -105,88 +106,88 @@ def test_the_counter_tells_rows_gained_since_it_was_made(uri, tmp_path):
 
 def test_a_table_that_is_not_there_has_no_row_and_cannot_be_opened(tmp_path):
     uri = str(tmp_path / "none")
-    assert not stores.table_exists(uri)
-    assert stores.read_columns(uri, ("track_id", "n")).num_rows == 0
-    assert stores.track_ids(uri) == set()
+    assert not tables.table_exists(uri)
+    assert tables.read_columns(uri, ("track_id", "n")).num_rows == 0
+    assert tables.track_ids(uri) == set()
     with pytest.raises(StoreError, match=f"{uri}: there is none"):
-        stores.open_table(uri)
+        tables.open_table(uri)
 
 
 def test_a_folder_that_is_no_table_cannot_be_opened(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(StoreError, match=str(tmp_path)):
-        stores.open_table(str(tmp_path))
+        tables.open_table(str(tmp_path))
 
 
 def test_a_table_whose_log_is_corrupt_cannot_be_opened(uri, tmp_path):
     (tmp_path / "table" / "_delta_log" / f"{0:020}.json").write_text("not a log\n")
     with pytest.raises(StoreError, match=uri):
-        stores.open_table(uri)
+        tables.open_table(uri)
 
 
 def test_a_table_that_lost_a_file_cannot_be_read(uri, tmp_path):
     parts.write(uri, "p", SCHEMA, rows("a"))
     next((tmp_path / "table").glob("*.parquet")).unlink()
     with pytest.raises(StoreError, match=uri):
-        stores.read_columns(uri, ("track_id",))
+        tables.read_columns(uri, ("track_id",))
 
 
 def test_a_table_cannot_be_made_where_a_file_is(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="file"):
-        stores.create_table(str(tmp_path / "file"), SCHEMA)
+        tables.create_table(str(tmp_path / "file"), SCHEMA)
 
 
 def test_the_table_beside_another_has_its_name():
-    assert stores.beside("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
+    assert tables.beside("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
 
 
 def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
     uri, schema = str(tmp_path / "t"), pa.schema([("track_id", pa.string()), ("at", pa.timestamp("us", "UTC"))])
-    stores.create_table(uri, schema)
+    tables.create_table(uri, schema)
     noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
     later = noon + datetime.timedelta(microseconds=1)
     odd = "it's"
     parts.write(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
     parts.write(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
-    assert stores.remove_repeated(uri, "at") == 1
-    found = {row["track_id"]: row["at"] for row in stores.read_columns(uri, ("track_id", "at")).to_pylist()}
+    assert tables.remove_repeated(uri, "at") == 1
+    found = {row["track_id"]: row["at"] for row in tables.read_columns(uri, ("track_id", "at")).to_pylist()}
     assert found == {odd: later, "b": noon, "c": noon}
-    assert stores.read_columns(uri, ("track_id",)).num_rows == 3
-    assert stores.remove_repeated(uri, "at") == 0
+    assert tables.read_columns(uri, ("track_id",)).num_rows == 3
+    assert tables.remove_repeated(uri, "at") == 0
 
 
 def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp_path):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
-    stores.delete_tracks(uri, ["a"])
-    sealed = seals.read_seals(stores.folder(uri))
-    for path in stores.files(stores.open_table(uri)):
-        assert sealed[path] == checksums.of_file(tmp_path / "table" / path)
+    tables.delete_tracks(uri, ["a"])
+    sealed = storage_checksums.read_seals(tables.folder(uri))
+    for path in tables.files(tables.open_table(uri)):
+        assert sealed[path] == digests.of_file(tmp_path / "table" / path)
 
 
 def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after_the_next(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     parts.write(uri, "q", SCHEMA, rows("c", "d"))
-    stores.delete_tracks(uri, ["a"])
-    (rest,) = (path for path in stores.files(stores.open_table(uri)) if not path.startswith("part-q"))
-    digest = seals.read_seals(stores.folder(uri))[rest]
-    for mend in (lambda: stores.delete_tracks(uri, ["c"]), lambda: stores.seal_rests(uri)):
-        seals.unseal(stores.folder(uri), [rest])
+    tables.delete_tracks(uri, ["a"])
+    (rest,) = (path for path in tables.files(tables.open_table(uri)) if not path.startswith("part-q"))
+    digest = storage_checksums.read_seals(tables.folder(uri))[rest]
+    for mend in (lambda: tables.delete_tracks(uri, ["c"]), lambda: tables.seal_rests(uri)):
+        storage_checksums.unseal(tables.folder(uri), [rest])
         mend()
-        assert seals.read_seals(stores.folder(uri))[rest] == digest
-        assert seals.sealed(stores.folder(uri)) >= stores.files(stores.open_table(uri)).keys()
+        assert storage_checksums.read_seals(tables.folder(uri))[rest] == digest
+        assert storage_checksums.sealed(tables.folder(uri)) >= tables.files(tables.open_table(uri)).keys()
 
 
 def test_bytes_that_changed_are_an_error_that_names_the_file(tmp_path):
     uri, schema = str(tmp_path / "table"), pa.schema([("track_id", pa.string()), ("clips", pa.binary())])
-    stores.create_table(uri, schema)
+    tables.create_table(uri, schema)
     cell = np.random.default_rng(0).bytes(100_000)  # which compression leaves as it is: nothing else would notice
     parts.write(uri, "p", schema, [{"track_id": "a", "clips": cell}])
     (path,) = (tmp_path / "table").glob("part-*")
     content = bytearray(path.read_bytes())
     content[50_000] ^= 1
     path.write_bytes(content)
-    assert stores.track_ids(uri) == {"a"}
+    assert tables.track_ids(uri) == {"a"}
     with pytest.raises(StoreError, match=rf"{path.name}: could not verify page integrity"):
-        list(stores.read_rows(uri, ("track_id", "clips"), ["a"]))
+        list(tables.read_rows(uri, ("track_id", "clips"), ["a"]))

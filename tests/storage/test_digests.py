@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from musictag import checksums
 from musictag.errors import ModelError
+from musictag.storage import digests as storage_digests
 
 
 @pytest.fixture
@@ -17,23 +17,23 @@ def folder(tmp_path: Path) -> Path:
 def test_each_file_has_its_digest(folder: Path) -> None:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in
                (("sha256.tagger.json", b"{}"), ("sha256.weights.safetensors", b"weights"))}  # fmt: skip
-    assert checksums.of_model(folder) == digests
-    assert checksums.of_file(folder / "tagger.json") == digests["sha256.tagger.json"]
+    assert storage_digests.of_model(folder) == digests
+    assert storage_digests.of_file(folder / "tagger.json") == digests["sha256.tagger.json"]
 
 
 def test_a_model_as_it_was_recorded_passes_whatever_else_is_recorded(folder: Path) -> None:
-    checksums.check_model(folder, {**checksums.of_model(folder), "decision": "promoted"})
+    storage_digests.check_model(folder, {**storage_digests.of_model(folder), "decision": "promoted"})
 
 
 def test_every_file_that_changed_came_or_went_is_named(folder: Path) -> None:
-    recorded = checksums.of_model(folder)
+    recorded = storage_digests.of_model(folder)
     (folder / "weights.safetensors").write_bytes(b"weightr")
     (folder / "tagger.json").unlink()
     (folder / "code.py").write_text("")
     with pytest.raises(ModelError, match=r"code\.py, tagger\.json, weights\.safetensors changed"):
-        checksums.check_model(folder, recorded)
+        storage_digests.check_model(folder, recorded)
 
 
 def test_a_model_of_which_nothing_is_recorded_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"tagger\.json, weights\.safetensors changed"):
-        checksums.check_model(folder, {})
+        storage_digests.check_model(folder, {})
