@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from musictag import bootstrap, metrics
+from musictag.catalog.vocabulary import targets_by_track
 from musictag.errors import ModelError, StoreError
-from musictag.vocabulary import targets_by_track
 
 SCORES_FILE = "scores.parquet"
 """Name of the file that holds `to_table` among the artifacts of a model's run."""
@@ -33,7 +33,7 @@ class Evaluation:
     track_ids: tuple[str, ...]
     """N unique ids."""
     groups: tuple[str, ...]
-    """N: what each track resembles others by, its artist (see `musictag.splits.group_of`); intervals draw these."""
+    """N: what each track resembles others by, its artist (see `catalog.splits.group_of`); intervals draw these."""
     vocabulary: tuple[str, ...]
     """K tags, sorted."""
     targets: NDArray[np.bool_]

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from musictag import audio, clips, log_mel
+from musictag import clips, log_mel
+from musictag.audio import reader
+from musictag.audio.decoders import Decoder
 from musictag.config import FeatureConfig
-from musictag.decoders import Decoder
 from musictag.errors import AudioCorruptError, AudioTooLongError, FeatureMismatchError, StoreError
 from musictag.ledger import Work
 from musictag.storage import digests, fetch, tables
@@ -124,19 +125,19 @@ def _track_clips(
             _check_length(n_decoded / config.sample_rate, name, max_hours)
             yield block
 
-    with audio.open_audio(path, name) as opened:
+    with reader.open_audio(path, name) as opened:
         n_declared = opened.n_samples or 0
         _check_length(n_declared / opened.sample_rate, name, max_hours)
         if seek and opened.seeks and n_declared:
-            n_samples = audio.n_resampled(n_declared, opened.sample_rate, config.sample_rate)
+            n_samples = reader.n_resampled(n_declared, opened.sample_rate, config.sample_rate)
             n_frames = log_mel.n_frames(n_samples, config)
             starts = clips.clip_starts(n_frames, config, clips_per_track)
             if len(starts) * config.clip_frames < n_frames:
-                audio.check_ends(opened)
+                reader.check_ends(opened)
                 cut = np.stack([_clip_alone(opened, start, n_samples, config) for start in starts])
                 return cut.astype(CELL_DTYPE), starts, n_samples / config.sample_rate
         cell = bytearray()  # grows in place: a list of arrays would be there twice as it is joined
-        for frames in log_mel.stream_log_mel(counted(audio.waveform_blocks(opened, config.sample_rate)), config):
+        for frames in log_mel.stream_log_mel(counted(reader.waveform_blocks(opened, config.sample_rate)), config):
             cell += frames.astype(CELL_DTYPE).data
     n_frames = len(cell) // (CELL_DTYPE.itemsize * config.n_mels)
     starts = clips.clip_starts(n_frames, config, clips_per_track)
@@ -155,7 +156,7 @@ def _clip_alone(opened: Decoder, start: int, n_samples: int, config: FeatureConf
     # The first and last windows of a clip reach half a window beyond it; beyond the track there is silence.
     begin = start * config.hop_length - config.n_fft // 2
     end = begin + (config.clip_frames - 1) * config.hop_length + config.n_fft
-    inside = audio.excerpt(opened, config.sample_rate, max(0, begin), min(n_samples, end))
+    inside = reader.excerpt(opened, config.sample_rate, max(0, begin), min(n_samples, end))
     return log_mel.frames_log_mel(np.pad(inside, (max(0, -begin), max(0, end - n_samples))), config)
 
 

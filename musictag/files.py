@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musictag import features
-from musictag.catalog import AUDIO_SUFFIXES, audio_files
+from musictag.catalog.reader import AUDIO_SUFFIXES, audio_files
 from musictag.config import FeatureConfig
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 from musictag.storage import fetch

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from musictag.catalog import Problem
+from musictag.catalog.reader import Problem
 from musictag.errors import AudioError, AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
 from musictag.storage import parts, tables
 from musictag.storage.urls import redacted

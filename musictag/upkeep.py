@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pyarrow.fs import FileSelector
 
 from musictag import features, ledger
-from musictag.catalog import read_catalog
+from musictag.catalog.reader import read_catalog
 from musictag.config import FeatureConfig
 from musictag.errors import StoreError
 from musictag.storage import checksums, tables

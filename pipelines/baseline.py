@@ -21,8 +21,10 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import baseline, cli, console, features, metrics, recipe, registry, splits
-from musictag.catalog import read_catalog
+from musictag import baseline, cli, console, features, metrics, recipe, registry
+from musictag.catalog import splits
+from musictag.catalog.reader import read_catalog
+from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
 from musictag.checkpoint import save_model
 from musictag.clips import clip_weights
 from musictag.config import FeatureConfig
@@ -31,7 +33,6 @@ from musictag.errors import UsageError
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_descriptors
 from musictag.transfer import Network
-from musictag.vocabulary import by_tag, make_vocabulary, targets_by_track
 
 Float32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

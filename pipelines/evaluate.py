@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import charts, cli, comparison, console, dataset, evaluation, features, registry, report, splits, tagger
-from musictag.catalog import Catalog, read_catalog
+from musictag import charts, cli, comparison, console, dataset, evaluation, features, registry, report, tagger
+from musictag.catalog import splits
+from musictag.catalog.reader import Catalog, read_catalog
+from musictag.catalog.vocabulary import targets_by_track, unknown_tags
 from musictag.errors import UsageError
 from musictag.storage import tables
-from musictag.vocabulary import targets_by_track, unknown_tags
 
 
 def evaluate(

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 import musictag
-from musictag import baseline, charts, cli, console, evaluation, page, registry, splits
-from musictag.catalog import read_catalog
+from musictag import baseline, charts, cli, console, evaluation, page, registry
+from musictag.catalog import splits
+from musictag.catalog.reader import read_catalog
 from musictag.errors import TrainingError
 from musictag.page import CLASSICAL, NETWORK, Entry
 from musictag.storage import tables

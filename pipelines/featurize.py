@@ -32,7 +32,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from musictag import cli, console, features, ledger, sandbox, watched
-from musictag.catalog import Catalog, read_catalog
+from musictag.catalog.reader import Catalog, read_catalog
 from musictag.config import FeatureConfig
 from musictag.corpora import demo
 from musictag.errors import StoreError, UsageError, WorkerLostError

@@ -35,7 +35,7 @@ import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag import cli, console, features, ledger, registry, retagging, sandbox
-from musictag.catalog import read_catalog
+from musictag.catalog.reader import read_catalog
 from musictag.checkpoint import TaggerSpec
 from musictag.config import FeatureConfig
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError

@@ -37,8 +37,10 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, console, dataset, features, losses, metrics, registry, splits
-from musictag.catalog import read_catalog
+from musictag import cli, console, dataset, features, losses, metrics, registry
+from musictag.catalog import splits
+from musictag.catalog.reader import read_catalog
+from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
 from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError
 from musictag.recipe import MODEL, add_options, check, n_folds, training_config
@@ -47,7 +49,6 @@ from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import TrainingState, fit, load_states, save_states
 from musictag.training_config import TrainingConfig
 from musictag.transfer import Network, network_from, network_from_nothing, soup
-from musictag.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
 
 MAX_WORKER_FAILURES = 3
 

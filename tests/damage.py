@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 
 from encoding import BY_FFMPEG, RATE, SECONDS, by_ffmpeg, by_soundfile, encoded, sound
-from musictag import ogg
+from musictag.audio import ogg
 
 
 def cut(name: str, share: float) -> bytes:

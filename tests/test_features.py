@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import audio, decoders, features, ffmpeg, log_mel
+from musictag import features, log_mel
+from musictag.audio import decoders, ffmpeg, reader
 from musictag.clips import clip_starts, cut_clips
 from musictag.config import FeatureConfig
 from musictag.errors import AudioTooLongError, AudioTruncatedError, FeatureMismatchError, StoreError
@@ -69,8 +70,8 @@ def test_float16_moves_no_score_of_a_trained_network_by_more_than_5_thousandths(
 @pytest.mark.parametrize("n_clips", [1, 2, 3])
 def test_n_clips_equal_the_same_frames_of_the_whole_track(tmp_path, music, write_audio, name, sample_rate, n_clips):
     path = write_audio(tmp_path / name, music(13.7, sample_rate), sample_rate)
-    with audio.open_audio(path, name) as opened:
-        waveform = np.concatenate(list(audio.waveform_blocks(opened, CONFIG.sample_rate)))
+    with reader.open_audio(path, name) as opened:
+        waveform = np.concatenate(list(reader.waveform_blocks(opened, CONFIG.sample_rate)))
     whole = log_mel.log_mel(waveform, CONFIG)
     clips, starts, duration_s = features.track_clips(path, name, CONFIG, n_clips)
     assert starts == clip_starts(len(whole), CONFIG, n_clips)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musictag import features, files
-from musictag.catalog import read_catalog
+from musictag.catalog.reader import read_catalog
 from musictag.config import FeatureConfig
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 

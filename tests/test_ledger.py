@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from musictag import ledger
-from musictag.catalog import Problem
+from musictag.catalog.reader import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
 from musictag.ledger import Account, Failed, Held, Work
 from musictag.storage import parts

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, splits, upkeep
+from musictag import features, ledger, upkeep
+from musictag.catalog import splits
 from musictag.config import FeatureConfig
 from musictag.errors import StoreError
 from musictag.storage import parts, tables

@@ -35,7 +35,7 @@ def fault(uri: str, allowed: Sequence[str] = ()) -> str | None:
     """Why a catalog may not name an absolute uri, or None.
 
     Args:
-        uri: a path or a url, as `musictag.catalog` makes it absolute.
+        uri: a path or a url, as `musictag.catalog.reader` makes it absolute.
         allowed: urls and folders, one of which it must begin with; all are, where none is given.
     """
     try:

@@ -22,8 +22,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, console, dataset, losses, metrics, splits
-from musictag.catalog import read_catalog
+from musictag import bootstrap, cli, console, dataset, losses, metrics
+from musictag.catalog import splits
+from musictag.catalog.reader import read_catalog
+from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
 from musictag.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
@@ -31,7 +33,6 @@ from musictag.report import format_table
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit
-from musictag.vocabulary import make_vocabulary, targets_by_track
 
 EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))
 CONFIG = FeatureConfig()

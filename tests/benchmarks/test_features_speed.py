@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import threadpoolctl
 
-from musictag import audio, mpg123
+from musictag.audio import mpg123, reader
 from musictag.config import FeatureConfig
 from musictag.features import track_clips
 
@@ -104,7 +104,7 @@ def by_libmpg123_to_mono(path: Path) -> None:
 
 
 def by_ours_to_mono(path: Path) -> None:
-    with audio.open_audio(path, path.name) as opened:
+    with reader.open_audio(path, path.name) as opened:
         for _ in opened.blocks():
             pass
 

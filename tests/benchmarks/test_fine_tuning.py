@@ -20,7 +20,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from musictag import bootstrap, cli, console, dataset, metrics, pretrained
-from musictag.catalog import read_catalog
+from musictag.catalog.reader import read_catalog
+from musictag.catalog.vocabulary import encode, make_vocabulary
 from musictag.checkpoint import load_model
 from musictag.clips import clip_weights
 from musictag.config import FeatureConfig
@@ -31,7 +32,6 @@ from musictag.recipe import FOLDS
 from musictag.tagger import join, score_clips, score_labelled
 from musictag.training import fit
 from musictag.transfer import FINE_TUNING, network_from, soup
-from musictag.vocabulary import encode, make_vocabulary
 
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))
 INIT = ("msd-musicnn", "mtt-musicnn")

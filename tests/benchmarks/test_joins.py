@@ -19,14 +19,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, comparison, console, dataset, evaluation, registry, splits
-from musictag.catalog import read_catalog
+from musictag import bootstrap, cli, comparison, console, dataset, evaluation, registry
+from musictag.catalog import splits
+from musictag.catalog.reader import read_catalog
+from musictag.catalog.vocabulary import targets_by_track
 from musictag.clips import clip_weights
 from musictag.features import decode_clips
 from musictag.report import format_table
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
-from musictag.vocabulary import targets_by_track
 
 EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))
 MODEL = os.environ.get("MODEL", "three-path")

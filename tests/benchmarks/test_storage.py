@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import audio, clips, console, features, log_mel, pretrained
+from musictag import clips, console, features, log_mel, pretrained
+from musictag.audio import reader
 from musictag.config import FeatureConfig
 from musictag.ledger import Work
 from musictag.storage import parts
@@ -61,8 +62,8 @@ def songs(files: list[Path]) -> list[Clips]:
     """All clips of each song, as they are before they are rounded."""
     songs = []
     for path in files:
-        with audio.open_audio(path, path.name) as opened:
-            waveform = np.concatenate(list(audio.waveform_blocks(opened, CONFIG.sample_rate)))
+        with reader.open_audio(path, path.name) as opened:
+            waveform = np.concatenate(list(reader.waveform_blocks(opened, CONFIG.sample_rate)))
         spectrogram = log_mel.log_mel(waveform, CONFIG)
         songs.append(clips.cut_clips(spectrogram, clips.clip_starts(len(spectrogram), CONFIG, None), CONFIG))
     return songs

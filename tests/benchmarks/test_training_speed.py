@@ -19,13 +19,13 @@ import torch
 from mlflow import MlflowClient
 
 from musictag import cli, console, dataset, features, metrics
+from musictag.catalog.vocabulary import targets_by_track
 from musictag.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit
-from musictag.vocabulary import targets_by_track
 
 TRAIN = Path(__file__).parents[2] / "pipelines" / "train.py"
 CONFIG = FeatureConfig()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from musictag.catalog import read_catalog
+from musictag.catalog.reader import read_catalog
 from musictag.corpora.demo import make_demo
 from musictag.storage import tables
 

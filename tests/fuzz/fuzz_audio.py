@@ -19,15 +19,15 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["musictag"]):
-    import musictag.audio
-    import musictag.features
+    import musictag.audio.reader
+    import musictag.features.extract
 
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
 
 import encoding
-from musictag import ogg
+from musictag.audio import ogg
 from musictag.config import FeatureConfig
 from musictag.errors import AudioError
 

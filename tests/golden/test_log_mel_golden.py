@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import audio
+from musictag.audio import reader
 from musictag.config import FeatureConfig
 from musictag.log_mel import log_mel
 
@@ -17,6 +17,6 @@ def test_log_mel_of_real_music_equals_what_the_published_models_saw(name):
     with np.load(GOLDEN / "golden.npz") as golden:
         expected = golden[f"log_mel/{name}"]
     path = GOLDEN / f"{name}.flac"
-    with audio.open_audio(path, str(path)) as opened:
-        waveform = np.concatenate(list(audio.waveform_blocks(opened, FeatureConfig().sample_rate)))
+    with reader.open_audio(path, str(path)) as opened:
+        waveform = np.concatenate(list(reader.waveform_blocks(opened, FeatureConfig().sample_rate)))
     np.testing.assert_allclose(log_mel(waveform, FeatureConfig()), expected, atol=1e-4)

@@ -17,7 +17,9 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import catalog, cli, dataset, features, ledger, metrics, registry, splits
+from musictag import cli, dataset, features, ledger, metrics, registry
+from musictag.catalog import reader, splits
+from musictag.catalog.vocabulary import encode
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.config import FeatureConfig
 from musictag.models import build_model
@@ -25,7 +27,6 @@ from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import TrainingState, fit
-from musictag.vocabulary import encode
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
 SAMPLE_RATE = 16_000
@@ -119,7 +120,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         rows.append({"track_id": name, "uri": f"{name}.wav", "artist": artist, "title": f"Song {n}", "tags": tagged})
     write_catalog(folder / "catalog.csv", rows)
 
-    tracks = catalog.read_catalog(str(folder / "catalog.csv")).tracks
+    tracks = reader.read_catalog(str(folder / "catalog.csv")).tracks
     uri = str(folder / "features")
     featurize(uri, CONFIG, dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True)))
     labels = splits.tags_by_split(tracks, tables.track_ids(uri), tables.beside(uri, "splits"))

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import catalog, evaluation, features, ledger, registry
+from musictag import evaluation, features, ledger, registry
+from musictag.catalog import reader
 from musictag.checkpoint import load_model, save_model
 from musictag.config import FeatureConfig
 from musictag.storage import parts
@@ -179,7 +180,7 @@ def test_features_of_other_settings_are_refused_with_both_hashes(
 ):
     add_model(artifacts["trained"])
     other = FeatureConfig(log_gain=1_000.0)
-    tracks = catalog.read_catalog(str(corpus.catalog)).tracks.to_pylist()
+    tracks = reader.read_catalog(str(corpus.catalog)).tracks.to_pylist()
     uri = str(tmp_path / "features")
     features.open_features(uri, other, None)
     rows = (features.featurize(ledger.Work(row["track_id"], row["uri"], None), other) for row in tracks)

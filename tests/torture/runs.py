@@ -74,12 +74,12 @@ class Job:
         assert "Traceback" not in said, said
         return said
 
-    def begin_with(self, tables: "Reference | None") -> None:
+    def begin_with(self, reference: "Reference | None") -> None:
         """Leave of its tables nothing, or a copy of what another job made."""
         for kind in ("", "-failures"):
             shutil.rmtree(self.uri + kind, ignore_errors=True)
-            if tables:
-                shutil.copytree(tables.uri + kind, self.uri + kind)
+            if reference:
+                shutil.copytree(reference.uri + kind, self.uri + kind)
 
     def n_files(self, pattern: str) -> int:
         """Files of a kind in its table's folder."""

@@ -12,7 +12,7 @@ import pytest
 import s3fs
 
 from musictag import upkeep
-from musictag.catalog import read_catalog
+from musictag.catalog.reader import read_catalog
 from torture.runs import SCRIPTS, Job, Reference, assert_same_rows, content
 
 N_TRACKS = 24

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag.catalog import SCHEMA, read_catalog
+from musictag.catalog.reader import SCHEMA, read_catalog
 from musictag.errors import CatalogError
 
 ROWS = [

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from musictag import containers, decoders, ffmpeg, ogg
-from musictag.decoders import Decoder
+from musictag.audio import decoders, ffmpeg, integrity, ogg
+from musictag.audio.decoders import Decoder
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -46,7 +46,7 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
     with path.open("rb") as stream:
         if not stream.read(1):
             raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
-    containers.check_complete(path, name)
+    integrity.check_complete(path, name)
     pages = ogg.read_pages(path, name)
     with contextlib.ExitStack() as stack:
         audio = stack.enter_context(_open(path, name, pages))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictag import mp3
+from musictag.audio import mp3
 from musictag.errors import AudioCorruptError
 
 # mpg123.h

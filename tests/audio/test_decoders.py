@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, ffmpeg, mpg123
+from musictag.audio import ffmpeg, mpg123, reader
+from musictag.audio.decoders import SoundFileDecoder
 from musictag.config import FeatureConfig
-from musictag.decoders import SoundFileDecoder
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 from musictag.features import track_clips
 
@@ -23,7 +23,7 @@ def whole(decoder, *span):
 def test_any_part_is_what_libsndfile_gives_of_the_whole(tmp_path, music, write_audio, name, channels):
     sample_rate = 48_000 if name == "a.opus" else SAMPLE_RATE
     path = write_audio(tmp_path / name, music(6.0, sample_rate, channels), sample_rate)
-    with audio.open_audio(path, name) as fastest, soundfile.SoundFile(path) as file:
+    with reader.open_audio(path, name) as fastest, soundfile.SoundFile(path) as file:
         everything = whole(SoundFileDecoder(file, name))
         assert fastest.n_samples == len(everything)
         np.testing.assert_allclose(whole(fastest), everything, atol=1e-5)
@@ -34,10 +34,10 @@ def test_any_part_is_what_libsndfile_gives_of_the_whole(tmp_path, music, write_a
 
 def test_mp3_is_the_same_without_the_systems_libmpg123(tmp_path, music, write_audio, monkeypatch):
     path = write_audio(tmp_path / "a.mp3", music(5.0), SAMPLE_RATE)
-    with audio.open_audio(path, "a") as here:
+    with reader.open_audio(path, "a") as here:
         expected = whole(here)
     monkeypatch.setattr(mpg123, "library", lambda: None)
-    with audio.open_audio(path, "a") as elsewhere:
+    with reader.open_audio(path, "a") as elsewhere:
         assert type(elsewhere) is SoundFileDecoder
         np.testing.assert_allclose(whole(elsewhere), expected, atol=1e-5)
 
@@ -65,7 +65,7 @@ def test_raw_aac_has_no_numbers_and_is_decoded_from_its_beginning(tmp_path, musi
 def test_a_file_that_becomes_another_one_while_it_is_read_is_corrupt(tmp_path, music, write_audio, name):
     path = write_audio(tmp_path / name, music(3.0), SAMPLE_RATE)
     other = path.read_bytes()[:100]
-    with audio.open_audio(path, "theirs") as decoder:
+    with reader.open_audio(path, "theirs") as decoder:
         path.unlink()
         path.write_bytes(bytes(100) + other)
         if name == "a.mp3" and mpg123.library():  # it holds the file that it opened

@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from musictag import catalog
+from musictag.catalog import reader
+from musictag.catalog.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
 from musictag.errors import CatalogError
-from musictag.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
 from musictag.storage import tables
 
 
@@ -141,7 +141,7 @@ def catalog_of(*rows):
     """A catalog of (track_id, artist, tags) or (track_id, artist, tags, split)."""
     names = ("track_id", "artist", "tags", "split")
     fields = [dict(zip(names, row, strict=False)) | {"uri": f"{row[0]}.mp3"} for row in rows]
-    return pa.Table.from_pylist(fields, catalog.SCHEMA)
+    return pa.Table.from_pylist(fields, reader.SCHEMA)
 
 
 def artists(n, tags=("x",)):

@@ -19,10 +19,10 @@ import miniaudio
 import numpy as np
 import soundfile
 
-from musictag import ffmpeg, flac, mpg123, ogg, pcm
+from musictag.audio import ffmpeg, flac, mpg123, ogg, pcm
+from musictag.audio.ffmpeg import FFmpegDecoder
+from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
-from musictag.ffmpeg import FFmpegDecoder
-from musictag.pcm import Float32
 
 # What libsndfile says where it does not know the length.
 UNKNOWN_LENGTH = 2**63 - 1

@@ -17,8 +17,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from musictag.catalog.splits import SPLITS
 from musictag.errors import CatalogError
-from musictag.splits import SPLITS
 from musictag.storage import urls
 
 AUDIO_SUFFIXES = frozenset(

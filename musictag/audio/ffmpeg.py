@@ -11,9 +11,9 @@ from typing import cast
 
 import av
 
-from musictag import pcm
+from musictag.audio import pcm
+from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
-from musictag.pcm import Float32
 
 # What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
 CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"

@@ -3,8 +3,8 @@ import struct
 import numpy as np
 import pytest
 
-from musictag import audio, ogg
-from musictag.decoders import VorbisDecoder
+from musictag.audio import ogg, reader
+from musictag.audio.decoders import VorbisDecoder
 from musictag.errors import AudioCorruptError
 
 RATE, SECONDS = 44_100, 12
@@ -31,7 +31,7 @@ def spans():
 
 
 def test_parts_are_what_lies_there_in_the_whole(path, monkeypatch):
-    with audio.open_audio(path, "a") as decoder:
+    with reader.open_audio(path, "a") as decoder:
         everything = joined(decoder)
         assert len(everything) == SECONDS * RATE
         monkeypatch.setattr(VorbisDecoder, "_whole", None)
@@ -69,7 +69,7 @@ def misplaced(number, page):
 @pytest.mark.parametrize("change", [later, misplaced])
 def test_where_positions_do_not_count_samples_all_before_is_decoded(path, tmp_path, change):
     (tmp_path / "a.ogg").write_bytes(rewritten(path, change))
-    with audio.open_audio(tmp_path / "a.ogg", "a") as decoder:
+    with reader.open_audio(tmp_path / "a.ogg", "a") as decoder:
         assert isinstance(decoder, VorbisDecoder)
         everything = joined(decoder)
         for start, stop in spans()[:20]:
@@ -81,7 +81,7 @@ def test_a_damaged_page_is_no_part_of_another_one(path, tmp_path):
     page = ogg.read_pages(path, "a").pages[10]
     data[page.end - 5] ^= 1
     (tmp_path / "a.ogg").write_bytes(data)
-    with audio.open_audio(tmp_path / "a.ogg", "a") as decoder:
+    with reader.open_audio(tmp_path / "a.ogg", "a") as decoder:
         with pytest.raises(
             AudioCorruptError, match=f"a: damaged: the Ogg page at byte {page.begin:,} is not as written"
         ):

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
+from musictag.catalog.vocabulary import blind_spots, by_tag, encode, make_vocabulary, targets_by_track, unknown_tags
 from musictag.errors import VocabularyError
-from musictag.vocabulary import blind_spots, by_tag, encode, make_vocabulary, targets_by_track, unknown_tags
 
 TAG_LISTS = [["rock", "guitar"], [], ["Jazz", "guitar"], ["étude"]]
 

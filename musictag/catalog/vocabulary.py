@@ -70,7 +70,7 @@ def blind_spots(vocabulary: Sequence[str], folds: Sequence[TagsBySplit], tags: T
 
     Args:
         vocabulary: the tags that the model learns.
-        folds: what it learns from, and what is held back to fit thresholds on (see `musictag.splits.folds`).
+        folds: what it learns from, and what is held back to fit thresholds on (see `musictag.catalog.splits.folds`).
         tags: all tracks with features, in the splits `train`, `validation` and `test`.
     """
     of_folds = [_tags_found(fold) for fold in folds]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, flac
+from musictag.audio import flac, reader
 from musictag.errors import AudioCorruptError
 
 RATE, FRAME = 44_100, 4_096
@@ -94,7 +94,7 @@ def test_a_part_with_a_damaged_frame_is_left_to_libsndfile(uneven, tmp_path):
     data = bytearray(uneven.read_bytes())
     data[len(flac.cut(uneven, 0, 3 * RATE).content) + 5_000] ^= 1
     (tmp_path / "a.flac").write_bytes(data)
-    with audio.open_audio(tmp_path / "a.flac", "a") as decoder:
+    with reader.open_audio(tmp_path / "a.flac", "a") as decoder:
         with pytest.raises(AudioCorruptError, match="unknown error in flac decoder"):
             list(decoder.blocks(2 * RATE, 5 * RATE))
         assert sum(map(len, decoder.blocks(5 * RATE, 7 * RATE))) == 2 * RATE
@@ -104,5 +104,5 @@ def test_a_part_whose_only_frame_is_damaged_is_none(uneven, tmp_path):
     data = bytearray(uneven.read_bytes())
     data[len(data) - len(flac.cut(uneven, 70 * RATE, N_SAMPLES).content) + 42 + 1_000] ^= 1
     (tmp_path / "a.flac").write_bytes(data)
-    with audio.open_audio(tmp_path / "a.flac", "a") as decoder, pytest.raises(AudioCorruptError):
+    with reader.open_audio(tmp_path / "a.flac", "a") as decoder, pytest.raises(AudioCorruptError):
         list(decoder.blocks(70 * RATE, 70 * RATE + 1))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, pcm
+from musictag.audio import pcm, reader
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -19,8 +19,8 @@ RATE = 16_000
 
 
 def load(uri):
-    with fetch.local_audio(str(uri)) as path, audio.open_audio(path, str(uri)) as opened:
-        return np.concatenate(list(audio.waveform_blocks(opened, RATE)))
+    with fetch.local_audio(str(uri)) as path, reader.open_audio(path, str(uri)) as opened:
+        return np.concatenate(list(reader.waveform_blocks(opened, RATE)))
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_an_excerpt_of_each_format_equals_the_same_samples_of_the_whole(tmp_path
 def assert_excerpt_equals_whole(path, place):
     whole = load(path)
     start, stop = {"start": (0, 20_011), "middle": (33_333, 61_003), "end": (len(whole) - 20_011, len(whole))}[place]
-    with audio.open_audio(path, str(path)) as opened:
-        np.testing.assert_allclose(audio.excerpt(opened, RATE, start, stop), whole[start:stop], atol=1e-5)
+    with reader.open_audio(path, str(path)) as opened:
+        np.testing.assert_allclose(reader.excerpt(opened, RATE, start, stop), whole[start:stop], atol=1e-5)
 
 
 def test_an_excerpt_of_a_track_longer_than_a_block_equals_the_whole(tmp_path, music, write_audio):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import audio, decoders, mp3, mpg123, pcm
-from musictag.decoders import SoundFileDecoder
+from musictag.audio import decoders, mp3, mpg123, pcm, reader
+from musictag.audio.decoders import SoundFileDecoder
 
 SECONDS = 8
 needs_libmpg123 = pytest.mark.skipif(mpg123.library() is None, reason="libmpg123 is not installed")
@@ -66,12 +66,12 @@ def test_channels_of_different_windows_are_mixed_once_they_are_samples(tmp_path,
     for begin in begins[50:100].tolist():
         data = with_window(data, begin, mp3.WINDOWS_OF_1[0][1])
     path.write_bytes(data)
-    with audio.open_audio(path, "a") as decoder:
+    with reader.open_audio(path, "a") as decoder:
         samples = mixed(decoder)
         assert np.array_equal(samples, mixed(SoundFileDecoder(decoder.file, "a"), 0, 10**9))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mp3, "_channels_agree", lambda *_: True)
-        with audio.open_audio(path, "a") as decoder:
+        with reader.open_audio(path, "a") as decoder:
             assert np.abs(mixed(decoder) - samples).max() > 0.01
 
 
@@ -80,7 +80,7 @@ def test_blocks_are_what_is_read_at_once(tmp_path, music, monkeypatch, rate):
     path = write(tmp_path / "a.mp3", music(SECONDS, rate, 1), rate)
     monkeypatch.setattr(mpg123, "library", lambda: None)
     monkeypatch.setattr(pcm, "BLOCK_SAMPLES", 5_003)
-    with audio.open_audio(path, "a") as decoder:
+    with reader.open_audio(path, "a") as decoder:
         np.testing.assert_allclose(mixed(decoder), soundfile.read(path, dtype="float32")[0], atol=1e-5)
 
 
@@ -90,7 +90,7 @@ def test_blocks_are_what_is_read_at_once(tmp_path, music, monkeypatch, rate):
 def test_parts_are_what_lies_there_in_the_whole(tmp_path, music, rate, channels):
     """Of small frames, the bits lie in many frames before them."""
     path = write(tmp_path / "a.mp3", music(SECONDS, rate, channels), rate)
-    with audio.open_audio(path, "a") as decoder:
+    with reader.open_audio(path, "a") as decoder:
         assert isinstance(decoder, decoders.MP3Decoder)
         for each in (decoder, SoundFileDecoder(decoder.file, "a")):
             everything = mixed(each)
@@ -108,7 +108,7 @@ def test_parts_behind_what_is_no_frame_lie_where_they_do(tmp_path, music, betwee
     middle = int(begins[len(begins) // 2])
     path.write_bytes(data[:middle] + between + data[middle:])
     assert 0 <= len(begins) // 2 - len(read(path.read_bytes()).begins) <= 1
-    with audio.open_audio(path, "a") as decoder:
+    with reader.open_audio(path, "a") as decoder:
         everything = mixed(decoder)
         for start in range(0, 7 * 44_100, 10_007):
             part = mixed(decoder, start, start + 44_100)
