@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from musictag import answers, cli, console, files, pretrained
 from musictag.answers import Scored
-from musictag.clips import clip_weights
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
+from musictag.features.clips import clip_weights
 from musictag.files import Track, printable
 from musictag.tagger import Tagger, calibrate
 

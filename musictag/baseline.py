@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from musictag import metrics
-from musictag.descriptors import VERSION
 from musictag.errors import TrainingError, UsageError
+from musictag.features.descriptors import VERSION
 from musictag.models.classical import CLASSICAL, Classical, standardize
 
 Float32 = NDArray[np.float32]

@@ -14,8 +14,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from musictag.config import FeatureConfig
 from musictag.errors import ModelError, UsageError
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 
 WEIGHTS_FILE = "weights.safetensors"

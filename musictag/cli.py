@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from musictag.errors import MusictagError, UsageError
-from musictag.features import MAX_HOURS
+from musictag.features.extract import MAX_HOURS
 from musictag.storage.urls import redacted
 
 CATALOG = "data/demo/catalog.csv"

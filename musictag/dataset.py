@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from musictag.augment import augmented
-from musictag.config import FeatureConfig
-from musictag.features import decode_clips
-from musictag.log_mel import n_frames
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import decode_clips
+from musictag.features.log_mel import n_frames
 from musictag.training_config import TrainingConfig
 
 Row = Mapping[str, Any]

@@ -11,10 +11,10 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from musictag import features
 from musictag.catalog.reader import AUDIO_SUFFIXES, audio_files
-from musictag.config import FeatureConfig
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.storage import fetch
 
 DECODE_THREADS = 2
@@ -66,7 +66,7 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
         raise AudioUnreachableError(f"{name}: cannot be read: {error.strerror}") from error
     if is_empty:
         raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
-    clips, starts, duration_s = features.track_clips(path, name, config, clips_per_track)
+    clips, starts, duration_s = extract.track_clips(path, name, config, clips_per_track)
     return Track(clips, [start * config.hop_length / config.sample_rate for start in starts], duration_s)
 
 

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from musictag.checkpoint import SPEC_FILE, TaggerSpec, save_model
-from musictag.config import FeatureConfig
 from musictag.errors import ModelError, UsageError
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from musictag.models.musicnn import Musicnn
 from musictag.models.pruning import filters, prune

@@ -17,11 +17,11 @@ from torch import nn
 
 from musictag import metrics
 from musictag.checkpoint import TaggerSpec, load_model
-from musictag.clips import clip_weights
-from musictag.config import FeatureConfig
-from musictag.descriptors import VERSION, describe
 from musictag.errors import FeatureMismatchError, UsageError
-from musictag.features import decode_clips
+from musictag.features.clips import clip_weights
+from musictag.features.config import FeatureConfig
+from musictag.features.descriptors import VERSION, describe
+from musictag.features.extract import decode_clips
 from musictag.models.classical import Classical
 
 Row = Mapping[str, Any]

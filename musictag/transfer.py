@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import musictag
 from musictag import metrics
 from musictag.checkpoint import TaggerSpec
-from musictag.config import FeatureConfig
 from musictag.errors import TrainingError, UsageError
+from musictag.features.config import FeatureConfig
 from musictag.models import SINGLE, build_model, fresh_params
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble

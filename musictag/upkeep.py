@@ -8,10 +8,11 @@ import deltalake
 import pyarrow.compute as pc
 from pyarrow.fs import FileSelector
 
-from musictag import features, ledger
+from musictag import ledger
 from musictag.catalog.reader import read_catalog
-from musictag.config import FeatureConfig
 from musictag.errors import StoreError
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.storage import checksums, tables
 
 # Of what is wrong with many tracks, so many are named.
@@ -109,12 +110,12 @@ def _row_problems(uri: str, table: deltalake.DeltaTable, n_recorded: int) -> Ite
         counts = pc.value_counts(found["track_id"]).to_pylist()
         if repeated := [count["values"] for count in counts if count["counts"] > 1]:
             yield f"more than one row of {_named(repeated)}"
-    if features.CONFIG_KEY in table.metadata().configuration:
-        yield from _cell_problems(uri, features.feature_config(table))
+    if extract.CONFIG_KEY in table.metadata().configuration:
+        yield from _cell_problems(uri, extract.feature_config(table))
 
 
 def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
-    clip_bytes = features.CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
+    clip_bytes = extract.CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
     foreign, misshapen = [], []
     columns = ("track_id", "feature_hash", "n_clips", "start_s", "clips")
     for row in tables.read_rows(uri, columns, tables.track_ids(uri)):

@@ -21,15 +21,16 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import baseline, cli, console, features, metrics, recipe, registry
+from musictag import baseline, cli, console, metrics, recipe, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
 from musictag.checkpoint import save_model
-from musictag.clips import clip_weights
-from musictag.config import FeatureConfig
-from musictag.descriptors import VERSION, describe
 from musictag.errors import UsageError
+from musictag.features import extract
+from musictag.features.clips import clip_weights
+from musictag.features.config import FeatureConfig
+from musictag.features.descriptors import VERSION, describe
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_descriptors
 from musictag.transfer import Network
@@ -49,7 +50,7 @@ def described(uri: str, track_ids: Collection[str], config: FeatureConfig) -> di
         for row in tables.read_rows(uri, SCORE_COLUMNS, track_ids):
             found.append(row["track_id"])
             weights = clip_weights(row["start_s"], row["duration_s"], config)
-            yield joblib.delayed(describe)(features.decode_clips(row["clips"], config), weights, config)
+            yield joblib.delayed(describe)(extract.decode_clips(row["clips"], config), weights, config)
 
     n_cores = cli.n_cores()
     # max_nbytes: clips go through pipes, not through files.
@@ -122,7 +123,7 @@ def main(argv: list[str]) -> None:
     """Describe the tracks, then fit, log and register each method."""
     args = parse(argv)
     registry.connect()
-    config = features.feature_config(tables.open_table(args.features))
+    config = extract.feature_config(tables.open_table(args.features))
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
         console.say(f"{args.catalog}, {problem}")

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import charts, cli, comparison, console, dataset, evaluation, features, registry, report, tagger
+from musictag import charts, cli, comparison, console, dataset, evaluation, registry, report, tagger
 from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
 from musictag.errors import UsageError
+from musictag.features import extract
 from musictag.storage import tables
 
 
@@ -29,7 +30,7 @@ def evaluate(
     """Score the tracks of a split with one model."""
     model = tagger.Tagger.load(source.folder)
     table = tables.open_table(features_uri)
-    tagger.check_features(model.spec, features.feature_config(table).feature_hash)
+    tagger.check_features(model.spec, extract.feature_config(table).feature_hash)
     tags = labels.tags[split]
     if not tags:
         raise UsageError(

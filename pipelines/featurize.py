@@ -31,11 +31,12 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import cli, console, features, ledger, sandbox, watched
+from musictag import cli, console, ledger, watched
 from musictag.catalog.reader import Catalog, read_catalog
-from musictag.config import FeatureConfig
 from musictag.corpora import demo
 from musictag.errors import StoreError, UsageError, WorkerLostError
+from musictag.features import decoder_process, extract
+from musictag.features.config import FeatureConfig
 from musictag.ledger import Work
 from musictag.storage import fetch, parts, tables
 
@@ -67,11 +68,11 @@ class FeaturizePart(beam.DoFn):
         """Featurize and commit one part; yields how many rows it wrote."""
         name = ledger.part_name(part, self.config.feature_hash)
         rows = self._rows(part, name)
-        yield parts.write(self.target.features, name, features.SCHEMA, rows, self.target.features_version)
+        yield parts.write(self.target.features, name, extract.SCHEMA, rows, self.target.features_version)
 
     def _rows(self, part: tuple[Work, ...], name: str) -> Iterator[dict[str, object]]:
-        failures: list[sandbox.Row] = []
-        for row, failure in sandbox.featurize(part, self.config, self.clips_per_track, self.max_hours):
+        failures: list[decoder_process.Row] = []
+        for row, failure in decoder_process.featurize(part, self.config, self.clips_per_track, self.max_hours):
             if row:
                 yield row
             if failure:
@@ -189,7 +190,7 @@ def main(argv: list[str]) -> None:
     catalog = read_catalog(args.catalog, args.allow)
     config = FeatureConfig()
     failures_uri = tables.beside(args.features, "failures")
-    features.open_features(args.features, config, args.clips_per_track)
+    extract.open_features(args.features, config, args.clips_per_track)
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
     failed = ledger.read_failed(failures_uri)

@@ -34,11 +34,12 @@ import ray.data
 import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag import cli, console, features, ledger, registry, retagging, sandbox
+from musictag import cli, console, ledger, registry, retagging
 from musictag.catalog.reader import read_catalog
 from musictag.checkpoint import TaggerSpec
-from musictag.config import FeatureConfig
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
+from musictag.features import decoder_process, extract
+from musictag.features.config import FeatureConfig
 from musictag.ledger import Work
 from musictag.storage import fetch, parts, tables
 from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
@@ -94,7 +95,7 @@ class Score:
 def from_features(uri: str, works: tuple[Work, ...]) -> ray.data.Dataset:
     """Feature rows of the works, read from those files alone that hold one."""
     track_ids = {work.track_id for work in works}
-    schema = pa.schema([features.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
+    schema = pa.schema([extract.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
 
     def read(files: pa.Table) -> Iterator[pa.Table]:
         for path in files["item"].to_pylist():
@@ -106,11 +107,11 @@ def from_features(uri: str, works: tuple[Work, ...]) -> ray.data.Dataset:
 
 def from_audio(works: tuple[Work, ...], config: FeatureConfig, args: argparse.Namespace) -> ray.data.Dataset:
     """The rows that the features table would have of the works, decoded on the way, or their failures."""
-    schema = pa.schema([*features.SCHEMA, FAILURE])
+    schema = pa.schema([*extract.SCHEMA, FAILURE])
 
     def featurize(rows: pa.Table) -> Iterator[pa.Table]:
         listed = [Work(**row) for row in rows.to_pylist()]
-        for row, failure in sandbox.featurize(listed, config, args.clips_per_track, args.max_hours):
+        for row, failure in decoder_process.featurize(listed, config, args.clips_per_track, args.max_hours):
             yield parts.table_of({**(row or {}), "failure": failure}, schema)
 
     n_parts = len(ledger.into_parts(works, DECODE_TRACKS, args.num_workers))  # as many for each actor
@@ -284,7 +285,7 @@ def main(argv: list[str]) -> None:
 
     catalog = read_catalog(args.catalog, args.allow) if args.catalog else None
     if not catalog:
-        check_features(spec, features.feature_config(tables.open_table(args.features)).feature_hash)
+        check_features(spec, extract.feature_config(tables.open_table(args.features)).feature_hash)
     if args.diff:
         tracks = catalog.tracks if catalog else tables.read_columns(args.features, ("track_id", "uri"))
         uris = dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True))

@@ -37,12 +37,13 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, console, dataset, features, losses, metrics, registry
+from musictag import cli, console, dataset, losses, metrics, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
 from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError
+from musictag.features import extract
 from musictag.recipe import MODEL, add_options, check, n_folds, training_config
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
@@ -227,7 +228,7 @@ def main(argv: list[str]) -> None:
     training = training_config(args, fine_tuning=bool(args.init))
     tracking_uri = registry.connect()
     table = tables.open_table(args.features)
-    config = features.feature_config(table)
+    config = extract.feature_config(table)
     sources = [registry.fetch(uri) for uri in args.init]
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     catalog = read_catalog(args.catalog)

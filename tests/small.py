@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from musictag.checkpoint import TaggerSpec
-from musictag.config import FeatureConfig
-from musictag.features import encode_clips
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import encode_clips
 from musictag.models import build_model
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)

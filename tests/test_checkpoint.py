@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from musictag.checkpoint import TaggerSpec, load_model, save_model
-from musictag.config import FeatureConfig
 from musictag.errors import ModelError
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 
 SPEC = TaggerSpec(

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import features, files
+from musictag import files
 from musictag.catalog.reader import read_catalog
-from musictag.config import FeatureConfig
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 
 CONFIG = FeatureConfig()
 
@@ -41,7 +42,7 @@ def test_a_folder_without_music_says_so(tmp_path):
 def test_a_file_is_read_into_its_clips(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "Artist :: a song.wav", music(7.0), 44_100)
     track = files.read(path, CONFIG)
-    np.testing.assert_array_equal(track.clips, features.track_clips(path, "a", CONFIG)[0])
+    np.testing.assert_array_equal(track.clips, extract.track_clips(path, "a", CONFIG)[0])
     assert track.start_s == pytest.approx([0, 2.992, 5.984])
     assert track.duration_s == pytest.approx(7.0)
     assert len(files.read(path, CONFIG, 2).clips) == 2

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from musictag import features, pretrained
+from musictag import pretrained
 from musictag.__main__ import CLIPS_PER_TRACK, entry
-from musictag.features import encode_clips
+from musictag.features import extract
+from musictag.features.extract import encode_clips
 from musictag.tagger import Tagger
 
 
@@ -55,7 +56,7 @@ def expected(path, clips_per_track=CLIPS_PER_TRACK, model=pretrained.DEFAULT, to
     """The tags that the tagging job would give."""
     tagger = Tagger.load(pretrained.find(model))
     config = tagger.spec.feature_config
-    clips, starts, duration_s = features.track_clips(path, "a", config, clips_per_track)
+    clips, starts, duration_s = extract.track_clips(path, "a", config, clips_per_track)
     start_s = [start * config.hop_length / config.sample_rate for start in starts]
     row = {"clips": encode_clips(clips), "start_s": start_s, "duration_s": duration_s}
     (scores,) = tagger.track_scores([row])

@@ -10,8 +10,8 @@ from sklearn.svm import SVC
 
 from musictag.baseline import fit_choice
 from musictag.checkpoint import TaggerSpec, load_model, save_model
-from musictag.config import FeatureConfig
 from musictag.errors import ModelError, UsageError
+from musictag.features.config import FeatureConfig
 from musictag.models import ARCHITECTURES, SINGLE, build_model
 from musictag.models.classical import CLASSICAL, Classical, standardize
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from musictag.errors import UsageError
-from musictag.log_mel import band_centres
+from musictag.features.log_mel import band_centres
 from musictag.models import pitch
 from musictag.models.pitch import BINS_PER_OCTAVE, LOWEST_HZ, OCTAVES, PitchPath
 

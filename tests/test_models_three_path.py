@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from musictag.checkpoint import TaggerSpec, load_model, save_model
-from musictag.config import FeatureConfig
 from musictag.errors import UsageError
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from musictag.models.three_path import PITCH_WIDTH, RHYTHM_WIDTH, ThreePath
 

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 
 from musictag import cli, pretrained, registry
 from musictag.checkpoint import TaggerSpec, load_model, save_model
-from musictag.config import FeatureConfig
 from musictag.errors import ModelError, RegistryError
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 
 SPEC = TaggerSpec(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from musictag import metrics
 from musictag.checkpoint import save_model
-from musictag.clips import clip_weights
 from musictag.errors import FeatureMismatchError, ModelError, UsageError
+from musictag.features.clips import clip_weights
 from musictag.tagger import (
     TAGS_SCHEMA,
     Tagger,

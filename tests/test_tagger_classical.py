@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from musictag.clips import clip_weights
-from musictag.descriptors import DESCRIPTORS, VERSION, describe
 from musictag.errors import FeatureMismatchError
-from musictag.features import encode_clips
+from musictag.features.clips import clip_weights
+from musictag.features.descriptors import DESCRIPTORS, VERSION, describe
+from musictag.features.extract import encode_clips
 from musictag.models import build_model
 from musictag.models.classical import LinearSVM
 from musictag.tagger import Tagger, calibrate, join, score_tracks

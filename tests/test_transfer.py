@@ -7,8 +7,8 @@ import torch
 
 from musictag import metrics
 from musictag.checkpoint import TaggerSpec, load_model, save_model
-from musictag.config import FeatureConfig
 from musictag.errors import FeatureMismatchError, TrainingError, UsageError
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from musictag.models.ensemble import Ensemble
 from musictag.transfer import Network, combined, network_from, network_from_nothing, soup, start

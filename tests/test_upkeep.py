@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, upkeep
+from musictag import ledger, upkeep
 from musictag.catalog import splits
-from musictag.config import FeatureConfig
 from musictag.errors import StoreError
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.storage import parts, tables
 
 CONFIG = FeatureConfig(n_mels=8, clip_frames=4)
@@ -28,7 +29,7 @@ def row(track_id: str, **fields: object) -> dict[str, object]:
         "duration_s": 1.0,
         "n_clips": 2,
         "start_s": [0.0, 0.5],
-        "clips": features.encode_clips(clips),
+        "clips": extract.encode_clips(clips),
         "feature_hash": CONFIG.feature_hash,
         "featurized_at": datetime.datetime.now(datetime.UTC),
         **fields,
@@ -39,9 +40,9 @@ def row(track_id: str, **fields: object) -> dict[str, object]:
 def uri(tmp_path: Path) -> str:
     """A features table of four tracks in two parts, one of which a delete has written anew."""
     uri = str(tmp_path / "features")
-    features.open_features(uri, CONFIG, None)
-    parts.write(uri, "p", features.SCHEMA, [row("a"), row("b"), row("gone")])
-    parts.write(uri, "q", features.SCHEMA, [row("c"), row("d")])
+    extract.open_features(uri, CONFIG, None)
+    parts.write(uri, "p", extract.SCHEMA, [row("a"), row("b"), row("gone")])
+    parts.write(uri, "q", extract.SCHEMA, [row("c"), row("d")])
     tables.delete_tracks(uri, ["gone"])
     tables.create_table(tables.beside(uri, "failures"), ledger.FAILURES_SCHEMA)
     return uri
@@ -91,12 +92,12 @@ def test_a_file_of_which_nothing_is_recorded_is_named(uri: str) -> None:
 
 
 def test_a_track_with_two_rows_is_named(uri: str) -> None:
-    parts.write(uri, "r", features.SCHEMA, [row("b"), row("e")])
+    parts.write(uri, "r", extract.SCHEMA, [row("b"), row("e")])
     assert problems(uri) == ("more than one row of b",)
 
 
 def test_cells_that_do_not_fit_are_named(uri: str) -> None:
-    parts.write(uri, "r", features.SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
+    parts.write(uri, "r", extract.SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
     assert problems(uri) == (
         "features of other settings than the table's: f",
         "clips that are not as many as the row says: e",
@@ -151,7 +152,7 @@ def test_there_is_no_going_back_to_what_never_was(uri: str, version: int) -> Non
 def test_a_part_is_written_anew_after_its_table_went_back(uri: str) -> None:
     upkeep.roll_back(uri, 1)
     since = tables.version(uri)
-    assert parts.write(uri, "q", features.SCHEMA, [row("c"), row("d")], since) == 2
+    assert parts.write(uri, "q", extract.SCHEMA, [row("c"), row("d")], since) == 2
     assert tables.track_ids(uri) == {"a", "b", "gone", "c", "d"}
 
 

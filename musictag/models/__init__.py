@@ -1,7 +1,7 @@
 """The models by name.
 
 Every network maps log-mel clips (B, T, M) float32 to logits (B, K), by a linear `head` at last. What is in `CLASSICAL`
-maps descriptors (N, D) of whole tracks (`musictag.descriptors`) to logits (N, K).
+maps descriptors (N, D) of whole tracks (`musictag.features.descriptors`) to logits (N, K).
 """
 
 import inspect

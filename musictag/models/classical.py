@@ -36,7 +36,7 @@ class Classical(nn.Module, abc.ABC):
     Args:
         n_mels: bands of the clips that are described; nothing here depends on it.
         n_tags: K.
-        described_by: `musictag.descriptors.VERSION` of the descriptors that it was fitted on.
+        described_by: `musictag.features.descriptors.VERSION` of the descriptors that it was fitted on.
         sizes: of its tensors, by name: `descriptors` (D), `learned` (J), and those of `own_sizes`.
 
     Raises:

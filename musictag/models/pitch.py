@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from musictag.errors import UsageError
-from musictag.log_mel import band_centres
+from musictag.features.log_mel import band_centres
 
 OCTAVES, BINS_PER_OCTAVE = 5, 24
 LOWEST_HZ = 130.8

@@ -7,9 +7,9 @@ import soundfile
 
 from musictag.audio import ffmpeg, mpg123, reader
 from musictag.audio.decoders import SoundFileDecoder
-from musictag.config import FeatureConfig
 from musictag.errors import AudioCorruptError, AudioTruncatedError
-from musictag.features import track_clips
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import track_clips
 
 SAMPLE_RATE = 44_100
 

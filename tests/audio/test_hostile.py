@@ -7,9 +7,9 @@ import pytest
 
 from encoding import encoded
 from hostile import FILES
-from musictag.config import FeatureConfig
 from musictag.errors import AudioUnsupportedError
-from musictag.features import track_clips
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import track_clips
 
 # Clips so short that two of them are decoded alone.
 CONFIG = FeatureConfig(clip_frames=20)

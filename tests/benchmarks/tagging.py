@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from musictag import cli, features, pretrained
-from musictag.config import FeatureConfig
+from musictag import cli, pretrained
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.storage import parts
 from musictag.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
 
@@ -23,10 +24,10 @@ SECONDS_OF_BARE = 5
 
 def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
     """Add tracks of these numbers, of `n_clips` clips each, to the features table at `uri`, as featurize.py does."""
-    features.open_features(uri, CONFIG, n_clips)
+    extract.open_features(uri, CONFIG, n_clips)
     rng = np.random.default_rng(0)
     shape = (n_clips, CONFIG.clip_frames, CONFIG.n_mels)
-    cells = [features.encode_clips(4 * rng.random(shape, np.float32)) for _ in range(N_CELLS)]
+    cells = [extract.encode_clips(4 * rng.random(shape, np.float32)) for _ in range(N_CELLS)]
     clip_s = CONFIG.clip_frames * CONFIG.hop_length / CONFIG.sample_rate
 
     def rows(part: range) -> Iterator[dict[str, Any]]:
@@ -46,7 +47,7 @@ def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
 
     for first in range(0, len(numbers), TRACKS_OF_A_PART):
         part = numbers[first : first + TRACKS_OF_A_PART]
-        parts.write(uri, f"{part.start:07d}", features.SCHEMA, rows(part))
+        parts.write(uri, f"{part.start:07d}", extract.SCHEMA, rows(part))
 
 
 def network_clips_per_s(model: str) -> float:
@@ -54,7 +55,7 @@ def network_clips_per_s(model: str) -> float:
     torch.set_num_threads(1)
     tagger = Tagger.load(pretrained.find(model))
     shape = (BATCH_SIZE * BATCHES_AT_ONCE, CONFIG.clip_frames, CONFIG.n_mels)
-    clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(features.CELL_DTYPE)
+    clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(extract.CELL_DTYPE)
     tagger.clip_scores(clips)
     n_clips, started = 0, time.perf_counter()
     while (taken := time.perf_counter() - started) < SECONDS_OF_BARE:

@@ -26,7 +26,7 @@ from musictag import bootstrap, cli, console, dataset, losses, metrics
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
-from musictag.config import FeatureConfig
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.report import format_table

@@ -19,8 +19,8 @@ import soundfile
 import threadpoolctl
 
 from musictag.audio import mpg123, reader
-from musictag.config import FeatureConfig
-from musictag.features import track_clips
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import track_clips
 
 CONFIG = FeatureConfig()
 SECONDS, SAMPLE_RATE = 240, 44_100

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from musictag import cli, console, features
-from musictag.config import FeatureConfig
+from musictag import cli, console
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.ledger import Work
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "featurize.py"
@@ -43,7 +44,7 @@ def library_seconds(songs: Songs) -> float:
     with threadpoolctl.threadpool_limits(1):
         started = time.perf_counter()
         for song in songs:
-            features.featurize(Work(song.name, str(song), None), FeatureConfig())
+            extract.featurize(Work(song.name, str(song), None), FeatureConfig())
         return time.perf_counter() - started
 
 

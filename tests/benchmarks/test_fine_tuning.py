@@ -23,10 +23,10 @@ from musictag import bootstrap, cli, console, dataset, metrics, pretrained
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import encode, make_vocabulary
 from musictag.checkpoint import load_model
-from musictag.clips import clip_weights
-from musictag.config import FeatureConfig
 from musictag.corpora.emotify import make_emotify
-from musictag.features import decode_clips, encode_clips, track_clips
+from musictag.features.clips import clip_weights
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import decode_clips, encode_clips, track_clips
 from musictag.models.memory import ClipMemory
 from musictag.recipe import FOLDS
 from musictag.tagger import join, score_clips, score_labelled

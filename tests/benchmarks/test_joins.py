@@ -23,8 +23,8 @@ from musictag import bootstrap, cli, comparison, console, dataset, evaluation, r
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
-from musictag.clips import clip_weights
-from musictag.features import decode_clips
+from musictag.features.clips import clip_weights
+from musictag.features.extract import decode_clips
 from musictag.report import format_table
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import clips, console, features, log_mel, pretrained
+from musictag import console, pretrained
 from musictag.audio import reader
-from musictag.config import FeatureConfig
+from musictag.features import clips, extract, log_mel
+from musictag.features.config import FeatureConfig
 from musictag.ledger import Work
 from musictag.storage import parts
 from musictag.tagger import Tagger
@@ -103,9 +104,9 @@ def test_bytes_of_a_second_by_type_and_compression(songs: list[Clips], files: li
                 f"{kind}, {codec}{'' if level is None else f' {level}'}: {size / seconds:,.0f} bytes/s; "
                 f"{MINUTES} min in {writing * of_track:.1f} ms, out in {reading * of_track:.1f} ms"
             )
-    features.open_features(str(tmp_path / "features"), CONFIG, None)
-    rows = (features.featurize(Work(path.name, str(path), None), CONFIG) for path in files)
-    parts.write(str(tmp_path / "features"), "part", features.SCHEMA, rows)
+    extract.open_features(str(tmp_path / "features"), CONFIG, None)
+    rows = (extract.featurize(Work(path.name, str(path), None), CONFIG) for path in files)
+    parts.write(str(tmp_path / "features"), "part", extract.SCHEMA, rows)
     size = sum(path.stat().st_size for path in (tmp_path / "features").glob("part-*.parquet"))
     of_float32 = size / sum(cut.nbytes for cut in songs)
     console.say(f"the features table: {size / seconds:,.0f} bytes/s, {of_float32:.2f} of float32")

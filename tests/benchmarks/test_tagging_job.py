@@ -18,7 +18,8 @@ import pytest
 import threadpoolctl
 
 from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
-from musictag import cli, console, features, pretrained, registry
+from musictag import cli, console, pretrained, registry
+from musictag.features import extract
 from musictag.ledger import Work
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tag.py"
@@ -119,7 +120,7 @@ def test_tagging_from_audio_takes_no_longer_than_its_parts(
         with threadpoolctl.threadpool_limits(1):
             for _ in range(ROUNDS):
                 started = time.perf_counter()
-                n_clips = features.featurize(work, CONFIG)["n_clips"]
+                n_clips = extract.featurize(work, CONFIG)["n_clips"]
                 of_features.append(time.perf_counter() - started)
         return float(np.median(of_features)), n_clips * cli.n_cores() / networks_clips_per_s(pretrained.DEFAULT)
 

@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn import functional
 
 from musictag import cli, console, pretrained
-from musictag.clips import clip_starts
-from musictag.config import FeatureConfig
-from musictag.features import track_clips
+from musictag.features.clips import clip_starts
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import track_clips
 from musictag.models.musicnn import FilterBlock, Musicnn
 from musictag.tagger import Tagger
 

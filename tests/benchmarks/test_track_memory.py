@@ -12,11 +12,11 @@ import psutil
 import pytest
 import soundfile
 
-from musictag import features
-from musictag.config import FeatureConfig
 from musictag.errors import AudioCorruptError, AudioError, AudioTooLongError, AudioTruncatedError
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
+from musictag.features.decoder_process import Sandbox
 from musictag.ledger import Work
-from musictag.sandbox import Sandbox
 from musictag.storage import parts
 
 CONFIG = FeatureConfig()
@@ -85,11 +85,11 @@ def declaring(path: Path, place: int, number: int) -> Path:
 
 
 CASES: dict[str, tuple[Callable[[Path], Path], int | None, float, type[AudioError] | None]] = {
-    "10 h at 96 kHz": (lambda at: silence(at / "a.wav", 36_000, 96_000), None, features.MAX_HOURS, AudioTooLongError),
+    "10 h at 96 kHz": (lambda at: silence(at / "a.wav", 36_000, 96_000), None, extract.MAX_HOURS, AudioTooLongError),
     "10 h at 96 kHz, ten clips": (lambda at: silence(at / "a.wav", 36_000, 96_000), 10, 11, None),
-    "1 h at 96 kHz": (lambda at: silence(at / "a.wav", 3_600, 96_000), None, features.MAX_HOURS, None),
-    "2 h": (lambda at: noise(at / "a.wav", 7_200, 22_050, 1), None, features.MAX_HOURS, None),
-    "1,000 channels": (lambda at: noise(at / "a.wav", 60, 44_100, 1_000), None, features.MAX_HOURS, None),
+    "1 h at 96 kHz": (lambda at: silence(at / "a.wav", 3_600, 96_000), None, extract.MAX_HOURS, None),
+    "2 h": (lambda at: noise(at / "a.wav", 7_200, 22_050, 1), None, extract.MAX_HOURS, None),
+    "1,000 channels": (lambda at: noise(at / "a.wav", 60, 44_100, 1_000), None, extract.MAX_HOURS, None),
     "a rate of 2**31 - 1": (lambda at: declaring(at / "a.wav", 24, 2**31 - 1), None, 2, AudioCorruptError),
     "4 GB declared": (lambda at: declaring(at / "a.wav", 40, 2**32 - 100), None, 2, AudioTruncatedError),
 }
@@ -108,9 +108,9 @@ def test_no_track_takes_much_more_memory_than_another(tmp_path: Path, sandbox: S
     def write(path: Path, name: str) -> None:
         work = Work("a", str(path), None)
         uri = str(tmp_path / name)
-        features.open_features(uri, CONFIG, clips_per_track)
-        rows = (features.featurize(work, CONFIG, clips_per_track, max_hours, sandbox.track_clips) for _ in range(1))
-        assert parts.write(uri, "a", features.SCHEMA, rows) == 1
+        extract.open_features(uri, CONFIG, clips_per_track)
+        rows = (extract.featurize(work, CONFIG, clips_per_track, max_hours, sandbox.track_clips) for _ in range(1))
+        assert parts.write(uri, "a", extract.SCHEMA, rows) == 1
 
     def do() -> None:
         if refusal is None:

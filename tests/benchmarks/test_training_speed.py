@@ -18,9 +18,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, console, dataset, features, metrics
+from musictag import cli, console, dataset, metrics
 from musictag.catalog.vocabulary import targets_by_track
-from musictag.config import FeatureConfig
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
@@ -48,7 +49,7 @@ def row(track_id: str, rng: np.random.Generator) -> dict[str, object]:
         "duration_s": N_CLIPS * CONFIG.clip_seconds,
         "n_clips": N_CLIPS,
         "start_s": [n * CONFIG.clip_seconds for n in range(N_CLIPS)],
-        "clips": features.encode_clips(clips),
+        "clips": extract.encode_clips(clips),
         "feature_hash": CONFIG.feature_hash,
         "featurized_at": datetime.datetime.now(datetime.UTC),
     }
@@ -75,12 +76,12 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
         for split, tracks in labels.items():
             writer.writerows([track, f"{track}.wav", ";".join(tags), split] for track, tags in tracks.items())
     uri = str(folder / "features")
-    features.open_features(uri, CONFIG, N_CLIPS)
+    extract.open_features(uri, CONFIG, N_CLIPS)
     rng = np.random.default_rng(1)
     track_ids = [f"track-{n:03d}" for n in range(N_TRACKS)]
     for begin in range(0, N_TRACKS, TRACKS_OF_A_PART):
         rows = (row(track_id, rng) for track_id in track_ids[begin : begin + TRACKS_OF_A_PART])
-        parts.write(uri, f"{begin:03d}", features.SCHEMA, rows)
+        parts.write(uri, f"{begin:03d}", extract.SCHEMA, rows)
     return folder
 
 

@@ -28,8 +28,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import encoding
 from musictag.audio import ogg
-from musictag.config import FeatureConfig
 from musictag.errors import AudioError
+from musictag.features.config import FeatureConfig
 
 # Clips so short that some of a small file's are decoded alone.
 CONFIG = FeatureConfig(clip_frames=4)
@@ -67,7 +67,7 @@ def test_one_input(data: bytes) -> None:
         CLEAR_REFS.write_text(PEAK, encoding="ascii")
         before_mib = peak_mib()
         try:
-            clips, starts, duration_s = musictag.features.track_clips(FILE, "track", CONFIG, clips_per_track)
+            clips, starts, duration_s = musictag.features.extract.track_clips(FILE, "track", CONFIG, clips_per_track)
         except AudioError as error:
             report = type(error).__name__ + QUOTES_AND_NUMBERS.sub("#", str(error))
         else:

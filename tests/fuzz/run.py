@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from musictag.config import FeatureConfig
 from musictag.errors import AudioError
-from musictag.sandbox import Sandbox
+from musictag.features.config import FeatureConfig
+from musictag.features.decoder_process import Sandbox
 
 TARGET = Path(__file__).with_name("fuzz_audio.py")
 # What reads where it should not does not crash each time.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from musictag.audio import reader
-from musictag.config import FeatureConfig
-from musictag.log_mel import log_mel
+from musictag.features.config import FeatureConfig
+from musictag.features.log_mel import log_mel
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "musicnn"
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import features, pretrained
+from musictag import pretrained
 from musictag.checkpoint import load_model
+from musictag.features import extract
 from musictag.tagger import score_clips
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "musicnn"
@@ -37,6 +38,6 @@ def test_scores_of_the_published_log_mel_equal_the_published_scores(model, excer
 def test_scores_of_the_audio_equal_the_published_scores(model, excerpt):
     network, spec = load_model(pretrained.find(model))
     path = GOLDEN / f"{excerpt}.flac"
-    clips, _, _ = features.track_clips(path, str(path), spec.feature_config)
+    clips, _, _ = extract.track_clips(path, str(path), spec.feature_config)
     scores = score_clips(network, clips[:N_CLIPS])
     np.testing.assert_allclose(scores, published_scores(model, excerpt), rtol=0, atol=1e-3)

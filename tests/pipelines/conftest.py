@@ -17,11 +17,12 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import cli, dataset, features, ledger, metrics, registry
+from musictag import cli, dataset, ledger, metrics, registry
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
 from musictag.checkpoint import TaggerSpec, save_model
-from musictag.config import FeatureConfig
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
@@ -128,11 +129,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
-    features.open_features(uri, config, None)
+    extract.open_features(uri, config, None)
     works = [ledger.Work(track_id, path, None) for track_id, path in uris.items()]
     for part in ledger.into_parts(works, TRACKS_OF_A_PART, 1):
-        rows = (features.featurize(work, config) for work in part)
-        parts.write(uri, ledger.part_name(part, config.feature_hash), features.SCHEMA, rows)
+        rows = (extract.featurize(work, config) for work in part)
+        parts.write(uri, ledger.part_name(part, config.feature_hash), extract.SCHEMA, rows)
 
 
 @pytest.fixture(scope="session")

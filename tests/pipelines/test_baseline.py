@@ -6,10 +6,10 @@ from mlflow import MlflowClient
 
 from musictag import baseline, registry
 from musictag.checkpoint import load_model
-from musictag.clips import clip_weights
-from musictag.config import FeatureConfig
-from musictag.descriptors import describe
-from musictag.features import decode_clips
+from musictag.features.clips import clip_weights
+from musictag.features.config import FeatureConfig
+from musictag.features.descriptors import describe
+from musictag.features.extract import decode_clips
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger
 

@@ -10,10 +10,11 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import evaluation, features, ledger, registry
+from musictag import evaluation, ledger, registry
 from musictag.catalog import reader
 from musictag.checkpoint import load_model, save_model
-from musictag.config import FeatureConfig
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
 from musictag.storage import parts
 from musictag.tagger import calibrate
 
@@ -182,9 +183,9 @@ def test_features_of_other_settings_are_refused_with_both_hashes(
     other = FeatureConfig(log_gain=1_000.0)
     tracks = reader.read_catalog(str(corpus.catalog)).tracks.to_pylist()
     uri = str(tmp_path / "features")
-    features.open_features(uri, other, None)
-    rows = (features.featurize(ledger.Work(row["track_id"], row["uri"], None), other) for row in tracks)
-    parts.write(uri, "all", features.SCHEMA, rows)
+    extract.open_features(uri, other, None)
+    rows = (extract.featurize(ledger.Work(row["track_id"], row["uri"], None), other) for row in tracks)
+    parts.write(uri, "all", extract.SCHEMA, rows)
     code, _, err = call(own_home, "evaluate", "--catalog", corpus.catalog, "--features", uri)
     assert code == 1
     assert other.feature_hash in err

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import cli, features, upkeep
-from musictag.config import FeatureConfig
+from musictag import cli, upkeep
 from musictag.errors import StoreError, WorkerLostError
-from musictag.features import decode_clips
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import decode_clips
 from musictag.storage import tables
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "featurize.py"
@@ -285,7 +286,7 @@ def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_
 
 def test_features_of_other_settings_are_refused_in_one_sentence(tmp_path, featurize_here, capsys, music, write_audio):
     write_audio(tmp_path / "a.wav", music(1.0), 44_100)
-    features.open_features(str(tmp_path / "features"), FeatureConfig(n_mels=48), None)
+    extract.open_features(str(tmp_path / "features"), FeatureConfig(n_mels=48), None)
     catalog = write_catalog(tmp_path / "catalog.csv", "a.wav")
     assert featurize_here("--catalog", catalog, "--features", tmp_path / "features") == 1
     [error] = capsys.readouterr().err.splitlines()

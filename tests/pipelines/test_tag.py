@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import features, ledger, registry
+from musictag import ledger, registry
+from musictag.features import extract
 from musictag.storage import parts, tables
 
 # Operators that need every row before they give the first, or move rows between tasks by key.
@@ -95,9 +96,9 @@ def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tm
     before = rows_of(tags)
     track_uri = before["track-07"]["uri"]
     # Song 8 is now where song 7 was.
-    changed = features.featurize(ledger.Work("track-07", before["track-08"]["uri"], None), features.FeatureConfig())
+    changed = extract.featurize(ledger.Work("track-07", before["track-08"]["uri"], None), extract.FeatureConfig())
     tables.delete_tracks(uri, ["track-07"])
-    parts.write(uri, "changed", features.SCHEMA, [{**changed, "uri": track_uri}])
+    parts.write(uri, "changed", extract.SCHEMA, [{**changed, "uri": track_uri}])
     tables.delete_tracks(str(tags), ["track-06"])  # its features now lie in a file that deltalake wrote
     last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 2 written + 48 unchanged + 0 failed (")
@@ -138,7 +139,7 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     works = tuple(ledger.Work(track_id, "", None) for track_id in track_ids)
     with tag.local_ray(1):
         of_features = tag.from_features(str(corpus.features), works)
-        of_audio = tag.from_audio(works, features.FeatureConfig(), args)
+        of_audio = tag.from_audio(works, extract.FeatureConfig(), args)
         plans = [plan(tag.score(rows, *model)) for rows in (of_features, of_audio)]
         assert SHUFFLES.search(plan(tag.score(of_features.random_shuffle(), *model)))
         assert SHUFFLES.search(plan(of_features.groupby("track_id").count()))
@@ -183,12 +184,12 @@ def test_a_run_that_is_killed_is_finished_by_the_next(home, call, corpus, tagged
 
 def test_a_model_of_other_features_is_refused_before_ray_starts(home, corpus, tagged, call, artifacts, tmp_path):
     uri = str(tmp_path / "features")
-    other = features.FeatureConfig(n_mels=64)
-    features.open_features(uri, other, None)
+    other = extract.FeatureConfig(n_mels=64)
+    extract.open_features(uri, other, None)
     code, _, err = call(home, "tag", "--features", uri, "--tags", tmp_path / "tags", "--model", "models:/musictag/1")
     assert code == 1
     assert other.feature_hash in err
-    assert features.FeatureConfig().feature_hash in err
+    assert extract.FeatureConfig().feature_hash in err
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "tags").exists()

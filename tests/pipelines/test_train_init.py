@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from musictag import dataset, metrics, pretrained
 from musictag.checkpoint import load_model
-from musictag.config import FeatureConfig
+from musictag.features.config import FeatureConfig
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit

@@ -8,7 +8,7 @@ import torch
 from ray.cluster_utils import Cluster
 
 from musictag import checkpoint
-from musictag.config import FeatureConfig
+from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from torture.runs import SCRIPTS, Job, Reference, measure
 

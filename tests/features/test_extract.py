@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import features, log_mel
 from musictag.audio import decoders, ffmpeg, reader
-from musictag.clips import clip_starts, cut_clips
-from musictag.config import FeatureConfig
 from musictag.errors import AudioTooLongError, AudioTruncatedError, FeatureMismatchError, StoreError
+from musictag.features import extract, log_mel
+from musictag.features.clips import clip_starts, cut_clips
+from musictag.features.config import FeatureConfig
 from musictag.ledger import Work
 from musictag.models import build_model
 from musictag.storage import digests, fetch, tables
@@ -22,9 +22,9 @@ CONFIG = FeatureConfig()
 def test_a_cell_gives_back_its_clips_as_float16():
     config = FeatureConfig(n_mels=8, clip_frames=5)
     clips = np.random.default_rng(0).random((3, 5, 8)).astype(np.float32) * 7
-    cell = features.encode_clips(clips)
+    cell = extract.encode_clips(clips)
     assert len(cell) == 3 * 5 * 8 * 2
-    decoded = features.decode_clips(cell, config)
+    decoded = extract.decode_clips(cell, config)
     assert decoded.dtype == np.float16
     np.testing.assert_array_equal(decoded, clips.astype(np.float16))
 
@@ -32,13 +32,13 @@ def test_a_cell_gives_back_its_clips_as_float16():
 def test_clips_that_do_not_lie_in_order_are_encoded_in_order():
     config = FeatureConfig(n_mels=8, clip_frames=5)
     clips = np.arange(80, dtype=np.float32).reshape(2, 8, 5).transpose(0, 2, 1)
-    np.testing.assert_array_equal(features.decode_clips(features.encode_clips(clips), config), clips)
+    np.testing.assert_array_equal(extract.decode_clips(extract.encode_clips(clips), config), clips)
 
 
 @pytest.mark.parametrize("n_bytes", [0, 79, 81, 120])
 def test_a_cell_of_another_size_is_refused(n_bytes):
     with pytest.raises(StoreError, match=f"{n_bytes} bytes is not a whole number of 5 x 8 clips"):
-        features.decode_clips(bytes(n_bytes), FeatureConfig(n_mels=8, clip_frames=5))
+        extract.decode_clips(bytes(n_bytes), FeatureConfig(n_mels=8, clip_frames=5))
 
 
 def test_float16_moves_no_score_of_a_trained_network_by_more_than_5_thousandths(music):
@@ -48,7 +48,7 @@ def test_float16_moves_no_score_of_a_trained_network_by_more_than_5_thousandths(
     ]
     clips = np.concatenate([cut_clips(frames, clip_starts(len(frames), CONFIG), CONFIG) for frames in spectrograms])
     assert clips.max() > 5
-    rounded = features.decode_clips(features.encode_clips(clips), CONFIG).astype(np.float32)
+    rounded = extract.decode_clips(extract.encode_clips(clips), CONFIG).astype(np.float32)
     assert 0 < np.abs(rounded - clips).max() <= 0.002
 
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def test_n_clips_equal_the_same_frames_of_the_whole_track(tmp_path, music, write
     with reader.open_audio(path, name) as opened:
         waveform = np.concatenate(list(reader.waveform_blocks(opened, CONFIG.sample_rate)))
     whole = log_mel.log_mel(waveform, CONFIG)
-    clips, starts, duration_s = features.track_clips(path, name, CONFIG, n_clips)
+    clips, starts, duration_s = extract.track_clips(path, name, CONFIG, n_clips)
     assert starts == clip_starts(len(whole), CONFIG, n_clips)
     assert duration_s == len(waveform) / CONFIG.sample_rate
     expected = cut_clips(whole, starts, CONFIG)
@@ -91,15 +91,15 @@ def test_only_the_wanted_clips_are_decoded(tmp_path, music, write_audio, monkeyp
             yield block
 
     monkeypatch.setattr(decoders.FlacDecoder, "blocks", counted)
-    features.track_clips(path, "a", CONFIG, 2)
+    extract.track_clips(path, "a", CONFIG, 2)
     assert sum(decoded) < 44_100 * (2 * CONFIG.clip_seconds + 1)
 
 
 def test_n_clips_of_m4a_lie_where_they_lie_in_the_whole_track(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.m4a", music(10.0), 44_100)
-    every, _, _ = features.track_clips(path, "a", CONFIG)
+    every, _, _ = extract.track_clips(path, "a", CONFIG)
     whole = np.concatenate(every)
-    clips, starts, _ = features.track_clips(path, "a", CONFIG, 2)
+    clips, starts, _ = extract.track_clips(path, "a", CONFIG, 2)
     # Where the encoder leaves noise to the decoder, another beginning has another noise.
     same = np.isclose(clips, cut_clips(whole, starts, CONFIG), atol=2e-5, rtol=2**-11)
     assert same.mean() > 0.95
@@ -107,9 +107,9 @@ def test_n_clips_of_m4a_lie_where_they_lie_in_the_whole_track(tmp_path, music, w
 
 def test_more_clips_than_there_are_gives_all_of_them(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(7.0), 44_100)
-    every, starts, _ = features.track_clips(path, "a", CONFIG)
+    every, starts, _ = extract.track_clips(path, "a", CONFIG)
     assert starts == [0, 187, 374]
-    np.testing.assert_array_equal(features.track_clips(path, "a", CONFIG, 5)[0], every)
+    np.testing.assert_array_equal(extract.track_clips(path, "a", CONFIG, 5)[0], every)
 
 
 def test_a_truncated_track_fails_with_few_clips_as_with_all(tmp_path, music, write_audio):
@@ -117,20 +117,20 @@ def test_a_truncated_track_fails_with_few_clips_as_with_all(tmp_path, music, wri
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     for n_clips in (None, 3):
         with pytest.raises(AudioTruncatedError, match="truncated: the header declares"):
-            features.track_clips(path, "a", CONFIG, n_clips)
+            extract.track_clips(path, "a", CONFIG, n_clips)
 
 
 def test_a_row_holds_no_secret(music, write_audio, tmp_path):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     fsspec.filesystem("memory").pipe("/shelf/a.wav?sig=secret", path.read_bytes())
-    row = features.featurize(Work("a", "memory://shelf/a.wav?sig=secret", None), CONFIG)
+    row = extract.featurize(Work("a", "memory://shelf/a.wav?sig=secret", None), CONFIG)
     assert row["uri"] == "memory://shelf/a.wav?sig=***"
 
 
 def test_a_row_says_what_it_was_made_of(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(7.0), 44_100)
-    row = features.featurize(Work("a", str(path), None), CONFIG)
-    assert list(row) == features.SCHEMA.names
+    row = extract.featurize(Work("a", str(path), None), CONFIG)
+    assert list(row) == extract.SCHEMA.names
     assert row["track_id"] == "a"
     assert row["uri"] == str(path)
     assert row["audio_etag"] == fetch.audio_etag(str(path))
@@ -138,24 +138,24 @@ def test_a_row_says_what_it_was_made_of(tmp_path, music, write_audio):
     assert row["duration_s"] == pytest.approx(7.0)
     assert row["n_clips"] == 3
     assert row["start_s"] == pytest.approx([0, 2.992, 5.984])
-    assert features.decode_clips(row["clips"], CONFIG).shape == (3, 187, 96)
+    assert extract.decode_clips(row["clips"], CONFIG).shape == (3, 187, 96)
     assert row["feature_hash"] == CONFIG.feature_hash
     assert datetime.datetime.now(datetime.UTC) - row["featurized_at"] < datetime.timedelta(minutes=1)
 
 
 def test_a_table_is_made_once_and_opened_again(tmp_path):
     uri = str(tmp_path / "features")
-    assert features.open_features(uri, CONFIG, 5).version() == 0
-    table = features.open_features(uri, CONFIG, 5)
+    assert extract.open_features(uri, CONFIG, 5).version() == 0
+    table = extract.open_features(uri, CONFIG, 5)
     assert table.version() == 0
-    assert features.feature_config(table) == CONFIG
+    assert extract.feature_config(table) == CONFIG
 
 
 def test_a_table_of_other_settings_is_refused_with_both(tmp_path):
     uri = str(tmp_path / "features")
-    features.open_features(uri, FeatureConfig(n_mels=48, fmax=7_000.0), None)
+    extract.open_features(uri, FeatureConfig(n_mels=48, fmax=7_000.0), None)
     with pytest.raises(FeatureMismatchError) as caught:
-        features.open_features(uri, CONFIG, None)
+        extract.open_features(uri, CONFIG, None)
     for part in (uri, "n_mels 48 there, 96 here", "fmax 7000.0 there, 8000.0 here", "--features"):
         assert part in str(caught.value)
     assert "hop_length" not in str(caught.value)
@@ -164,19 +164,19 @@ def test_a_table_of_other_settings_is_refused_with_both(tmp_path):
 @pytest.mark.parametrize(("held", "wanted", "message"), [(None, 3, "all, not 3"), (3, None, "3, not all")])
 def test_a_table_of_another_number_of_clips_is_refused_with_both(tmp_path, held, wanted, message):
     uri = str(tmp_path / "features")
-    features.open_features(uri, CONFIG, held)
+    extract.open_features(uri, CONFIG, held)
     with pytest.raises(FeatureMismatchError, match=f"holds clips-per-track {message}"):
-        features.open_features(uri, CONFIG, wanted)
+        extract.open_features(uri, CONFIG, wanted)
 
 
 def test_a_table_that_holds_no_features_is_refused(tmp_path):
-    table = tables.create_table(str(tmp_path / "other"), features.SCHEMA)
+    table = tables.create_table(str(tmp_path / "other"), extract.SCHEMA)
     with pytest.raises(StoreError, match="not a features table"):
-        features.feature_config(table)
+        extract.feature_config(table)
 
 
 def test_featurizing_does_not_load_torch():
-    code = "import musictag.features, sys; sys.exit('torch' in sys.modules)"
+    code = "import musictag.features.extract, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -184,9 +184,9 @@ def test_featurizing_does_not_load_torch():
 @pytest.mark.parametrize("n_clips", [None, 1])
 def test_a_track_longer_than_the_limit_is_refused_and_says_how_to_have_it(tmp_path, music, write_audio, name, n_clips):
     path = write_audio(tmp_path / name, music(9.0), 44_100)
-    assert len(features.track_clips(path, "a", CONFIG, n_clips, 9.5 / 3600)[1]) == (n_clips or 4)
+    assert len(extract.track_clips(path, "a", CONFIG, n_clips, 9.5 / 3600)[1]) == (n_clips or 4)
     with pytest.raises(AudioTooLongError, match=r"a: longer than 0\.00222222 hours: .* raise --max-hours"):
-        features.track_clips(path, "a", CONFIG, n_clips, 8 / 3600)
+        extract.track_clips(path, "a", CONFIG, n_clips, 8 / 3600)
 
 
 def test_a_track_whose_header_declares_no_length_is_refused_once_it_is_too_long(
@@ -195,4 +195,4 @@ def test_a_track_whose_header_declares_no_length_is_refused_once_it_is_too_long(
     path = write_audio(tmp_path / "a.m4a", music(9.0), 44_100)
     monkeypatch.setattr(ffmpeg.FFmpegDecoder, "n_samples", None)
     with pytest.raises(AudioTooLongError):
-        features.track_clips(path, "a", CONFIG, None, 5 / 3600)
+        extract.track_clips(path, "a", CONFIG, None, 5 / 3600)

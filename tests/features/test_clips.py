@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from musictag.clips import clip_starts, clip_weights, cut_clips
-from musictag.config import FeatureConfig
 from musictag.errors import UsageError
+from musictag.features.clips import clip_starts, clip_weights, cut_clips
+from musictag.features.config import FeatureConfig
 
 CONFIG = FeatureConfig(n_mels=3, clip_frames=10)
 

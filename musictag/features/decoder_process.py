@@ -26,10 +26,11 @@ import pebble
 import psutil
 import threadpoolctl
 
-from musictag import features, ledger
-from musictag.config import FeatureConfig
+from musictag import ledger
 from musictag.errors import AudioCrashError, AudioError, AudioTimeoutError, StoreError
-from musictag.features import CELL_DTYPE, MAX_HOURS, TrackClips, track_clips
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import CELL_DTYPE, MAX_HOURS, TrackClips, track_clips
 from musictag.ledger import Work
 
 Row = dict[str, Any]
@@ -124,7 +125,7 @@ def featurize(
 
     def outcome(work: Work) -> Outcome:
         try:
-            return features.featurize(work, config, clips_per_track, max_hours, decode), None
+            return extract.featurize(work, config, clips_per_track, max_hours, decode), None
         except AudioError as error:
             return None, ledger.failure(work, error)
 
@@ -170,7 +171,7 @@ def _track_clips(*arguments: Any) -> ClipsElsewhere:
     clips, starts, duration_s = track_clips(*arguments)
     try:
         _file.seek(0)
-        _file.write(features.encode_clips(clips))
+        _file.write(extract.encode_clips(clips))
         _file.truncate()
         _file.flush()
     except OSError as error:

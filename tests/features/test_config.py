@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
-from musictag import config
-from musictag.config import FeatureConfig
 from musictag.errors import UsageError
+from musictag.features import config
+from musictag.features.config import FeatureConfig
 
 
 def test_a_default_clip_lasts_three_seconds():

@@ -2,8 +2,8 @@ import librosa
 import numpy as np
 import pytest
 
-from musictag import log_mel
-from musictag.config import FeatureConfig
+from musictag.features import log_mel
+from musictag.features.config import FeatureConfig
 
 
 def librosas_log_mel(waveform, config):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from musictag.config import FeatureConfig
+from musictag.features.config import FeatureConfig
 
 Float32 = npt.NDArray[np.float32]
 

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from musictag import clips, log_mel
 from musictag.audio import reader
 from musictag.audio.decoders import Decoder
-from musictag.config import FeatureConfig
 from musictag.errors import AudioCorruptError, AudioTooLongError, FeatureMismatchError, StoreError
+from musictag.features import clips, log_mel
+from musictag.features.config import FeatureConfig
 from musictag.ledger import Work
 from musictag.storage import digests, fetch, tables
 from musictag.storage.urls import redacted

@@ -4,10 +4,10 @@ import sys
 import numpy as np
 import pytest
 
-from musictag.clips import clip_weights, cut_clips
-from musictag.config import FeatureConfig
-from musictag.descriptors import BPM, DESCRIPTORS, VERSION, describe
-from musictag.log_mel import log_mel
+from musictag.features.clips import clip_weights, cut_clips
+from musictag.features.config import FeatureConfig
+from musictag.features.descriptors import BPM, DESCRIPTORS, VERSION, describe
+from musictag.features.log_mel import log_mel
 
 CONFIG = FeatureConfig()
 RATE = CONFIG.sample_rate

@@ -11,11 +11,11 @@ import psutil
 import pytest
 import soundfile
 
-from musictag import features
-from musictag.config import FeatureConfig
 from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError, StoreError
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
+from musictag.features.decoder_process import AHEAD, Sandbox, featurize
 from musictag.ledger import Work
-from musictag.sandbox import AHEAD, Sandbox, featurize
 from processes import command_line
 
 CONFIG = FeatureConfig()
@@ -43,7 +43,7 @@ def test_clips_are_those_of_this_process(sandbox, tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.mp3", music(7.0), 44_100)
     for n_clips in (None, 2):
         clips, starts, duration_s = sandbox.track_clips(path, "a", CONFIG, n_clips)
-        here, starts_here, duration_s_here = features.track_clips(path, "a", CONFIG, n_clips)
+        here, starts_here, duration_s_here = extract.track_clips(path, "a", CONFIG, n_clips)
         np.testing.assert_array_equal(clips, here)
         assert (starts, duration_s) == (starts_here, duration_s_here)
 

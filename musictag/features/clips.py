@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from musictag.config import FeatureConfig
 from musictag.errors import UsageError
+from musictag.features.config import FeatureConfig
 
 Float32 = npt.NDArray[np.float32]
 Frames = TypeVar("Frames", npt.NDArray[np.float16], npt.NDArray[np.float32])
