@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from musictag import answers, cli, console, files, pretrained
+from musictag import answers, cli, files, pretrained
 from musictag.answers import Scored
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
 from musictag.features.clips import clip_weights
 from musictag.files import Track, printable
+from musictag.jobs import progress
 from musictag.tagger import Tagger, calibrate
 
 Float32 = npt.NDArray[np.float32]
@@ -75,7 +76,7 @@ def run_tag(args: argparse.Namespace) -> None:
     vocabulary = tagger.spec.vocabulary
     paths = files.find(args.paths)
     tracks = files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track)
-    shown = console.bar(tracks, "tag", len(paths), "file") if len(paths) > 1 and sys.stderr.isatty() else tracks
+    shown = progress.bar(tracks, "tag", len(paths), "file") if len(paths) > 1 and sys.stderr.isatty() else tracks
     n_failed = 0
     if args.form is answers.as_csv:
         _write(answers.CSV_HEADER)
@@ -123,13 +124,13 @@ def run_taggram(args: argparse.Namespace) -> None:
         charts.save_figure(figure, args.output)
     except OSError as error:
         raise StoreError(f"{target}: cannot be written: {error.strerror}") from error
-    console.say(f"{len(chosen)} tags over {track.duration_s:.1f} s in {len(of_clips)} clips; {target}")
+    progress.say(f"{len(chosen)} tags over {track.duration_s:.1f} s in {len(of_clips)} clips; {target}")
 
 
 def run_weights(args: argparse.Namespace) -> None:
     """`musictag weights`."""
     folders = pretrained.install(args.wheel)
-    console.say(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {pretrained.folder()}")
+    progress.say(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {pretrained.folder()}")
 
 
 def run_register(args: argparse.Namespace) -> None:
@@ -138,50 +139,50 @@ def run_register(args: argparse.Namespace) -> None:
 
     registry.connect()
     version = registry.adopt(registry.fetch(args.model))
-    console.say(f"{args.model} is version {version} of {registry.MODEL}")
+    progress.say(f"{args.model} is version {version} of {registry.MODEL}")
     champion = registry.alias_version("champion")
     if champion is None:
         registry.set_alias(version, "champion")
     if champion in (None, version):
-        console.say("it is the champion: python pipelines/tag.py --catalog FOLDER tags with it")
+        progress.say("it is the champion: python pipelines/tag.py --catalog FOLDER tags with it")
         return
     uri = f"models:/{registry.MODEL}/{version}"
-    console.say(f"the champion is version {champion}; python pipelines/promote.py --model {uri} --force --reason TEXT "
+    progress.say(f"the champion is version {champion}; python pipelines/promote.py --model {uri} --force --reason TEXT "
                 "puts this one in its place")  # fmt: skip
 
 
 def run_verify(args: argparse.Namespace) -> None:
     """`musictag verify`. Raises `LedgerError` at the end if something is wrong."""
-    from musictag import upkeep  # here: deltalake takes half a second to import
+    from musictag.jobs import maintenance  # here: deltalake takes half a second to import
 
-    found = upkeep.verify(args.table, args.catalog)
-    n_files = console.counted(found.n_files, "file")
+    found = maintenance.verify(args.table, args.catalog)
+    n_files = progress.counted(found.n_files, "file")
     for problem in found.problems:
-        console.say(problem)
+        progress.say(problem)
     if found.problems:
-        problems = console.counted(len(found.problems), "problem")
+        problems = progress.counted(len(found.problems), "problem")
         raise LedgerError(f"table {args.table}: {problems} in {n_files}, see above")
-    console.say(f"{n_files}, {console.counted(found.n_rows, 'row')}, all as they were written; {args.table}")
+    progress.say(f"{n_files}, {progress.counted(found.n_rows, 'row')}, all as they were written; {args.table}")
 
 
 def run_rollback(args: argparse.Namespace) -> None:
     """`musictag rollback`."""
-    from musictag import upkeep
+    from musictag.jobs import maintenance
 
     if args.version is None:
-        console.say("\n".join(upkeep.history(args.table, VERSIONS)))
-        console.say(f"musictag rollback {args.table} VERSION makes the table what it was then")
+        progress.say("\n".join(maintenance.history(args.table, VERSIONS)))
+        progress.say(f"musictag rollback {args.table} VERSION makes the table what it was then")
         return
-    upkeep.roll_back(args.table, args.version)
-    console.say(f"what version {args.version} was is the newest version now; {args.table}")
+    maintenance.roll_back(args.table, args.version)
+    progress.say(f"what version {args.version} was is the newest version now; {args.table}")
 
 
 def run_vacuum(args: argparse.Namespace) -> None:
     """`musictag vacuum`."""
-    from musictag import upkeep
+    from musictag.jobs import maintenance
 
-    removed = upkeep.vacuum(args.table, args.keep_hours)
-    console.say(f"{console.counted(len(removed), 'file')} removed; {args.table}")
+    removed = maintenance.vacuum(args.table, args.keep_hours)
+    progress.say(f"{progress.counted(len(removed), 'file')} removed; {args.table}")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -21,7 +21,7 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import baseline, cli, console, metrics, recipe, registry
+from musictag import baseline, cli, metrics, recipe, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
@@ -31,6 +31,7 @@ from musictag.features import extract
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
+from musictag.jobs import progress
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_descriptors
 from musictag.transfer import Network
@@ -55,7 +56,7 @@ def described(uri: str, track_ids: Collection[str], config: FeatureConfig) -> di
     n_cores = cli.n_cores()
     # max_nbytes: clips go through pipes, not through files.
     pool = joblib.Parallel(n_cores, return_as="generator", pre_dispatch=2 * n_cores, max_nbytes=None)
-    of_tracks = list(console.bar(pool(tasks()), "describe", len(track_ids), "track"))
+    of_tracks = list(progress.bar(pool(tasks()), "describe", len(track_ids), "track"))
     return dict(zip(found, of_tracks, strict=True))
 
 
@@ -90,7 +91,7 @@ def fit_and_log(
         uri = registry.log_model(run_id, Path(folder))
     version = registry.register(registry.fetch(uri))
     choice = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    console.say(
+    progress.say(
         f"{method} ({choice}): validation macro PR-AUC {figures['val_macro_pr_auc']:.3f}, ROC-AUC "
         f"{figures['val_macro_roc_auc']:.3f}; fitted in {fit_seconds:.0f} s; version {version}: {uri}"
     )
@@ -126,10 +127,10 @@ def main(argv: list[str]) -> None:
     config = extract.feature_config(tables.open_table(args.features))
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
-        console.say(f"{args.catalog}, {problem}")
+        progress.say(f"{args.catalog}, {problem}")
     splits_uri = tables.beside(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
-    console.say(str(labels))
+    progress.say(str(labels))
     (tags,) = splits.folds(labels, 1)
     vocabulary = make_vocabulary(tags["train"].values(), args.vocabulary)
     by_tag(args.min_precision, vocabulary)  # a tag that is none is said before the work
@@ -153,7 +154,7 @@ def main(argv: list[str]) -> None:
     if not args.alias:
         registry.set_alias(versions[best], "candidate")
     named = f"{args.alias}-METHOD" if args.alias else "the best is the candidate"
-    console.say(
+    progress.say(
         f"{len(by_track):,} tracks described in {describe_seconds:.0f} s, {len(versions)} methods fitted; best {best} "
         f"(macro PR-AUC {worth[best]:.3f}); versions {', '.join(versions.values())} of {registry.MODEL}, {named}"
     )

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import charts, cli, comparison, console, dataset, evaluation, registry, report, tagger
+from musictag import charts, cli, comparison, dataset, evaluation, registry, report, tagger
 from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
 from musictag.errors import UsageError
 from musictag.features import extract
+from musictag.jobs import progress
 from musictag.storage import tables
 
 
@@ -39,7 +40,7 @@ def evaluate(
         )
     vocabulary = model.spec.vocabulary
     if unknown := unknown_tags(tags.values(), vocabulary):
-        console.say(f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
+        progress.say(f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
     targets = targets_by_track(tags, vocabulary)
     rows = dataset.labelled_rows(tables.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
     track_ids, truth, scores = tagger.score_labelled(model.model, rows, model.spec.feature_config)
@@ -117,18 +118,18 @@ def main(argv: list[str]) -> None:
     catalog = read_catalog(args.catalog)
     splits_uri = tables.beside(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
-    console.say(str(labels))
+    progress.say(str(labels))
     result = evaluate(source, args.features, labels, args.split)
     keep(source, result)
-    console.say(report.examples(result, titles(catalog)) + "\n")
-    console.say(report.evaluation_report(result))
+    progress.say(report.examples(result, titles(catalog)) + "\n")
+    progress.say(report.evaluation_report(result))
     if args.against:
         other_source = registry.fetch(args.against)
         other = evaluate(other_source, args.features, labels, args.split)
         keep(other_source, other)
-        console.say("\n" + compare(source, result, other_source, other))
+        progress.say("\n" + compare(source, result, other_source, other))
     figures = evaluation.summary(result)
-    console.say(
+    progress.say(
         f"{source.uri}: macro PR-AUC {figures['macro_pr_auc']:.3f}, ROC-AUC {figures['macro_roc_auc']:.3f}, "
         f"F1 {figures['macro_f1']:.3f}, calibration error {figures['micro_ece']:.3f} "
         f"on {len(result.track_ids)} {args.split} tracks"

@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 
 import musictag
-from musictag import baseline, charts, cli, console, evaluation, page, registry
+from musictag import baseline, charts, cli, evaluation, page, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.errors import TrainingError
+from musictag.jobs import progress
 from musictag.page import CLASSICAL, NETWORK, Entry
 from musictag.storage import tables
 
@@ -39,7 +40,7 @@ METHODS = tuple(baseline.GRIDS)
 
 def run(script: str, *options: str) -> None:
     """Run another script of this folder, with the output of this one."""
-    console.say(f"\n$ {shlex.join(('python', f'pipelines/{script}', *options))}")
+    progress.say(f"\n$ {shlex.join(('python', f'pipelines/{script}', *options))}")
     if code := subprocess.run([sys.executable, HERE / script, *options], check=False).returncode:
         raise TrainingError(f"pipelines/{script} ended with exit code {code}: see above; what is done stays done")
 
@@ -123,7 +124,7 @@ def main(argv: list[str]) -> None:
     charts.save_figure(charts.comparison_chart(network.evaluation, classical.evaluation, names), chart)
     text = page.page("The experiment", about(args, network.evaluation, labels), entries, chart.name)
     args.page.write_text(text, encoding="utf-8")
-    console.say(f"\n{page.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
+    progress.say(f"\n{page.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
 
 
 if __name__ == "__main__":

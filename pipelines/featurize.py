@@ -31,13 +31,14 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import cli, console, ledger, watched
+from musictag import cli, watched
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.corpora import demo
 from musictag.errors import StoreError, UsageError, WorkerLostError
 from musictag.features import decoder_process, extract
 from musictag.features.config import FeatureConfig
-from musictag.ledger import Work
+from musictag.jobs import ledger, progress
+from musictag.jobs.ledger import Work
 from musictag.storage import fetch, parts, tables
 
 # Tracks, at most, that one call of the DoFn writes as one Parquet file: of whole tracks some 60 MB.
@@ -155,7 +156,7 @@ def run(works: Sequence[Work], do_part: FeaturizePart, arguments: list[str]) -> 
         except WorkerLostError as error:
             if n_lost == MAX_LOSSES:
                 raise WorkerLostError(f"{error}, {n_lost} times: try with fewer, by --direct_num_workers") from error
-            console.say(f"{error}: what it had not committed is done again")
+            progress.say(f"{error}: what it had not committed is done again")
         except RuntimeError as error:
             if found := WORKERS_ERROR.findall(str(error)):
                 raise StoreError(found[-1]) from error
@@ -195,20 +196,20 @@ def main(argv: list[str]) -> None:
 
     failed = ledger.read_failed(failures_uri)
     plan = make_plan(catalog, args.features, failed, args.max_attempts, config)
-    console.say_plan(args.catalog, plan, "to do", prune=args.prune)
+    progress.say_plan(args.catalog, plan, "to do", prune=args.prune)
     ledger.record_problems(failures_uri, catalog.problems, failed)
     ledger.clear(plan, args.features, prune=args.prune)
 
     target = Target(args.features, tables.version(args.features), failures_uri, tables.version(failures_uri))
     done = tables.counter((args.features, failures_uri))
-    with console.progress("featurize", len(plan.works), done):
+    with progress.progress("featurize", len(plan.works), done):
         run(plan.works, FeaturizePart(target, config, args.clips_per_track, args.max_hours), beam_arguments)
 
     tables.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice
     tables.seal_rests(args.features)  # what a killed run left so
     written = tables.track_ids(args.features)
     account = ledger.settle(plan, catalog.problems, written, failures_uri, started, prune=args.prune)
-    console.say_account(account, args.features, failures_uri, started)
+    progress.say_account(account, args.features, failures_uri, started)
     ledger.check_failures(account, args.max_failures, failures_uri)
 
 

@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from musictag import charts, cli, console, evaluation, promotion, registry
+from musictag import charts, cli, evaluation, promotion, registry
 from musictag.errors import MusictagError, PromotionError, UsageError
+from musictag.jobs import progress
 
 
 def judge(source: registry.ModelSource, champion: str | None, folder: Path) -> promotion.Decision:
@@ -54,7 +55,7 @@ def roll_back(alias: str, reason: str) -> None:
     left, version = registry.roll_back(alias)
     because = f": {reason}" if reason else ""
     registry.tag_version(left, {"decision": f"rolled back to version {version}{because}"})
-    console.say(f"version {version} is the {alias} again, instead of version {left}{because}")
+    progress.say(f"version {version} is the {alias} again, instead of version {left}{because}")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> None:
     version = registry.register(source)
     champion = registry.alias_version(args.alias)
     if champion == version:
-        console.say(f"version {version} is the {args.alias} already")
+        progress.say(f"version {version} is the {args.alias} already")
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -103,7 +104,7 @@ def main(argv: list[str]) -> None:
         )
     registry.tag_version(version, {"decision": decision.reason, "replaced": champion or "none"})
     registry.promote(version, args.alias)
-    console.say(f"version {version} is the {args.alias}: {decision.reason}")
+    progress.say(f"version {version} is the {args.alias}: {decision.reason}")
 
 
 if __name__ == "__main__":

@@ -34,13 +34,14 @@ import ray.data
 import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag import cli, console, ledger, registry, retagging
+from musictag import cli, registry, retagging
 from musictag.catalog.reader import read_catalog
 from musictag.checkpoint import TaggerSpec
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
 from musictag.features import decoder_process, extract
 from musictag.features.config import FeatureConfig
-from musictag.ledger import Work
+from musictag.jobs import ledger, progress
+from musictag.jobs.ledger import Work
 from musictag.storage import fetch, parts, tables
 from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
 
@@ -193,26 +194,26 @@ def diff(model: Model, folder: Path, spec: TaggerSpec, uris: Mapping[str, str], 
         raise UsageError(f"{args.tags} and {listing} have no track in common: name what was tagged, or its tags")
     makers = collections.Counter(row.made_by for row in held.values())
     by = ", ".join(f"{made_by} ({n:,})" for made_by, n in makers.most_common())
-    console.say(f"{args.tags}: {len(held):,} tracks, tagged by {by}; {len(both):,} of them are in {listing}")
+    progress.say(f"{args.tags}: {len(held):,} tracks, tagged by {by}; {len(both):,} of them are in {listing}")
     known = {tag for made_by in makers for tag in vocabulary_of(made_by)}
 
     sample = retagging.sample(both, args.diff)
     works = tuple(Work(track_id, uris[track_id], None) for track_id in sample)
     rows: list[dict[str, Any]] = []
-    with local_ray(args.num_workers), console.bar((), "score", len(works), "track") as shown:
+    with local_ray(args.num_workers), progress.bar((), "score", len(works), "track") as shown:
         for part in arriving(score(clips_of(works, spec, args), model, folder, args)):
             rows += part
             shown.update(len(rows) - shown.n)
     if failures := [row["failure"]["message"] for row in rows if row["failure"]]:
-        console.say(
+        progress.say(
             f"{len(failures):,} of {len(works):,} sampled tracks failed and are left out, such as: {failures[0]}"
         )
     if len(failures) == len(works):
         raise LedgerError("all sampled tracks failed, so that nothing can be compared")
     before = retagging.given(tables.read_rows(args.tags, ("track_id", "tags"), sample))
     after = retagging.given(row for row in rows if not row["failure"])
-    console.say(retagging.report(before, after, known.union(*before.values()), spec.vocabulary))
-    console.say(f"compared with what {model.made_by} gives {len(after):,} of these tracks; nothing was written")
+    progress.say(retagging.report(before, after, known.union(*before.values()), spec.vocabulary))
+    progress.say(f"compared with what {model.made_by} gives {len(after):,} of these tracks; nothing was written")
 
 
 def vocabulary_of(made_by: str) -> tuple[str, ...]:
@@ -225,7 +226,7 @@ def vocabulary_of(made_by: str) -> tuple[str, ...]:
         reason = "another model has its place"
     except (RegistryError, ModelError) as error:
         reason = str(error)
-    console.say(f"{made_by} is gone ({reason}): of its tags only those are known that sampled tracks have")
+    progress.say(f"{made_by} is gone ({reason}): of its tags only those are known that sampled tracks have")
     return ()
 
 
@@ -303,11 +304,11 @@ def main(argv: list[str]) -> None:
     failed = ledger.read_failed(failures_uri) if catalog else {}  # what has features needs no decoder
     problems = catalog.problems if catalog else ()
     plan = ledger.make_plan(listed, read_held(args.tags), model.made_by, failed, args.max_attempts, problems)
-    console.say_plan(args.catalog or args.features, plan, f"to tag by {source.uri}", prune=args.prune)
+    progress.say_plan(args.catalog or args.features, plan, f"to tag by {source.uri}", prune=args.prune)
     ledger.record_problems(failures_uri, problems, failed)
     ledger.clear(plan, args.tags, prune=args.prune)
     if plan.works:
-        with local_ray(args.num_workers), console.bar((), "tag", len(plan.works), "track") as shown:
+        with local_ray(args.num_workers), progress.bar((), "tag", len(plan.works), "track") as shown:
             scored = score(clips_of(plan.works, spec, args), model, source.folder, args)
             for n_settled in commit(scored, plan, model, args.tags, failures_uri):
                 shown.update(n_settled)
@@ -316,7 +317,7 @@ def main(argv: list[str]) -> None:
     tables.seal_rests(args.tags)  # what a killed run left so
     written = [track_id for track_id, held in read_held(args.tags).items() if held.made_by == model.made_by]
     account = ledger.settle(plan, problems, written, failures_uri, started, prune=args.prune)
-    console.say_account(account, args.tags, failures_uri, started)
+    progress.say_account(account, args.tags, failures_uri, started)
     ledger.check_failures(account, args.max_failures, failures_uri)
 
 

@@ -37,13 +37,14 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, console, dataset, losses, metrics, registry
+from musictag import cli, dataset, losses, metrics, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
 from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError
 from musictag.features import extract
+from musictag.jobs import progress
 from musictag.recipe import MODEL, add_options, check, n_folds, training_config
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
@@ -233,14 +234,14 @@ def main(argv: list[str]) -> None:
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
-        console.say(f"{args.catalog}, {problem}")
+        progress.say(f"{args.catalog}, {problem}")
     splits_uri = tables.beside(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features, table.version()), splits_uri)
-    console.say(str(labels))
+    progress.say(str(labels))
     parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
     vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
     for sentence in blind_spots(vocabulary, parts, labels.tags):
-        console.say(sentence)
+        progress.say(sentence)
     min_precision = by_tag(args.min_precision, vocabulary)
     folds = [{split: targets_by_track(tags, vocabulary) for split, tags in part.items()} for part in parts]
     if sources:
@@ -262,7 +263,7 @@ def main(argv: list[str]) -> None:
                   training=training, folds=folds, n_cores=cli.n_cores(), run_id=run_id,
                   tracking_uri=tracking_uri)  # fmt: skip
         epochs = len(folds) * training.epochs
-        with console.progress("train", epochs, lambda: registry.latest_step(run_id), unit="epoch"):
+        with progress.progress("train", epochs, lambda: registry.latest_step(run_id), unit="epoch"):
             states = fit_on_ray(job, args)
         model, (track_ids, truth, scores) = joined(job, states)
         judged = np.isin(track_ids, list(labels.tags["validation"]))  # the same tracks for all models
@@ -279,7 +280,7 @@ def main(argv: list[str]) -> None:
     version = registry.register(registry.fetch(uri))
     registry.set_alias(version, args.alias)
     clips_per_s = [args.num_workers * epoch["clips_per_s"] for state in states for epoch in state.history]
-    console.say(
+    progress.say(
         f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['best_val_loss']:.4f}, macro PR-AUC "
         f"{figures['best_val_macro_pr_auc']:.3f}, ROC-AUC {figures['best_val_macro_roc_auc']:.3f}), "
         f"{np.mean(clips_per_s):.0f} clips/s; version {version} is the {args.alias}: {uri}"

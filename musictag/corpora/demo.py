@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictag import cli, console
+from musictag import cli
 from musictag.corpora.arrangement import arrange
 from musictag.corpora.essen import Tune, read_tunes
 from musictag.corpora.rendering import render
 from musictag.corpora.songs import Song, check_arguments, draw_tunes, write_catalog
 from musictag.corpora.variants import distinct_tunes
+from musictag.jobs import progress
 
 # Raised whenever the same arguments would give other songs.
 DEMO_VERSION = 1
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--n-tracks", type=int, default=400)
     args = parser.parse_args(argv)
-    console.say(f"{args.n_tracks} songs: {make_demo(args.folder, n_tracks=args.n_tracks)}")
+    progress.say(f"{args.n_tracks} songs: {make_demo(args.folder, n_tracks=args.n_tracks)}")
 
 
 def _ensembles(tunes: Sequence[Tune]) -> dict[str, str]:

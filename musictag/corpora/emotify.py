@@ -12,8 +12,9 @@ import csv
 import sys
 from pathlib import Path
 
-from musictag import cli, console
+from musictag import cli
 from musictag.errors import CatalogError
+from musictag.jobs import progress
 
 EMOTIONS = (
     "amazement",
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
     catalog = make_emotify(args.folder, args.source)
     with catalog.open(encoding="utf-8", newline="") as lines:
         n_tracks = sum(1 for _ in csv.DictReader(lines))
-    console.say(f"{n_tracks} tracks: {catalog}")
+    progress.say(f"{n_tracks} tracks: {catalog}")
 
 
 def _tags(row: dict[str, str], ratings: Path) -> list[str]:

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musictag import cli, console
+from musictag import cli
 from musictag.corpora.essen import Tune
 from musictag.errors import UsageError
+from musictag.jobs import progress
 
 _COLUMNS = ("track_id", "uri", "artist", "album", "title", "tags")
 # (file type, sample rate in Hz, channels), track after track: each decoder and resampling ratio gets its share.
@@ -120,7 +121,7 @@ def write_catalog(
         return catalog
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     written = _write_all(missing, folder, perform, workers or cli.n_cores())
-    for _ in console.bar(written, "make songs", len(missing), "song"):
+    for _ in progress.bar(written, "make songs", len(missing), "song"):
         pass
     _replace(catalog, lambda part: part.write_text(text, encoding="utf-8"))
     kept = {folder / song.uri for song in songs}

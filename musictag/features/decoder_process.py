@@ -26,12 +26,12 @@ import pebble
 import psutil
 import threadpoolctl
 
-from musictag import ledger
 from musictag.errors import AudioCrashError, AudioError, AudioTimeoutError, StoreError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import CELL_DTYPE, MAX_HOURS, TrackClips, track_clips
-from musictag.ledger import Work
+from musictag.jobs import ledger
+from musictag.jobs.ledger import Work
 
 Row = dict[str, Any]
 Outcome = tuple[Row | None, Row | None]

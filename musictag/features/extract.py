@@ -21,7 +21,7 @@ from musictag.audio.decoders import Decoder
 from musictag.errors import AudioCorruptError, AudioTooLongError, FeatureMismatchError, StoreError
 from musictag.features import clips, log_mel
 from musictag.features.config import FeatureConfig
-from musictag.ledger import Work
+from musictag.jobs.ledger import Work
 from musictag.storage import digests, fetch, tables
 from musictag.storage.urls import redacted
 

@@ -22,11 +22,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, console, dataset, losses, metrics
+from musictag import bootstrap, cli, dataset, losses, metrics
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
 from musictag.features.config import FeatureConfig
+from musictag.jobs import progress
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.report import format_table
@@ -182,6 +183,6 @@ def test_the_table() -> None:
             row |= {figure: float(of_variant[figure][0]),
                     f"{figure}, difference": f"{difference[0]:+.3f} ({low:+.3f} to {high:+.3f})"}  # fmt: skip
         table.append(row)
-    console.say(format_table(pa.Table.from_pylist(table)))
+    progress.say(format_table(pa.Table.from_pylist(table)))
     fewer = of_run["a quarter of the songs", FEW]["pr_auc"] - of_run["everything", FEW]["pr_auc"]
     assert bootstrap.interval(fewer[1:])[1] < 0

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from musictag import cli, console
+from musictag import cli
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
-from musictag.ledger import Work
+from musictag.jobs import progress
+from musictag.jobs.ledger import Work
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "featurize.py"
 SUFFIXES, SECONDS, SAMPLE_RATE = (".mp3", ".flac", ".ogg", ".m4a"), 240, 44_100
@@ -73,10 +74,10 @@ def test_the_job_is_as_fast_as_the_library_on_each_of_its_cores(songs: Songs, tm
     for n_workers in range(1, cli.n_cores() + 1):
         start_up = job_seconds(tmp_path / f"{n_workers}-first", first, n_workers)
         of_job[n_workers] = job_seconds(tmp_path / f"{n_workers}-all", songs, n_workers) - start_up
-        console.say(f"\n{n_workers} workers: the first {len(first)} tracks took {start_up:.1f} s with start-up")
+        progress.say(f"\n{n_workers} workers: the first {len(first)} tracks took {start_up:.1f} s with start-up")
     of_library += library_seconds(halves[1])
     shares = {n_workers: of_library / (n_workers * seconds) for n_workers, seconds in of_job.items()}
-    console.say(
+    progress.say(
         f"{len(rest)} tracks of {SECONDS} s, tracks/s: "
         f"the library on one core {len(rest) / of_library:.2f}; "
         + "; ".join(

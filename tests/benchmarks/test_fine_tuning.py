@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from musictag import bootstrap, cli, console, dataset, metrics, pretrained
+from musictag import bootstrap, cli, dataset, metrics, pretrained
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import encode, make_vocabulary
 from musictag.checkpoint import load_model
@@ -27,6 +27,7 @@ from musictag.corpora.emotify import make_emotify
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import decode_clips, encode_clips, track_clips
+from musictag.jobs import progress
 from musictag.models.memory import ClipMemory
 from musictag.recipe import FOLDS
 from musictag.tagger import join, score_clips, score_labelled
@@ -101,7 +102,7 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
         model.load_state_dict(soup([state.best_weights for state in states]))
         scores[test] = score_labelled(model, [rows[n] for n in test], CONFIG)[2]
         losses = [f"{state.best_val_loss:.4f}" for state in states]
-        console.say(f"fold {number + 1}: validation losses {', '.join(losses)}; {time.perf_counter() - started:.0f} s")
+        progress.say(f"fold {number + 1}: validation losses {', '.join(losses)}; {time.perf_counter() - started:.0f} s")
     return scores
 
 
@@ -161,7 +162,7 @@ def test_fine_tuning_beats_regression_on_frozen_activations(tmp_path: Path) -> N
         theirs = drawn(targets, regression(activations(rows, of), targets, folds), artists, tests)
         own, difference = bootstrap.interval(ours[1:]), bootstrap.interval((ours - theirs)[1:])
         for n, figure in enumerate(FIGURES):
-            console.say(
+            progress.say(
                 f"{figure}: fine-tuned {ours[0, n]:.3f} ({own[0, n]:.3f} to {own[1, n]:.3f}), regression on {name} "
                 f"{theirs[0, n]:.3f}; difference {difference[0, n]:.3f} to {difference[1, n]:.3f}"
             )

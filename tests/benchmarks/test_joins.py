@@ -19,12 +19,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, comparison, console, dataset, evaluation, registry
+from musictag import bootstrap, cli, comparison, dataset, evaluation, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
 from musictag.features.clips import clip_weights
 from musictag.features.extract import decode_clips
+from musictag.jobs import progress
 from musictag.report import format_table
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
@@ -165,6 +166,6 @@ def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
                       "micro_ece_raw": figures["micro_ece_raw"], "micro_ece": figures["micro_ece"],
                       **{f"{figure}, 95 %": f"{macro[figure]['low']:+.3f} to {macro[figure]['high']:+.3f}"
                          for figure in ("f1", "pr_auc")}})  # fmt: skip
-    console.say(f"{MODEL}, {bootstrap.N_DRAWS} draws of artists, differences from the mean\n")
-    console.say(format_table(pa.Table.from_pylist(table)))
+    progress.say(f"{MODEL}, {bootstrap.N_DRAWS} draws of artists, differences from the mean\n")
+    progress.say(format_table(pa.Table.from_pylist(table)))
     assert len({row["pr_auc"] for row in table}) > 1

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import console, files, pretrained
+from musictag import files, pretrained
 from musictag.__main__ import score
+from musictag.jobs import progress
 from musictag.tagger import Tagger
 
 SONG_S, SAMPLE_RATE = 240, 44_100
@@ -79,7 +80,7 @@ def test_a_song_takes_a_third_of_the_packages_time(name: str, package: Path, son
         taken.append(time.perf_counter() - started)
     slow, fast = min(seconds for seconds, _ in theirs), min(taken)
     difference = max(abs(theirs[0][1][tag] - score) for tag, score in zip(tagger.spec.vocabulary, scores, strict=True))
-    console.say(
+    progress.say(
         f"\n{name}, {SONG_S} s of MP3: package {slow:.1f} s, musictag {fast:.2f} s, ratio {fast / slow:.2f}; "
         f"largest difference of a score {difference:.4f}"
     )

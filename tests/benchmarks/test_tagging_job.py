@@ -18,9 +18,10 @@ import pytest
 import threadpoolctl
 
 from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
-from musictag import cli, console, pretrained, registry
+from musictag import cli, pretrained, registry
 from musictag.features import extract
-from musictag.ledger import Work
+from musictag.jobs import progress
+from musictag.jobs.ledger import Work
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tag.py"
 JOB_TRACKS = int(os.environ.get("JOB_TRACKS", "100000"))
@@ -97,7 +98,7 @@ def test_tagging_from_features_is_as_fast_as_the_network_alone(home: Path) -> No
     first, both = (tag(n, "--features", f"features-{n}", "--tags", f"tags-{n}") for n in tracks)
     of_network = (of_network + networks_clips_per_s(pretrained.DEFAULT)) / 2
     of_job = N_MORE * N_CLIPS / (both.seconds - first.seconds)
-    console.say(
+    progress.say(
         f"\n{N_MORE:,} tracks of {N_CLIPS} clips on {cli.n_cores()} cores: from features {of_job:.0f} clips/s, "
         f"{of_job / of_network:.2f} of the {of_network:.0f} of the network alone; {start_up(N_FIRST, first)}"
     )
@@ -129,7 +130,7 @@ def test_tagging_from_audio_takes_no_longer_than_its_parts(
     featurizing, scoring = np.mean([before, seconds_of_parts()], axis=0)
     of_parts = (featurizing + scoring) * N_MORE_SONGS / cli.n_cores()
     of_job = both.seconds - first.seconds
-    console.say(
+    progress.say(
         f"\n{N_MORE_SONGS:,} tracks of {SONG_S} s on {cli.n_cores()} cores: "
         f"from audio {N_MORE_SONGS / of_job:.1f} tracks/s, "
         f"{of_parts / of_job:.2f} of what its parts have ({1000 * featurizing:.0f} ms to featurize and "
@@ -144,7 +145,7 @@ def test_a_catalog_a_hundred_times_as_large_is_tagged_as_fast_in_the_same_memory
         add_tracks("features", range(n_held, n_tracks), FEW_CLIPS)
         runs[n_tracks], n_held = tag(n_tracks, "--features", "features", "--tags", f"tags-{n_tracks}"), n_tracks
         run = runs[n_tracks]
-        console.say(
+        progress.say(
             f"\n{n_tracks:,} tracks of {FEW_CLIPS} clips: {run.seconds:.1f} s, at most {run.peak / MIB:,.0f} MiB"
         )
     n_new = round(NEW_SHARE * n_held)
@@ -156,7 +157,7 @@ def test_a_catalog_a_hundred_times_as_large_is_tagged_as_fast_in_the_same_memory
     late = (all_of_them - some) / (large.seconds - medium.seconds)
     of_start = small.seconds - few / late
     share = (again.seconds - of_start) / (large.seconds - of_start)
-    console.say(
+    progress.say(
         f"{early:.0f} tracks/s from {few:,} to {some:,} tracks, {late:.0f} from there to {all_of_them:,}; "
         f"start-up {of_start:.1f} s; a second run, {n_new:,} tracks new: {again.seconds:.1f} s, {share:.1%} of the "
         f"first, start-up aside, at most {again.peak / MIB:,.0f} MiB"

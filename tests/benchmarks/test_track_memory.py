@@ -16,7 +16,7 @@ from musictag.errors import AudioCorruptError, AudioError, AudioTooLongError, Au
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import Sandbox
-from musictag.ledger import Work
+from musictag.jobs.ledger import Work
 from musictag.storage import parts
 
 CONFIG = FeatureConfig()

@@ -18,10 +18,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, console, dataset, metrics
+from musictag import cli, dataset, metrics
 from musictag.catalog.vocabulary import targets_by_track
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.jobs import progress
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
@@ -146,7 +147,7 @@ def test_ray_trains_nearly_as_fast_as_the_bare_loop(folder: Path, labels: dict[s
             assert len(rates) == TRAINING.epochs - 1
             taken[way] += rates
     rate = {way: float(np.median(rates)) for way, rates in taken.items()}
-    console.say(
+    progress.say(
         f"\n{N_TRACKS} tracks of {N_CLIPS} clips on {cli.n_cores()} cores, clips/s after the first epoch: "
         + ", ".join(f"{way} {rate[way]:.0f} ({rate[way] / rate['bare loop']:.2f} of the bare loop)" for way in rate)
     )

@@ -15,7 +15,7 @@ from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupported
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import AHEAD, Sandbox, featurize
-from musictag.ledger import Work
+from musictag.jobs.ledger import Work
 from processes import command_line
 
 CONFIG = FeatureConfig()

@@ -17,12 +17,13 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import cli, dataset, ledger, metrics, registry
+from musictag import cli, dataset, metrics, registry
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
 from musictag.checkpoint import TaggerSpec, save_model
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.jobs import ledger
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables

@@ -10,11 +10,12 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import evaluation, ledger, registry
+from musictag import evaluation, registry
 from musictag.catalog import reader
 from musictag.checkpoint import load_model, save_model
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.jobs import ledger
 from musictag.storage import parts
 from musictag.tagger import calibrate
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import cli, upkeep
+from musictag import cli
 from musictag.errors import StoreError, WorkerLostError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import decode_clips
+from musictag.jobs import maintenance
 from musictag.storage import tables
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "featurize.py"
@@ -226,7 +227,7 @@ def test_two_runs_at_once_leave_each_track_once(tmp_path, music, write_audio):
     for process in runs:
         err = process.communicate(timeout=240)[1]
         assert process.returncode == 0, err
-    found = upkeep.verify(str(table), str(catalogs[1]))
+    found = maintenance.verify(str(table), str(catalogs[1]))
     assert (found.n_rows, found.problems) == (32, ())
 
 
@@ -245,7 +246,7 @@ def test_a_track_that_left_the_catalog_leaves_the_table_only_when_asked(
     assert featurize_here(*call, "--prune") == 0
     assert "1 listed = 0 written + 1 unchanged + 0 failed" in capsys.readouterr().out
     assert set(rows(table)) == {"a"}
-    assert upkeep.verify(str(table), str(tmp_path / "catalog.csv")).problems == ()
+    assert maintenance.verify(str(table), str(tmp_path / "catalog.csv")).problems == ()
 
 
 def test_a_folder_is_a_catalog_and_a_name_that_is_not_utf8_a_failure(tmp_path, featurize_here, music, write_audio):

@@ -7,7 +7,7 @@ import time
 import pytest
 import s3fs
 
-from musictag import upkeep
+from musictag.jobs import maintenance
 from musictag.storage import tables
 
 
@@ -76,4 +76,4 @@ def test_catalog_audio_and_features_on_s3(s3, tmp_path, script, featurize_here, 
     assert featurize_here(*call) == 0
     assert "3 listed = 1 written + 1 unchanged + 1 failed" in capsys.readouterr().out
     assert rows("s3://music/features", "n_clips")["a.flac"]["n_clips"] == 3
-    assert upkeep.verify("s3://music/features", "s3://music/catalog.jsonl").problems == ()
+    assert maintenance.verify("s3://music/features", "s3://music/catalog.jsonl").problems == ()

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import ledger, registry
+from musictag import registry
 from musictag.features import extract
+from musictag.jobs import ledger
 from musictag.storage import parts, tables
 
 # Operators that need every row before they give the first, or move rows between tasks by key.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from musictag import upkeep
+from musictag.jobs import maintenance
 from musictag.storage import tables
 from processes import is_running
 
@@ -135,16 +135,16 @@ def failures(uri: str) -> set[tuple[str, ...]]:
 
 def assert_nothing_lost(job: Job, reference: Reference) -> None:
     """The tables hold what those of the undisturbed run hold, and `vacuum` leaves nothing that they do not."""
-    found = upkeep.verify(job.uri, reference.catalog)
+    found = maintenance.verify(job.uri, reference.catalog)
     assert found.problems == ()
     assert_same_rows(content(job.uri), reference.rows)
     assert failures(job.uri) == reference.failures
     for uri in (job.uri, tables.beside(job.uri, "failures")):
-        upkeep.vacuum(uri, keep_hours=0)
+        maintenance.vacuum(uri, keep_hours=0)
         needed = set(tables.files(tables.open_table(uri)))
         assert {path.name for path in Path(uri).iterdir() if not path.name.startswith("_")} == needed
         assert {path.stem for path in Path(uri, "_checksums").glob("*")} == needed
-    assert upkeep.verify(job.uri, reference.catalog) == found
+    assert maintenance.verify(job.uri, reference.catalog) == found
 
 
 def assert_same_rows(found: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from musictag import upkeep
 from musictag.catalog.reader import read_catalog
+from musictag.jobs import maintenance
 from torture.runs import SCRIPTS, Job, Reference, assert_same_rows, content
 
 N_TRACKS = 24
@@ -83,7 +83,7 @@ def test_featurize_over_a_faulty_store(
         started = time.monotonic()
         end = job.done(tmp_path / "log").splitlines()[-1]
         print(f"\n{failing:.0%} fail, {stalling:.0%} stall: {time.monotonic() - started:.0f} s: {end}")  # noqa: T201
-    assert upkeep.verify(uri, listing).problems == ()
+    assert maintenance.verify(uri, listing).problems == ()
     place = {"uri", "audio_etag"}
     found, expected = (
         {track_id: {name: value for name, value in row.items() if name not in place} for track_id, row in rows.items()}

@@ -4,20 +4,20 @@ import time
 
 import pytest
 
-from musictag import console
 from musictag.errors import StoreError
-from musictag.ledger import Account, Failed, Held, make_plan
+from musictag.jobs import progress
+from musictag.jobs.ledger import Account, Failed, Held, make_plan
 
 
 def test_progress_follows_what_is_done_and_ends_there(capsys, monkeypatch):
-    monkeypatch.setattr(console, "POLL_S", 0.01)
+    monkeypatch.setattr(progress, "POLL_S", 0.01)
     done, asked = [0], threading.Event()
 
     def count():
         asked.set()
         return done[0]
 
-    with console.progress("featurize", 40, count):
+    with progress.progress("featurize", 40, count):
         assert asked.wait(5)
         done[0] = 25
         time.sleep(0.05)
@@ -30,33 +30,33 @@ def test_progress_follows_what_is_done_and_ends_there(capsys, monkeypatch):
 
 
 def test_progress_never_exceeds_its_total(capsys, monkeypatch):
-    monkeypatch.setattr(console, "POLL_S", 0.01)
-    with console.progress("tag", 3, lambda: 7):
+    monkeypatch.setattr(progress, "POLL_S", 0.01)
+    with progress.progress("tag", 3, lambda: 7):
         pass
     assert "3/3" in capsys.readouterr().err
 
 
 def test_a_store_that_does_not_answer_stops_the_bar_and_not_the_work(capsys, monkeypatch):
-    monkeypatch.setattr(console, "POLL_S", 0.01)
+    monkeypatch.setattr(progress, "POLL_S", 0.01)
 
     def done():
         raise StoreError("no answer")
 
-    with console.progress("tag", 3, done):
+    with progress.progress("tag", 3, done):
         time.sleep(0.03)
     assert "0/3" in capsys.readouterr().err
 
 
 def test_nothing_to_do_shows_no_bar(capsys):
-    with console.progress("tag", 0, lambda: 0):
+    with progress.progress("tag", 0, lambda: 0):
         pass
     assert capsys.readouterr().err == ""
 
 
 def test_progress_stops_watching_when_the_work_fails(capsys, monkeypatch):
-    monkeypatch.setattr(console, "POLL_S", 0.01)
+    monkeypatch.setattr(progress, "POLL_S", 0.01)
     before = threading.active_count()
-    with pytest.raises(ZeroDivisionError), console.progress("tag", 3, lambda: 1):
+    with pytest.raises(ZeroDivisionError), progress.progress("tag", 3, lambda: 1):
         raise ZeroDivisionError
     assert threading.active_count() == before
 
@@ -73,13 +73,13 @@ def test_progress_stops_watching_when_the_work_fails(capsys, monkeypatch):
 def test_a_plan_is_said_with_what_is_not_listed_any_more(capsys, unlisted, prune, second):
     held = {name: Held("", "", "") for name in ("a", *unlisted)}
     plan = make_plan([("a", "a", "e"), ("b", "b", "e")], held, "m", {}, 3)
-    console.say_plan("my/catalog.csv", plan, "to do", prune=prune)
+    progress.say_plan("my/catalog.csv", plan, "to do", prune=prune)
     assert capsys.readouterr().out == "my/catalog.csv: 2 tracks listed, 2 to do\n" + second
 
 
 def test_a_plan_is_said_with_what_is_given_up(capsys):
     failed = {"a": Failed("a", "e", "AudioCorruptError", 3)}
-    console.say_plan("c.csv", make_plan([("a", "a", "e"), ("b", "b", "e")], {}, "m", failed, 3), "to do", prune=False)
+    progress.say_plan("c.csv", make_plan([("a", "a", "e"), ("b", "b", "e")], {}, "m", failed, 3), "to do", prune=False)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "c.csv: 2 tracks listed, 1 to do"
     assert second.startswith("1 of them will not be tried again: failed as often as --max-attempts allows")
@@ -87,7 +87,7 @@ def test_a_plan_is_said_with_what_is_given_up(capsys):
 
 def test_the_account_is_said_with_its_speed_and_places(capsys):
     started = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=10)
-    console.say_account(Account(12_000, 6_000, 5_990, 10), "data/features", "data/features-failures", started)
+    progress.say_account(Account(12_000, 6_000, 5_990, 10), "data/features", "data/features-failures", started)
     failures, equation = capsys.readouterr().out.splitlines()
     assert failures == "10 failed: the reasons are in data/features-failures"
     assert equation.startswith("12,000 listed = 6,000 written + 5,990 unchanged + 10 failed (10.")
@@ -96,7 +96,7 @@ def test_the_account_is_said_with_its_speed_and_places(capsys):
 
 
 def test_an_account_without_work_tells_no_speed_and_no_failures(capsys):
-    console.say_account(Account(3, 0, 3, 0), "data/tags", "data/tags-failures", datetime.datetime.now(datetime.UTC))
+    progress.say_account(Account(3, 0, 3, 0), "data/tags", "data/tags-failures", datetime.datetime.now(datetime.UTC))
     text = capsys.readouterr().out
     assert "per hour" not in text
     assert "failures" not in text

@@ -10,7 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from musictag.errors import MusictagError
-from musictag.ledger import Account, Plan
+from musictag.jobs.ledger import Account, Plan
 from musictag.storage.urls import redacted
 
 Item = TypeVar("Item")

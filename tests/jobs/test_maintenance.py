@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import ledger, upkeep
 from musictag.catalog import splits
 from musictag.errors import StoreError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.jobs import ledger, maintenance
 from musictag.storage import parts, tables
 
 CONFIG = FeatureConfig(n_mels=8, clip_frames=4)
@@ -56,7 +56,7 @@ def catalog(tmp_path: Path) -> Path:
 
 
 def problems(uri: str, catalog: Path | None = None) -> tuple[str, ...]:
-    return upkeep.verify(uri, str(catalog) if catalog else None).problems
+    return maintenance.verify(uri, str(catalog) if catalog else None).problems
 
 
 def data_files(uri: str) -> list[Path]:
@@ -64,7 +64,7 @@ def data_files(uri: str) -> list[Path]:
 
 
 def test_a_whole_table_passes(uri: str, catalog: Path) -> None:
-    assert upkeep.verify(uri, str(catalog)) == upkeep.Verification(2, 4, ())
+    assert maintenance.verify(uri, str(catalog)) == maintenance.Verification(2, 4, ())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -117,7 +117,7 @@ def test_a_table_of_artists_is_verified_too(uri: str) -> None:
     tables.create_table(splits_uri, splits.SCHEMA)
     rows = pa.Table.from_pylist([{"group": "x", "split": "train"}], splits.SCHEMA)
     parts.write_table(splits_uri, "p", splits.SCHEMA, rows)
-    assert upkeep.verify(splits_uri) == upkeep.Verification(1, 1, ())
+    assert maintenance.verify(splits_uri) == maintenance.Verification(1, 1, ())
 
 
 def test_listed_tracks_are_held_or_failed_and_others_are_not_held(uri: str, catalog: Path) -> None:
@@ -130,27 +130,27 @@ def test_listed_tracks_are_held_or_failed_and_others_are_not_held(uri: str, cata
 
 def test_no_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is none"):
-        upkeep.verify(str(tmp_path / "nothing"))
+        maintenance.verify(str(tmp_path / "nothing"))
 
 
 def test_a_table_goes_back_and_forth(uri: str) -> None:
-    upkeep.roll_back(uri, 2)
+    maintenance.roll_back(uri, 2)
     assert tables.track_ids(uri) == {"a", "b", "c", "d", "gone"}
     assert problems(uri) == ()
-    upkeep.roll_back(uri, 3)
+    maintenance.roll_back(uri, 3)
     assert tables.track_ids(uri) == {"a", "b", "c", "d"}
-    upkeep.roll_back(uri, 1)
+    maintenance.roll_back(uri, 1)
     assert tables.track_ids(uri) == {"a", "b", "gone"}
 
 
 @pytest.mark.parametrize("version", [-1, 3, 99])
 def test_there_is_no_going_back_to_what_never_was(uri: str, version: int) -> None:
     with pytest.raises(StoreError, match=f"is at version 3 and has no version {version}"):
-        upkeep.roll_back(uri, version)
+        maintenance.roll_back(uri, version)
 
 
 def test_a_part_is_written_anew_after_its_table_went_back(uri: str) -> None:
-    upkeep.roll_back(uri, 1)
+    maintenance.roll_back(uri, 1)
     since = tables.version(uri)
     assert parts.write(uri, "q", extract.SCHEMA, [row("c"), row("d")], since) == 2
     assert tables.track_ids(uri) == {"a", "b", "gone", "c", "d"}
@@ -165,14 +165,14 @@ def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None
     for path in Path(uri).glob("*.parquet"):
         if path != young:
             os.utime(path, (two_hours_ago, two_hours_ago))
-    assert upkeep.vacuum(uri, 1) == [orphan.name]
-    assert upkeep.verify(uri, str(catalog)) == upkeep.Verification(2, 4, ())
+    assert maintenance.vacuum(uri, 1) == [orphan.name]
+    assert maintenance.verify(uri, str(catalog)) == maintenance.Verification(2, 4, ())
     before = {path.name for path in Path(uri).glob("*.parquet")}
-    removed = upkeep.vacuum(uri, 0)
+    removed = maintenance.vacuum(uri, 0)
     assert young.name in removed
     assert len(removed) == 2  # and the file that held the track that is gone
     assert {path.name for path in Path(uri).glob("*.parquet")} == before - set(removed)
-    assert upkeep.verify(uri, str(catalog)) == upkeep.Verification(2, 4, ())
+    assert maintenance.verify(uri, str(catalog)) == maintenance.Verification(2, 4, ())
     assert {path.name for path in (Path(uri) / "_checksums").iterdir()} == {
         f"{path.name}.sha256" for path in data_files(uri)
     }
@@ -182,19 +182,19 @@ def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None
 def test_what_a_killed_writer_left_of_a_seal_is_removed(uri: str, written: str) -> None:
     seal = Path(uri) / "_checksums" / "part-x-y.parquet.sha256"
     seal.write_text(written)
-    upkeep.vacuum(uri, keep_hours=0)
+    maintenance.vacuum(uri, keep_hours=0)
     assert not seal.exists()
     assert problems(uri) == ()
 
 
 def test_what_vacuum_removed_cannot_be_returned_to(uri: str) -> None:
-    upkeep.vacuum(uri, 0)
+    maintenance.vacuum(uri, 0)
     with pytest.raises(StoreError, match=re.escape(uri)):
-        upkeep.roll_back(uri, 2)
+        maintenance.roll_back(uri, 2)
 
 
 def test_the_history_has_the_newest_version_first(uri: str) -> None:
-    lines = upkeep.history(uri, 3)
+    lines = maintenance.history(uri, 3)
     assert [line.split()[0] for line in lines] == ["3", "2", "1"]
     assert lines[0].endswith("  delete")
     today = f"{datetime.datetime.now():%Y-%m-}"

@@ -8,11 +8,11 @@ import deltalake
 import pyarrow.compute as pc
 from pyarrow.fs import FileSelector
 
-from musictag import ledger
 from musictag.catalog.reader import read_catalog
 from musictag.errors import StoreError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.jobs import ledger
 from musictag.storage import checksums, tables
 
 # Of what is wrong with many tracks, so many are named.

@@ -3,10 +3,10 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from musictag import ledger
 from musictag.catalog.reader import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
-from musictag.ledger import Account, Failed, Held, Work
+from musictag.jobs import ledger
+from musictag.jobs.ledger import Account, Failed, Held, Work
 from musictag.storage import parts
 from musictag.storage import tables as storage_tables
 
