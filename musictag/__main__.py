@@ -105,7 +105,8 @@ def run_taggram(args: argparse.Namespace) -> None:
     target = printable(args.output)
     if args.output.suffix.lower() not in PICTURES:
         raise UsageError(f"-o {target}: the picture's name must end in {', '.join(PICTURES)}")
-    from musictag import charts, taggram  # here: matplotlib takes a second to import
+    from musictag import taggram
+    from musictag.evaluation import charts  # here: matplotlib takes a second to import
 
     tagger = Tagger.load(find_model(args.model))
     track = files.read(args.path, tagger.spec.feature_config)

@@ -15,8 +15,8 @@ import threadpoolctl
 import torch
 from numpy.typing import NDArray
 
-from musictag import metrics
 from musictag.errors import TrainingError, UsageError
+from musictag.evaluation import metrics
 from musictag.features.descriptors import VERSION
 from musictag.models.classical import CLASSICAL, Classical, standardize
 

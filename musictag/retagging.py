@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from musictag.report import format_table
+from musictag.evaluation.report import format_table
 
 Given = Mapping[str, frozenset[str]]
 """The tags of each track, by its id."""

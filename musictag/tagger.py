@@ -15,9 +15,9 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from musictag import metrics
 from musictag.checkpoint import TaggerSpec, load_model
 from musictag.errors import FeatureMismatchError, UsageError
+from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe

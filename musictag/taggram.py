@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from musictag.report import short, text_width
+from musictag.evaluation.report import short, text_width
 
 Float32 = npt.NDArray[np.float32]
 

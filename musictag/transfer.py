@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import musictag
-from musictag import metrics
 from musictag.checkpoint import TaggerSpec
 from musictag.errors import TrainingError, UsageError
+from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.models import SINGLE, build_model, fresh_params
 from musictag.models.classical import CLASSICAL

@@ -21,12 +21,13 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import baseline, cli, metrics, recipe, registry
+from musictag import baseline, cli, recipe, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
 from musictag.checkpoint import save_model
 from musictag.errors import UsageError
+from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig

@@ -15,19 +15,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import charts, cli, comparison, dataset, evaluation, registry, report, tagger
+from musictag import cli, dataset, registry, tagger
 from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
 from musictag.errors import UsageError
+from musictag.evaluation import charts, comparison, report, results
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.storage import tables
 
 
-def evaluate(
-    source: registry.ModelSource, features_uri: str, labels: splits.Labels, split: str
-) -> evaluation.Evaluation:
+def evaluate(source: registry.ModelSource, features_uri: str, labels: splits.Labels, split: str) -> results.Evaluation:
     """Score the tracks of a split with one model."""
     model = tagger.Tagger.load(source.folder)
     table = tables.open_table(features_uri)
@@ -44,7 +43,7 @@ def evaluate(
     targets = targets_by_track(tags, vocabulary)
     rows = dataset.labelled_rows(tables.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
     track_ids, truth, scores = tagger.score_labelled(model.model, rows, model.spec.feature_config)
-    return evaluation.Evaluation(
+    return results.Evaluation(
         split=split,
         track_ids=tuple(track_ids),
         groups=tuple(labels.groups[track_id] for track_id in track_ids),
@@ -56,25 +55,25 @@ def evaluate(
     )
 
 
-def keep(source: registry.ModelSource, result: evaluation.Evaluation) -> None:
+def keep(source: registry.ModelSource, result: results.Evaluation) -> None:
     """Log an evaluation to its model's run; a model in a folder has none."""
     if source.run_id is None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        pq.write_table(evaluation.to_table(result), folder / evaluation.SCORES_FILE)
-        pq.write_table(evaluation.per_tag(result), folder / "per_tag.parquet")
+        pq.write_table(results.to_table(result), folder / results.SCORES_FILE)
+        pq.write_table(results.per_tag(result), folder / "per_tag.parquet")
         (folder / "report.txt").write_text(report.evaluation_report(result) + "\n", encoding="utf-8")
         charts.save_figure(charts.precision_recall_chart(result), folder / "precision_recall.png")
         charts.save_figure(charts.curves_chart(result), folder / "curves.png")
-        registry.log_evaluation(source.run_id, result.split, folder, evaluation.summary(result))
+        registry.log_evaluation(source.run_id, result.split, folder, results.summary(result))
 
 
 def compare(
     source: registry.ModelSource,
-    result: evaluation.Evaluation,
+    result: results.Evaluation,
     other_source: registry.ModelSource,
-    other: evaluation.Evaluation,
+    other: results.Evaluation,
 ) -> str:
     """Compare two models, and say what was found; table and chart lie beside the first one's evaluation.
 
@@ -128,7 +127,7 @@ def main(argv: list[str]) -> None:
         other = evaluate(other_source, args.features, labels, args.split)
         keep(other_source, other)
         progress.say("\n" + compare(source, result, other_source, other))
-    figures = evaluation.summary(result)
+    figures = results.summary(result)
     progress.say(
         f"{source.uri}: macro PR-AUC {figures['macro_pr_auc']:.3f}, ROC-AUC {figures['macro_roc_auc']:.3f}, "
         f"F1 {figures['macro_f1']:.3f}, calibration error {figures['micro_ece']:.3f} "

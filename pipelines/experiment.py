@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 import musictag
-from musictag import baseline, charts, cli, evaluation, page, registry
+from musictag import baseline, cli, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.errors import TrainingError
+from musictag.evaluation import charts, experiment_report, results
+from musictag.evaluation.experiment_report import CLASSICAL, NETWORK, Entry
 from musictag.jobs import progress
-from musictag.page import CLASSICAL, NETWORK, Entry
 from musictag.storage import tables
 
 HERE = Path(__file__).parent
@@ -66,12 +67,12 @@ def judged(name: str, args: argparse.Namespace, labels: splits.Labels) -> Entry:
     if source.run_id is None:
         raise TrainingError(f"{source.uri} comes from no MLflow run: train it by this script")
 
-    def kept() -> evaluation.Evaluation | None:
-        scores = registry.evaluation_file(str(source.run_id), "test", evaluation.SCORES_FILE)
-        return evaluation.read(scores, source.uri) if scores else None
+    def kept() -> results.Evaluation | None:
+        scores = registry.evaluation_file(str(source.run_id), "test", results.SCORES_FILE)
+        return results.read(scores, source.uri) if scores else None
 
     known = kept()
-    if known is None or not evaluation.is_of(known, labels.tags["test"]):
+    if known is None or not results.is_of(known, labels.tags["test"]):
         run("evaluate.py", "--catalog", args.catalog, "--features", args.features, "--model", uri_of(name))
         known = kept()
     if known is None:
@@ -86,7 +87,7 @@ def judged(name: str, args: argparse.Namespace, labels: splits.Labels) -> Entry:
     )
 
 
-def about(args: argparse.Namespace, judged_by: evaluation.Evaluation, labels: splits.Labels) -> str:
+def about(args: argparse.Namespace, judged_by: results.Evaluation, labels: splits.Labels) -> str:
     """What was run, and on what."""
     artists = set(judged_by.groups)
     met = artists & {labels.groups[track_id] for split in ("train", "validation") for track_id in labels.tags[split]}
@@ -117,14 +118,14 @@ def main(argv: list[str]) -> None:
     tracks = read_catalog(args.catalog).tracks
     labels = splits.tags_by_split(tracks, tables.track_ids(args.features), tables.beside(args.features, "splits"))
     entries = [judged(name, args, labels) for name in (*NETWORKS, *METHODS)]
-    network, classical = page.best(entries, NETWORK), page.best(entries, CLASSICAL)
+    network, classical = experiment_report.best(entries, NETWORK), experiment_report.best(entries, CLASSICAL)
     chart = args.page.with_suffix(".png")
     args.page.parent.mkdir(parents=True, exist_ok=True)
     names = network.name, classical.name
     charts.save_figure(charts.comparison_chart(network.evaluation, classical.evaluation, names), chart)
-    text = page.page("The experiment", about(args, network.evaluation, labels), entries, chart.name)
+    text = experiment_report.page("The experiment", about(args, network.evaluation, labels), entries, chart.name)
     args.page.write_text(text, encoding="utf-8")
-    progress.say(f"\n{page.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
+    progress.say(f"\n{experiment_report.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
 
 
 if __name__ == "__main__":

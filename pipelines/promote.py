@@ -14,40 +14,41 @@ import sys
 import tempfile
 from pathlib import Path
 
-from musictag import charts, cli, evaluation, promotion, registry
+from musictag import cli, registry
 from musictag.errors import MusictagError, PromotionError, UsageError
+from musictag.evaluation import charts, gate, results
 from musictag.jobs import progress
 
 
-def judge(source: registry.ModelSource, champion: str | None, folder: Path) -> promotion.Decision:
+def judge(source: registry.ModelSource, champion: str | None, folder: Path) -> gate.Decision:
     """Compare the test evaluations that MLflow keeps of a model and of the champion's version; a chart in `folder`."""
     candidate = evaluated(source)
     if champion is None:
-        return promotion.decide(candidate, None)
+        return gate.decide(candidate, None)
     other_source = registry.fetch(f"models:/{registry.MODEL}/{champion}")
     other = evaluated(other_source)
-    decision = promotion.decide(candidate, other)
+    decision = gate.decide(candidate, other)
     chart = charts.comparison_chart(candidate, other, (source.uri, other_source.uri))
     charts.save_figure(chart, folder / "comparison.png")
     return decision
 
 
-def force(source: registry.ModelSource, champion: str | None, folder: Path, because: str) -> promotion.Decision:
+def force(source: registry.ModelSource, champion: str | None, folder: Path, because: str) -> gate.Decision:
     """Promote whatever is found: what hinders a comparison becomes part of the decision."""
     try:
-        return promotion.force(because, judge(source, champion, folder))
+        return gate.force(because, judge(source, champion, folder))
     except MusictagError as hindrance:
-        return promotion.force_unjudged(because, str(hindrance))
+        return gate.force_unjudged(because, str(hindrance))
 
 
-def evaluated(source: registry.ModelSource) -> evaluation.Evaluation:
+def evaluated(source: registry.ModelSource) -> results.Evaluation:
     """A model's evaluation on the test split."""
-    found = registry.evaluation_file(source.run_id, "test", evaluation.SCORES_FILE) if source.run_id else None
+    found = registry.evaluation_file(source.run_id, "test", results.SCORES_FILE) if source.run_id else None
     if found is None:
         raise PromotionError(
             f"{source.uri} has no evaluation on the test split: run `python pipelines/evaluate.py --model {source.uri}`"
         )
-    return evaluation.read(found, source.uri)
+    return results.read(found, source.uri)
 
 
 def roll_back(alias: str, reason: str) -> None:
@@ -94,9 +95,9 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         decision = force(source, champion, folder, args.reason) if args.force else judge(source, champion, folder)
-        (folder / "decision.json").write_text(promotion.to_json(decision) + "\n", encoding="utf-8")
+        (folder / "decision.json").write_text(gate.to_json(decision) + "\n", encoding="utf-8")
         if source.run_id is not None:
-            registry.log_decision(source.run_id, folder, promotion.numbers(decision))
+            registry.log_decision(source.run_id, folder, gate.numbers(decision))
     if not decision.promote:
         registry.tag_version(version, {"decision": decision.reason})
         raise PromotionError(

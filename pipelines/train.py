@@ -37,12 +37,13 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, dataset, losses, metrics, registry
+from musictag import cli, dataset, losses, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
 from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError
+from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.recipe import MODEL, add_options, check, n_folds, training_config

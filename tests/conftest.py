@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag.evaluation import Evaluation
+from musictag.evaluation.results import Evaluation
 
 # Read as MLflow and Ray are imported, and by every process that a test starts.
 os.environ.update(

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import baseline, metrics
+from musictag import baseline
 from musictag.errors import TrainingError, UsageError
+from musictag.evaluation import metrics
 
 RNG = np.random.default_rng(3)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import metrics
 from musictag.checkpoint import save_model
 from musictag.errors import FeatureMismatchError, ModelError, UsageError
+from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.tagger import (
     TAGS_SCHEMA,

@@ -4,7 +4,7 @@ from matplotlib.colors import Colormap
 from matplotlib.image import imread
 
 from musictag import taggram
-from musictag.charts import save_figure
+from musictag.evaluation.charts import save_figure
 
 CLIP_S = 2.992
 

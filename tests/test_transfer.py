@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import metrics
 from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.errors import FeatureMismatchError, TrainingError, UsageError
+from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.models import build_model
 from musictag.models.ensemble import Ensemble

@@ -22,15 +22,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, dataset, losses, metrics
+from musictag import cli, dataset, losses
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
+from musictag.evaluation import bootstrap, metrics
+from musictag.evaluation.report import format_table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
 from musictag.models import build_model
 from musictag.recipe import FROM_NOTHING
-from musictag.report import format_table
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit

@@ -19,11 +19,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from musictag import bootstrap, cli, dataset, metrics, pretrained
+from musictag import cli, dataset, pretrained
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import encode, make_vocabulary
 from musictag.checkpoint import load_model
 from musictag.corpora.emotify import make_emotify
+from musictag.evaluation import bootstrap, metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import decode_clips, encode_clips, track_clips

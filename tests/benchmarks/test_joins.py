@@ -19,14 +19,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import bootstrap, cli, comparison, dataset, evaluation, registry
+from musictag import cli, dataset, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
+from musictag.evaluation import bootstrap, comparison, results
+from musictag.evaluation.report import format_table
 from musictag.features.clips import clip_weights
 from musictag.features.extract import decode_clips
 from musictag.jobs import progress
-from musictag.report import format_table
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
 
@@ -145,13 +146,13 @@ def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
         "noisy-or": noisy_or, "learned attention": attention,
     }  # fmt: skip
 
-    def evaluated(join: Callable[[Heard], Tensor]) -> evaluation.Evaluation:
+    def evaluated(join: Callable[[Heard], Tensor]) -> results.Evaluation:
         with torch.inference_mode():
             held_back, scores = (
                 np.stack([join(each).numpy() for each in heard[split]]) for split in ("validation", "test")
             )
         calibration, thresholds = fit_outputs(truth["validation"], held_back)
-        return evaluation.Evaluation(
+        return results.Evaluation(
             split="test", track_ids=tuple(ids["test"]), groups=tuple(labels.groups[each] for each in ids["test"]),
             vocabulary=tagger.spec.vocabulary, targets=truth["test"], scores=calibrate(scores, calibration),
             raw_scores=scores, thresholds=np.array(thresholds),
@@ -160,7 +161,7 @@ def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, table = evaluated(mean), []
     for name, join in joins.items():
         result = evaluated(join)
-        figures = evaluation.summary(result)
+        figures = results.summary(result)
         macro = {row["figure"]: row for row in comparison.compare(result, plain).to_pylist() if row["tag"] is None}
         table.append({"join": name, **{figure: figures[f"macro_{figure}"] for figure in ("f1", "pr_auc", "roc_auc")},
                       "micro_ece_raw": figures["micro_ece_raw"], "micro_ece": figures["micro_ece"],

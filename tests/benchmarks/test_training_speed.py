@@ -18,8 +18,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, dataset, metrics
+from musictag import cli, dataset
 from musictag.catalog.vocabulary import targets_by_track
+from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress

@@ -17,10 +17,11 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import cli, dataset, metrics, registry
+from musictag import cli, dataset, registry
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
 from musictag.checkpoint import TaggerSpec, save_model
+from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger

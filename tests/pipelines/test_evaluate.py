@@ -10,9 +10,10 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import evaluation, registry
+from musictag import registry
 from musictag.catalog import reader
 from musictag.checkpoint import load_model, save_model
+from musictag.evaluation import results
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
@@ -56,14 +57,14 @@ def test_an_evaluation_is_kept_with_the_models_run(own_home, corpus, call, artif
     folder = tmp_path / client.download_artifacts(run_id, "evaluation/test", str(tmp_path))
     assert {path.name for path in folder.iterdir()} == FILES
     assert all(imread(path).std() > 0 for path in folder.glob("*.png"))
-    kept = evaluation.from_table(pq.read_table(folder / "scores.parquet"))
+    kept = results.from_table(pq.read_table(folder / "scores.parquet"))
     truth = corpus.targets("test")
     assert set(kept.track_ids) == set(truth)
     assert all((targets == truth[track]).all() for track, targets in zip(kept.track_ids, kept.targets, strict=True))
     assert dict(zip(kept.track_ids, kept.groups, strict=True)).items() <= corpus.labels.groups.items()
     np.testing.assert_allclose(kept.raw_scores, kept.scores, atol=1e-6)  # these models change no score by calibration
     logged = client.get_run(run_id).data.metrics
-    figures = evaluation.summary(kept)
+    figures = results.summary(kept)
     assert {name: logged[f"test_{name}"] for name in figures} == pytest.approx(figures)
     assert figures["macro_pr_auc"] > 0.8  # The sounds are easy to tell apart.
     assert pq.read_table(folder / "per_tag.parquet")["tag"].to_pylist() == list(corpus.vocabulary)
@@ -77,8 +78,8 @@ def test_scores_are_calibrated_and_kept_as_they_were_before(own_home, corpus, ca
     for folder in (artifacts["trained"], tmp_path / "calibrated"):
         version = add_model(folder)
         assert call(own_home, "evaluate", *where(corpus), "--model", f"models:/musictag/{version}")[0] == 0
-        found = registry.evaluation_file(run_of(version), "test", evaluation.SCORES_FILE)
-        kept.append(evaluation.read(found, "a model"))
+        found = registry.evaluation_file(run_of(version), "test", results.SCORES_FILE)
+        kept.append(results.read(found, "a model"))
     plain, calibrated = kept
     np.testing.assert_array_equal(calibrated.raw_scores, plain.raw_scores)
     np.testing.assert_allclose(calibrated.scores, calibrate(plain.raw_scores, calibration), atol=1e-6)

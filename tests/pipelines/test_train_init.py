@@ -5,8 +5,9 @@ import shutil
 import torch
 from mlflow import MlflowClient
 
-from musictag import dataset, metrics, pretrained
+from musictag import dataset, pretrained
 from musictag.checkpoint import load_model
+from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from musictag import bootstrap, metrics
-from musictag.evaluation import WITH_INTERVAL, Evaluation, per_tag, summary
+from musictag.evaluation import bootstrap, metrics
+from musictag.evaluation.results import WITH_INTERVAL, Evaluation, per_tag, summary
 
 UNDEFINED = "\u2013"
 SHOWN_INTERVALS = ("f1", "pr_auc")
@@ -98,7 +98,7 @@ def comparison(table: pa.Table, names: tuple[str, str]) -> str:
     """By how much one model differs from another: a table for each figure, and how many tags are better.
 
     Args:
-        table: what `musictag.comparison.compare` gives.
+        table: what `musictag.evaluation.comparison.compare` gives.
         names: what to call its candidate and its champion.
     """
     rows = table.to_pylist()

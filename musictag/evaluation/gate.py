@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from musictag.comparison import compare, differences, some
 from musictag.errors import PromotionError
-from musictag.evaluation import Evaluation, summary
+from musictag.evaluation.comparison import compare, differences, some
+from musictag.evaluation.results import Evaluation, summary
 
 LEAST_LOW = -0.005
 """The interval of the macro difference must lie above this. Not above 0: on some hundreds of test tracks that would
@@ -48,7 +48,7 @@ class Decision:
     rules: tuple[Rule, ...]
     """All that were asked, in order; none where there is no champion."""
     comparison: pa.Table | None
-    """See `musictag.comparison.compare`; None where there is no champion, or one of another vocabulary."""
+    """See `musictag.evaluation.comparison.compare`; None where there is no champion, or one of another vocabulary."""
     forced: bool = False
     """Whether a person decided it, whatever the rules say."""
 
@@ -63,7 +63,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
     calibration: the candidate's calibration error of all decisions is at most `MOST_ECE`, or not worse than the
         champion's: few tracks make it larger by chance, so that worse means an interval of the difference above 0.
 
-    All intervals are paired, by artist: see `musictag.bootstrap`.
+    All intervals are paired, by artist: see `musictag.evaluation.bootstrap`.
 
     Raises:
         PromotionError: an evaluation is not of the test split, defines no PR-AUC, or the two are not of the same

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from musictag import metrics
+from musictag.evaluation import metrics
 
 NAN = math.nan
 

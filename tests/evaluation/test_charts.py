@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from musictag import charts
+from musictag.evaluation import charts
 
 
 def labels_do_not_overlap(figure, labels):

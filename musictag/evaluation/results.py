@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from musictag import bootstrap, metrics
 from musictag.catalog.vocabulary import targets_by_track
 from musictag.errors import ModelError, StoreError
+from musictag.evaluation import bootstrap, metrics
 
 SCORES_FILE = "scores.parquet"
 """Name of the file that holds `to_table` among the artifacts of a model's run."""
@@ -70,7 +70,7 @@ class Evaluation:
     def intervals(self) -> dict[str, NDArray[np.float64]]:
         """Low and high end of the 95 % interval of `WITH_INTERVAL` by name, (2, K + 1) each; their macro is last.
 
-        See `musictag.bootstrap`: they are NaN where all tracks are of one group.
+        See `musictag.evaluation.bootstrap`: they are NaN where all tracks are of one group.
         """
         drawn = bootstrap.figures(self.targets, self.scores, self.thresholds, bootstrap.draws(self.groups))
         return {
@@ -82,7 +82,7 @@ class Evaluation:
 def per_tag(evaluation: Evaluation) -> pa.Table:
     """One row per tag, vocabulary order: tag, support, `FIGURES`, threshold.
 
-    `musictag.metrics` says what each of them is, and when it is NaN. `ece` is the calibration error, `ece_raw` what it
+    `musictag.evaluation.metrics` says what each of them is, and when it is NaN. `ece` is the calibration error, `ece_raw` what it
     was before calibration. `WITH_INTERVAL` are followed by the ends of their 95 % intervals, as `f1_low`, `f1_high` …
     """
     figures = _figures(*_arrays(evaluation))

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import bootstrap
-from musictag import evaluation as ev
 from musictag.errors import ModelError, StoreError
+from musictag.evaluation import bootstrap
+from musictag.evaluation import results as ev
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from musictag import report
-from musictag.comparison import compare
-from musictag.evaluation import Evaluation, per_tag, summary
+from musictag.evaluation import report
+from musictag.evaluation.comparison import compare
+from musictag.evaluation.results import Evaluation, per_tag, summary
 
 DASH = report.UNDEFINED
 

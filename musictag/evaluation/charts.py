@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from musictag.evaluation import Evaluation, per_tag
-from musictag.report import cell, short
+from musictag.evaluation.report import cell, short
+from musictag.evaluation.results import Evaluation, per_tag
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#8A8A8A"
 CURVES_PER_ROW = 5

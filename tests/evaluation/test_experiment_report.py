@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from musictag import comparison, evaluation, page
-from musictag.page import CLASSICAL, NETWORK, Entry
-from musictag.report import UNDEFINED
+from musictag.evaluation import comparison, experiment_report, results
+from musictag.evaluation.experiment_report import CLASSICAL, NETWORK, Entry
+from musictag.evaluation.report import UNDEFINED
 
 
 @pytest.fixture
@@ -36,16 +36,16 @@ def table(text, heading):
 
 
 def test_the_best_of_a_kind_is_chosen_on_validation_tracks(entries):
-    assert page.best(entries, NETWORK).name == "deep"
+    assert experiment_report.best(entries, NETWORK).name == "deep"
     for worse in (0.1, math.nan):
         swapped = [dataclasses.replace(entries[1], validation_pr_auc=worse), entries[2]]
-        assert page.best(swapped, CLASSICAL).name == "guess"
+        assert experiment_report.best(swapped, CLASSICAL).name == "guess"
 
 
 def test_every_model_has_its_figures_best_first(entries):
-    models = table(page.page("Title", "About.", entries[::-1], "chart.png"), "model")
+    models = table(experiment_report.page("Title", "About.", entries[::-1], "chart.png"), "model")
     assert list(models) == ["deep", "shallow", "guess"]
-    values = evaluation.summary(entries[0].evaluation)
+    values = results.summary(entries[0].evaluation)
     kind, precision, recall, *areas, error, validation, minutes = models["deep"]
     assert (kind, validation, minutes) == ("network", "0.900", "12.3")
     assert [precision, recall] == [f"{values[f'macro_{name}']:.3f}" for name in ("precision", "recall")]
@@ -55,10 +55,10 @@ def test_every_model_has_its_figures_best_first(entries):
 
 
 def test_tags_are_compared_with_paired_intervals(entries):
-    tags = table(page.page("Title", "About.", entries, "chart.png"), "tag")
+    tags = table(experiment_report.page("Title", "About.", entries, "chart.png"), "tag")
     deep, shallow = entries[0].evaluation, entries[1].evaluation
     f1 = {row["tag"]: row for row in comparison.compare(deep, shallow).to_pylist() if row["figure"] == "f1"}
-    of_deep = {row["tag"]: row for row in evaluation.per_tag(deep).to_pylist()}
+    of_deep = {row["tag"]: row for row in results.per_tag(deep).to_pylist()}
     assert list(tags) == [*(f"`{tag}`" for tag in deep.vocabulary), "*macro*"]
     for tag in deep.vocabulary:
         cells = tags[f"`{tag}`"]
@@ -69,21 +69,21 @@ def test_tags_are_compared_with_paired_intervals(entries):
 
 
 def test_differences_that_are_clear_of_0_are_bold(entries):
-    models = table(page.page("Title", "About.", entries, "chart.png"), "against shallow")
+    models = table(experiment_report.page("Title", "About.", entries, "chart.png"), "against shallow")
     assert set(models) == {"deep", "guess"}
     assert all(re.fullmatch(r"\*\*\+.*\*\*", cell) for cell in models["deep"])
     assert models["guess"][2].removeprefix("**").startswith("-")
 
 
 def test_the_verdict_counts_tags_and_tells_chance_from_error(entries):
-    verdict = page.verdict(entries[0], entries[1])
+    verdict = experiment_report.verdict(entries[0], entries[1])
     assert (
         "F1 is higher in 3 of 3 tags, clear of 0 in 3 (tag 00, tag 01, tag 02); it is lower and clear of 0 in 0."
         in (verdict)
     )
-    other_way = page.verdict(entries[1], entries[0])
+    other_way = experiment_report.verdict(entries[1], entries[0])
     assert "F1 is higher in 0 of 3 tags, clear of 0 in 0; it is lower and clear of 0 in 3 (tag 00, tag" in other_way
-    assert f"Macro ROC-AUC of deep: {evaluation.summary(entries[0].evaluation)['macro_roc_auc']:.3f}." in verdict
+    assert f"Macro ROC-AUC of deep: {results.summary(entries[0].evaluation)['macro_roc_auc']:.3f}." in verdict
     chance = float(re.search(r"would have (\d\.\d+) on so few tracks", verdict)[1])
     assert 0.02 < chance < 0.2
 
@@ -91,7 +91,9 @@ def test_the_verdict_counts_tags_and_tells_chance_from_error(entries):
 def test_a_tag_that_one_model_does_not_know_has_dashes(entries):
     deep, shallow = entries[0], entries[1]
     other = dataclasses.replace(shallow.evaluation, vocabulary=("tag 00", "tag 01", "tag|x"))
-    text = page.page("Title", "About.", [deep, dataclasses.replace(shallow, evaluation=other)], "chart.png")
+    text = experiment_report.page(
+        "Title", "About.", [deep, dataclasses.replace(shallow, evaluation=other)], "chart.png"
+    )
     line = next(line for line in text.splitlines() if line.startswith(r"| `tag\|x` |"))
     assert [cell.strip() for cell in line.split("|")[4:7]] == [UNDEFINED] * 3
     assert " | ".join([UNDEFINED] * 4) in next(line for line in text.splitlines() if line.startswith("| `tag 02` |"))
@@ -102,13 +104,13 @@ def test_a_page_without_intervals_has_no_bold(entries):
         dataclasses.replace(each, evaluation=dataclasses.replace(each.evaluation, groups=("artist:x",) * 40))
         for each in entries
     ]
-    text = page.page("Title", "About.", alone, "chart.png")
-    assert "**" not in text.split("## What it shows")[0].replace(page.ABOUT_DIFFERENCES, "")
+    text = experiment_report.page("Title", "About.", alone, "chart.png")
+    assert "**" not in text.split("## What it shows")[0].replace(experiment_report.ABOUT_DIFFERENCES, "")
     assert "nan" not in text
 
 
 def test_the_page_names_its_chart_and_its_parts(entries):
-    text = page.page("The title", "What was run.", entries, "some.png")
+    text = experiment_report.page("The title", "What was run.", entries, "some.png")
     assert text.startswith("# The title\n\nWhat was run.\n\n## All models\n")
     assert "](some.png)" in text
-    assert text.endswith(page.verdict(entries[0], entries[1]) + "\n")
+    assert text.endswith(experiment_report.verdict(entries[0], entries[1]) + "\n")

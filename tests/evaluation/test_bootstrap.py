@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-from musictag import bootstrap, metrics
+from musictag.evaluation import bootstrap, metrics
 
 GROUPS = ("b", "a", "b", "c", "a", "b", "d")
 

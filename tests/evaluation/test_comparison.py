@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from musictag import bootstrap, metrics
-from musictag.comparison import COMPARED, compare
 from musictag.errors import PromotionError
-from musictag.evaluation import Evaluation, summary
+from musictag.evaluation import bootstrap, metrics
+from musictag.evaluation.comparison import COMPARED, compare
+from musictag.evaluation.results import Evaluation, summary
 
 
 def evaluate(skill, n_tracks=60, n_tags=3, seed=0, **changes):

@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from musictag import metrics, promotion
 from musictag.errors import PromotionError
-from musictag.evaluation import Evaluation, summary
-from musictag.promotion import decide, numbers, to_json
+from musictag.evaluation import gate, metrics
+from musictag.evaluation.gate import decide, numbers, to_json
+from musictag.evaluation.results import Evaluation, summary
 
 
 def evaluate(scores, **changes):
@@ -105,7 +105,7 @@ def test_a_candidate_that_is_better_by_chance_is_not_promoted():
     assert "is above the champion's" in decision.reason
     assert decision.reason.endswith("but the interval must lie above -0.005")
     figures = decision.rules[1].figures
-    assert figures["difference"] > 0 > promotion.LEAST_LOW > figures["low"]
+    assert figures["difference"] > 0 > gate.LEAST_LOW > figures["low"]
 
 
 def test_a_tag_that_is_lost_for_the_good_of_the_others_is_refused_by_name():
@@ -116,7 +116,7 @@ def test_a_tag_that_is_lost_for_the_good_of_the_others_is_refused_by_name():
     assert "for 1 of 4 tags (rock), most of all for rock (difference -0." in decision.reason
     assert decision.rules[1].figures["low"] > 0
     assert decision.rules[2].figures["lost"] == 1
-    assert decision.rules[2].figures["least_high"] < promotion.WORST_TAG
+    assert decision.rules[2].figures["least_high"] < gate.WORST_TAG
 
 
 def test_a_tag_that_may_have_lost_by_chance_is_no_reason_to_refuse():
@@ -124,7 +124,7 @@ def test_a_tag_that_may_have_lost_by_chance_is_no_reason_to_refuse():
     candidate = model(guess([0.6, 0.6, 0.2, 0.6], 5))
     decision = decide(candidate, champion)
     rock = next(row for row in decision.comparison.to_pylist() if (row["figure"], row["tag"]) == ("pr_auc", "rock"))
-    assert rock["difference"] < promotion.WORST_TAG < rock["high"]
+    assert rock["difference"] < gate.WORST_TAG < rock["high"]
     assert decision.promote
 
 
@@ -145,7 +145,7 @@ def test_a_calibration_error_that_is_worse_by_chance_is_no_reason_to_refuse():
     one, other = (model(scores, targets) for scores in blurred)
     worse, less = sorted((one, other), key=lambda each: -summary(each)["micro_ece"])
     rule = decide(worse, less).rules[3]
-    assert rule.figures["candidate"] > promotion.MOST_ECE
+    assert rule.figures["candidate"] > gate.MOST_ECE
     assert rule.figures["difference"] > 0
     assert rule.passed
     assert f"{rule.figures['candidate']:.4f} against the champion's {rule.figures['champion']:.4f}" in rule.finding
@@ -191,7 +191,7 @@ def test_another_vocabulary_is_refused_and_the_change_named():
 
 def test_a_champion_none_of_whose_tags_is_left_can_be_written_down():
     gone = dataclasses.replace(WORSE, vocabulary=("folk", "polka"), targets=np.zeros((4, 2), bool))
-    kept = json.loads(to_json(promotion.force("new words", decide(RIGHT, gone))))
+    kept = json.loads(to_json(gate.force("new words", decide(RIGHT, gone))))
     assert (kept["promote"], kept["champion_pr_auc"]) == (True, None)
 
 
@@ -252,7 +252,7 @@ def test_a_decision_is_kept_with_all_its_figures():
 
 def test_a_forced_decision_keeps_what_the_rules_found():
     judged = decide(WORSE, RIGHT)
-    forced = promotion.force("agreed with the editors", judged)
+    forced = gate.force("agreed with the editors", judged)
     assert forced.reason == f"forced: agreed with the editors; by the figures {judged.reason}"
     kept = json.loads(to_json(forced))
     assert (kept["promote"], kept["forced"]) == (True, True)
@@ -261,7 +261,7 @@ def test_a_forced_decision_keeps_what_the_rules_found():
 
 
 def test_a_decision_forced_unjudged_says_that_nothing_was_compared():
-    kept = json.loads(to_json(promotion.force_unjudged("a try", "there is no evaluation")))
+    kept = json.loads(to_json(gate.force_unjudged("a try", "there is no evaluation")))
     assert kept == {
         "promote": True,
         "forced": True,

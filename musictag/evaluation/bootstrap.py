@@ -5,7 +5,7 @@ Introduction to the Bootstrap", 1993: intervals are percentiles of the draws, ch
 independent, chapter 8). A draw is an integer weight for each track, how often its group came. Two models under the same
 weights are paired: the interval of their difference leaves out what is hard or easy for both.
 
-Conventions are those of `musictag.metrics`, with D draws: figures are (D, K), NaN where a draw does not define them.
+Conventions are those of `musictag.evaluation.metrics`, with D draws: figures are (D, K), NaN where a draw does not define them.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from musictag import metrics
+from musictag.evaluation import metrics
 
 N_DRAWS = 1000
 SEED = 0
@@ -43,7 +43,7 @@ def figures(
 ) -> dict[str, NDArray[np.float64]]:
     """`precision`, `recall`, `f1`, `pr_auc` and `roc_auc` of each draw and tag, (D, K) each.
 
-    A track of weight w counts as w equal tracks: weights of 1 give what `musictag.metrics` gives.
+    A track of weight w counts as w equal tracks: weights of 1 give what `musictag.evaluation.metrics` gives.
 
     Args:
         targets: (N, K).

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from musictag import bootstrap, comparison, metrics
-from musictag.evaluation import Evaluation, per_tag, summary
-from musictag.report import cell
+from musictag.evaluation import bootstrap, comparison, metrics
+from musictag.evaluation.report import cell
+from musictag.evaluation.results import Evaluation, per_tag, summary
 
 NETWORK, CLASSICAL = "network", "classical"
 ABOUT_ALL = (
