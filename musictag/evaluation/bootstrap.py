@@ -5,7 +5,7 @@ Introduction to the Bootstrap", 1993: intervals are percentiles of the draws, ch
 independent, chapter 8). A draw is an integer weight for each track, how often its group came. Two models under the same
 weights are paired: the interval of their difference leaves out what is hard or easy for both.
 
-Conventions are those of `musictag.evaluation.metrics`, with D draws: figures are (D, K), NaN where a draw does not define them.
+Conventions are those of `evaluation.metrics`, with D draws: figures are (D, K), NaN where a draw does not define them.
 """
 
 from collections.abc import Sequence

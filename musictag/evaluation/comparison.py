@@ -18,7 +18,7 @@ def compare(candidate: Evaluation, champion: Evaluation) -> pa.Table:
     """Rows of figure, tag, candidate, champion, difference, low, high, clear: for each figure the tags of both, sorted.
 
     `difference` is candidate minus champion, `low` and `high` are its 95 % interval: both models are judged on the same
-    draws of the artists (paired bootstrap, see `musictag.evaluation.bootstrap`). `clear` is whether the interval leaves out 0. A
+    draws of the artists (paired bootstrap, see `evaluation.bootstrap`). `clear` is whether the interval leaves out 0. A
     figure of a tag that a model does not know is NaN. The last row of each figure has the tag null: macro, over the
     tags that both know. The last row of all is the calibration error (`ece`) of all decisions on those; less is better.
 

@@ -85,7 +85,7 @@ def describe(clips: npt.NDArray[np.floating], weights: npt.ArrayLike, config: Fe
 
     Args:
         clips: (C, T, M) log-mel of the track, in the order of time.
-        weights: (C,), the share of each clip that is audio (`musictag.features.clips.clip_weights`); padding is left out.
+        weights: (C,), the share of each clip that is audio (`features.clips.clip_weights`); padding is left out.
         config: the front end that made them.
     """
     logs = _end_to_end(clips, np.asarray(weights), config)
