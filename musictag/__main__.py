@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from musictag import answers, cli, files, pretrained
+from musictag import answers, cli, files
 from musictag.answers import Scored
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
 from musictag.features.clips import clip_weights
 from musictag.files import Track, printable
 from musictag.jobs import progress
+from musictag.models.published import pretrained
 from musictag.tagger import Tagger, calibrate
 
 Float32 = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Fitting the methods of `musictag.models.classical`, by scikit-learn, on descriptors of whole tracks.
+"""Fitting the methods of `musictag.models.architectures.classical`, by scikit-learn, on descriptors of whole tracks.
 
 Each method is fitted with every choice of its grid on the train tracks; the choice with the best macro PR-AUC on the
 validation tracks stays, one for all tags: chosen tag by tag, it would follow the noise of some dozens of positives.

@@ -7,7 +7,7 @@ from typing import Any
 
 from musictag import cli
 from musictag.errors import UsageError
-from musictag.models import SINGLE
+from musictag.models.architectures import SINGLE
 from musictag.training_config import TrainingConfig
 from musictag.transfer import FINE_TUNING
 

@@ -1,7 +1,7 @@
 """MLflow, all of it: runs with their curves and artifacts, the registered model `musictag`, its versions and aliases.
 
 The tracking uri is `MLFLOW_TRACKING_URI`, or `sqlite:///data/mlflow.db` with its artifacts in `data/mlartifacts`. A
-model is an artifact folder (see `musictag.checkpoint`), never an MLflow flavour: reading it runs no code.
+model is an artifact folder (see `musictag.models.artifact`), never an MLflow flavour: reading it runs no code.
 """
 
 import atexit
@@ -27,8 +27,9 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-from musictag import cli, pretrained
+from musictag import cli
 from musictag.errors import ModelError, RegistryError
+from musictag.models.published import pretrained
 from musictag.storage import digests as storage_digests
 from musictag.storage.urls import redacted
 

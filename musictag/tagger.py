@@ -15,13 +15,13 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from musictag.checkpoint import TaggerSpec, load_model
 from musictag.errors import FeatureMismatchError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
 from musictag.features.extract import decode_clips
+from musictag.models.artifact import TaggerSpec, load_model
 from musictag.models.classical import Classical
 
 Row = Mapping[str, Any]

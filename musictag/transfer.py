@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import musictag
-from musictag.checkpoint import TaggerSpec
 from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
-from musictag.models import SINGLE, build_model, fresh_params
+from musictag.models.architectures import SINGLE, build_model, fresh_params
+from musictag.models.artifact import TaggerSpec
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
@@ -92,7 +92,7 @@ class Network:
 def network_from_nothing(
     architecture: str, params: Mapping[str, Any], feature_config: FeatureConfig, vocabulary: tuple[str, ...]
 ) -> Network:
-    """The network that starts with fresh weights; `architecture` and `params` are as `musictag.models` takes them."""
+    """The network that starts with fresh weights; `architecture` and `params` are as `models.architectures` takes them."""
     of_front_end = fresh_params(architecture, fmin=feature_config.fmin, fmax=feature_config.fmax)
     return Network(
         architecture=architecture,

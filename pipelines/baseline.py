@@ -25,7 +25,6 @@ from musictag import baseline, cli, recipe, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
-from musictag.checkpoint import save_model
 from musictag.errors import UsageError
 from musictag.evaluation import metrics
 from musictag.features import extract
@@ -33,6 +32,7 @@ from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
 from musictag.jobs import progress
+from musictag.models.artifact import save_model
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_descriptors
 from musictag.transfer import Network

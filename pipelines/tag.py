@@ -36,12 +36,12 @@ from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag import cli, registry, retagging
 from musictag.catalog.reader import read_catalog
-from musictag.checkpoint import TaggerSpec
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
 from musictag.features import decoder_process, extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger, progress
 from musictag.jobs.ledger import Work
+from musictag.models.artifact import TaggerSpec
 from musictag.storage import fetch, parts, tables
 from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
 

@@ -41,11 +41,11 @@ from musictag import cli, dataset, losses, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
-from musictag.checkpoint import copy_notices, load_model, save_model
 from musictag.errors import MusictagError, TrainingError
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.jobs import progress
+from musictag.models.artifact import copy_notices, load_model, save_model
 from musictag.recipe import MODEL, add_options, check, n_folds, training_config
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musictag.checkpoint import TaggerSpec
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import encode_clips
-from musictag.models import build_model
+from musictag.models.architectures import build_model
+from musictag.models.artifact import TaggerSpec
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 SPEC = TaggerSpec(

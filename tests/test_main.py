@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from musictag import pretrained
 from musictag.__main__ import CLIPS_PER_TRACK, entry
 from musictag.features import extract
 from musictag.features.extract import encode_clips
+from musictag.models.published import pretrained
 from musictag.tagger import Tagger
 
 

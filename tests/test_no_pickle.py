@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from musictag import registry
-from musictag.checkpoint import load_model, save_model
 from musictag.errors import ModelError, MusictagError, TrainingError
+from musictag.models.artifact import load_model, save_model
 from musictag.training import load_states
 from small import SPEC, small_model
 

@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from musictag.errors import UsageError
-from musictag.models import SINGLE
+from musictag.models.architectures import SINGLE
 from musictag.recipe import FOLDS, FROM_NOTHING, MODEL, add_options, check, n_folds, precisions, training_config
 from musictag.transfer import FINE_TUNING
 

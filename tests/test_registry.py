@@ -11,11 +11,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, pretrained, registry
-from musictag.checkpoint import TaggerSpec, load_model, save_model
+from musictag import cli, registry
 from musictag.errors import ModelError, RegistryError
 from musictag.features.config import FeatureConfig
-from musictag.models import build_model
+from musictag.models.architectures import build_model
+from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.published import pretrained
 
 SPEC = TaggerSpec(
     architecture="cnn",

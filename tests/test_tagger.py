@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag.checkpoint import save_model
 from musictag.errors import FeatureMismatchError, ModelError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
+from musictag.models.artifact import save_model
 from musictag.tagger import (
     TAGS_SCHEMA,
     Tagger,

@@ -8,7 +8,7 @@ from musictag.errors import FeatureMismatchError
 from musictag.features.clips import clip_weights
 from musictag.features.descriptors import DESCRIPTORS, VERSION, describe
 from musictag.features.extract import encode_clips
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.models.classical import LinearSVM
 from musictag.tagger import Tagger, calibrate, join, score_tracks
 from small import CONFIG, SPEC, clips_of, track

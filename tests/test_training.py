@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from musictag.errors import TrainingError
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.models.musicnn import Musicnn
 from musictag.training import TrainingState, fit, load_state, save_state
 from musictag.training_config import TrainingConfig, learning_rate_at

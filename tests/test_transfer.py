@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.errors import FeatureMismatchError, TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
-from musictag.models import build_model
+from musictag.models.architectures import build_model
+from musictag.models.artifact import TaggerSpec, load_model, save_model
 from musictag.models.ensemble import Ensemble
 from musictag.transfer import Network, combined, network_from, network_from_nothing, soup, start
 

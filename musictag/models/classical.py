@@ -72,7 +72,7 @@ class Classical(nn.Module, abc.ABC):
 
     @property
     def params(self) -> dict[str, Any]:
-        """What `musictag.models.build_model` needs to make one alike."""
+        """What `musictag.models.architectures.build_model` needs to make one alike."""
         return {"described_by": self.described_by, "sizes": self.sizes}
 
     def forward(self, descriptors: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from musictag.errors import UsageError
-from musictag.models.memory import ClipMemory
+from musictag.models.embedding_cache import ClipMemory
 
 TIMBRAL_FRAMES = 7
 TIMBRAL_HEIGHTS = (0.4, 0.7)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from musictag import cli, pretrained
+from musictag import cli
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.models.published import pretrained
 from musictag.storage import parts
 from musictag.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
 

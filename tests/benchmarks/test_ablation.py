@@ -30,7 +30,7 @@ from musictag.evaluation import bootstrap, metrics
 from musictag.evaluation.report import format_table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled

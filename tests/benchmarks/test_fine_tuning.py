@@ -19,17 +19,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from musictag import cli, dataset, pretrained
+from musictag import cli, dataset
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import encode, make_vocabulary
-from musictag.checkpoint import load_model
 from musictag.corpora.emotify import make_emotify
 from musictag.evaluation import bootstrap, metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import decode_clips, encode_clips, track_clips
 from musictag.jobs import progress
-from musictag.models.memory import ClipMemory
+from musictag.models.artifact import load_model
+from musictag.models.embedding_cache import ClipMemory
+from musictag.models.published import pretrained
 from musictag.recipe import FOLDS
 from musictag.tagger import join, score_clips, score_labelled
 from musictag.training import fit

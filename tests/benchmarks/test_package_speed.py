@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import files, pretrained
+from musictag import files
 from musictag.__main__ import score
 from musictag.jobs import progress
+from musictag.models.published import pretrained
 from musictag.tagger import Tagger
 
 SONG_S, SAMPLE_RATE = 240, 44_100

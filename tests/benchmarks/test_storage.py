@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import pretrained
 from musictag.audio import reader
 from musictag.features import clips, extract, log_mel
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
 from musictag.jobs.ledger import Work
+from musictag.models.published import pretrained
 from musictag.storage import parts
 from musictag.tagger import Tagger
 

@@ -18,10 +18,11 @@ import pytest
 import threadpoolctl
 
 from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
-from musictag import cli, pretrained, registry
+from musictag import cli, registry
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.jobs.ledger import Work
+from musictag.models.published import pretrained
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tag.py"
 JOB_TRACKS = int(os.environ.get("JOB_TRACKS", "100000"))

@@ -21,12 +21,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musictag import cli, pretrained
+from musictag import cli
 from musictag.features.clips import clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 from musictag.jobs import progress
 from musictag.models.musicnn import FilterBlock, Musicnn
+from musictag.models.published import pretrained
 from musictag.tagger import Tagger
 
 CONFIG = FeatureConfig()

@@ -24,7 +24,7 @@ from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled

@@ -13,7 +13,7 @@ from musictag.features import extract, log_mel
 from musictag.features.clips import clip_starts, cut_clips
 from musictag.features.config import FeatureConfig
 from musictag.jobs.ledger import Work
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.storage import digests, fetch, tables
 
 CONFIG = FeatureConfig()

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import pretrained
-from musictag.checkpoint import load_model
 from musictag.features import extract
+from musictag.models.artifact import load_model
+from musictag.models.published import pretrained
 from musictag.tagger import score_clips
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "musicnn"

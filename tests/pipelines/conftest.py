@@ -20,12 +20,12 @@ from ray.cluster_utils import Cluster
 from musictag import cli, dataset, registry
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
-from musictag.checkpoint import TaggerSpec, save_model
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
-from musictag.models import build_model
+from musictag.models.architectures import build_model
+from musictag.models.artifact import TaggerSpec, save_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled

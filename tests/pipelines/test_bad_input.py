@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from musictag import registry
-from musictag.checkpoint import load_model
+from musictag.models.artifact import load_model
 
 
 def one_error(err):

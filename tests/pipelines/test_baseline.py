@@ -5,11 +5,11 @@ import pytest
 from mlflow import MlflowClient
 
 from musictag import baseline, registry
-from musictag.checkpoint import load_model
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import describe
 from musictag.features.extract import decode_clips
+from musictag.models.artifact import load_model
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger
 

@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 
 from musictag import registry
 from musictag.catalog import reader
-from musictag.checkpoint import load_model, save_model
 from musictag.evaluation import results
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
+from musictag.models.artifact import load_model, save_model
 from musictag.storage import parts
 from musictag.tagger import calibrate
 

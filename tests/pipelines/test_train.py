@@ -12,8 +12,8 @@ import torch
 from mlflow import MlflowClient
 
 from musictag import dataset
-from musictag.checkpoint import load_model
 from musictag.evaluation import metrics
+from musictag.models.artifact import load_model
 from musictag.recipe import FROM_NOTHING
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled

@@ -5,10 +5,11 @@ import shutil
 import torch
 from mlflow import MlflowClient
 
-from musictag import dataset, pretrained
-from musictag.checkpoint import load_model
+from musictag import dataset
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
+from musictag.models.artifact import load_model
+from musictag.models.published import pretrained
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import fit

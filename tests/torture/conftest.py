@@ -7,9 +7,9 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import checkpoint
 from musictag.features.config import FeatureConfig
-from musictag.models import build_model
+from musictag.models import artifact
+from musictag.models.architectures import build_model
 from torture.runs import SCRIPTS, Job, Reference, measure
 
 SEED = int(os.environ.get("TORTURE_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -60,7 +60,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_model(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
-    spec = checkpoint.TaggerSpec(
+    spec = artifact.TaggerSpec(
         architecture="cnn",
         params={},
         feature_config=CONFIG,
@@ -70,7 +70,7 @@ def make_model(folder: Path, seed: int) -> Path:
         provenance={},
     )
     network = build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY))
-    checkpoint.save_model(folder, network.eval(), spec)
+    artifact.save_model(folder, network.eval(), spec)
     return folder
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.errors import UsageError
 from musictag.features.config import FeatureConfig
-from musictag.models import build_model
+from musictag.models.architectures import build_model
+from musictag.models.artifact import TaggerSpec, load_model, save_model
 from musictag.models.three_path import PITCH_WIDTH, RHYTHM_WIDTH, ThreePath
 
 SMALL = {"channels": (4, 8), "hidden": 16}

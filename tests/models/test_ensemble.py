@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from musictag.errors import UsageError
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.models.musicnn import Musicnn
 from musictag.models.vgg import VGG
 

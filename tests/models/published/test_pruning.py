@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from musictag.errors import UsageError
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.models.musicnn import Musicnn
-from musictag.models.pruning import ASLEEP, filters, prune
+from musictag.models.published.pruning import ASLEEP, filters, prune
 
 N_MELS = 96
 

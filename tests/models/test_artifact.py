@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.errors import ModelError
 from musictag.features.config import FeatureConfig
-from musictag.models import build_model
+from musictag.models.architectures import build_model
+from musictag.models.artifact import TaggerSpec, load_model, save_model
 
 SPEC = TaggerSpec(
     architecture="cnn",

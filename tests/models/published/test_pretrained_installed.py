@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from musictag import pretrained
-from musictag.checkpoint import load_model
 from musictag.errors import ModelError, UsageError
+from musictag.models.artifact import load_model
+from musictag.models.published import pretrained
 
 # The published musicnn networks have 787,159 weights each; most of their filters are asleep and were left out.
 N_WEIGHTS = {"msd-musicnn": (64, 216_041), "mtt-musicnn": (64, 385_277)} | dict.fromkeys(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import pretrained
-from musictag.checkpoint import load_model
 from musictag.errors import ModelError
-from musictag.models import build_model
+from musictag.models.architectures import build_model
+from musictag.models.artifact import load_model
+from musictag.models.published import pretrained
 
 # Architecture: scope of each convolution, dense layer and batch norm in TensorFlow, with the shape of its variables.
 KERNELS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from musictag.errors import UsageError
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.models.resnet import Residual, ResNet
 
 SMALL = {"channels": (4, 4, 8)}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from musictag.errors import ModelError
-from musictag.tf_checkpoint import read_checkpoint
+from musictag.models.published.tf_checkpoint import read_checkpoint
 
 FLOAT32, INT64 = 1, 9
 DTYPES = {np.dtype("<f4"): FLOAT32, np.dtype("<i8"): INT64}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from musictag.errors import UsageError
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 from musictag.models.musicnn import Musicnn
 
 

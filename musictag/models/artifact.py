@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
-from musictag.models import build_model
+from musictag.models.architectures import build_model
 
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "tagger.json"
@@ -30,7 +30,7 @@ class TaggerSpec:
     """All of a tagger but its weights; validated when made, `ModelError` names the field."""
 
     architecture: str
-    """A name in `musictag.models.ARCHITECTURES`."""
+    """A name in `musictag.models.architectures.ARCHITECTURES`."""
     params: dict[str, Any]
     """The architecture's own parameters, as JSON knows them: a tuple becomes a list."""
     feature_config: FeatureConfig

@@ -1,6 +1,6 @@
 import torch
 
-from musictag.models.memory import ClipMemory
+from musictag.models.embedding_cache import ClipMemory
 
 
 def doubled(calls):

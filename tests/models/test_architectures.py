@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from musictag.errors import UsageError
-from musictag.models import SINGLE, build_model, fresh_params
+from musictag.models.architectures import SINGLE, build_model, fresh_params
 
 
 @pytest.mark.parametrize("name", SINGLE)

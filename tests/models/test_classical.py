@@ -9,10 +9,10 @@ from sklearn.multioutput import ClassifierChain
 from sklearn.svm import SVC
 
 from musictag.baseline import fit_choice
-from musictag.checkpoint import TaggerSpec, load_model, save_model
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
-from musictag.models import ARCHITECTURES, SINGLE, build_model
+from musictag.models.architectures import ARCHITECTURES, SINGLE, build_model
+from musictag.models.artifact import TaggerSpec, load_model, save_model
 from musictag.models.classical import CLASSICAL, Classical, standardize
 
 RNG = np.random.default_rng(0)
