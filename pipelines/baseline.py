@@ -21,7 +21,7 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import baseline, cli, recipe, registry
+from musictag import cli, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
@@ -35,7 +35,8 @@ from musictag.jobs import progress
 from musictag.models.artifact import save_model
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_descriptors
-from musictag.transfer import Network
+from musictag.training import baselines, recipes
+from musictag.training.finetune import Network
 
 Float32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -72,7 +73,7 @@ def fit_and_log(
 ) -> tuple[str, float]:
     """Fit one method, log it as a run of its own, and register it; its version, and its macro PR-AUC on validation."""
     started = time.perf_counter()
-    model, chosen = baseline.fit(
+    model, chosen = baselines.fit(
         method, heard["train"], truth["train"], heard["validation"], truth["validation"], args.seed
     )
     fit_seconds = time.perf_counter() - started
@@ -104,10 +105,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
     parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
-    parser.add_argument("--methods", type=_methods, metavar="all|METHOD,METHOD", default=list(baseline.GRIDS),
-                        help=f"of {', '.join(baseline.GRIDS)} (default: all)")  # fmt: skip
+    parser.add_argument("--methods", type=_methods, metavar="all|METHOD,METHOD", default=list(baselines.GRIDS),
+                        help=f"of {', '.join(baselines.GRIDS)} (default: all)")  # fmt: skip
     parser.add_argument("--vocabulary", type=cli.names, metavar="TAG,TAG", help="default: all tags")
-    parser.add_argument("--min-precision", type=recipe.precisions, metavar="TAG=SHARE,…", default={},
+    parser.add_argument("--min-precision", type=recipes.precisions, metavar="TAG=SHARE,…", default={},
                         help="as train.py has it")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides everything random (default: %(default)s)")
     parser.add_argument("--alias", metavar="NAME", help="call each method's version NAME-METHOD")
@@ -115,9 +116,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _methods(text: str) -> list[str]:
-    names = list(baseline.GRIDS) if text == "all" else cli.names(text)
-    if unknown := sorted(set(names) - set(baseline.GRIDS)):
-        raise UsageError(f"--methods has {', '.join(unknown)}; there is {', '.join(baseline.GRIDS)}, and all")
+    names = list(baselines.GRIDS) if text == "all" else cli.names(text)
+    if unknown := sorted(set(names) - set(baselines.GRIDS)):
+        raise UsageError(f"--methods has {', '.join(unknown)}; there is {', '.join(baselines.GRIDS)}, and all")
     return names
 
 

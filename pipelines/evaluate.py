@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import cli, dataset, registry, tagger
+from musictag import cli, registry, tagger
 from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
@@ -24,6 +24,7 @@ from musictag.evaluation import charts, comparison, report, results
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.storage import tables
+from musictag.training import batches
 
 
 def evaluate(source: registry.ModelSource, features_uri: str, labels: splits.Labels, split: str) -> results.Evaluation:
@@ -41,7 +42,7 @@ def evaluate(source: registry.ModelSource, features_uri: str, labels: splits.Lab
     if unknown := unknown_tags(tags.values(), vocabulary):
         progress.say(f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
     targets = targets_by_track(tags, vocabulary)
-    rows = dataset.labelled_rows(tables.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
+    rows = batches.labelled_rows(tables.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
     track_ids, truth, scores = tagger.score_labelled(model.model, rows, model.spec.feature_config)
     return results.Evaluation(
         split=split,

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import musictag
-from musictag import baseline, cli, registry
+from musictag import cli, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.errors import TrainingError
@@ -23,6 +23,7 @@ from musictag.evaluation import charts, experiment_report, results
 from musictag.evaluation.experiment_report import CLASSICAL, NETWORK, Entry
 from musictag.jobs import progress
 from musictag.storage import tables
+from musictag.training import baselines
 
 HERE = Path(__file__).parent
 ALIAS = "experiment"
@@ -36,7 +37,7 @@ NETWORKS = {
     "msd-musicnn": ("--init", "msd-musicnn"),
     "msd-and-mtt-musicnn": ("--init", "msd-musicnn,mtt-musicnn"),
 }  # fmt: skip
-METHODS = tuple(baseline.GRIDS)
+METHODS = tuple(baselines.GRIDS)
 
 
 def run(script: str, *options: str) -> None:

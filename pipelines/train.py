@@ -4,7 +4,7 @@ python pipelines/train.py
 python pipelines/train.py --catalog catalog.csv --features s3://bucket/features --num-workers 8 --use-gpu
 python pipelines/train.py --catalog catalog.csv --features features --init msd-musicnn,mtt-musicnn
 
-Each worker runs `musictag.training.fit` on its share of the tracks, read from the table as it was when training began;
+Each worker runs `training.loop.fit` on its share of the tracks, read from the table as it was when training began;
 the training loss is the first worker's. A checkpoint after every epoch lets training go on when a worker is lost. What
 starts from other models (--init) is trained in folds, one after another: of the train and validation tracks each fold
 holds others back, and the model is the mean of their networks. Calibration and thresholds come from the tracks held
@@ -37,7 +37,7 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, dataset, losses, registry
+from musictag import cli, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
@@ -46,12 +46,13 @@ from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.models.artifact import copy_notices, load_model, save_model
-from musictag.recipe import MODEL, add_options, check, n_folds, training_config
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
-from musictag.training import TrainingState, fit, load_states, save_states
-from musictag.training_config import TrainingConfig
-from musictag.transfer import Network, network_from, network_from_nothing, soup
+from musictag.training import batches, losses
+from musictag.training.config import TrainingConfig
+from musictag.training.finetune import Network, network_from, network_from_nothing, soup
+from musictag.training.loop import TrainingState, fit, load_states, save_states
+from musictag.training.recipes import MODEL, add_options, check, n_folds, training_config
 
 MAX_WORKER_FAILURES = 3
 
@@ -78,10 +79,10 @@ class Job:
     run_id: str
     tracking_uri: str
 
-    def rows(self, truth: Truth) -> Iterator[dataset.Row]:
+    def rows(self, truth: Truth) -> Iterator[batches.Row]:
         """The rows of some tracks with their targets, in the table's order."""
         rows = tables.read_rows(self.features_uri, SCORE_COLUMNS, truth, self.features_version)
-        return dataset.labelled_rows(rows, truth)
+        return batches.labelled_rows(rows, truth)
 
     def score_validation(self, model: nn.Module, fold: Fold) -> Scored:
         """The tracks that a fold holds back, scored."""
@@ -112,9 +113,9 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
     loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        mine = dataset.share(fold["train"], rank, n_workers, seed=[config.seed, epoch])
+        mine = batches.share(fold["train"], rank, n_workers, seed=[config.seed, epoch])
         rows = job.rows({track_id: fold["train"][track_id] for track_id in mine})
-        return dataset.train_batches(rows, job.network.feature_config, config, epoch=epoch, rank=rank)
+        return batches.train_batches(rows, job.network.feature_config, config, epoch=epoch, rank=rank)
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
         results: list[dict[str, float]] = [{}]
@@ -138,7 +139,7 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
             ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     return fit(
-        model, config, train_batches=train_batches, steps_per_epoch=dataset.count_batches(n_rows, config),
+        model, config, train_batches=train_batches, steps_per_epoch=batches.count_batches(n_rows, config),
         validate=validate, on_epoch=on_epoch, loss=loss, state=states[number] if number < len(states) else None,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Methods of multi-label classification from before networks, as they are once fitted: tensors, and how to apply them.
 
-`musictag.baseline` fits them. A fitted one is a torch module for one reason: what it knows is then a `state_dict`,
+`training.baselines` fits them. A fitted one is a torch module for one reason: what it knows is then a `state_dict`,
 which the model artifact holds as it holds a network's weights, read without scikit-learn and without unpickling.
 
 Shapes: N tracks, D descriptors, K tags, J learned tags.

@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import cli, dataset, losses
+from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
@@ -31,10 +31,11 @@ from musictag.evaluation.report import format_table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
 from musictag.models.architectures import build_model
-from musictag.recipe import FROM_NOTHING
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
-from musictag.training import fit
+from musictag.training import batches, losses
+from musictag.training.loop import fit
+from musictag.training.recipes import FROM_NOTHING
 
 EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))
 CONFIG = FeatureConfig()
@@ -114,7 +115,7 @@ RUNS = [(name, FEW) for name in VARIANTS] + [(name, ALL) for name in ELEMENTS]
 
 
 @functools.cache
-def tracks() -> tuple[dict[str, list[dataset.Row]], tuple[str, ...], list[str]]:
+def tracks() -> tuple[dict[str, list[batches.Row]], tuple[str, ...], list[str]]:
     """Rows with targets by split, the vocabulary, and the artists of the validation rows."""
     catalog, features = str(EXPERIMENT / "catalog.csv"), str(EXPERIMENT / "features")
     with_features = tables.track_ids(features)
@@ -123,7 +124,7 @@ def tracks() -> tuple[dict[str, list[dataset.Row]], tuple[str, ...], list[str]]:
     rows = {}
     for split in ("train", "validation"):
         targets = targets_by_track(labels.tags[split], vocabulary)
-        rows[split] = list(dataset.labelled_rows(tables.read_rows(features, SCORE_COLUMNS, targets), targets))
+        rows[split] = list(batches.labelled_rows(tables.read_rows(features, SCORE_COLUMNS, targets), targets))
     return rows, vocabulary, [labels.groups[row["track_id"]] for row in rows["validation"]]
 
 
@@ -135,7 +136,7 @@ def trained(variant: Variant, epochs: int) -> npt.NDArray[np.float32]:
     targets = np.array([row["targets"] for row in train_rows])
 
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return dataset.train_batches(train_rows, CONFIG, config, epoch=epoch)
+        return batches.train_batches(train_rows, CONFIG, config, epoch=epoch)
 
     def score(model: nn.Module) -> tuple[list[str], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         return score_labelled(model, rows["validation"], CONFIG)
@@ -144,7 +145,7 @@ def trained(variant: Variant, epochs: int) -> npt.NDArray[np.float32]:
     model = variant.make(len(vocabulary))
     weights = losses.class_weights(targets.mean(axis=0), config.class_weight)
     loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
-    steps = dataset.count_batches(len(targets), config)
+    steps = batches.count_batches(len(targets), config)
     fit(model, config, train_batches=train_batches, steps_per_epoch=steps, loss=loss, on_epoch=lambda _: None,
         validate=lambda model: metrics.validation_metrics(*score(model)[1:]))  # fmt: skip
     return score(model.eval())[2]

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from musictag import cli, dataset
+from musictag import cli
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import encode, make_vocabulary
 from musictag.corpora.emotify import make_emotify
@@ -31,10 +31,11 @@ from musictag.jobs import progress
 from musictag.models.artifact import load_model
 from musictag.models.embedding_cache import ClipMemory
 from musictag.models.published import pretrained
-from musictag.recipe import FOLDS
 from musictag.tagger import join, score_clips, score_labelled
-from musictag.training import fit
-from musictag.transfer import FINE_TUNING, network_from, soup
+from musictag.training import batches
+from musictag.training.finetune import FINE_TUNING, network_from, soup
+from musictag.training.loop import fit
+from musictag.training.recipes import FOLDS
 
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))
 INIT = ("msd-musicnn", "mtt-musicnn")
@@ -92,13 +93,13 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
                 return metrics.validation_metrics(truth, given)
 
             def train_batches(epoch: int, drawn: Rows = train_rows) -> Iterable[Any]:
-                return dataset.train_batches(drawn, CONFIG, FINE_TUNING, epoch=epoch)
+                return batches.train_batches(drawn, CONFIG, FINE_TUNING, epoch=epoch)
 
             network = network_from(sources, CONFIG, vocabulary, [row["targets"] for row in train_rows])
             model = network.build(FINE_TUNING.seed)
             for member, memory in zip(model.members, memories, strict=True):
                 member.memory = memory
-            steps = dataset.count_batches(len(train), FINE_TUNING)
+            steps = batches.count_batches(len(train), FINE_TUNING)
             states.append(fit(model, FINE_TUNING, train_batches=train_batches, steps_per_epoch=steps,
                               validate=validate, on_epoch=lambda _: None))  # fmt: skip
         model.load_state_dict(soup([state.best_weights for state in states]))

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import cli, dataset, registry
+from musictag import cli, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
@@ -30,6 +30,7 @@ from musictag.features.extract import decode_clips
 from musictag.jobs import progress
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
+from musictag.training import batches
 
 EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))
 MODEL = os.environ.get("MODEL", "three-path")
@@ -112,7 +113,7 @@ def learned(tracks: list[Heard], targets: Tensor, groups: list[str]) -> Attentio
 
 
 @torch.no_grad()
-def heard_in(tagger: Tagger, row: dataset.Row) -> Heard:
+def heard_in(tagger: Tagger, row: batches.Row) -> Heard:
     seen: list[Tensor] = []
     hook = tagger.model.get_submodule("head").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     config = tagger.spec.feature_config
@@ -135,7 +136,7 @@ def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     ids: dict[str, list[str]] = {}
     for split in ("validation", "test"):
         targets = targets_by_track(labels.tags[split], tagger.spec.vocabulary)
-        rows = list(dataset.labelled_rows(tables.read_rows(features, SCORE_COLUMNS, targets), targets))
+        rows = list(batches.labelled_rows(tables.read_rows(features, SCORE_COLUMNS, targets), targets))
         heard[split] = [heard_in(tagger, row) for row in rows]
         truth[split] = np.array([row["targets"] for row in rows])
         ids[split] = [row["track_id"] for row in rows]

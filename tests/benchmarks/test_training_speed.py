@@ -1,6 +1,6 @@
 """Training on Ray Train beside the bare loop: clips per second after the first epoch, taken in turns in one run.
 
-The bare loop is `musictag.training.fit` over rows read straight from the features table, in this process, with as many
+The bare loop is `training.loop.fit` over rows read straight from the features table, in this process, with as many
 threads as the one worker has. Both learn the same from the same batches.
 """
 
@@ -18,17 +18,18 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, dataset
+from musictag import cli
 from musictag.catalog.vocabulary import targets_by_track
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
 from musictag.models.architectures import build_model
-from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
-from musictag.training import fit
+from musictag.training import batches
+from musictag.training.loop import fit
+from musictag.training.recipes import FROM_NOTHING
 
 TRAIN = Path(__file__).parents[2] / "pipelines" / "train.py"
 CONFIG = FeatureConfig()
@@ -91,9 +92,9 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
     """Clips per second of each epoch."""
     targets = {split: targets_by_track(tags, VOCABULARY) for split, tags in labels.items()}
 
-    def rows(split: str) -> Iterator[dataset.Row]:
+    def rows(split: str) -> Iterator[batches.Row]:
         held = tables.read_rows(str(folder / "features"), SCORE_COLUMNS, targets[split])
-        return dataset.labelled_rows(held, targets[split])
+        return batches.labelled_rows(held, targets[split])
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
         return metrics.validation_metrics(*score_labelled(model, rows("validation"), CONFIG)[1:])
@@ -105,8 +106,8 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
         state = fit(
             build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY)),
             TRAINING,
-            train_batches=lambda epoch: dataset.train_batches(rows("train"), CONFIG, TRAINING, epoch=epoch),
-            steps_per_epoch=dataset.count_batches(len(targets["train"]), TRAINING),
+            train_batches=lambda epoch: batches.train_batches(rows("train"), CONFIG, TRAINING, epoch=epoch),
+            steps_per_epoch=batches.count_batches(len(targets["train"]), TRAINING),
             validate=validate,
             on_epoch=lambda state: None,
         )

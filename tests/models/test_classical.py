@@ -8,12 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import ClassifierChain
 from sklearn.svm import SVC
 
-from musictag.baseline import fit_choice
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import ARCHITECTURES, SINGLE, build_model
 from musictag.models.artifact import TaggerSpec, load_model, save_model
 from musictag.models.classical import CLASSICAL, Classical, standardize
+from musictag.training.baselines import fit_choice
 
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((60, 12)) * RNG.uniform(0.1, 9, 12) + RNG.uniform(-5, 5, 12)).astype(np.float32)

@@ -17,7 +17,7 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import cli, dataset, registry
+from musictag import cli, registry
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
 from musictag.evaluation import metrics
@@ -26,10 +26,11 @@ from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
 from musictag.models.architectures import build_model
 from musictag.models.artifact import TaggerSpec, save_model
-from musictag.recipe import FROM_NOTHING
 from musictag.storage import parts, tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
-from musictag.training import TrainingState, fit
+from musictag.training import batches
+from musictag.training.loop import TrainingState, fit
+from musictag.training.recipes import FROM_NOTHING
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
 SAMPLE_RATE = 16_000
@@ -144,10 +145,10 @@ def trained(corpus: Corpus) -> TrainingState:
 
     def rows(split: str) -> Any:
         targets = corpus.targets(split)
-        return dataset.labelled_rows(tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
+        return batches.labelled_rows(tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
 
     def train_batches(epoch: int) -> Any:
-        return dataset.train_batches(rows("train"), CONFIG, TRAINING, epoch=epoch)
+        return batches.train_batches(rows("train"), CONFIG, TRAINING, epoch=epoch)
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
         _, truth, scores = score_labelled(model, rows("validation"), CONFIG)
@@ -160,7 +161,7 @@ def trained(corpus: Corpus) -> TrainingState:
             network(TRAINING.seed, corpus.vocabulary),
             TRAINING,
             train_batches=train_batches,
-            steps_per_epoch=dataset.count_batches(len(corpus.labels.tags["train"]), TRAINING),
+            steps_per_epoch=batches.count_batches(len(corpus.labels.tags["train"]), TRAINING),
             validate=validate,
             on_epoch=lambda state: None,
         )

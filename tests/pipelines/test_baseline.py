@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from musictag import baseline, registry
+from musictag import registry
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import describe
@@ -12,6 +12,7 @@ from musictag.features.extract import decode_clips
 from musictag.models.artifact import load_model
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger
+from musictag.training import baselines
 
 CONFIG = FeatureConfig()
 
@@ -38,7 +39,7 @@ def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, cor
     run = MlflowClient(own_home.tracking_uri).get_run(source.run_id)
     expected = {"model": best, "n_train": str(len(corpus.labels.tags["train"])), "seed": "3"}
     assert {name: run.data.params[name] for name in expected} == expected
-    assert set(baseline.GRIDS[best]) <= run.data.params.keys()
+    assert set(baselines.GRIDS[best]) <= run.data.params.keys()
     assert run.data.metrics["best_val_macro_pr_auc"] == pytest.approx(float(worth[best]), abs=6e-4)
     assert {"best_val_loss", "best_val_macro_roc_auc", "fit_seconds"} <= run.data.metrics.keys()
 

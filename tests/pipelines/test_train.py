@@ -11,12 +11,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import dataset
 from musictag.evaluation import metrics
 from musictag.models.artifact import load_model
-from musictag.recipe import FROM_NOTHING
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
+from musictag.training import batches
+from musictag.training.recipes import FROM_NOTHING
 from processes import command_line
 
 # As `TRAINING` in conftest.py, which trains the same without Ray.
@@ -161,7 +161,7 @@ def test_the_artifact_is_the_best_epoch_with_thresholds_of_the_validation_tracks
 def check_artifact(home, corpus, run_id, tmp_path):
     tagger = Tagger.load(tmp_path / artifact(home, run_id, tmp_path))
     targets = corpus.targets("validation")
-    rows = dataset.labelled_rows(tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
+    rows = batches.labelled_rows(tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets), targets)
     _, truth, scores = score_labelled(tagger.model, rows, tagger.spec.feature_config)
     best = min(value for _, value in curve(home, run_id, "val_loss"))
     assert metrics.log_loss(truth, scores) == pytest.approx(best, rel=1e-5)

@@ -5,15 +5,15 @@ import shutil
 import torch
 from mlflow import MlflowClient
 
-from musictag import dataset
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
 from musictag.storage import tables
 from musictag.tagger import SCORE_COLUMNS, score_labelled
-from musictag.training import fit
-from musictag.transfer import FINE_TUNING, network_from
+from musictag.training import batches
+from musictag.training.finetune import FINE_TUNING, network_from
+from musictag.training.loop import fit
 
 
 def where(corpus):
@@ -59,7 +59,7 @@ def test_two_published_models_learn_as_one(corpus):
     config, targets = FeatureConfig(), {split: corpus.targets(split) for split in ("train", "validation")}
 
     def rows(split):
-        return dataset.labelled_rows(
+        return batches.labelled_rows(
             tables.read_rows(str(corpus.features), SCORE_COLUMNS, targets[split]), targets[split]
         )
 
@@ -74,8 +74,8 @@ def test_two_published_models_learn_as_one(corpus):
     state = fit(
         model,
         training,
-        train_batches=lambda epoch: dataset.train_batches(rows("train"), config, training, epoch=epoch),
-        steps_per_epoch=dataset.count_batches(len(targets["train"]), training),
+        train_batches=lambda epoch: batches.train_batches(rows("train"), config, training, epoch=epoch),
+        steps_per_epoch=batches.count_batches(len(targets["train"]), training),
         validate=validate,
         on_epoch=lambda _: changes.append([is_changed(model.members[0], "msd-musicnn"),
                                            is_changed(model.members[1], "mtt-musicnn")]),

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from musictag.training import TrainingState, fit, is_head, load_state, save_state
-from musictag.training_config import TrainingConfig
+from musictag.training.config import TrainingConfig
+from musictag.training.loop import TrainingState, fit, is_head, load_state, save_state
 from small import STEPS, batches, small_model, validate
 
 HEAD_FIRST = TrainingConfig(

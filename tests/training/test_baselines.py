@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from musictag import baseline
 from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
+from musictag.training import baselines
 
 RNG = np.random.default_rng(3)
 
@@ -12,11 +12,11 @@ RNG = np.random.default_rng(3)
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each method's grid two values: what is chosen from, not how long it takes, is what these tests are about."""
-    grids = {method: {name: of[:2] for name, of in grid.items()} for method, grid in baseline.GRIDS.items()}
+    grids = {method: {name: of[:2] for name, of in grid.items()} for method, grid in baselines.GRIDS.items()}
     grids["random-forest"] = {"min_tracks": (1,), "tried": (0.5,), "class_weight": (None,), "n_trees": (12,)}
     grids["classifier-chain"] = {"penalty": (0.1,), "class_weight": (None,), "n_chains": (2,)}
-    monkeypatch.setattr(baseline, "GRIDS", grids)
-    monkeypatch.setattr(baseline, "TRIALS", {})
+    monkeypatch.setattr(baselines, "GRIDS", grids)
+    monkeypatch.setattr(baselines, "TRIALS", {})
 
 
 def problem(n_tracks: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,55 +33,55 @@ def scores_of(model: torch.nn.Module, descriptors: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("method", baseline.GRIDS)
+@pytest.mark.parametrize("method", baselines.GRIDS)
 def test_every_method_learns_what_can_be_told(method: str) -> None:
     train, validation, (heard, truth) = problem(120), problem(40), problem(60)
-    model, chosen = baseline.fit(method, *train, *validation, seed=0)
+    model, chosen = baselines.fit(method, *train, *validation, seed=0)
     scores = scores_of(model, heard)
     assert (metrics.roc_auc(truth, scores)[:3] > 0.97).all()
-    assert set(chosen) == set(baseline.GRIDS[method])
+    assert set(chosen) == set(baselines.GRIDS[method])
     # The tag that no track has is as rare as it can be told to be, at every track.
     np.testing.assert_allclose(scores[:, 3], metrics.MIN_SHARE, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("method", baseline.GRIDS)
+@pytest.mark.parametrize("method", baselines.GRIDS)
 def test_the_seed_decides_all(method: str) -> None:
     train, validation = problem(40), problem(20)
-    first, again = (baseline.fit(method, *train, *validation, seed=5)[0].state_dict() for _ in range(2))
+    first, again = (baselines.fit(method, *train, *validation, seed=5)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_a_tag_on_every_track_is_always_expected() -> None:
     descriptors, targets = problem(30)
     targets[:, 3] = True
-    model = baseline.fit_choice("linear-svm", descriptors, targets, {"penalty": 1.0, "class_weight": None}, 0)
+    model = baselines.fit_choice("linear-svm", descriptors, targets, {"penalty": 1.0, "class_weight": None}, 0)
     np.testing.assert_allclose(scores_of(model, descriptors)[:, 3], 1 - metrics.MIN_SHARE, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", baseline.GRIDS)
+@pytest.mark.parametrize("method", baselines.GRIDS)
 def test_tags_that_tell_no_track_apart_are_refused(method: str) -> None:
     descriptors = problem(10)[0]
     targets = np.tile([True, False], (10, 1))
     with pytest.raises(TrainingError, match="2 tags is on all of the 10 train tracks or on none"):
-        baseline.fit(method, descriptors, targets, descriptors, targets, seed=0)
+        baselines.fit(method, descriptors, targets, descriptors, targets, seed=0)
 
 
 def test_an_unknown_method_is_refused() -> None:
     descriptors, targets = problem(10)
     with pytest.raises(UsageError, match=r"no method 'svm'; there is classifier-chain, linear-svm"):
-        baseline.fit("svm", descriptors, targets, descriptors, targets, seed=0)
+        baselines.fit("svm", descriptors, targets, descriptors, targets, seed=0)
 
 
 def test_the_choice_is_the_best_on_validation_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
     train, validation = problem(80), problem(40)
     noisy = train[0], RNG.permuted(train[1], axis=0) ^ (RNG.random(train[1].shape) < 0.2)
     grid = {"neighbours": (1, 3, 30)}
-    monkeypatch.setitem(baseline.GRIDS, "ml-knn", grid)
-    _, chosen = baseline.fit("ml-knn", *noisy, *validation, seed=0)
+    monkeypatch.setitem(baselines.GRIDS, "ml-knn", grid)
+    _, chosen = baselines.fit("ml-knn", *noisy, *validation, seed=0)
     worth = {}
     for k in grid["neighbours"]:
-        model = baseline.fit_choice("ml-knn", *noisy, {"neighbours": k}, 0)
+        model = baselines.fit_choice("ml-knn", *noisy, {"neighbours": k}, 0)
         worth[k] = metrics.macro(metrics.average_precision(validation[1], scores_of(model, validation[0])))
     assert len(set(worth.values())) > 1
     assert chosen == {"neighbours": max(worth, key=worth.__getitem__)}
@@ -89,15 +89,15 @@ def test_the_choice_is_the_best_on_validation_tracks(monkeypatch: pytest.MonkeyP
 
 def test_validation_tracks_without_any_tag_leave_the_first_choice() -> None:
     descriptors, targets = problem(30)
-    _, chosen = baseline.fit("ml-knn", descriptors, targets, descriptors, np.zeros_like(targets), seed=0)
-    assert chosen == {"neighbours": baseline.GRIDS["ml-knn"]["neighbours"][0]}
+    _, chosen = baselines.fit("ml-knn", descriptors, targets, descriptors, np.zeros_like(targets), seed=0)
+    assert chosen == {"neighbours": baselines.GRIDS["ml-knn"]["neighbours"][0]}
 
 
 def test_ml_knn_counts_as_its_authors_do() -> None:
     # Five tracks on a line, one neighbour each: 0-1, 1-0, 2-1 (nearer than 3.5), 3.5-2, 10-3.5.
     x = np.array([[0.0], [1.0], [2.1], [3.5], [10.0]], np.float32)
     y = np.array([[True], [True], [False], [False], [False]])
-    sizes, tensors = baseline.fit_ml_knn(x, y, 0, neighbours=1)
+    sizes, tensors = baselines.fit_ml_knn(x, y, 0, neighbours=1)
     assert sizes == {"stored": 5, "neighbours": 1}
     # With the tag: tracks 0 and 1, both of whose neighbours have it. Without: 2 (has), 3 and 4 (have not).
     prior = np.log((1 + 2) / (1 + 3))
@@ -108,7 +108,7 @@ def test_ml_knn_counts_as_its_authors_do() -> None:
 
 def test_thresholds_of_trees_never_move_above_a_float32() -> None:
     thresholds = RNG.standard_normal(1000)
-    rounded = baseline._rounded_down(thresholds)
+    rounded = baselines._rounded_down(thresholds)
     assert rounded.dtype == np.float32
     assert (rounded <= thresholds).all()
     assert (np.nextafter(rounded, np.float32(np.inf)) > thresholds).all()

@@ -11,7 +11,7 @@ from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
 from musictag.models.artifact import TaggerSpec, load_model, save_model
 from musictag.models.ensemble import Ensemble
-from musictag.transfer import Network, combined, network_from, network_from_nothing, soup, start
+from musictag.training.finetune import Network, combined, network_from, network_from_nothing, soup, start
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 OLD, OWN = ("fast", "loud", "old", "slow"), ("calm", "joyful", "sad")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musictag.training_config import TrainingConfig
+from musictag.training.config import TrainingConfig
 
 FILTER_POINTS = 6
 LN_10 = math.log(10)

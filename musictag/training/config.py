@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from musictag.errors import UsageError
-from musictag.losses import LOSSES
+from musictag.training.losses import LOSSES
 
 SCHEDULES = ("cosine", "plateau")
 PLATEAU_EPOCHS = 2
@@ -42,19 +42,19 @@ class TrainingConfig:
     """What is judged and kept is the mean of the weights over the last steps, each step before counting so much less
     (exponential moving average); 0 keeps the last weights themselves."""
     loss: str = "bce"
-    """A name in `musictag.losses.LOSSES`."""
+    """A name in `musictag.training.losses.LOSSES`."""
     smoothing: float = 0.0
     """Share of the way from 0 and 1 to 1/2 that targets are moved (label smoothing)."""
     class_weight: float = 0.0
-    """How far rare positives weigh more: see `musictag.losses.class_weights`."""
+    """How far rare positives weigh more: see `musictag.training.losses.class_weights`."""
     mixup: float = 0.0
-    """Alpha of `musictag.augment.mixup`; 0 does without."""
+    """Alpha of `musictag.training.augment.mixup`; 0 does without."""
     crop: bool = False
-    """Clips begin at any frame of a track, not only where the table's do: see `musictag.dataset.clip_batches`."""
+    """Clips begin at any frame of a track, not only where the table's do: see `training.batches.clip_batches`."""
     filter_db: float = 0.0
-    """Deviation of the curve by which `musictag.augment.filter_augment` changes levels, dB; 0 does without."""
+    """Deviation of the curve by which `musictag.training.augment.filter_augment` changes levels, dB; 0 does without."""
     mask_bands: int = 0
-    """Mel bands that `musictag.augment.spec_augment` silences, at most."""
+    """Mel bands that `musictag.training.augment.spec_augment` silences, at most."""
     mask_frames: int = 0
     """Frames that it silences, at most."""
     frozen_norm: bool = False

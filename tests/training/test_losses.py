@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from musictag.losses import FOCUS, FOCUS_NEGATIVE, FOCUS_POSITIVE, LOSSES, MARGIN, class_weights, mean_loss
+from musictag.training.losses import FOCUS, FOCUS_NEGATIVE, FOCUS_POSITIVE, LOSSES, MARGIN, class_weights, mean_loss
 
 LOGITS = torch.tensor([[-4.0, -0.7, 0.0], [0.3, 2.0, 5.0]])
 TRUTH = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])

@@ -8,8 +8,8 @@ from typing import Any
 from musictag import cli
 from musictag.errors import UsageError
 from musictag.models.architectures import SINGLE
-from musictag.training_config import TrainingConfig
-from musictag.transfer import FINE_TUNING
+from musictag.training.config import TrainingConfig
+from musictag.training.finetune import FINE_TUNING
 
 FROM_NOTHING = TrainingConfig(
     epochs=20,

@@ -5,8 +5,17 @@ import pytest
 
 from musictag.errors import UsageError
 from musictag.models.architectures import SINGLE
-from musictag.recipe import FOLDS, FROM_NOTHING, MODEL, add_options, check, n_folds, precisions, training_config
-from musictag.transfer import FINE_TUNING
+from musictag.training.finetune import FINE_TUNING
+from musictag.training.recipes import (
+    FOLDS,
+    FROM_NOTHING,
+    MODEL,
+    add_options,
+    check,
+    n_folds,
+    precisions,
+    training_config,
+)
 
 
 def parsed(*argv):

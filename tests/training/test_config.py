@@ -4,7 +4,7 @@ import math
 import pytest
 
 from musictag.errors import UsageError
-from musictag.training_config import PLATEAU_EPOCHS, TrainingConfig, body_rate_at, learning_rate_at
+from musictag.training.config import PLATEAU_EPOCHS, TrainingConfig, body_rate_at, learning_rate_at
 
 
 def history(*val_losses: float) -> list[dict[str, float]]:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from musictag.dataset import clip_batches, count_batches, labelled_rows, share, train_batches
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import encode_clips
-from musictag.training_config import TrainingConfig
+from musictag.training.batches import clip_batches, count_batches, labelled_rows, share, train_batches
+from musictag.training.config import TrainingConfig
 
 CONFIG = FeatureConfig(n_mels=4, clip_frames=6)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from musictag.augment import FILTER_POINTS, augmented, filter_augment, mixup, spec_augment
-from musictag.training_config import TrainingConfig
+from musictag.training.augment import FILTER_POINTS, augmented, filter_augment, mixup, spec_augment
+from musictag.training.config import TrainingConfig
 
 N_CLIPS, N_FRAMES, N_MELS, N_TAGS = 12, 40, 16, 3
 

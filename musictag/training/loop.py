@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from musictag.errors import TrainingError
-from musictag.losses import Loss, mean_loss
-from musictag.training_config import TrainingConfig, body_rate_at, learning_rate_at
+from musictag.training.config import TrainingConfig, body_rate_at, learning_rate_at
+from musictag.training.losses import Loss, mean_loss
 
 # Far above the gradient norm of a healthy step: it only takes the edge off a batch that would throw the model away.
 MAX_GRADIENT_NORM = 5.0

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from musictag.augment import augmented
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import decode_clips
 from musictag.features.log_mel import n_frames
-from musictag.training_config import TrainingConfig
+from musictag.training.augment import augmented
+from musictag.training.config import TrainingConfig
 
 Row = Mapping[str, Any]
 # One clip (T, M) float16 and its track's targets (K,) float32.

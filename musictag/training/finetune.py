@@ -23,8 +23,8 @@ from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
 from musictag.tagger import check_features, fit_outputs
-from musictag.training import is_head
-from musictag.training_config import TrainingConfig
+from musictag.training.config import TrainingConfig
+from musictag.training.loop import is_head
 
 FINE_TUNING = TrainingConfig(
     epochs=10,
