@@ -28,7 +28,7 @@ from musictag.features.clips import clip_weights
 from musictag.files import Track, printable
 from musictag.jobs import progress
 from musictag.models.published import pretrained
-from musictag.tagger import Tagger, calibrate
+from musictag.tagging.tagger import Tagger, calibrate
 
 Float32 = npt.NDArray[np.float32]
 

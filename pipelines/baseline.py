@@ -34,7 +34,7 @@ from musictag.features.descriptors import VERSION, describe
 from musictag.jobs import progress
 from musictag.models.artifact import save_model
 from musictag.storage import tables
-from musictag.tagger import SCORE_COLUMNS, score_descriptors
+from musictag.tagging.tagger import SCORE_COLUMNS, score_descriptors
 from musictag.training import baselines, recipes
 from musictag.training.finetune import Network
 

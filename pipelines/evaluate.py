@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import cli, registry, tagger
+from musictag import cli, registry
 from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
@@ -24,6 +24,7 @@ from musictag.evaluation import charts, comparison, report, results
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.storage import tables
+from musictag.tagging import tagger
 from musictag.training import batches
 
 

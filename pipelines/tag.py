@@ -34,7 +34,7 @@ import ray.data
 import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag import cli, registry, retagging
+from musictag import cli, registry
 from musictag.catalog.reader import read_catalog
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
 from musictag.features import decoder_process, extract
@@ -43,7 +43,8 @@ from musictag.jobs import ledger, progress
 from musictag.jobs.ledger import Work
 from musictag.models.artifact import TaggerSpec
 from musictag.storage import fetch, parts, tables
-from musictag.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
+from musictag.tagging import diff as tagging_diff
+from musictag.tagging.tagger import IDENTITY_COLUMNS, SCORE_COLUMNS, TAGS_SCHEMA, Tagger, check_features, tag_rows
 
 # Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
 SCORE_TRACKS = 16
@@ -197,7 +198,7 @@ def diff(model: Model, folder: Path, spec: TaggerSpec, uris: Mapping[str, str], 
     progress.say(f"{args.tags}: {len(held):,} tracks, tagged by {by}; {len(both):,} of them are in {listing}")
     known = {tag for made_by in makers for tag in vocabulary_of(made_by)}
 
-    sample = retagging.sample(both, args.diff)
+    sample = tagging_diff.sample(both, args.diff)
     works = tuple(Work(track_id, uris[track_id], None) for track_id in sample)
     rows: list[dict[str, Any]] = []
     with local_ray(args.num_workers), progress.bar((), "score", len(works), "track") as shown:
@@ -210,9 +211,9 @@ def diff(model: Model, folder: Path, spec: TaggerSpec, uris: Mapping[str, str], 
         )
     if len(failures) == len(works):
         raise LedgerError("all sampled tracks failed, so that nothing can be compared")
-    before = retagging.given(tables.read_rows(args.tags, ("track_id", "tags"), sample))
-    after = retagging.given(row for row in rows if not row["failure"])
-    progress.say(retagging.report(before, after, known.union(*before.values()), spec.vocabulary))
+    before = tagging_diff.given(tables.read_rows(args.tags, ("track_id", "tags"), sample))
+    after = tagging_diff.given(row for row in rows if not row["failure"])
+    progress.say(tagging_diff.report(before, after, known.union(*before.values()), spec.vocabulary))
     progress.say(f"compared with what {model.made_by} gives {len(after):,} of these tracks; nothing was written")
 
 

@@ -47,7 +47,7 @@ from musictag.features import extract
 from musictag.jobs import progress
 from musictag.models.artifact import copy_notices, load_model, save_model
 from musictag.storage import tables
-from musictag.tagger import SCORE_COLUMNS, score_labelled
+from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import batches, losses
 from musictag.training.config import TrainingConfig
 from musictag.training.finetune import Network, network_from, network_from_nothing, soup

@@ -15,7 +15,7 @@ from musictag.__main__ import CLIPS_PER_TRACK, entry
 from musictag.features import extract
 from musictag.features.extract import encode_clips
 from musictag.models.published import pretrained
-from musictag.tagger import Tagger
+from musictag.tagging.tagger import Tagger
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from musictag.models.artifact import TaggerSpec
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
-from musictag.tagger import check_features, fit_outputs
+from musictag.tagging.tagger import check_features, fit_outputs
 from musictag.training.config import TrainingConfig
 from musictag.training.loop import is_head
 

@@ -15,7 +15,7 @@ from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.models.published import pretrained
 from musictag.storage import parts
-from musictag.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
+from musictag.tagging.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
 
 CONFIG = FeatureConfig()
 TRACKS_OF_A_PART = 24

@@ -31,7 +31,7 @@ from musictag.jobs import progress
 from musictag.models.artifact import load_model
 from musictag.models.embedding_cache import ClipMemory
 from musictag.models.published import pretrained
-from musictag.tagger import join, score_clips, score_labelled
+from musictag.tagging.tagger import join, score_clips, score_labelled
 from musictag.training import batches
 from musictag.training.finetune import FINE_TUNING, network_from, soup
 from musictag.training.loop import fit

@@ -29,7 +29,7 @@ from musictag.features.clips import clip_weights
 from musictag.features.extract import decode_clips
 from musictag.jobs import progress
 from musictag.storage import tables
-from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
+from musictag.tagging.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
 from musictag.training import batches
 
 EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))

@@ -18,7 +18,7 @@ from musictag import files
 from musictag.__main__ import score
 from musictag.jobs import progress
 from musictag.models.published import pretrained
-from musictag.tagger import Tagger
+from musictag.tagging.tagger import Tagger
 
 SONG_S, SAMPLE_RATE = 240, 44_100
 ROUNDS = 3

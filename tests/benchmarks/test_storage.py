@@ -21,7 +21,7 @@ from musictag.jobs import progress
 from musictag.jobs.ledger import Work
 from musictag.models.published import pretrained
 from musictag.storage import parts
-from musictag.tagger import Tagger
+from musictag.tagging.tagger import Tagger
 
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))
 CONFIG = FeatureConfig()

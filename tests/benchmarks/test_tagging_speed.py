@@ -28,7 +28,7 @@ from musictag.features.extract import track_clips
 from musictag.jobs import progress
 from musictag.models.musicnn import FilterBlock, Musicnn
 from musictag.models.published import pretrained
-from musictag.tagger import Tagger
+from musictag.tagging.tagger import Tagger
 
 CONFIG = FeatureConfig()
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))

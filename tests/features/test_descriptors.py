@@ -111,5 +111,7 @@ def test_the_tempo_of_clicks_is_found_and_they_are_counted(bpm: float) -> None:
 
 
 def test_librosa_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, musictag.tagger; sys.exit(bool({'librosa', 'scipy.signal', 'sklearn'} & set(sys.modules)))"
+    code = (
+        "import sys, musictag.tagging.tagger; sys.exit(bool({'librosa', 'scipy.signal', 'sklearn'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

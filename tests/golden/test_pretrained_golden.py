@@ -6,7 +6,7 @@ import pytest
 from musictag.features import extract
 from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
-from musictag.tagger import score_clips
+from musictag.tagging.tagger import score_clips
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "musicnn"
 EXCERPTS = ["hungarian_dance", "lets_go_fishin", "sugar_plum", "vibe_ace"]

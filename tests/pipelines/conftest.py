@@ -27,7 +27,7 @@ from musictag.jobs import ledger
 from musictag.models.architectures import build_model
 from musictag.models.artifact import TaggerSpec, save_model
 from musictag.storage import parts, tables
-from musictag.tagger import SCORE_COLUMNS, score_labelled
+from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
 from musictag.training.loop import TrainingState, fit
 from musictag.training.recipes import FROM_NOTHING

@@ -11,7 +11,7 @@ from musictag.features.descriptors import describe
 from musictag.features.extract import decode_clips
 from musictag.models.artifact import load_model
 from musictag.storage import tables
-from musictag.tagger import SCORE_COLUMNS, Tagger
+from musictag.tagging.tagger import SCORE_COLUMNS, Tagger
 from musictag.training import baselines
 
 CONFIG = FeatureConfig()

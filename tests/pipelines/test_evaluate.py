@@ -18,7 +18,7 @@ from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
 from musictag.models.artifact import load_model, save_model
 from musictag.storage import parts
-from musictag.tagger import calibrate
+from musictag.tagging.tagger import calibrate
 
 FILES = {"scores.parquet", "per_tag.parquet", "report.txt", "precision_recall.png", "curves.png"}
 

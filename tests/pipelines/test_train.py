@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from musictag.evaluation import metrics
 from musictag.models.artifact import load_model
 from musictag.storage import tables
-from musictag.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
+from musictag.tagging.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
 from musictag.training import batches
 from musictag.training.recipes import FROM_NOTHING
 from processes import command_line

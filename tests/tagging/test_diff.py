@@ -1,13 +1,13 @@
 import pytest
 
-from musictag import retagging
+from musictag.tagging import diff
 
 BEFORE = {"a": frozenset({"calm", "jazz"}), "b": frozenset({"jazz"}), "c": frozenset(), "gone": frozenset({"jazz"})}
 AFTER = {"a": frozenset({"jazz"}), "b": frozenset({"bells", "calm"}), "c": frozenset(), "new": frozenset({"calm"})}
 
 
 def test_changes_by_hand_of_the_tracks_that_are_in_both():
-    assert retagging.changes(BEFORE, AFTER, ("calm", "jazz", "waltz")).to_pylist() == [
+    assert diff.changes(BEFORE, AFTER, ("calm", "jazz", "waltz")).to_pylist() == [
         {"tag": "calm", "now": 1, "gain": 1, "lose": 1, "then": 1},
         {"tag": "bells", "now": 0, "gain": 1, "lose": 0, "then": 1},
         {"tag": "jazz", "now": 2, "gain": 0, "lose": 1, "then": 1},
@@ -16,23 +16,21 @@ def test_changes_by_hand_of_the_tracks_that_are_in_both():
 
 
 def test_the_same_tags_are_no_change():
-    table = retagging.changes(BEFORE, BEFORE, ())
+    table = diff.changes(BEFORE, BEFORE, ())
     assert table.select(["gain", "lose"]).to_pylist() == [{"gain": 0, "lose": 0}] * 2
     assert table["now"] == table["then"]
-    assert "0 of 4 sampled tracks (0.0%) would change: 0 gain a tag, 0 lose one." in retagging.report(
+    assert "0 of 4 sampled tracks (0.0%) would change: 0 gain a tag, 0 lose one." in diff.report(
         BEFORE, BEFORE, {"calm", "jazz"}, ("calm", "jazz")
     )
 
 
 def test_no_tracks_and_no_tags_are_a_table_without_rows():
-    table = retagging.changes({}, {}, ())
+    table = diff.changes({}, {}, ())
     assert (table.num_rows, table.column_names) == (0, ["tag", "now", "gain", "lose", "then"])
 
 
 def test_the_report_by_hand():
-    heading, _, *lines = retagging.report(BEFORE, AFTER, {"calm", "jazz", "polka"}, ("bells", "calm", "jazz")).split(
-        "\n"
-    )
+    heading, _, *lines = diff.report(BEFORE, AFTER, {"calm", "jazz", "polka"}, ("bells", "calm", "jazz")).split("\n")
     assert heading.split() == ["tag", "now", "gain", "lose", "then", "changes"]
     assert [line.split() for line in lines[:4]] == [
         ["calm", "1", "1", "1", "1", "66.7%"],
@@ -50,23 +48,23 @@ def test_the_report_by_hand():
 
 def test_tags_are_read_from_rows_of_the_table():
     rows = [{"track_id": "a", "tags": [{"tag": "jazz", "score": 0.9}]}, {"track_id": "b", "tags": []}]
-    assert retagging.given(rows) == {"a": {"jazz"}, "b": frozenset()}
+    assert diff.given(rows) == {"a": {"jazz"}, "b": frozenset()}
 
 
 def test_a_sample_depends_on_the_tracks_alone_and_grows_with_its_number():
     tracks = [f"track {n}" for n in range(500)]
-    sample = retagging.sample(tracks, 40)
-    assert sample == retagging.sample(reversed(tracks), 40)
+    sample = diff.sample(tracks, 40)
+    assert sample == diff.sample(reversed(tracks), 40)
     assert len(set(sample)) == 40
-    assert retagging.sample(tracks, 60)[:40] == sample
+    assert diff.sample(tracks, 60)[:40] == sample
     assert sample[:3] == ["track 287", "track 291", "track 31"]  # the same on every machine
 
 
 @pytest.mark.parametrize("n_tracks", [3, 4])
 def test_a_sample_of_few_tracks_is_all_of_them(n_tracks):
-    assert set(retagging.sample(["a", "b", "c"], n_tracks)) == {"a", "b", "c"}
+    assert set(diff.sample(["a", "b", "c"], n_tracks)) == {"a", "b", "c"}
 
 
 def test_what_stays_of_a_sample_in_a_catalog_that_grows():
     few, many = ([f"track {n}" for n in range(end)] for end in (100, 110))
-    assert len({*retagging.sample(few, 50)} & {*retagging.sample(many, 50)}) >= 40
+    assert len({*diff.sample(few, 50)} & {*diff.sample(many, 50)}) >= 40

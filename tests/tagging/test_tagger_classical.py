@@ -10,7 +10,7 @@ from musictag.features.descriptors import DESCRIPTORS, VERSION, describe
 from musictag.features.extract import encode_clips
 from musictag.models.architectures import build_model
 from musictag.models.classical import LinearSVM
-from musictag.tagger import Tagger, calibrate, join, score_tracks
+from musictag.tagging.tagger import Tagger, calibrate, join, score_tracks
 from small import CONFIG, SPEC, clips_of, track
 
 

@@ -23,7 +23,7 @@ def sample(track_ids: Iterable[str], n_tracks: int) -> list[str]:
 
 
 def given(rows: Iterable[Mapping[str, Any]]) -> Given:
-    """The tags of tracks, from rows of a tags table (`musictag.tagger.TAGS_SCHEMA`)."""
+    """The tags of tracks, from rows of a tags table (`musictag.tagging.tagger.TAGS_SCHEMA`)."""
     return {row["track_id"]: frozenset(tag["tag"] for tag in row["tags"]) for row in rows}
 
 

@@ -13,7 +13,7 @@ from musictag.errors import FeatureMismatchError, ModelError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.models.artifact import save_model
-from musictag.tagger import (
+from musictag.tagging.tagger import (
     TAGS_SCHEMA,
     Tagger,
     calibrate,
