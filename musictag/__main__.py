@@ -46,10 +46,10 @@ def find_model(name: str) -> Path:
     if name in pretrained.PUBLISHED:
         return pretrained.find(name)
     if name.startswith(("models:/", "runs:/")):
-        from musictag import registry  # here: MLflow takes seconds to import
+        from musictag.engines import mlflow_registry  # here: MLflow takes seconds to import
 
-        registry.connect()
-        return registry.fetch(name).folder
+        mlflow_registry.connect()
+        return mlflow_registry.fetch(name).folder
     if not Path(name).is_dir():
         raise UsageError(
             f"there is no model {name!r}: name {', '.join(pretrained.PUBLISHED)}, a model's folder, "
@@ -137,18 +137,18 @@ def run_weights(args: argparse.Namespace) -> None:
 
 def run_register(args: argparse.Namespace) -> None:
     """`musictag register`. The first model becomes the champion; later ones leave it in its place."""
-    from musictag import registry
+    from musictag.engines import mlflow_registry
 
-    registry.connect()
-    version = registry.adopt(registry.fetch(args.model))
-    progress.say(f"{args.model} is version {version} of {registry.MODEL}")
-    champion = registry.alias_version("champion")
+    mlflow_registry.connect()
+    version = mlflow_registry.adopt(mlflow_registry.fetch(args.model))
+    progress.say(f"{args.model} is version {version} of {mlflow_registry.MODEL}")
+    champion = mlflow_registry.alias_version("champion")
     if champion is None:
-        registry.set_alias(version, "champion")
+        mlflow_registry.set_alias(version, "champion")
     if champion in (None, version):
         progress.say("it is the champion: python pipelines/tag.py --catalog FOLDER tags with it")
         return
-    uri = f"models:/{registry.MODEL}/{version}"
+    uri = f"models:/{mlflow_registry.MODEL}/{version}"
     progress.say(f"the champion is version {champion}; python pipelines/promote.py --model {uri} --force --reason TEXT "
                 "puts this one in its place")  # fmt: skip
 

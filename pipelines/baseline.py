@@ -21,10 +21,11 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import cli, registry
+from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
+from musictag.engines import mlflow_registry
 from musictag.errors import UsageError
 from musictag.evaluation import metrics
 from musictag.features import extract
@@ -80,18 +81,18 @@ def fit_and_log(
     scores = score_descriptors(model, heard["validation"])
     figures = metrics.validation_metrics(truth["validation"], scores)
     network = Network(architecture=method, params=model.params, feature_config=config, vocabulary=vocabulary)
-    run = registry.start_run(
+    run = mlflow_registry.start_run(
         f"baseline {method}", {"model": method, **params, **chosen}, {"feature_hash": config.feature_hash}
     )
     with run as run_id, tempfile.TemporaryDirectory() as folder:
-        registry.log_features(args.features, tables.version(args.features), config.feature_hash)
-        registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
-        registry.log_metrics(run_id, {"fit_seconds": fit_seconds})
+        mlflow_registry.log_features(args.features, tables.version(args.features), config.feature_hash)
+        mlflow_registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
+        mlflow_registry.log_metrics(run_id, {"fit_seconds": fit_seconds})
         min_precision = by_tag(args.min_precision, vocabulary)
         spec = network.spec(truth["validation"], scores, {"run_id": run_id}, min_precision)
         save_model(Path(folder), model, spec)
-        uri = registry.log_model(run_id, Path(folder))
-    version = registry.register(registry.fetch(uri))
+        uri = mlflow_registry.log_model(run_id, Path(folder))
+    version = mlflow_registry.register(mlflow_registry.fetch(uri))
     choice = ", ".join(f"{name} {value}" for name, value in chosen.items())
     progress.say(
         f"{method} ({choice}): validation macro PR-AUC {figures['val_macro_pr_auc']:.3f}, ROC-AUC "
@@ -125,7 +126,7 @@ def _methods(text: str) -> list[str]:
 def main(argv: list[str]) -> None:
     """Describe the tracks, then fit, log and register each method."""
     args = parse(argv)
-    registry.connect()
+    mlflow_registry.connect()
     config = extract.feature_config(tables.open_table(args.features))
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
@@ -150,15 +151,15 @@ def main(argv: list[str]) -> None:
     for method in args.methods:
         versions[method], worth[method] = fit_and_log(method, heard, truth, vocabulary, config, params, args)
         if args.alias:
-            registry.set_alias(versions[method], f"{args.alias}-{method}")
+            mlflow_registry.set_alias(versions[method], f"{args.alias}-{method}")
     # One that is no number, for want of a validation track with a tag, is the least.
     best = max(worth, key=lambda method: np.nan_to_num(worth[method], nan=-1.0))
     if not args.alias:
-        registry.set_alias(versions[best], "candidate")
+        mlflow_registry.set_alias(versions[best], "candidate")
     named = f"{args.alias}-METHOD" if args.alias else "the best is the candidate"
     progress.say(
         f"{len(by_track):,} tracks described in {describe_seconds:.0f} s, {len(versions)} methods fitted; best {best} "
-        f"(macro PR-AUC {worth[best]:.3f}); versions {', '.join(versions.values())} of {registry.MODEL}, {named}"
+        f"(macro PR-AUC {worth[best]:.3f}); versions {', '.join(versions.values())} of {mlflow_registry.MODEL}, {named}"
     )
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import cli, registry
+from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
+from musictag.engines import mlflow_registry
 from musictag.errors import UsageError
 from musictag.evaluation import charts, comparison, report, results
 from musictag.features import extract
@@ -28,7 +29,9 @@ from musictag.tagging import tagger
 from musictag.training import batches
 
 
-def evaluate(source: registry.ModelSource, features_uri: str, labels: splits.Labels, split: str) -> results.Evaluation:
+def evaluate(
+    source: mlflow_registry.ModelSource, features_uri: str, labels: splits.Labels, split: str
+) -> results.Evaluation:
     """Score the tracks of a split with one model."""
     model = tagger.Tagger.load(source.folder)
     table = tables.open_table(features_uri)
@@ -57,7 +60,7 @@ def evaluate(source: registry.ModelSource, features_uri: str, labels: splits.Lab
     )
 
 
-def keep(source: registry.ModelSource, result: results.Evaluation) -> None:
+def keep(source: mlflow_registry.ModelSource, result: results.Evaluation) -> None:
     """Log an evaluation to its model's run; a model in a folder has none."""
     if source.run_id is None:
         return
@@ -68,13 +71,13 @@ def keep(source: registry.ModelSource, result: results.Evaluation) -> None:
         (folder / "report.txt").write_text(report.evaluation_report(result) + "\n", encoding="utf-8")
         charts.save_figure(charts.precision_recall_chart(result), folder / "precision_recall.png")
         charts.save_figure(charts.curves_chart(result), folder / "curves.png")
-        registry.log_evaluation(source.run_id, result.split, folder, results.summary(result))
+        mlflow_registry.log_evaluation(source.run_id, result.split, folder, results.summary(result))
 
 
 def compare(
-    source: registry.ModelSource,
+    source: mlflow_registry.ModelSource,
     result: results.Evaluation,
-    other_source: registry.ModelSource,
+    other_source: mlflow_registry.ModelSource,
     other: results.Evaluation,
 ) -> str:
     """Compare two models, and say what was found; table and chart lie beside the first one's evaluation.
@@ -86,11 +89,11 @@ def compare(
     text = report.comparison(table, names)
     if source.run_id is not None:
         with tempfile.TemporaryDirectory() as temporary:
-            files = Path(temporary) / f"comparison-{registry.file_name(other_source)}"
+            files = Path(temporary) / f"comparison-{mlflow_registry.file_name(other_source)}"
             pq.write_table(table, f"{files}.parquet")
             Path(f"{files}.txt").write_text(text + "\n", encoding="utf-8")
             charts.save_figure(charts.comparison_chart(result, other, names), Path(f"{files}.png"))
-            registry.log_evaluation(source.run_id, result.split, Path(temporary), {})
+            mlflow_registry.log_evaluation(source.run_id, result.split, Path(temporary), {})
     return text
 
 
@@ -114,8 +117,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Evaluate one model or two, print and log."""
     args = parse(argv)
-    registry.connect()
-    source = registry.fetch(args.model)
+    mlflow_registry.connect()
+    source = mlflow_registry.fetch(args.model)
     catalog = read_catalog(args.catalog)
     splits_uri = tables.beside(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
@@ -125,7 +128,7 @@ def main(argv: list[str]) -> None:
     progress.say(report.examples(result, titles(catalog)) + "\n")
     progress.say(report.evaluation_report(result))
     if args.against:
-        other_source = registry.fetch(args.against)
+        other_source = mlflow_registry.fetch(args.against)
         other = evaluate(other_source, args.features, labels, args.split)
         keep(other_source, other)
         progress.say("\n" + compare(source, result, other_source, other))

@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 
 import musictag
-from musictag import cli, registry
+from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
+from musictag.engines import mlflow_registry
 from musictag.errors import TrainingError
 from musictag.evaluation import charts, experiment_report, results
 from musictag.evaluation.experiment_report import CLASSICAL, NETWORK, Entry
@@ -49,27 +50,27 @@ def run(script: str, *options: str) -> None:
 
 def uri_of(name: str) -> str:
     """What a model of the experiment is called."""
-    return f"models:/{registry.MODEL}@{ALIAS}-{name}"
+    return f"models:/{mlflow_registry.MODEL}@{ALIAS}-{name}"
 
 
 def train(args: argparse.Namespace) -> None:
     """Train what is not there yet."""
     where = "--catalog", args.catalog, "--features", args.features
     for name, options in NETWORKS.items():
-        if registry.alias_version(f"{ALIAS}-{name}") is None:
+        if mlflow_registry.alias_version(f"{ALIAS}-{name}") is None:
             run("train.py", *where, "--checkpoints", args.checkpoints, "--alias", f"{ALIAS}-{name}", *options)
-    if missing := [name for name in METHODS if registry.alias_version(f"{ALIAS}-{name}") is None]:
+    if missing := [name for name in METHODS if mlflow_registry.alias_version(f"{ALIAS}-{name}") is None]:
         run("baseline.py", *where, "--alias", ALIAS, "--methods", ",".join(missing))
 
 
 def judged(name: str, args: argparse.Namespace, labels: splits.Labels) -> Entry:
     """A model of the experiment with its evaluation, made anew if there is none of today's test tracks."""
-    source = registry.fetch(uri_of(name))
+    source = mlflow_registry.fetch(uri_of(name))
     if source.run_id is None:
         raise TrainingError(f"{source.uri} comes from no MLflow run: train it by this script")
 
     def kept() -> results.Evaluation | None:
-        scores = registry.evaluation_file(str(source.run_id), "test", results.SCORES_FILE)
+        scores = mlflow_registry.evaluation_file(str(source.run_id), "test", results.SCORES_FILE)
         return results.read(scores, source.uri) if scores else None
 
     known = kept()
@@ -78,7 +79,7 @@ def judged(name: str, args: argparse.Namespace, labels: splits.Labels) -> Entry:
         known = kept()
     if known is None:
         raise TrainingError(f"{source.uri} has no evaluation on the test split, though evaluate.py ended well")
-    cost = registry.cost(source.run_id)
+    cost = mlflow_registry.cost(source.run_id)
     return Entry(
         name=name,
         kind=NETWORK if name in NETWORKS else CLASSICAL,
@@ -114,7 +115,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Do what is missing, then write the page and its chart."""
     args = parse(argv)
-    registry.connect()
+    mlflow_registry.connect()
     train(args)
     tracks = read_catalog(args.catalog).tracks
     labels = splits.tags_by_split(tracks, tables.track_ids(args.features), tables.beside(args.features, "splits"))

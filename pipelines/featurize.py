@@ -31,9 +31,10 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import cli, watched
+from musictag import cli
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.corpora import demo
+from musictag.engines import child_process
 from musictag.errors import StoreError, UsageError, WorkerLostError
 from musictag.features import decoder_process, extract
 from musictag.features.config import FeatureConfig
@@ -111,7 +112,7 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
     # What `multi_processing` does, with workers that say nothing: an error of theirs is the driver's, text and all.
     # They are watched: one that is killed would not be missed, and one that starts would wait for a driver that is not.
     start = "import sys; from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
-    worker = [sys.executable, "-m", watched.__name__, str(os.getpid()), sys.executable, "-c", start]
+    worker = [sys.executable, "-m", child_process.__name__, str(os.getpid()), sys.executable, "-c", start]
     workers = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(worker)}")
     return beam.Pipeline(runner=FnApiRunner(default_environment=workers), options=options)
 
@@ -120,7 +121,7 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
 def watching_workers() -> Iterator[None]:
     """Ends the body with `WorkerLostError` where a worker of this machine ends before it was told to.
 
-    Beam's own runner would wait for it for ever. `musictag.watched` tells, by SIGUSR1. The other workers end as well:
+    Beam's own runner would wait for it for ever. `engines.child_process` tells, by SIGUSR1. The other workers end as well:
     Beam would first have each of them do its whole share.
     """
 

@@ -14,18 +14,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from musictag import cli, registry
+from musictag import cli
+from musictag.engines import mlflow_registry
 from musictag.errors import MusictagError, PromotionError, UsageError
 from musictag.evaluation import charts, gate, results
 from musictag.jobs import progress
 
 
-def judge(source: registry.ModelSource, champion: str | None, folder: Path) -> gate.Decision:
+def judge(source: mlflow_registry.ModelSource, champion: str | None, folder: Path) -> gate.Decision:
     """Compare the test evaluations that MLflow keeps of a model and of the champion's version; a chart in `folder`."""
     candidate = evaluated(source)
     if champion is None:
         return gate.decide(candidate, None)
-    other_source = registry.fetch(f"models:/{registry.MODEL}/{champion}")
+    other_source = mlflow_registry.fetch(f"models:/{mlflow_registry.MODEL}/{champion}")
     other = evaluated(other_source)
     decision = gate.decide(candidate, other)
     chart = charts.comparison_chart(candidate, other, (source.uri, other_source.uri))
@@ -33,7 +34,7 @@ def judge(source: registry.ModelSource, champion: str | None, folder: Path) -> g
     return decision
 
 
-def force(source: registry.ModelSource, champion: str | None, folder: Path, because: str) -> gate.Decision:
+def force(source: mlflow_registry.ModelSource, champion: str | None, folder: Path, because: str) -> gate.Decision:
     """Promote whatever is found: what hinders a comparison becomes part of the decision."""
     try:
         return gate.force(because, judge(source, champion, folder))
@@ -41,9 +42,9 @@ def force(source: registry.ModelSource, champion: str | None, folder: Path, beca
         return gate.force_unjudged(because, str(hindrance))
 
 
-def evaluated(source: registry.ModelSource) -> results.Evaluation:
+def evaluated(source: mlflow_registry.ModelSource) -> results.Evaluation:
     """A model's evaluation on the test split."""
-    found = registry.evaluation_file(source.run_id, "test", results.SCORES_FILE) if source.run_id else None
+    found = mlflow_registry.evaluation_file(source.run_id, "test", results.SCORES_FILE) if source.run_id else None
     if found is None:
         raise PromotionError(
             f"{source.uri} has no evaluation on the test split: run `python pipelines/evaluate.py --model {source.uri}`"
@@ -53,9 +54,9 @@ def evaluated(source: registry.ModelSource) -> results.Evaluation:
 
 def roll_back(alias: str, reason: str) -> None:
     """Give the alias back to the version that had it before."""
-    left, version = registry.roll_back(alias)
+    left, version = mlflow_registry.roll_back(alias)
     because = f": {reason}" if reason else ""
-    registry.tag_version(left, {"decision": f"rolled back to version {version}{because}"})
+    mlflow_registry.tag_version(left, {"decision": f"rolled back to version {version}{because}"})
     progress.say(f"version {version} is the {alias} again, instead of version {left}{because}")
 
 
@@ -82,13 +83,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Decide, say why, and move the alias or not."""
     args = parse(argv)
-    registry.connect()
+    mlflow_registry.connect()
     if args.rollback:
         roll_back(args.alias, args.reason)
         return
-    source = registry.fetch(args.model or cli.CANDIDATE)
-    version = registry.register(source)
-    champion = registry.alias_version(args.alias)
+    source = mlflow_registry.fetch(args.model or cli.CANDIDATE)
+    version = mlflow_registry.register(source)
+    champion = mlflow_registry.alias_version(args.alias)
     if champion == version:
         progress.say(f"version {version} is the {args.alias} already")
         return
@@ -97,14 +98,14 @@ def main(argv: list[str]) -> None:
         decision = force(source, champion, folder, args.reason) if args.force else judge(source, champion, folder)
         (folder / "decision.json").write_text(gate.to_json(decision) + "\n", encoding="utf-8")
         if source.run_id is not None:
-            registry.log_decision(source.run_id, folder, gate.numbers(decision))
+            mlflow_registry.log_decision(source.run_id, folder, gate.numbers(decision))
     if not decision.promote:
-        registry.tag_version(version, {"decision": decision.reason})
+        mlflow_registry.tag_version(version, {"decision": decision.reason})
         raise PromotionError(
             f"version {version} was {decision.reason}; to promote it all the same: --force --reason TEXT"
         )
-    registry.tag_version(version, {"decision": decision.reason, "replaced": champion or "none"})
-    registry.promote(version, args.alias)
+    mlflow_registry.tag_version(version, {"decision": decision.reason, "replaced": champion or "none"})
+    mlflow_registry.promote(version, args.alias)
     progress.say(f"version {version} is the {args.alias}: {decision.reason}")
 
 

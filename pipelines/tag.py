@@ -34,8 +34,9 @@ import ray.data
 import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag import cli, registry
+from musictag import cli
 from musictag.catalog.reader import read_catalog
+from musictag.engines import mlflow_registry
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
 from musictag.features import decoder_process, extract
 from musictag.features.config import FeatureConfig
@@ -221,8 +222,8 @@ def vocabulary_of(made_by: str) -> tuple[str, ...]:
     """The tags that a model of the tags table knows; of one that is not there any more it says so, and none."""
     name, _, version = made_by.rpartition(" ")
     try:
-        source = registry.fetch(f"models:/{name}/{version}" if name == registry.MODEL else name)
-        if registry.identity(source) == (name, version):
+        source = mlflow_registry.fetch(f"models:/{name}/{version}" if name == mlflow_registry.MODEL else name)
+        if mlflow_registry.identity(source) == (name, version):
             return Tagger.load(source.folder).spec.vocabulary
         reason = "another model has its place"
     except (RegistryError, ModelError) as error:
@@ -279,10 +280,10 @@ def main(argv: list[str]) -> None:
     """Tag what is new or changed, or everything that another model tagged; or say what that would change."""
     args = parse(argv)
     started = datetime.datetime.now(datetime.UTC)
-    registry.connect()
-    source = registry.fetch(args.model)
+    mlflow_registry.connect()
+    source = mlflow_registry.fetch(args.model)
     spec = Tagger.load(source.folder).spec
-    model = Model(*registry.identity(source))
+    model = Model(*mlflow_registry.identity(source))
     failures_uri = tables.beside(args.tags, "failures")
 
     catalog = read_catalog(args.catalog, args.allow) if args.catalog else None

@@ -37,10 +37,11 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli, registry
+from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
+from musictag.engines import mlflow_registry
 from musictag.errors import MusictagError, TrainingError
 from musictag.evaluation import metrics
 from musictag.features import extract
@@ -132,8 +133,8 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
         if rank != 0:
             ray.train.report(epoch)
             return
-        registry.connect()
-        registry.log_metrics(job.run_id, epoch, step=step)
+        mlflow_registry.connect()
+        mlflow_registry.log_metrics(job.run_id, epoch, step=step)
         with tempfile.TemporaryDirectory() as folder:
             save_states(Path(folder), [*states[:number], state])
             ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -229,10 +230,10 @@ def main(argv: list[str]) -> None:
     """Train, fit thresholds, log, and name the model."""
     args = parse(argv)
     training = training_config(args, fine_tuning=bool(args.init))
-    tracking_uri = registry.connect()
+    tracking_uri = mlflow_registry.connect()
     table = tables.open_table(args.features)
     config = extract.feature_config(table)
-    sources = [registry.fetch(uri) for uri in args.init]
+    sources = [mlflow_registry.fetch(uri) for uri in args.init]
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
@@ -258,29 +259,29 @@ def main(argv: list[str]) -> None:
               **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")}, "folds": len(folds),
               "num_workers": args.num_workers, "use_gpu": args.use_gpu, "vocabulary": ",".join(vocabulary),
               "min_precision": args.min_precision, **dataclasses.asdict(training)}  # fmt: skip
-    run = registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
+    run = mlflow_registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, local_ray(args.num_workers):
-        registry.log_features(str(args.features), table.version(), config.feature_hash)
+        mlflow_registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(network=network, features_uri=tables.absolute(args.features), features_version=table.version(),
                   training=training, folds=folds, n_cores=cli.n_cores(), run_id=run_id,
                   tracking_uri=tracking_uri)  # fmt: skip
         epochs = len(folds) * training.epochs
-        with progress.progress("train", epochs, lambda: registry.latest_step(run_id), unit="epoch"):
+        with progress.progress("train", epochs, lambda: mlflow_registry.latest_step(run_id), unit="epoch"):
             states = fit_on_ray(job, args)
         model, (track_ids, truth, scores) = joined(job, states)
         judged = np.isin(track_ids, list(labels.tags["validation"]))  # the same tracks for all models
         of_validation = metrics.validation_metrics(truth[judged], scores[judged])
         figures = {f"best_{name}": figure for name, figure in of_validation.items()}
-        registry.log_metrics(run_id, figures)
+        mlflow_registry.log_metrics(run_id, figures)
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         with tempfile.TemporaryDirectory() as folder:
             provenance = {"run_id": run_id, "best_epoch": best, **init}
             save_model(Path(folder), model, network.spec(truth, scores, provenance, min_precision))
             for source in sources:
                 copy_notices(source.folder, Path(folder))
-            uri = registry.log_model(run_id, Path(folder))
-    version = registry.register(registry.fetch(uri))
-    registry.set_alias(version, args.alias)
+            uri = mlflow_registry.log_model(run_id, Path(folder))
+    version = mlflow_registry.register(mlflow_registry.fetch(uri))
+    mlflow_registry.set_alias(version, args.alias)
     clips_per_s = [args.num_workers * epoch["clips_per_s"] for state in states for epoch in state.history]
     progress.say(
         f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['best_val_loss']:.4f}, macro PR-AUC "

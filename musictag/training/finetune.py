@@ -92,7 +92,7 @@ class Network:
 def network_from_nothing(
     architecture: str, params: Mapping[str, Any], feature_config: FeatureConfig, vocabulary: tuple[str, ...]
 ) -> Network:
-    """The network that starts with fresh weights; `architecture` and `params` are as `models.architectures` takes them."""
+    """The network that starts with fresh weights; `params` are as `models.architectures` takes them."""
     of_front_end = fresh_params(architecture, fmin=feature_config.fmin, fmax=feature_config.fmax)
     return Network(
         architecture=architecture,

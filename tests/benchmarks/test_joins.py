@@ -19,10 +19,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import cli, registry
+from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
+from musictag.engines import mlflow_registry
 from musictag.evaluation import bootstrap, comparison, results
 from musictag.evaluation.report import format_table
 from musictag.features.clips import clip_weights
@@ -125,9 +126,9 @@ def heard_in(tagger: Tagger, row: batches.Row) -> Heard:
 
 def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{EXPERIMENT}/mlflow.db")
-    registry.connect()
+    mlflow_registry.connect()
     torch.set_num_threads(cli.n_cores())
-    tagger = Tagger.load(registry.fetch(f"models:/{registry.MODEL}@experiment-{MODEL}").folder)
+    tagger = Tagger.load(mlflow_registry.fetch(f"models:/{mlflow_registry.MODEL}@experiment-{MODEL}").folder)
     features = str(EXPERIMENT / "features")
     tracks = read_catalog(str(EXPERIMENT / "catalog.csv")).tracks
     labels = splits.tags_by_split(tracks, tables.track_ids(features), tables.beside(features, "splits"))

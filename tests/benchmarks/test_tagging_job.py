@@ -18,7 +18,8 @@ import pytest
 import threadpoolctl
 
 from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
-from musictag import cli, registry
+from musictag import cli
+from musictag.engines import mlflow_registry
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.jobs.ledger import Work
@@ -55,8 +56,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    registry.connect()
-    registry.set_alias(registry.adopt(registry.fetch(pretrained.DEFAULT)), "champion")
+    mlflow_registry.connect()
+    mlflow_registry.set_alias(mlflow_registry.adopt(mlflow_registry.fetch(pretrained.DEFAULT)), "champion")
     return tmp_path
 
 

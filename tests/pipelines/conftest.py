@@ -17,9 +17,10 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import cli, registry
+from musictag import cli
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
+from musictag.engines import mlflow_registry
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
@@ -276,11 +277,11 @@ def add_model(own_home: Home) -> Callable[..., str]:
     """Log and register a model folder, as train.py does; its version."""
 
     def add(folder: Path, alias: str = "candidate") -> str:
-        registry.connect()
-        with registry.start_run("made", {}, {}) as run_id:
-            uri = registry.log_model(run_id, folder)
-        version = registry.register(registry.fetch(uri))
-        registry.set_alias(version, alias)
+        mlflow_registry.connect()
+        with mlflow_registry.start_run("made", {}, {}) as run_id:
+            uri = mlflow_registry.log_model(run_id, folder)
+        version = mlflow_registry.register(mlflow_registry.fetch(uri))
+        mlflow_registry.set_alias(version, alias)
         return version
 
     return add

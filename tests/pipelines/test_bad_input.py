@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from musictag import registry
+from musictag.engines import mlflow_registry
 from musictag.models.artifact import load_model
 
 
@@ -35,8 +35,8 @@ def test_five_tracks_of_one_tag_beside_labels_without_features_and_features_with
     assert (code, "Traceback" in err) == (0, False), err
     assert "tracks: 3 train, 1 validation, 1 test; left out: 1 without tags, 1 (elsewhere) tagged but without" in out
     assert "features, 44 (track-06, track-07, track-08, \u2026) with features but not in the catalog" in out
-    registry.connect()
-    _, spec = load_model(registry.fetch("models:/musictag@candidate").folder)
+    mlflow_registry.connect()
+    _, spec = load_model(mlflow_registry.fetch("models:/musictag@candidate").folder)
     assert spec.vocabulary == ("tone",)
 
     code, out, err = call(own_home, "evaluate", *where)

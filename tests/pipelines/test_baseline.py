@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from musictag import registry
+from musictag.engines import mlflow_registry
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import describe
@@ -33,7 +33,7 @@ def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, cor
     assert last.startswith(f"{n_tracks} tracks described in ")
     assert f"best {best} (macro PR-AUC {worth[best]})" in last
 
-    source = registry.fetch("models:/musictag@candidate")
+    source = mlflow_registry.fetch("models:/musictag@candidate")
     model, spec = load_model(source.folder)
     assert (spec.architecture, spec.vocabulary) == (best, corpus.vocabulary)
     run = MlflowClient(own_home.tracking_uri).get_run(source.run_id)
@@ -65,9 +65,9 @@ def test_an_alias_names_each_method(own_home, corpus, call):
     code, out, err = call(own_home, "baseline", *where(corpus), *options)
     assert code == 0, err
     assert "old-METHOD" in out.splitlines()[-1]
-    _, spec = load_model(registry.fetch("models:/musictag@old-linear-svm").folder)
+    _, spec = load_model(mlflow_registry.fetch("models:/musictag@old-linear-svm").folder)
     assert spec.vocabulary == ("noise", "tone")
-    assert registry.alias_version("candidate") is None
+    assert mlflow_registry.alias_version("candidate") is None
 
 
 def test_each_track_is_described_by_its_own_clips(corpus, script):

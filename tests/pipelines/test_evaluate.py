@@ -10,8 +10,8 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import registry
 from musictag.catalog import reader
+from musictag.engines import mlflow_registry
 from musictag.evaluation import results
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
@@ -28,7 +28,7 @@ def where(corpus):
 
 
 def run_of(version):
-    return registry.fetch(f"models:/musictag/{version}").run_id
+    return mlflow_registry.fetch(f"models:/musictag/{version}").run_id
 
 
 def one_error(err):
@@ -78,7 +78,7 @@ def test_scores_are_calibrated_and_kept_as_they_were_before(own_home, corpus, ca
     for folder in (artifacts["trained"], tmp_path / "calibrated"):
         version = add_model(folder)
         assert call(own_home, "evaluate", *where(corpus), "--model", f"models:/musictag/{version}")[0] == 0
-        found = registry.evaluation_file(run_of(version), "test", results.SCORES_FILE)
+        found = mlflow_registry.evaluation_file(run_of(version), "test", results.SCORES_FILE)
         kept.append(results.read(found, "a model"))
     plain, calibrated = kept
     np.testing.assert_array_equal(calibrated.raw_scores, plain.raw_scores)
@@ -108,7 +108,7 @@ def test_two_models_are_compared_on_the_same_tracks(own_home, corpus, call, arti
     (row,) = [row for row in table if (row["figure"], row["tag"]) == ("pr_auc", None)]
     assert macro[1] == f"{row['candidate']:.3f}"
     for version in ("1", "2"):
-        assert registry.evaluation_file(run_of(version), "test", "scores.parquet") is not None
+        assert mlflow_registry.evaluation_file(run_of(version), "test", "scores.parquet") is not None
 
 
 def test_a_comparison_with_one_more_model_leaves_the_others(own_home, corpus, call, artifacts, tmp_path, add_model):
@@ -171,9 +171,9 @@ def test_one_artist_and_one_tag_in_the_test_split_are_judged_without_intervals(
     assert (code, err) == (0, "")
     assert out.count("No 95 % intervals: all tracks are of one artist") == 2
     assert "No test track has clicks, noise, quiet: of these tags nothing is known." in out
-    registry.set_alias("1", "champion")
+    mlflow_registry.set_alias("1", "champion")
     code, _, err = call(own_home, "promote")
-    assert (code, registry.alias_version("champion")) == (1, "1")
+    assert (code, mlflow_registry.alias_version("champion")) == (1, "1")
     assert "without an interval, since all tracks are of one artist" in err
     assert one_error(err)
 

@@ -3,7 +3,7 @@ import re
 import pytest
 from matplotlib.image import imread
 
-from musictag import registry
+from musictag.engines import mlflow_registry
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def test_an_experiment_does_what_is_missing_and_writes_a_page(
     own_home, corpus, call, small, ran, add_model, artifacts, monkeypatch
 ):
     version = add_model(artifacts["trained"], "experiment-cnn")  # as a run that was stopped left it
-    run_id = registry.fetch(f"models:/musictag/{version}").run_id
-    registry.log_metrics(run_id, {"best_val_macro_pr_auc": 0.75})
+    run_id = mlflow_registry.fetch(f"models:/musictag/{version}").run_id
+    mlflow_registry.log_metrics(run_id, {"best_val_macro_pr_auc": 0.75})
     where = "--catalog", corpus.catalog, "--features", corpus.features
     options = *where, "--page", own_home.folder / "docs" / "page.md"
     code, out, _ = call(own_home, "experiment", *options)

@@ -8,15 +8,15 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag import registry
+from musictag.engines import mlflow_registry
 
 
 def run_of(version):
-    return registry.fetch(f"models:/musictag/{version}").run_id
+    return mlflow_registry.fetch(f"models:/musictag/{version}").run_id
 
 
 def champion():
-    return registry.alias_version("champion")
+    return mlflow_registry.alias_version("champion")
 
 
 def one_error(err):
@@ -94,10 +94,10 @@ def test_another_vocabulary_is_refused_by_name_and_can_be_forced(own_home, call,
 
 def test_an_evaluation_of_before_is_named(own_home, call, artifacts, tmp_path, evaluated):
     evaluated(artifacts["trained"])
-    found = registry.evaluation_file(run_of("1"), "test", "scores.parquet")
+    found = mlflow_registry.evaluation_file(run_of("1"), "test", "scores.parquet")
     (tmp_path / "old").mkdir()
     pq.write_table(pq.read_table(found).drop_columns(["group", "raw_scores"]), tmp_path / "old/scores.parquet")
-    registry.log_evaluation(run_of("1"), "test", tmp_path / "old", {})
+    mlflow_registry.log_evaluation(run_of("1"), "test", tmp_path / "old", {})
     code, _, err = call(own_home, "promote")
     assert (code, champion()) == (1, None)
     assert "the evaluation of models:/musictag/1: the table has no column group, raw_scores" in err

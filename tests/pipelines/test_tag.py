@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from musictag import registry
+from musictag.engines import mlflow_registry
 from musictag.features import extract
 from musictag.jobs import ledger
 from musictag.storage import parts, tables
@@ -24,11 +24,11 @@ ALL = 50
 
 def add_champion(home, folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
-    registry.connect()
-    with registry.start_run("made", {}, {}) as run_id:
-        uri = registry.log_model(run_id, folder)
-    version = registry.register(registry.fetch(uri))
-    registry.set_alias(version, "champion")
+    mlflow_registry.connect()
+    with mlflow_registry.start_run("made", {}, {}) as run_id:
+        uri = mlflow_registry.log_model(run_id, folder)
+    version = mlflow_registry.register(mlflow_registry.fetch(uri))
+    mlflow_registry.set_alias(version, "champion")
     return version
 
 
@@ -286,7 +286,7 @@ def test_a_diff_from_audio_leaves_out_what_fails_and_names_tags_that_one_model_k
 
 def test_a_diff_of_tags_by_a_model_that_is_gone_says_so(home, corpus, script, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
-    registry.connect()
+    mlflow_registry.connect()
     assert script("tag").vocabulary_of("musictag 99") == ()
     assert capsys.readouterr().out.startswith("musictag 99 is gone (model models:/musictag/99: ")
 

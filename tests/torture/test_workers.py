@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from musictag import watched
+from musictag.engines import child_process
 from musictag.storage import tables
 from processes import command_line
 from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, family, wait_until
@@ -19,7 +19,7 @@ BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "multipro
 def victims(job_processes: list[psutil.Process], what: str) -> list[psutil.Process]:
     """Those whose command line has the word, without what started and watches them."""
     commands = [(process, command_line(process)) for process in job_processes]
-    return [process for process, command in commands if what in command and watched.__name__ not in command]
+    return [process for process, command in commands if what in command and child_process.__name__ not in command]
 
 
 def run_and_kill(job: Job, rng: random.Random, what: str, log: Path) -> tuple[int, str]:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli, registry
+from musictag import cli
+from musictag.engines import mlflow_registry
 from musictag.errors import ModelError, RegistryError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
@@ -35,7 +36,7 @@ def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    registry.connect()
+    mlflow_registry.connect()
     return tmp_path
 
 
@@ -47,12 +48,12 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def logged(artifact: Path) -> str:
-    with registry.start_run("a run", {}, {}) as run_id:
-        return registry.log_model(run_id, artifact)
+    with mlflow_registry.start_run("a run", {}, {}) as run_id:
+        return mlflow_registry.log_model(run_id, artifact)
 
 
 def registered(artifact: Path) -> str:
-    return registry.register(registry.fetch(logged(artifact)))
+    return mlflow_registry.register(mlflow_registry.fetch(logged(artifact)))
 
 
 def one_sentence(error: pytest.ExceptionInfo[Exception]) -> bool:
@@ -63,19 +64,19 @@ def test_connecting_makes_the_database_and_its_experiment(tmp_path: Path, monkey
     (tmp_path / "new").mkdir()
     monkeypatch.chdir(tmp_path / "new")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    uri = registry.connect()
+    uri = mlflow_registry.connect()
     assert uri == f"sqlite:///{tmp_path}/new/data/mlflow.db"
-    experiment = MlflowClient(uri).get_experiment_by_name(registry.EXPERIMENT)
+    experiment = MlflowClient(uri).get_experiment_by_name(mlflow_registry.EXPERIMENT)
     assert experiment.artifact_location == (tmp_path / "new/data/mlartifacts").as_uri()
-    assert registry.connect() == uri
+    assert mlflow_registry.connect() == uri
 
 
 def test_a_run_keeps_params_tags_and_curves() -> None:
-    with registry.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
-        assert registry.latest_step(run_id) == 0
+    with mlflow_registry.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
+        assert mlflow_registry.latest_step(run_id) == 0
         for epoch in (1, 2):
-            registry.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
-        assert registry.latest_step(run_id) == 2
+            mlflow_registry.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
+        assert mlflow_registry.latest_step(run_id) == 2
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "3"
@@ -87,22 +88,22 @@ def test_a_run_keeps_params_tags_and_curves() -> None:
 
 
 def test_a_run_holds_no_secret() -> None:
-    with registry.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
-        registry.log_features("s3://key:hunter2@bucket/features", 3, "hash")
+    with mlflow_registry.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
+        mlflow_registry.log_features("s3://key:hunter2@bucket/features", 3, "hash")
     run = MlflowClient().get_run(run_id)
     assert run.data.params == {"catalog": "https://***@host/c.csv?sig=***"}
     assert "hunter2" not in str(run.to_dictionary())
 
 
 def test_a_run_whose_body_raises_has_failed() -> None:
-    with pytest.raises(ModelError), registry.start_run("a run", {}, {}) as run_id:
+    with pytest.raises(ModelError), mlflow_registry.start_run("a run", {}, {}) as run_id:
         raise ModelError("broken")
     assert MlflowClient().get_run(run_id).info.status == "FAILED"
 
 
 def test_a_run_keeps_its_features_with_their_version() -> None:
-    with registry.start_run("a run", {}, {}) as run_id:
-        registry.log_features("data/features", 7, "abc")
+    with mlflow_registry.start_run("a run", {}, {}) as run_id:
+        mlflow_registry.log_features("data/features", 7, "abc")
     (logged_input,) = MlflowClient().get_run(run_id).inputs.dataset_inputs
     assert logged_input.dataset.digest == "abc"
     assert '"delta_table_version": 7' in logged_input.dataset.source
@@ -111,10 +112,10 @@ def test_a_run_keeps_its_features_with_their_version() -> None:
 
 def test_a_logged_model_comes_back_as_it_was(artifact: Path) -> None:
     uri = logged(artifact)
-    version = registry.register(registry.fetch(uri))
-    registry.set_alias(version, "champion")
+    version = mlflow_registry.register(mlflow_registry.fetch(uri))
+    mlflow_registry.set_alias(version, "champion")
     for name in (uri, f"models:/musictag/{version}", cli.CHAMPION):
-        source = registry.fetch(name)
+        source = mlflow_registry.fetch(name)
         assert source.folder != artifact
         model, spec = load_model(source.folder)
         assert spec == SPEC
@@ -135,22 +136,22 @@ def test_what_was_read_is_gone_with_the_process(artifact: Path, tmp_path: Path) 
 def test_a_source_says_what_mlflow_knows_of_it(artifact: Path) -> None:
     uri = logged(artifact)
     run_id = uri.split("/")[1]
-    version = registry.register(registry.fetch(uri))
-    registry.set_alias(version, "champion")
+    version = mlflow_registry.register(mlflow_registry.fetch(uri))
+    mlflow_registry.set_alias(version, "champion")
     of_run, of_alias, of_version, of_folder = map(
-        registry.fetch, (uri, cli.CHAMPION, f"models:/musictag/{version}", str(artifact))
+        mlflow_registry.fetch, (uri, cli.CHAMPION, f"models:/musictag/{version}", str(artifact))
     )
     assert (of_run.uri, of_run.version, of_run.run_id) == (uri, None, run_id)
     assert (of_alias.uri, of_alias.version, of_alias.run_id) == (f"models:/musictag/{version}", version, run_id)
-    assert of_version == registry.ModelSource(of_version.folder, of_alias.uri, version, run_id)
-    assert of_folder == registry.ModelSource(artifact, str(artifact), None, None)
+    assert of_version == mlflow_registry.ModelSource(of_version.folder, of_alias.uri, version, run_id)
+    assert of_folder == mlflow_registry.ModelSource(artifact, str(artifact), None, None)
 
 
 def test_registering_again_gives_the_same_version(artifact: Path) -> None:
-    source = registry.fetch(logged(artifact))
-    version = registry.register(source)
-    assert registry.register(source) == version
-    assert registry.register(registry.fetch(f"models:/musictag/{version}")) == version
+    source = mlflow_registry.fetch(logged(artifact))
+    version = mlflow_registry.register(source)
+    assert mlflow_registry.register(source) == version
+    assert mlflow_registry.register(mlflow_registry.fetch(f"models:/musictag/{version}")) == version
     assert registered(artifact) == str(int(version) + 1)
 
 
@@ -161,70 +162,70 @@ def test_a_version_whose_files_changed_is_refused(artifact: Path, home: Path) ->
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(ModelError, match=r"weights\.safetensors changed since the model was registered"):
-        registry.fetch(f"models:/musictag/{version}")
+        mlflow_registry.fetch(f"models:/musictag/{version}")
 
 
 def test_a_folder_cannot_be_registered(artifact: Path) -> None:
     with pytest.raises(RegistryError, match="MLflow has no run of it"):
-        registry.register(registry.fetch(str(artifact)))
+        mlflow_registry.register(mlflow_registry.fetch(str(artifact)))
 
 
 def test_a_folder_is_adopted_once_whatever_it_is_called(artifact: Path, tmp_path: Path) -> None:
-    version = registry.adopt(registry.fetch(str(artifact)))
+    version = mlflow_registry.adopt(mlflow_registry.fetch(str(artifact)))
     again = Path(shutil.copytree(artifact, tmp_path / "again"))
-    assert registry.adopt(registry.fetch(str(again))) == version
-    source = registry.fetch(f"models:/musictag/{version}")
-    assert registry.adopt(source) == version
+    assert mlflow_registry.adopt(mlflow_registry.fetch(str(again))) == version
+    source = mlflow_registry.fetch(f"models:/musictag/{version}")
+    assert mlflow_registry.adopt(source) == version
     assert load_model(source.folder)[1] == SPEC
     run = MlflowClient().get_run(source.run_id)
     assert (run.info.run_name, run.info.status) == ("artifact", "FINISHED")
     assert not [name for name in run.data.metrics if name.startswith("system/")]
     (again / "LICENSE").write_text("another model")
-    assert registry.adopt(registry.fetch(str(again))) == str(int(version) + 1)
+    assert mlflow_registry.adopt(mlflow_registry.fetch(str(again))) == str(int(version) + 1)
 
 
 def test_a_run_is_adopted_as_it_is_registered(artifact: Path) -> None:
-    source = registry.fetch(logged(artifact))
-    assert registry.adopt(source) == registry.register(source)
+    source = mlflow_registry.fetch(logged(artifact))
+    assert mlflow_registry.adopt(source) == mlflow_registry.register(source)
 
 
 def test_a_model_that_was_not_stored_wholly_is_adopted_anew(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run_id: str, folder: Path) -> str:
         raise RegistryError("the store is full")
 
-    source = registry.fetch(str(artifact))
+    source = mlflow_registry.fetch(str(artifact))
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "log_model", broken)
+        patched.setattr(mlflow_registry, "log_model", broken)
         with pytest.raises(RegistryError, match="full"):
-            registry.adopt(source)
-    version = registry.adopt(source)
-    assert load_model(registry.fetch(f"models:/musictag/{version}").folder)[1] == SPEC
+            mlflow_registry.adopt(source)
+    version = mlflow_registry.adopt(source)
+    assert load_model(mlflow_registry.fetch(f"models:/musictag/{version}").folder)[1] == SPEC
 
 
 def test_a_published_model_is_fetched_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = registry.fetch("msd-musicnn")
-    assert source == registry.ModelSource(pretrained.folder() / "msd-musicnn", "msd-musicnn", None, None)
-    assert registry.identity(source)[0] == "msd-musicnn"
+    source = mlflow_registry.fetch("msd-musicnn")
+    assert source == mlflow_registry.ModelSource(pretrained.folder() / "msd-musicnn", "msd-musicnn", None, None)
+    assert mlflow_registry.identity(source)[0] == "msd-musicnn"
     monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
     with pytest.raises(ModelError, match="run `musictag weights`"):
-        registry.fetch("msd-musicnn")
+        mlflow_registry.fetch("msd-musicnn")
 
 
 def test_an_alias_points_where_it_was_set_last(artifact: Path) -> None:
-    assert registry.alias_version("champion") is None
+    assert mlflow_registry.alias_version("champion") is None
     first, second = registered(artifact), registered(artifact)
-    assert registry.alias_version("champion") is None
+    assert mlflow_registry.alias_version("champion") is None
     for version in (first, second):
-        registry.set_alias(version, "champion")
-        assert registry.alias_version("champion") == version
-    assert registry.alias_version("candidate") is None
+        mlflow_registry.set_alias(version, "champion")
+        assert mlflow_registry.alias_version("champion") == version
+    assert mlflow_registry.alias_version("candidate") is None
 
 
 def test_a_decision_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
     run_id = logged(artifact).split("/")[1]
     (tmp_path / "made").mkdir()
     (tmp_path / "made/decision.json").write_text("{}")
-    registry.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
+    mlflow_registry.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
     client = MlflowClient()
     assert [entry.path for entry in client.list_artifacts(run_id, "promotion")] == ["promotion/decision.json"]
     assert client.get_run(run_id).data.metrics == {"promotion_promote": 1.0}
@@ -232,21 +233,21 @@ def test_a_decision_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None
 
 def test_a_version_keeps_its_decision(artifact: Path) -> None:
     version = registered(artifact)
-    registry.tag_version(version, {"decision": "forced: the editors agreed"})
+    mlflow_registry.tag_version(version, {"decision": "forced: the editors agreed"})
     assert MlflowClient().get_model_version("musictag", version).tags["decision"] == "forced: the editors agreed"
 
 
 def test_an_evaluation_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
     run_id = logged(artifact).split("/")[1]
-    assert registry.evaluation_file(run_id, "test", "report.txt") is None
+    assert mlflow_registry.evaluation_file(run_id, "test", "report.txt") is None
     (tmp_path / "made").mkdir()
     (tmp_path / "made/report.txt").write_text("all is well")
-    registry.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
-    found = registry.evaluation_file(run_id, "test", "report.txt")
+    mlflow_registry.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
+    found = mlflow_registry.evaluation_file(run_id, "test", "report.txt")
     assert found is not None
     assert found.read_text() == "all is well"
-    assert registry.evaluation_file(run_id, "test", "scores.parquet") is None
-    assert registry.evaluation_file(run_id, "validation", "report.txt") is None
+    assert mlflow_registry.evaluation_file(run_id, "test", "scores.parquet") is None
+    assert mlflow_registry.evaluation_file(run_id, "validation", "report.txt") is None
     assert MlflowClient().get_run(run_id).data.metrics == {"test_macro_f1": 0.5}
 
 
@@ -256,22 +257,22 @@ def test_an_evaluation_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> N
 def test_what_mlflow_does_not_know_is_named_in_one_sentence(uri: str, artifact: Path) -> None:
     registered(artifact)
     with pytest.raises(RegistryError, match=uri) as error:
-        registry.fetch(uri)
+        mlflow_registry.fetch(uri)
     assert one_sentence(error)
 
 
 def test_a_run_without_a_model_is_named(artifact: Path) -> None:
-    with registry.start_run("a run", {}, {}) as run_id:
+    with mlflow_registry.start_run("a run", {}, {}) as run_id:
         pass
     with pytest.raises(RegistryError, match=f"runs:/{run_id}/model") as error:
-        registry.fetch(f"runs:/{run_id}/model")
+        mlflow_registry.fetch(f"runs:/{run_id}/model")
     assert one_sentence(error)
 
 
 @pytest.mark.parametrize("uri", ["no/such/folder", "models:/musictag", "runs:/abc", "models:/musictag/latest"])
 def test_what_is_neither_uri_nor_folder_is_named_in_one_sentence(uri: str) -> None:
     with pytest.raises(ModelError, match=f"{uri}: no such folder.*none of msd-musicnn, ") as error:
-        registry.fetch(uri)
+        mlflow_registry.fetch(uri)
     assert one_sentence(error)
 
 
@@ -280,46 +281,49 @@ def test_a_server_that_is_not_there_is_said_within_seconds(monkeypatch: pytest.M
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     started = time.monotonic()
     with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9 \(MLFLOW_TRACKING_URI\)") as error:
-        registry.connect()
+        mlflow_registry.connect()
     assert time.monotonic() - started < 15
     assert one_sentence(error)
 
 
 def test_a_folder_is_identified_by_its_files(artifact: Path) -> None:
-    name, digest = registry.identity(registry.fetch(str(artifact)))
+    name, digest = mlflow_registry.identity(mlflow_registry.fetch(str(artifact)))
     assert name == str(artifact)
-    assert registry.identity(registry.fetch(str(artifact))) == (name, digest)
+    assert mlflow_registry.identity(mlflow_registry.fetch(str(artifact))) == (name, digest)
     weights = artifact / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert registry.identity(registry.fetch(str(artifact))) != (name, digest)
+    assert mlflow_registry.identity(mlflow_registry.fetch(str(artifact))) != (name, digest)
 
 
 def test_a_version_is_identified_by_its_number(artifact: Path) -> None:
     version = registered(artifact)
-    assert registry.identity(registry.fetch(f"models:/musictag/{version}")) == ("musictag", version)
+    assert mlflow_registry.identity(mlflow_registry.fetch(f"models:/musictag/{version}")) == ("musictag", version)
 
 
 def test_files_are_called_after_exactly_one_model(artifact: Path, tmp_path: Path) -> None:
     versions = [registered(artifact), registered(artifact)]
-    fetched = [registry.fetch(f"models:/musictag/{version}") for version in versions]
-    assert [registry.file_name(source) for source in fetched] == [f"models-musictag-{n}" for n in versions]
-    assert registry.file_name(registry.fetch("models:/musictag/" + versions[0])) == f"models-musictag-{versions[0]}"
+    fetched = [mlflow_registry.fetch(f"models:/musictag/{version}") for version in versions]
+    assert [mlflow_registry.file_name(source) for source in fetched] == [f"models-musictag-{n}" for n in versions]
+    assert (
+        mlflow_registry.file_name(mlflow_registry.fetch("models:/musictag/" + versions[0]))
+        == f"models-musictag-{versions[0]}"
+    )
     run_id = fetched[0].run_id
-    assert registry.file_name(registry.fetch(f"runs:/{run_id}/model")) == f"runs-{run_id}-model"
+    assert mlflow_registry.file_name(mlflow_registry.fetch(f"runs:/{run_id}/model")) == f"runs-{run_id}-model"
     folder = Path(shutil.copytree(artifact, tmp_path / "m\u00fcsic & more"))
-    first = registry.file_name(registry.fetch(str(folder)))
+    first = mlflow_registry.file_name(mlflow_registry.fetch(str(folder)))
     assert re.fullmatch(r"m-sic-more-[0-9a-f]{16}", first)
     (folder / "LICENSE").write_text("other files, another model")
-    assert registry.file_name(registry.fetch(str(folder))) != first
+    assert mlflow_registry.file_name(mlflow_registry.fetch(str(folder))) != first
 
 
 def test_a_run_took_as_long_as_it_ran_whatever_its_epochs_took_and_a_fit_as_long_as_it_says() -> None:
-    with registry.start_run("train", {}, {}, system_metrics=False) as run_id:
-        registry.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
-    cost = registry.cost(run_id)
+    with mlflow_registry.start_run("train", {}, {}, system_metrics=False) as run_id:
+        mlflow_registry.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
+    cost = mlflow_registry.cost(run_id)
     assert cost["seconds"] < 100
     assert cost["best_val_loss"] == 0.5
-    with registry.start_run("fit", {}, {}, system_metrics=False) as run_id:
-        registry.log_metrics(run_id, {"fit_seconds": 1000.0})
-    assert registry.cost(run_id)["seconds"] == 1000
+    with mlflow_registry.start_run("fit", {}, {}, system_metrics=False) as run_id:
+        mlflow_registry.log_metrics(run_id, {"fit_seconds": 1000.0})
+    assert mlflow_registry.cost(run_id)["seconds"] == 1000

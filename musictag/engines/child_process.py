@@ -1,6 +1,6 @@
 """Run a command for a process, and no longer than that is there; it is told, by SIGUSR1, if the command fails.
 
-python -m musictag.watched PARENT COMMAND...
+python -m musictag.engines.child_process PARENT COMMAND...
 
 PARENT is the number of the process that starts this.
 """

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from musictag import watched
+from musictag.engines import child_process
 from processes import is_running
 
 WAIT_S = 20.0
@@ -16,7 +16,7 @@ SLEEPER = "import pathlib, sys, os, time; pathlib.Path(sys.argv[1]).write_text(s
 PARENT = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-subprocess.Popen([sys.executable, "-m", "musictag.watched", str(os.getpid()), *sys.argv[1:]])
+subprocess.Popen([sys.executable, "-m", "musictag.engines.child_process", str(os.getpid()), *sys.argv[1:]])
 time.sleep(600)
 """
 
@@ -65,7 +65,9 @@ def test_a_command_that_is_killed_is_told_of(parent, tmp_path):
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_command_that_fails_is_told_of_and_one_that_does_its_work_is_not(signals, code, capfd):
     command = [sys.executable, "-c", f"import sys; print('out'); sys.exit({code} or None)"]
-    ended = subprocess.run([sys.executable, "-m", "musictag.watched", str(os.getpid()), *command], check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "musictag.engines.child_process", str(os.getpid()), *command], check=False
+    )
     assert ended.returncode == code
     assert signals == [signal.SIGUSR1] * (code != 0)
     assert capfd.readouterr() == ("out\n", "")
@@ -73,5 +75,5 @@ def test_a_command_that_fails_is_told_of_and_one_that_does_its_work_is_not(signa
 
 def test_a_process_that_is_not_the_parent_is_not_told(signals):
     """As where the parent has ended, and another process has its number."""
-    assert watched.run(os.getpid(), [sys.executable, "-c", "import time; time.sleep(600)"]) == -signal.SIGKILL
+    assert child_process.run(os.getpid(), [sys.executable, "-c", "import time; time.sleep(600)"]) == -signal.SIGKILL
     assert signals == []

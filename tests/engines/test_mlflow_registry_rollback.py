@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from musictag import registry
+from musictag.engines import mlflow_registry
 from musictag.errors import RegistryError
 
 
@@ -13,7 +13,7 @@ def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    registry.connect()
+    mlflow_registry.connect()
 
 
 @pytest.fixture
@@ -23,63 +23,63 @@ def versions(tmp_path: Path) -> list[str]:
     (tmp_path / "artifact/tagger.json").write_text("{}")
     made = []
     for _ in range(3):
-        with registry.start_run("a run", {}, {}, system_metrics=False) as run_id:
-            uri = registry.log_model(run_id, tmp_path / "artifact")
-        made.append(registry.register(registry.fetch(uri)))
+        with mlflow_registry.start_run("a run", {}, {}, system_metrics=False) as run_id:
+            uri = mlflow_registry.log_model(run_id, tmp_path / "artifact")
+        made.append(mlflow_registry.register(mlflow_registry.fetch(uri)))
     return made
 
 
 def test_rolling_back_goes_one_version_further_back_each_time(versions: list[str]) -> None:
     for version in versions:
-        registry.promote(version, "champion")
-        assert registry.alias_version("champion") == version
+        mlflow_registry.promote(version, "champion")
+        assert mlflow_registry.alias_version("champion") == version
     first, second, third = versions
-    assert registry.roll_back("champion") == (third, second)
-    assert registry.alias_version("champion") == second
-    assert registry.roll_back("champion") == (second, first)
+    assert mlflow_registry.roll_back("champion") == (third, second)
+    assert mlflow_registry.alias_version("champion") == second
+    assert mlflow_registry.roll_back("champion") == (second, first)
     with pytest.raises(RegistryError, match=f"version {first} is the first champion: there is none before it") as error:
-        registry.roll_back("champion")
+        mlflow_registry.roll_back("champion")
     assert "\n" not in str(error.value)
-    assert registry.alias_version("champion") == first
+    assert mlflow_registry.alias_version("champion") == first
 
 
 def test_rolling_back_follows_what_happened_and_never_turns_in_a_circle(versions: list[str]) -> None:
     first, second, third = versions
     for version in (first, second, first):
-        registry.promote(version, "champion")
-    assert [registry.roll_back("champion")[1] for _ in range(2)] == [second, first]
-    registry.promote(third, "champion")
-    assert registry.roll_back("champion") == (third, first)
+        mlflow_registry.promote(version, "champion")
+    assert [mlflow_registry.roll_back("champion")[1] for _ in range(2)] == [second, first]
+    mlflow_registry.promote(third, "champion")
+    assert mlflow_registry.roll_back("champion") == (third, first)
     with pytest.raises(RegistryError, match="none before it"):
-        registry.roll_back("champion")
+        mlflow_registry.roll_back("champion")
 
 
 def test_each_alias_is_rolled_back_by_itself(versions: list[str]) -> None:
     first, second, _ = versions
     for version in (first, second):
-        registry.promote(version, "champion")
-    registry.promote(second, "shadow")
+        mlflow_registry.promote(version, "champion")
+    mlflow_registry.promote(second, "shadow")
     with pytest.raises(RegistryError, match="first shadow"):
-        registry.roll_back("shadow")
-    assert registry.roll_back("champion") == (second, first)
+        mlflow_registry.roll_back("shadow")
+    assert mlflow_registry.roll_back("champion") == (second, first)
 
 
 def test_there_is_nothing_to_roll_back_without_a_champion(versions: list[str]) -> None:
     with pytest.raises(RegistryError, match="no version is the champion"):
-        registry.roll_back("champion")
+        mlflow_registry.roll_back("champion")
 
 
 def test_there_is_nothing_to_roll_back_without_a_model() -> None:
     with pytest.raises(RegistryError, match="no version is the champion"):
-        registry.roll_back("champion")
+        mlflow_registry.roll_back("champion")
 
 
 def test_a_deleted_version_is_passed_over(versions: list[str]) -> None:
     first, second, third = versions
     for version in (first, second, third):
-        registry.promote(version, "champion")
+        mlflow_registry.promote(version, "champion")
     MlflowClient().delete_model_version("musictag", second)
-    assert registry.roll_back("champion") == (third, first)
+    assert mlflow_registry.roll_back("champion") == (third, first)
 
 
 def test_a_promotion_that_was_killed_halfway_changes_nothing(
@@ -87,14 +87,14 @@ def test_a_promotion_that_was_killed_halfway_changes_nothing(
 ) -> None:
     first, second, third = versions
     for version in (first, second):
-        registry.promote(version, "champion")
+        mlflow_registry.promote(version, "champion")
 
     def killed(version: str, alias: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "set_alias", killed)
+        patched.setattr(mlflow_registry, "set_alias", killed)
         with pytest.raises(KeyboardInterrupt):
-            registry.promote(third, "champion")
-    assert registry.alias_version("champion") == second
-    assert registry.roll_back("champion") == (second, first)
+            mlflow_registry.promote(third, "champion")
+    assert mlflow_registry.alias_version("champion") == second
+    assert mlflow_registry.roll_back("champion") == (second, first)
