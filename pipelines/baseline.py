@@ -21,10 +21,10 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
+from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import UsageError
 from musictag.evaluation import metrics
@@ -56,7 +56,7 @@ def described(uri: str, track_ids: Collection[str], config: FeatureConfig) -> di
             weights = clip_weights(row["start_s"], row["duration_s"], config)
             yield joblib.delayed(describe)(extract.decode_clips(row["clips"], config), weights, config)
 
-    n_cores = cli.n_cores()
+    n_cores = options.n_cores()
     # max_nbytes: clips go through pipes, not through files.
     pool = joblib.Parallel(n_cores, return_as="generator", pre_dispatch=2 * n_cores, max_nbytes=None)
     of_tracks = list(progress.bar(pool(tasks()), "describe", len(track_ids), "track"))
@@ -104,11 +104,13 @@ def fit_and_log(
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
-    parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
+    parser.add_argument("--catalog", default=options.CATALOG, help="tracks and their tags (default: %(default)s)")
+    parser.add_argument(
+        "--features", default=options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
+    )
     parser.add_argument("--methods", type=_methods, metavar="all|METHOD,METHOD", default=list(baselines.GRIDS),
                         help=f"of {', '.join(baselines.GRIDS)} (default: all)")  # fmt: skip
-    parser.add_argument("--vocabulary", type=cli.names, metavar="TAG,TAG", help="default: all tags")
+    parser.add_argument("--vocabulary", type=options.names, metavar="TAG,TAG", help="default: all tags")
     parser.add_argument("--min-precision", type=recipes.precisions, metavar="TAG=SHARE,…", default={},
                         help="as train.py has it")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides everything random (default: %(default)s)")
@@ -117,7 +119,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _methods(text: str) -> list[str]:
-    names = list(baselines.GRIDS) if text == "all" else cli.names(text)
+    names = list(baselines.GRIDS) if text == "all" else options.names(text)
     if unknown := sorted(set(names) - set(baselines.GRIDS)):
         raise UsageError(f"--methods has {', '.join(unknown)}; there is {', '.join(baselines.GRIDS)}, and all")
     return names
@@ -164,4 +166,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

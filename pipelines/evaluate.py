@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
+from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import UsageError
 from musictag.evaluation import charts, comparison, report, results
@@ -106,9 +106,11 @@ def titles(catalog: Catalog) -> dict[str, str]:
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=cli.CANDIDATE, help="registered model, run or folder (default: %(default)s)")
-    parser.add_argument("--catalog", default=cli.CATALOG, help="default: %(default)s")
-    parser.add_argument("--features", default=cli.FEATURES, help="default: %(default)s")
+    parser.add_argument(
+        "--model", default=options.CANDIDATE, help="registered model, run or folder (default: %(default)s)"
+    )
+    parser.add_argument("--catalog", default=options.CATALOG, help="default: %(default)s")
+    parser.add_argument("--features", default=options.FEATURES, help="default: %(default)s")
     parser.add_argument("--split", default="test", choices=splits.SPLITS, help="default: %(default)s")
     parser.add_argument("--against", metavar="MODEL", help="a second model, judged on the same tracks")
     return parser.parse_args(argv)
@@ -142,4 +144,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 import musictag
-from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
+from musictag.cli import options as cli_options
 from musictag.engines import mlflow_registry
 from musictag.errors import TrainingError
 from musictag.evaluation import charts, experiment_report, results
@@ -105,8 +105,10 @@ def about(args: argparse.Namespace, judged_by: results.Evaluation, labels: split
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
-    parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
+    parser.add_argument("--catalog", default=cli_options.CATALOG, help="tracks and their tags (default: %(default)s)")
+    parser.add_argument(
+        "--features", default=cli_options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
+    )
     parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
     parser.add_argument("--page", type=Path, default=Path("experiment.md"), help="what to write (default: %(default)s)")
     return parser.parse_args(argv)
@@ -131,4 +133,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli_options.run(main))

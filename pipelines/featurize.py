@@ -31,8 +31,8 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag import cli
 from musictag.catalog.reader import Catalog, read_catalog
+from musictag.cli import options as cli_options
 from musictag.corpora import demo
 from musictag.engines import child_process
 from musictag.errors import StoreError, UsageError, WorkerLostError
@@ -108,7 +108,7 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
     if "--direct_running_mode" in given:
         return beam.Pipeline(runner=FnApiRunner(), options=options)
     if "--direct_num_workers" not in given:
-        options.view_as(DirectOptions).direct_num_workers = cli.n_cores()
+        options.view_as(DirectOptions).direct_num_workers = cli_options.n_cores()
     # What `multi_processing` does, with workers that say nothing: an error of theirs is the driver's, text and all.
     # They are watched: one that is killed would not be missed, and one that starts would wait for a driver that is not.
     start = "import sys; from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
@@ -121,8 +121,8 @@ def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
 def watching_workers() -> Iterator[None]:
     """Ends the body with `WorkerLostError` where a worker of this machine ends before it was told to.
 
-    Beam's own runner would wait for it for ever. `engines.child_process` tells, by SIGUSR1. The other workers end as well:
-    Beam would first have each of them do its whole share.
+    Beam's own runner would wait for it for ever. `engines.child_process` tells, by SIGUSR1. The other workers end as
+    well: Beam would first have each of them do its whole share.
     """
 
     def lost(number: int, frame: FrameType | None) -> None:
@@ -150,7 +150,7 @@ def run(works: Sequence[Work], do_part: FeaturizePart, arguments: list[str]) -> 
             with watching_workers(), beam_pipeline(arguments) as pipeline:
                 (
                     pipeline
-                    | "Parts" >> beam.Create(ledger.into_parts(works, PART_TRACKS, cli.n_cores()))
+                    | "Parts" >> beam.Create(ledger.into_parts(works, PART_TRACKS, cli_options.n_cores()))
                     | "Spread" >> beam.Reshuffle()
                     | "Featurize" >> beam.ParDo(do_part)
                 )
@@ -170,11 +170,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Our options, and what is left for Beam."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--catalog", default=cli.CATALOG, help="CSV, JSON Lines, Parquet or folder (default: %(default)s)"
+        "--catalog", default=cli_options.CATALOG, help="CSV, JSON Lines, Parquet or folder (default: %(default)s)"
     )
-    parser.add_argument("--features", default=cli.FEATURES, help="Delta table to write (default: %(default)s)")
-    cli.add_audio(parser)
-    cli.add_ledger(parser)
+    parser.add_argument("--features", default=cli_options.FEATURES, help="Delta table to write (default: %(default)s)")
+    cli_options.add_audio(parser)
+    cli_options.add_ledger(parser)
     args, rest = parser.parse_known_args(argv)
     for before, argument in zip(["", *rest], rest, strict=False):
         if not argument.startswith("-") and (not before.startswith("--") or "=" in before):
@@ -187,7 +187,7 @@ def main(argv: list[str]) -> None:
     args, beam_arguments = parse(argv)
     beam_pipeline(beam_arguments)  # refuses options before anything is done
     started = datetime.datetime.now(datetime.UTC)
-    if args.catalog == cli.CATALOG and not Path(args.catalog).exists():
+    if args.catalog == cli_options.CATALOG and not Path(args.catalog).exists():
         demo.make_demo(Path(args.catalog).parent)
     catalog = read_catalog(args.catalog, args.allow)
     config = FeatureConfig()
@@ -215,4 +215,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli_options.run(main))

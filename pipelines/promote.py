@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from musictag import cli
+from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import MusictagError, PromotionError, UsageError
 from musictag.evaluation import charts, gate, results
@@ -63,7 +63,7 @@ def roll_back(alias: str, reason: str) -> None:
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help=f"default: {cli.CANDIDATE}")
+    parser.add_argument("--model", help=f"default: {options.CANDIDATE}")
     parser.add_argument("--alias", default="champion", help="what to move (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="move it whatever the figures say; needs --reason")
     parser.add_argument("--rollback", action="store_true", help="move it back to the version that had it before")
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     if args.rollback:
         roll_back(args.alias, args.reason)
         return
-    source = mlflow_registry.fetch(args.model or cli.CANDIDATE)
+    source = mlflow_registry.fetch(args.model or options.CANDIDATE)
     version = mlflow_registry.register(source)
     champion = mlflow_registry.alias_version(args.alias)
     if champion == version:
@@ -110,4 +110,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

@@ -34,8 +34,8 @@ import ray.data
 import torch
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag import cli
 from musictag.catalog.reader import read_catalog
+from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import LedgerError, ModelError, MusictagError, RegistryError, UsageError
 from musictag.features import decoder_process, extract
@@ -242,11 +242,11 @@ def local_ray(n_workers: int) -> Iterator[None]:
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, AuthenticationError) as error:
-            raise cli.ray_error(error) from error
+            raise options.ray_error(error) from error
     else:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # An actor takes a CPU of Ray's account for itself: without some beside them, nobody could read for it.
-        ray.init(address="local", num_cpus=cli.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
+        ray.init(address="local", num_cpus=options.n_cores() + n_workers, include_dashboard=False, log_to_driver=False,
                  logging_level=logging.ERROR)  # fmt: skip
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised as well
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -259,20 +259,22 @@ def local_ray(n_workers: int) -> Iterator[None]:
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=cli.CHAMPION, help="default: %(default)s")
+    parser.add_argument("--model", default=options.CHAMPION, help="default: %(default)s")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--features", default=cli.FEATURES, help="tag every track of this table (default: %(default)s)")
+    where.add_argument(
+        "--features", default=options.FEATURES, help="tag every track of this table (default: %(default)s)"
+    )
     where.add_argument("--catalog", help="tag this catalog straight from its audio, storing no features")
-    parser.add_argument("--tags", default=cli.TAGS, help="Delta table to write (default: %(default)s)")
-    cli.add_audio(parser, "with --catalog")
+    parser.add_argument("--tags", default=options.TAGS, help="Delta table to write (default: %(default)s)")
+    options.add_audio(parser, "with --catalog")
     parser.add_argument(
-        "--diff", type=cli.count, nargs="?", const=DIFF_TRACKS, metavar="N",
+        "--diff", type=options.count, nargs="?", const=DIFF_TRACKS, metavar="N",
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",
     )  # fmt: skip
-    cli.add_ledger(parser)
-    cli.add_workers(parser, cli.n_cores(), "actors that score")
+    options.add_ledger(parser)
+    options.add_workers(parser, options.n_cores(), "actors that score")
     args = parser.parse_args(argv)
-    cli.check_workers(args, torch.cuda.device_count())
+    options.check_workers(args, torch.cuda.device_count())
     return args
 
 
@@ -324,4 +326,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

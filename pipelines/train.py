@@ -37,10 +37,10 @@ from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
+from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import MusictagError, TrainingError
 from musictag.evaluation import metrics
@@ -199,7 +199,7 @@ def local_ray(n_workers: int) -> Iterator[None]:
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, AuthenticationError) as error:
-            raise cli.ray_error(error) from error
+            raise options.ray_error(error) from error
     else:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(address="local", num_cpus=n_workers, include_dashboard=False, log_to_driver=False,
@@ -214,14 +214,16 @@ def local_ray(n_workers: int) -> Iterator[None]:
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", default=cli.CATALOG, help="tracks and their tags (default: %(default)s)")
-    parser.add_argument("--features", default=cli.FEATURES, help="Delta table of featurize.py (default: %(default)s)")
+    parser.add_argument("--catalog", default=options.CATALOG, help="tracks and their tags (default: %(default)s)")
+    parser.add_argument(
+        "--features", default=options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
+    )
     add_options(parser)
-    cli.add_workers(parser, 1, "processes that train together")
+    options.add_workers(parser, 1, "processes that train together")
     parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
     parser.add_argument("--alias", default="candidate", help="what to name the model (default: %(default)s)")
     args = parser.parse_args(argv)
-    cli.check_workers(args, torch.cuda.device_count())
+    options.check_workers(args, torch.cuda.device_count())
     check(args)
     return args
 
@@ -263,7 +265,7 @@ def main(argv: list[str]) -> None:
     with run as run_id, local_ray(args.num_workers):
         mlflow_registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(network=network, features_uri=tables.absolute(args.features), features_version=table.version(),
-                  training=training, folds=folds, n_cores=cli.n_cores(), run_id=run_id,
+                  training=training, folds=folds, n_cores=options.n_cores(), run_id=run_id,
                   tracking_uri=tracking_uri)  # fmt: skip
         epochs = len(folds) * training.epochs
         with progress.progress("train", epochs, lambda: mlflow_registry.latest_step(run_id), unit="epoch"):
@@ -291,4 +293,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

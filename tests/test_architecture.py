@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {
     "apache_beam": {"pipelines/featurize.py"},
     "ray": {"pipelines/train.py", "pipelines/tag.py"},
-    "mlflow": {"musictag/registry.py"},
+    "mlflow": {"musictag/engines/mlflow_registry.py"},
 }
 NOT_SOURCE = {"tests", "data", "build", "dist"}
 SOURCES = sorted(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictag import cli
+from musictag.cli import options
 from musictag.corpora.arrangement import arrange
 from musictag.corpora.essen import Tune, read_tunes
 from musictag.corpora.rendering import render
@@ -89,4 +89,4 @@ def _ensembles(tunes: Sequence[Tune]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

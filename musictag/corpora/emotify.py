@@ -12,7 +12,7 @@ import csv
 import sys
 from pathlib import Path
 
-from musictag import cli
+from musictag.cli import options
 from musictag.errors import CatalogError
 from musictag.jobs import progress
 
@@ -82,4 +82,4 @@ def _tags(row: dict[str, str], ratings: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.signal
 
-from musictag import cli
+from musictag.cli import options
 from musictag.corpora.band import compose
 from musictag.corpora.essen import read_tunes
 from musictag.corpora.rendering import render
@@ -93,4 +93,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(options.run(main))

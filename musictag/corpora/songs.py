@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musictag import cli
+from musictag.cli import options
 from musictag.corpora.essen import Tune
 from musictag.errors import UsageError
 from musictag.jobs import progress
@@ -120,7 +120,7 @@ def write_catalog(
     if not missing and catalog.exists() and catalog.read_text(encoding="utf-8") == text:
         return catalog
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    written = _write_all(missing, folder, perform, workers or cli.n_cores())
+    written = _write_all(missing, folder, perform, workers or options.n_cores())
     for _ in progress.bar(written, "make songs", len(missing), "song"):
         pass
     _replace(catalog, lambda part: part.write_text(text, encoding="utf-8"))

@@ -27,7 +27,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-from musictag import cli
+from musictag.cli import options
 from musictag.errors import ModelError, RegistryError
 from musictag.models.published import pretrained
 from musictag.storage import digests as storage_digests
@@ -246,7 +246,7 @@ def fetch(uri: str) -> ModelSource:
     if parsed is None:
         if not Path(uri).is_dir():
             raise ModelError(
-                f"model {uri}: no such folder, not of the form {cli.CHAMPION} or runs:/RUN_ID/{ARTIFACT}, "
+                f"model {uri}: no such folder, not of the form {options.CHAMPION} or runs:/RUN_ID/{ARTIFACT}, "
                 f"and none of {', '.join(pretrained.PUBLISHED)}"
             )
         return ModelSource(Path(uri), str(Path(uri).absolute()), None, None)

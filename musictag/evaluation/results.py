@@ -83,7 +83,7 @@ def per_tag(evaluation: Evaluation) -> pa.Table:
     """One row per tag, vocabulary order: tag, support, `FIGURES`, threshold.
 
     `evaluation.metrics` says what each of them is, and when it is NaN. `ece` is the calibration error, `ece_raw` what
-    it was before calibration. `WITH_INTERVAL` are followed by the ends of their 95 % intervals, as `f1_low`, `f1_high` …
+    it was before calibration. `WITH_INTERVAL` are followed by the ends of their 95 % intervals, as `f1_low` …
     """
     figures = _figures(*_arrays(evaluation))
     columns: dict[str, Any] = {

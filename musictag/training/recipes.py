@@ -5,7 +5,7 @@ import dataclasses
 import json
 from typing import Any
 
-from musictag import cli
+from musictag.cli import options
 from musictag.errors import UsageError
 from musictag.models.architectures import SINGLE
 from musictag.training.config import TrainingConfig
@@ -43,9 +43,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=sorted(SINGLE), help=f"network to train from nothing (default: {MODEL})")
     parser.add_argument("--model-params", type=json_object, metavar="JSON", default={},
                         help='parameters of that network, such as \'{"channels": [32, 64, 128]}\'')  # fmt: skip
-    parser.add_argument("--init", type=cli.names, metavar="MODEL,MODEL", default=(),
+    parser.add_argument("--init", type=options.names, metavar="MODEL,MODEL", default=(),
                         help="start from these instead: published models, folders or MLflow uris")  # fmt: skip
-    parser.add_argument("--vocabulary", type=cli.names, metavar="TAG,TAG", help="default: all tags")
+    parser.add_argument("--vocabulary", type=options.names, metavar="TAG,TAG", help="default: all tags")
     for option, field, what in OPTIONS:
         plain, tuned = getattr(FROM_NOTHING, field), getattr(FINE_TUNING, field)
         default = f"{plain:.3g}" if tuned == plain else f"{plain:.3g}, with --init {tuned:.3g}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from musictag import cli
+from musictag.cli import options
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.models.published import pretrained
@@ -67,6 +67,6 @@ def network_clips_per_s(model: str) -> float:
 
 def networks_clips_per_s(model: str) -> float:
     """Clips per second of as many such networks as there are cores, at once, each in a process of its own."""
-    n_cores = cli.n_cores()
+    n_cores = options.n_cores()
     with ProcessPoolExecutor(n_cores, multiprocessing.get_context("spawn")) as pool:
         return sum(pool.map(network_clips_per_s, [model] * n_cores))

@@ -22,10 +22,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
+from musictag.cli import options
 from musictag.evaluation import bootstrap, metrics
 from musictag.evaluation.report import format_table
 from musictag.features.config import FeatureConfig
@@ -161,7 +161,7 @@ def test_a_variant_learns(name: str, epochs: int) -> None:
     file = kept(name, epochs)
     file.parent.mkdir(exist_ok=True)
     if not file.exists():
-        torch.set_num_threads(cli.n_cores())
+        torch.set_num_threads(options.n_cores())
         np.save(file, trained(VARIANTS[name], epochs))
     truth = np.array([row["targets"] for row in tracks()[0]["validation"]])
     assert metrics.macro(metrics.roc_auc(truth, np.load(file))) > 0.7

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from musictag import cli
+from musictag.cli import options
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
@@ -71,7 +71,7 @@ def test_the_job_is_as_fast_as_the_library_on_each_of_its_cores(songs: Songs, tm
     library_seconds(first)  # warms up
     of_library = library_seconds(halves[0])  # a half before and a half after, so that the job is between
     of_job = {}
-    for n_workers in range(1, cli.n_cores() + 1):
+    for n_workers in range(1, options.n_cores() + 1):
         start_up = job_seconds(tmp_path / f"{n_workers}-first", first, n_workers)
         of_job[n_workers] = job_seconds(tmp_path / f"{n_workers}-all", songs, n_workers) - start_up
         progress.say(f"\n{n_workers} workers: the first {len(first)} tracks took {start_up:.1f} s with start-up")

@@ -19,9 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from musictag import cli
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import encode, make_vocabulary
+from musictag.cli import options
 from musictag.corpora.emotify import make_emotify
 from musictag.evaluation import bootstrap, metrics
 from musictag.features.clips import clip_weights
@@ -81,7 +81,7 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
     sources = [load_model(pretrained.find(name)) for name in INIT]
     vocabulary = make_vocabulary([row["tags"] for row in rows])
     memories = [ClipMemory() for _ in INIT]  # what the frozen convolutions hear is the same in all folds
-    torch.set_num_threads(cli.n_cores())
+    torch.set_num_threads(options.n_cores())
     started = time.perf_counter()
     for number, (inner, test) in enumerate(folds):
         states = []

@@ -19,10 +19,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag import cli
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
+from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.evaluation import bootstrap, comparison, results
 from musictag.evaluation.report import format_table
@@ -127,7 +127,7 @@ def heard_in(tagger: Tagger, row: batches.Row) -> Heard:
 def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{EXPERIMENT}/mlflow.db")
     mlflow_registry.connect()
-    torch.set_num_threads(cli.n_cores())
+    torch.set_num_threads(options.n_cores())
     tagger = Tagger.load(mlflow_registry.fetch(f"models:/{mlflow_registry.MODEL}@experiment-{MODEL}").folder)
     features = str(EXPERIMENT / "features")
     tracks = read_catalog(str(EXPERIMENT / "catalog.csv")).tracks

@@ -18,7 +18,7 @@ import pytest
 import threadpoolctl
 
 from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
-from musictag import cli
+from musictag.cli import options as cli_options
 from musictag.engines import mlflow_registry
 from musictag.features import extract
 from musictag.jobs import progress
@@ -101,7 +101,7 @@ def test_tagging_from_features_is_as_fast_as_the_network_alone(home: Path) -> No
     of_network = (of_network + networks_clips_per_s(pretrained.DEFAULT)) / 2
     of_job = N_MORE * N_CLIPS / (both.seconds - first.seconds)
     progress.say(
-        f"\n{N_MORE:,} tracks of {N_CLIPS} clips on {cli.n_cores()} cores: from features {of_job:.0f} clips/s, "
+        f"\n{N_MORE:,} tracks of {N_CLIPS} clips on {cli_options.n_cores()} cores: from features {of_job:.0f} clips/s, "
         f"{of_job / of_network:.2f} of the {of_network:.0f} of the network alone; {start_up(N_FIRST, first)}"
     )
     assert of_job >= LEAST_OF_PARTS * of_network
@@ -125,15 +125,15 @@ def test_tagging_from_audio_takes_no_longer_than_its_parts(
                 started = time.perf_counter()
                 n_clips = extract.featurize(work, CONFIG)["n_clips"]
                 of_features.append(time.perf_counter() - started)
-        return float(np.median(of_features)), n_clips * cli.n_cores() / networks_clips_per_s(pretrained.DEFAULT)
+        return float(np.median(of_features)), n_clips * cli_options.n_cores() / networks_clips_per_s(pretrained.DEFAULT)
 
     before = seconds_of_parts()
     first, both = (tag(n, "--catalog", f"music-{n}", "--tags", f"tags-{n}") for n in tracks)
     featurizing, scoring = np.mean([before, seconds_of_parts()], axis=0)
-    of_parts = (featurizing + scoring) * N_MORE_SONGS / cli.n_cores()
+    of_parts = (featurizing + scoring) * N_MORE_SONGS / cli_options.n_cores()
     of_job = both.seconds - first.seconds
     progress.say(
-        f"\n{N_MORE_SONGS:,} tracks of {SONG_S} s on {cli.n_cores()} cores: "
+        f"\n{N_MORE_SONGS:,} tracks of {SONG_S} s on {cli_options.n_cores()} cores: "
         f"from audio {N_MORE_SONGS / of_job:.1f} tracks/s, "
         f"{of_parts / of_job:.2f} of what its parts have ({1000 * featurizing:.0f} ms to featurize and "
         f"{1000 * scoring:.0f} ms to score a track on one core); {start_up(N_FIRST_SONGS, first)}"

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musictag import cli
+from musictag.cli import options
 from musictag.features.clips import clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
@@ -164,5 +164,5 @@ def test_tracks_per_hour_of_a_folder(folder: Path) -> None:
         per_song = (for_all - for_one) / (N_SONGS - 1)
         progress.say(
             f"\n--clips-per-track {clips_per_track}: one song {for_one:.1f} s with start-up, then {per_song:.2f} s a "
-            f"song: {3600 / per_song:,.0f} tracks per hour on {cli.n_cores()} cores"
+            f"song: {3600 / per_song:,.0f} tracks per hour on {options.n_cores()} cores"
         )

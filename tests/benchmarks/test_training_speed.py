@@ -18,8 +18,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag import cli
 from musictag.catalog.vocabulary import targets_by_track
+from musictag.cli import options as cli_options
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
@@ -101,7 +101,7 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
 
     torch.manual_seed(TRAINING.seed)
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(cli.n_cores())  # as the one worker of train.py does
+    torch.set_num_threads(cli_options.n_cores())  # as the one worker of train.py does
     try:
         state = fit(
             build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY)),
@@ -150,7 +150,7 @@ def test_ray_trains_nearly_as_fast_as_the_bare_loop(folder: Path, labels: dict[s
             taken[way] += rates
     rate = {way: float(np.median(rates)) for way, rates in taken.items()}
     progress.say(
-        f"\n{N_TRACKS} tracks of {N_CLIPS} clips on {cli.n_cores()} cores, clips/s after the first epoch: "
+        f"\n{N_TRACKS} tracks of {N_CLIPS} clips on {cli_options.n_cores()} cores, clips/s after the first epoch: "
         + ", ".join(f"{way} {rate[way]:.0f} ({rate[way] / rate['bare loop']:.2f} of the bare loop)" for way in rate)
     )
     assert rate["1 worker"] >= LEAST_OF_BARE * rate["bare loop"]

@@ -17,9 +17,9 @@ import soundfile
 import torch
 from ray.cluster_utils import Cluster
 
-from musictag import cli
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
+from musictag.cli import options as cli_options
 from musictag.engines import mlflow_registry
 from musictag.evaluation import metrics
 from musictag.features import extract
@@ -156,7 +156,7 @@ def trained(corpus: Corpus) -> TrainingState:
         return {"val_loss": metrics.log_loss(truth, scores)}
 
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(cli.n_cores())  # as the one worker of train.py does
+    torch.set_num_threads(cli_options.n_cores())  # as the one worker of train.py does
     try:
         return fit(
             network(TRAINING.seed, corpus.vocabulary),
@@ -226,7 +226,7 @@ def script() -> Callable[[str], ModuleType]:
 def featurize_here(script: Callable[[str], ModuleType]) -> Callable[..., int]:
     """Exit code of featurize.py in this process and on one thread: quicker to start."""
     engine = "--runner=DirectRunner", "--direct_running_mode=in_memory"
-    return lambda *options: cli.run(script("featurize").main, [*engine, *map(str, options)])
+    return lambda *options: cli_options.run(script("featurize").main, [*engine, *map(str, options)])
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def call(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri or home.tracking_uri)
         monkeypatch.setenv("RAY_ADDRESS", home.ray_address)
         capsys.readouterr()
-        code = cli.run(script(name).main, list(map(str, args)))
+        code = cli_options.run(script(name).main, list(map(str, args)))
         return code, *capsys.readouterr()
 
     return run

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import cli
+from musictag.cli import options as cli_options
 from musictag.errors import StoreError, WorkerLostError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
@@ -275,7 +275,7 @@ def test_n_clips_per_track_are_stored_and_another_number_is_refused(
 
 
 def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_here, music, write_audio, monkeypatch):
-    monkeypatch.setattr(cli, "n_cores", lambda: 1)
+    monkeypatch.setattr(cli_options, "n_cores", lambda: 1)
     short = write_audio(tmp_path / "t00.wav", music(0.1), 44_100)
     for number in range(1, 50):
         shutil.copy(short, tmp_path / f"t{number:02}.wav")
@@ -323,7 +323,8 @@ def test_a_word_that_belongs_to_no_option_is_refused(tmp_path, featurize_here, c
 
 
 @pytest.mark.parametrize(
-    ("options", "n_workers"), [([], cli.n_cores()), (["--direct_num_workers=1"], 1), (["--direct_num_workers", "3"], 3)]
+    ("options", "n_workers"),
+    [([], cli_options.n_cores()), (["--direct_num_workers=1"], 1), (["--direct_num_workers", "3"], 3)],
 )
 def test_all_cores_work_unless_told_otherwise(script, options, n_workers):
     featurize = script("featurize")

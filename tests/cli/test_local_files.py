@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag import files
 from musictag.catalog.reader import read_catalog
+from musictag.cli import local_files
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
@@ -18,55 +18,55 @@ def test_a_folder_gives_what_a_catalog_of_it_lists_and_a_file_is_itself(tmp_path
     for name in ("b/2.MP3", "b/10.ogg", "a.flac", "b/cover.jpg", "b/.hidden.mp3", ".git/c.mp3", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = files.find([tmp_path])
+    found = local_files.find([tmp_path])
     assert found == [tmp_path / name for name in ("a.flac", "b/10.ogg", "b/2.MP3")]
     assert list(map(str, found)) == read_catalog(str(tmp_path)).tracks["uri"].to_pylist()
     named = [tmp_path / "notes.txt", tmp_path / "missing.mp3"]
-    assert files.find([*named, tmp_path / "b"]) == [*named, *found[1:]]
+    assert local_files.find([*named, tmp_path / "b"]) == [*named, *found[1:]]
 
 
 def test_paths_are_as_they_were_typed(tmp_path, monkeypatch):
     (tmp_path / "music").mkdir()
     (tmp_path / "music/a.mp3").touch()
     monkeypatch.chdir(tmp_path)
-    assert files.find([Path("music")]) == [Path("music/a.mp3")]
-    assert files.find([Path()]) == [Path("music/a.mp3")]
+    assert local_files.find([Path("music")]) == [Path("music/a.mp3")]
+    assert local_files.find([Path()]) == [Path("music/a.mp3")]
 
 
 def test_a_folder_without_music_says_so(tmp_path):
-    assert files.find([tmp_path]) == [tmp_path]
+    assert local_files.find([tmp_path]) == [tmp_path]
     with pytest.raises(AudioUnreachableError, match=r"the folder holds no audio file \(.*\.mp3"):
-        files.read(tmp_path, CONFIG)
+        local_files.read(tmp_path, CONFIG)
 
 
 def test_a_file_is_read_into_its_clips(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "Artist :: a song.wav", music(7.0), 44_100)
-    track = files.read(path, CONFIG)
+    track = local_files.read(path, CONFIG)
     np.testing.assert_array_equal(track.clips, extract.track_clips(path, "a", CONFIG)[0])
     assert track.start_s == pytest.approx([0, 2.992, 5.984])
     assert track.duration_s == pytest.approx(7.0)
-    assert len(files.read(path, CONFIG, 2).clips) == 2
+    assert len(local_files.read(path, CONFIG, 2).clips) == 2
 
 
 def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
     (tmp_path / "empty.mp3").touch()
     with pytest.raises(AudioEmptyError, match=r"empty.mp3: the file is empty \(0 bytes\)"):
-        files.read(tmp_path / "empty.mp3", CONFIG)
+        local_files.read(tmp_path / "empty.mp3", CONFIG)
     with pytest.raises(AudioUnreachableError, match=r"missing.mp3: cannot be read: No such file"):
-        files.read(tmp_path / "missing.mp3", CONFIG)
+        local_files.read(tmp_path / "missing.mp3", CONFIG)
     with pytest.raises(AudioUnreachableError, match="cannot be read: File name too long"):
-        files.read(files.find([tmp_path / ("long" * 100)])[0], CONFIG)
+        local_files.read(local_files.find([tmp_path / ("long" * 100)])[0], CONFIG)
 
 
 def test_a_name_that_is_not_utf8_is_printed_and_refused(tmp_path, music, write_audio):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     write_audio(tmp_path / "a.wav", music(1.0), 44_100).rename(path)
-    assert files.find([tmp_path]) == [path]
-    assert files.printable(path) == f"{tmp_path}/caf\\xe9.wav"
+    assert local_files.find([tmp_path]) == [path]
+    assert local_files.printable(path) == f"{tmp_path}/caf\\xe9.wav"
     with pytest.raises(AudioUnreachableError, match="the file name is not UTF-8; rename it") as caught:
-        files.read(path, CONFIG)
-    assert str(caught.value).startswith(files.printable(path))
-    assert files.printable(Path("爵士 café.mp3")) == "爵士 café.mp3"
+        local_files.read(path, CONFIG)
+    assert str(caught.value).startswith(local_files.printable(path))
+    assert local_files.printable(Path("爵士 café.mp3")) == "爵士 café.mp3"
 
 
 def test_files_come_in_order_and_no_more_than_some_are_read_ahead(tmp_path, monkeypatch):
@@ -79,10 +79,10 @@ def test_files_come_in_order_and_no_more_than_some_are_read_ahead(tmp_path, monk
             raise AudioError("broken")
         return path
 
-    monkeypatch.setattr(files, "read", counted)
+    monkeypatch.setattr(local_files, "read", counted)
     paths = [tmp_path / str(n) for n in range(30)]
-    for n, (path, track) in enumerate(files.read_ahead(paths, CONFIG, None)):
+    for n, (path, track) in enumerate(local_files.read_ahead(paths, CONFIG, None)):
         assert path == paths[n]
         assert isinstance(track, AudioError) if n == 3 else track == path
-        assert len(read) <= n + 1 + files.DECODED_AHEAD
+        assert len(read) <= n + 1 + local_files.DECODED_AHEAD
     assert sorted(read) == sorted(paths)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from musictag.__main__ import entry
+from musictag.cli.main import entry
 from musictag.storage import parts, tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import cli
+from musictag.cli import options
 from musictag.corpora import experiment
 from musictag.corpora.band import compose
 from musictag.corpora.experiment import SECONDS, main, make_experiment, perform, plan_experiment, record
@@ -109,7 +109,7 @@ def test_impossible_arguments_are_usage_errors(tmp_path, change):
 
 
 def test_the_command_line_says_what_it_made_and_where(tmp_path, capsys):
-    assert cli.run(main, [str(tmp_path), "--n-tracks", "1", "--seed", "3"]) == 0
+    assert options.run(main, [str(tmp_path), "--n-tracks", "1", "--seed", "3"]) == 0
     assert capsys.readouterr().out == f"1 songs: {tmp_path / 'catalog.csv'}\n"
-    assert cli.run(main, [str(tmp_path), "--seed", "-1"]) == 2
+    assert options.run(main, [str(tmp_path), "--seed", "-1"]) == 2
     assert "seed=-1" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag import cli
+from musictag.cli import options
 from musictag.corpora import demo
 from musictag.corpora.demo import main, make_demo, plan_demo
 from musictag.errors import UsageError
@@ -130,7 +130,7 @@ def test_impossible_arguments_are_usage_errors(tmp_path, change):
 
 
 def test_the_command_line_says_what_it_made_and_where(tmp_path, capsys):
-    assert cli.run(main, [str(tmp_path), "--n-tracks", "1"]) == 0
+    assert options.run(main, [str(tmp_path), "--n-tracks", "1"]) == 0
     assert capsys.readouterr().out == f"1 songs: {tmp_path / 'catalog.csv'}\n"
-    assert cli.run(main, [str(tmp_path), "--n-tracks", "0"]) == 2
+    assert options.run(main, [str(tmp_path), "--n-tracks", "0"]) == 2
     assert "n_tracks=0" in capsys.readouterr().err

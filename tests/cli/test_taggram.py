@@ -3,7 +3,7 @@ import pytest
 from matplotlib.colors import Colormap
 from matplotlib.image import imread
 
-from musictag import taggram
+from musictag.cli import taggram
 from musictag.evaluation.charts import save_figure
 
 CLIP_S = 2.992

@@ -3,12 +3,13 @@ import os
 
 import pytest
 
-from musictag import cli, errors
+from musictag import errors
+from musictag.cli import options
 
 
 def test_a_main_that_ends_well_exits_with_0(capsys):
     seen = []
-    assert cli.run(seen.append, ["--a", "b"]) == 0
+    assert options.run(seen.append, ["--a", "b"]) == 0
     assert seen == [["--a", "b"]]
     assert capsys.readouterr().err == ""
 
@@ -16,7 +17,7 @@ def test_a_main_that_ends_well_exits_with_0(capsys):
 def test_arguments_come_from_the_command_line(monkeypatch):
     seen = []
     monkeypatch.setattr("sys.argv", ["program", "--a"])
-    assert cli.run(seen.append) == 0
+    assert options.run(seen.append) == 0
     assert seen == [["--a"]]
 
 
@@ -40,7 +41,7 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(capsys, error, code):
     def main(argv):
         raise error("what is wrong: what to do")
 
-    assert cli.run(main, []) == code
+    assert options.run(main, []) == code
     assert capsys.readouterr().err == "error: what is wrong: what to do\n"
 
 
@@ -49,46 +50,46 @@ def test_an_error_that_is_not_ours_is_not_hidden():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        cli.run(main, [])
+        options.run(main, [])
 
 
 def test_an_interrupt_exits_as_shells_expect(capsys):
     def main(argv):
         raise KeyboardInterrupt
 
-    assert cli.run(main, []) == 130
+    assert options.run(main, []) == 130
     assert "what is committed stays" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "value"), [("all", None), ("1", 1), ("250", 250)])
 def test_clips_per_track_is_a_number_or_all(text, value):
-    assert cli.clips_per_track(text) == value
+    assert options.clips_per_track(text) == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "", "²"])
 def test_other_clips_per_track_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="not a number from 1, nor 'all'"):
-        cli.clips_per_track(text)
+        options.clips_per_track(text)
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("0.05", 0.05), ("1", 1.0)])
 def test_a_rate_is_a_share(text, value):
-    assert cli.rate(text) == value
+    assert options.rate(text) == value
 
 
 @pytest.mark.parametrize("text", ["-0.1", "1.1", "10%", "nan", ""])
 def test_other_rates_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="not a share from 0 to 1"):
-        cli.rate(text)
+        options.rate(text)
 
 
 def test_the_cores_are_those_this_process_may_use():
-    assert 1 <= cli.n_cores() <= os.cpu_count()
+    assert 1 <= options.n_cores() <= os.cpu_count()
 
 
 def test_names_are_separated_by_commas():
-    assert cli.names("msd-musicnn") == ["msd-musicnn"]
-    assert cli.names("slow,80s pop,models:/musictag/3") == ["slow", "80s pop", "models:/musictag/3"]
+    assert options.names("msd-musicnn") == ["msd-musicnn"]
+    assert options.names("slow,80s pop,models:/musictag/3") == ["slow", "80s pop", "models:/musictag/3"]
 
 
 @pytest.mark.parametrize(
@@ -96,22 +97,22 @@ def test_names_are_separated_by_commas():
 )
 def test_gpus_that_nobody_can_give_are_refused(monkeypatch, address, n_gpus, refused):
     parser = argparse.ArgumentParser()
-    cli.add_workers(parser, 1, "processes")
+    options.add_workers(parser, 1, "processes")
     args = parser.parse_args(["--num-workers", "2", "--use-gpu"])
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
     if refused:
         with pytest.raises(errors.UsageError, match="2 workers need a GPU each, torch finds 1 here"):
-            cli.check_workers(args, n_gpus)
+            options.check_workers(args, n_gpus)
     else:
-        cli.check_workers(args, n_gpus)
+        options.check_workers(args, n_gpus)
 
 
 @pytest.mark.parametrize("n_workers", ["0", "-1", "two"])
 def test_a_number_of_workers_is_a_number_from_1(n_workers, capsys):
     parser = argparse.ArgumentParser()
-    cli.add_workers(parser, 1, "processes")
+    options.add_workers(parser, 1, "processes")
     with pytest.raises(SystemExit):
         parser.parse_args(["--num-workers", n_workers])
     assert "is not a number from 1" in capsys.readouterr().err

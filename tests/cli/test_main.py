@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from musictag.__main__ import CLIPS_PER_TRACK, entry
+from musictag.cli.main import CLIPS_PER_TRACK, entry
 from musictag.features import extract
 from musictag.features.extract import encode_clips
 from musictag.models.published import pretrained
@@ -279,7 +279,7 @@ def test_the_command_speaks_utf8_in_any_locale_and_one_line_of_each_bad_file(son
 
 def test_a_song_is_tagged_soon_without_what_only_other_commands_need_and_ends_when_nobody_listens(songs):
     code = (
-        "import sys; from musictag.__main__ import entry; code = entry();"
+        "import sys; from musictag.cli.main import entry; code = entry();"
         "heavy = {'mlflow', 'matplotlib', 'sklearn', 'numba', 'librosa', 'pandas', 'ray'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else code)"
     )
