@@ -24,19 +24,20 @@ import numpy.typing as npt
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
-from musictag.cli import options
+from musictag.cli import options, training_options
 from musictag.engines import mlflow_registry
 from musictag.errors import UsageError
 from musictag.evaluation import metrics
-from musictag.features import extract
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
+from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores, run_main
 from musictag.models.artifact import save_model
 from musictag.storage import tables
 from musictag.tagging.tagger import SCORE_COLUMNS, score_descriptors
-from musictag.training import baselines, recipes
+from musictag.training import baselines
 from musictag.training.finetune import Network
 
 Float32 = npt.NDArray[np.float32]
@@ -54,11 +55,11 @@ def described(uri: str, track_ids: Collection[str], config: FeatureConfig) -> di
         for row in tables.read_rows(uri, SCORE_COLUMNS, track_ids):
             found.append(row["track_id"])
             weights = clip_weights(row["start_s"], row["duration_s"], config)
-            yield joblib.delayed(describe)(extract.decode_clips(row["clips"], config), weights, config)
+            yield joblib.delayed(describe)(decode_clips(row["clips"], config), weights, config)
 
-    n_cores = options.n_cores()
+    n_jobs = n_cores()
     # max_nbytes: clips go through pipes, not through files.
-    pool = joblib.Parallel(n_cores, return_as="generator", pre_dispatch=2 * n_cores, max_nbytes=None)
+    pool = joblib.Parallel(n_jobs, return_as="generator", pre_dispatch=2 * n_jobs, max_nbytes=None)
     of_tracks = list(progress.bar(pool(tasks()), "describe", len(track_ids), "track"))
     return dict(zip(found, of_tracks, strict=True))
 
@@ -94,7 +95,7 @@ def fit_and_log(
         uri = mlflow_registry.log_model(run_id, Path(folder))
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     choice = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    progress.say(
+    progress.echo(
         f"{method} ({choice}): validation macro PR-AUC {figures['val_macro_pr_auc']:.3f}, ROC-AUC "
         f"{figures['val_macro_roc_auc']:.3f}; fitted in {fit_seconds:.0f} s; version {version}: {uri}"
     )
@@ -111,7 +112,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--methods", type=_methods, metavar="all|METHOD,METHOD", default=list(baselines.GRIDS),
                         help=f"of {', '.join(baselines.GRIDS)} (default: all)")  # fmt: skip
     parser.add_argument("--vocabulary", type=options.names, metavar="TAG,TAG", help="default: all tags")
-    parser.add_argument("--min-precision", type=recipes.precisions, metavar="TAG=SHARE,…", default={},
+    parser.add_argument("--min-precision", type=training_options.precisions, metavar="TAG=SHARE,…", default={},
                         help="as train.py has it")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides everything random (default: %(default)s)")
     parser.add_argument("--alias", metavar="NAME", help="call each method's version NAME-METHOD")
@@ -129,13 +130,13 @@ def main(argv: list[str]) -> None:
     """Describe the tracks, then fit, log and register each method."""
     args = parse(argv)
     mlflow_registry.connect()
-    config = extract.feature_config(tables.open_table(args.features))
+    config = feature_config(tables.open_table(args.features))
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
-        progress.say(f"{args.catalog}, {problem}")
-    splits_uri = tables.beside(args.features, "splits")
+        progress.echo(f"{args.catalog}, {problem}")
+    splits_uri = tables.companion_uri(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
-    progress.say(str(labels))
+    progress.echo(str(labels))
     (tags,) = splits.folds(labels, 1)
     vocabulary = make_vocabulary(tags["train"].values(), args.vocabulary)
     by_tag(args.min_precision, vocabulary)  # a tag that is none is said before the work
@@ -159,11 +160,11 @@ def main(argv: list[str]) -> None:
     if not args.alias:
         mlflow_registry.set_alias(versions[best], "candidate")
     named = f"{args.alias}-METHOD" if args.alias else "the best is the candidate"
-    progress.say(
+    progress.echo(
         f"{len(by_track):,} tracks described in {describe_seconds:.0f} s, {len(versions)} methods fitted; best {best} "
         f"(macro PR-AUC {worth[best]:.3f}); versions {', '.join(versions.values())} of {mlflow_registry.MODEL}, {named}"
     )
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(run_main(main))

@@ -22,8 +22,9 @@ from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import UsageError
 from musictag.evaluation import charts, comparison, report, results
-from musictag.features import extract
+from musictag.features.table import feature_config
 from musictag.jobs import progress
+from musictag.jobs.process import run_main
 from musictag.storage import tables
 from musictag.tagging import tagger
 from musictag.training import batches
@@ -35,7 +36,7 @@ def evaluate(
     """Score the tracks of a split with one model."""
     model = tagger.Tagger.load(source.folder)
     table = tables.open_table(features_uri)
-    tagger.check_features(model.spec, extract.feature_config(table).feature_hash)
+    tagger.check_features(model.spec, feature_config(table).feature_hash)
     tags = labels.tags[split]
     if not tags:
         raise UsageError(
@@ -44,7 +45,9 @@ def evaluate(
         )
     vocabulary = model.spec.vocabulary
     if unknown := unknown_tags(tags.values(), vocabulary):
-        progress.say(f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
+        progress.echo(
+            f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}"
+        )
     targets = targets_by_track(tags, vocabulary)
     rows = batches.labelled_rows(tables.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
     track_ids, truth, scores = tagger.score_labelled(model.model, rows, model.spec.feature_config)
@@ -107,7 +110,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--model", default=options.CANDIDATE, help="registered model, run or folder (default: %(default)s)"
+        "--model", default=mlflow_registry.CANDIDATE, help="registered model, run or folder (default: %(default)s)"
     )
     parser.add_argument("--catalog", default=options.CATALOG, help="default: %(default)s")
     parser.add_argument("--features", default=options.FEATURES, help="default: %(default)s")
@@ -122,20 +125,20 @@ def main(argv: list[str]) -> None:
     mlflow_registry.connect()
     source = mlflow_registry.fetch(args.model)
     catalog = read_catalog(args.catalog)
-    splits_uri = tables.beside(args.features, "splits")
+    splits_uri = tables.companion_uri(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
-    progress.say(str(labels))
+    progress.echo(str(labels))
     result = evaluate(source, args.features, labels, args.split)
     keep(source, result)
-    progress.say(report.examples(result, titles(catalog)) + "\n")
-    progress.say(report.evaluation_report(result))
+    progress.echo(report.examples(result, titles(catalog)) + "\n")
+    progress.echo(report.evaluation_report(result))
     if args.against:
         other_source = mlflow_registry.fetch(args.against)
         other = evaluate(other_source, args.features, labels, args.split)
         keep(other_source, other)
-        progress.say("\n" + compare(source, result, other_source, other))
+        progress.echo("\n" + compare(source, result, other_source, other))
     figures = results.summary(result)
-    progress.say(
+    progress.echo(
         f"{source.uri}: macro PR-AUC {figures['macro_pr_auc']:.3f}, ROC-AUC {figures['macro_roc_auc']:.3f}, "
         f"F1 {figures['macro_f1']:.3f}, calibration error {figures['micro_ece']:.3f} "
         f"on {len(result.track_ids)} {args.split} tracks"
@@ -144,4 +147,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(run_main(main))

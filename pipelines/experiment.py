@@ -23,6 +23,7 @@ from musictag.errors import TrainingError
 from musictag.evaluation import charts, experiment_report, results
 from musictag.evaluation.experiment_report import CLASSICAL, NETWORK, Entry
 from musictag.jobs import progress
+from musictag.jobs.process import run_main
 from musictag.storage import tables
 from musictag.training import baselines
 
@@ -43,7 +44,7 @@ METHODS = tuple(baselines.GRIDS)
 
 def run(script: str, *options: str) -> None:
     """Run another script of this folder, with the output of this one."""
-    progress.say(f"\n$ {shlex.join(('python', f'pipelines/{script}', *options))}")
+    progress.echo(f"\n$ {shlex.join(('python', f'pipelines/{script}', *options))}")
     if code := subprocess.run([sys.executable, HERE / script, *options], check=False).returncode:
         raise TrainingError(f"pipelines/{script} ended with exit code {code}: see above; what is done stays done")
 
@@ -120,7 +121,9 @@ def main(argv: list[str]) -> None:
     mlflow_registry.connect()
     train(args)
     tracks = read_catalog(args.catalog).tracks
-    labels = splits.tags_by_split(tracks, tables.track_ids(args.features), tables.beside(args.features, "splits"))
+    labels = splits.tags_by_split(
+        tracks, tables.track_ids(args.features), tables.companion_uri(args.features, "splits")
+    )
     entries = [judged(name, args, labels) for name in (*NETWORKS, *METHODS)]
     network, classical = experiment_report.best(entries, NETWORK), experiment_report.best(entries, CLASSICAL)
     chart = args.page.with_suffix(".png")
@@ -129,8 +132,8 @@ def main(argv: list[str]) -> None:
     charts.save_figure(charts.comparison_chart(network.evaluation, classical.evaluation, names), chart)
     text = experiment_report.page("The experiment", about(args, network.evaluation, labels), entries, chart.name)
     args.page.write_text(text, encoding="utf-8")
-    progress.say(f"\n{experiment_report.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
+    progress.echo(f"\n{experiment_report.verdict(network, classical)}\n{len(entries)} models: {args.page}, {chart}")
 
 
 if __name__ == "__main__":
-    sys.exit(cli_options.run(main))
+    sys.exit(run_main(main))

@@ -1,53 +1,40 @@
-"""Featurize a catalog on Apache Beam: each track's clips as log-mel spectrograms in a Delta table.
+"""Featurize a catalog on Apache Beam: write the clips of each track as log-mel spectrograms to a Delta table.
 
 python pipelines/featurize.py --runner=DirectRunner
 python pipelines/featurize.py --catalog s3://bucket/catalog.parquet --features s3://bucket/features --clips-per-track 10
 
-Only catalog rows cross a shuffle. One call of the DoFn takes a part, decodes its tracks one after the other, streams
-them into one Parquet file and commits it; what is killed is done by the next run, and what is done is never decoded
-again.
+Only catalog rows cross a shuffle. Each call of the DoFn takes a part, decodes its tracks one after the other, streams
+them into one Parquet file and commits it. A killed run loses the parts in progress; the next run processes them, and
+never decodes a committed track again.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
-import logging
-import os
-import re
-import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
-# Beam warns, as it is imported and as it starts, of each cloud's client that is not installed; an error is raised too.
-logging.basicConfig(level=logging.CRITICAL)
+from musictag.engines import beam_runner  # isort: skip # first: it configures logging before Beam is imported
 
 import apache_beam as beam
-import psutil
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from musictag.catalog.reader import Catalog, read_catalog
-from musictag.cli import options as cli_options
+from musictag.catalog.reader import read_catalog
+from musictag.cli import options
 from musictag.corpora import demo
-from musictag.engines import child_process
-from musictag.errors import StoreError, UsageError, WorkerLostError
-from musictag.features import decoder_process, extract
+from musictag.errors import UsageError
+from musictag.features import table
 from musictag.features.config import FeatureConfig
-from musictag.jobs import ledger, progress
-from musictag.jobs.ledger import Work
+from musictag.jobs import ledger
+from musictag.jobs.featurizing import Row, featurize_tasks
+from musictag.jobs.plan import ExistingRow, Plan, Task, part_name, partition
+from musictag.jobs.process import n_cores, run_main
+from musictag.jobs.progress import polling_bar
+from musictag.jobs.run import Run, execute
 from musictag.storage import fetch, parts, tables
 
-# Tracks, at most, that one call of the DoFn writes as one Parquet file: of whole tracks some 60 MB.
+# Tracks that one call of the DoFn writes as one Parquet file, at most: 60 MB if they are whole tracks.
 PART_TRACKS = 24
-# Pipelines of one run: a worker that is lost, such as to the kernel for want of memory, is lost at most so often.
-MAX_LOSSES = 3
-# What Beam makes of an error of ours on a worker: the end of a traceback's text.
-WORKERS_ERROR = re.compile(r"^musictag\.errors\.\w+: (.*?)(?: \[while running .*)?$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,158 +48,94 @@ class Target:
 
 
 class FeaturizePart(beam.DoFn):
-    """Writes the rows of one part to the features table, and the tracks that fail to the failures table."""
+    """Write the rows of one part to the features table, and the tracks that fail to the failures table."""
 
     def __init__(self, target: Target, config: FeatureConfig, clips_per_track: int | None, max_hours: float) -> None:
         self.target, self.config, self.clips_per_track, self.max_hours = target, config, clips_per_track, max_hours
 
-    def process(self, part: tuple[Work, ...]) -> Iterator[int]:
-        """Featurize and commit one part; yields how many rows it wrote."""
-        name = ledger.part_name(part, self.config.feature_hash)
+    def process(self, part: tuple[Task, ...]) -> Iterator[int]:
+        """Featurize and commit one part; yield the number of rows written."""
+        name = part_name(part, self.config.feature_hash)
         rows = self._rows(part, name)
-        yield parts.write(self.target.features, name, extract.SCHEMA, rows, self.target.features_version)
+        yield parts.write(self.target.features, name, table.SCHEMA, rows, self.target.features_version)
 
-    def _rows(self, part: tuple[Work, ...], name: str) -> Iterator[dict[str, object]]:
-        failures: list[decoder_process.Row] = []
-        for row, failure in decoder_process.featurize(part, self.config, self.clips_per_track, self.max_hours):
+    def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
+        failures: list[Row] = []
+        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.max_hours):
             if row:
                 yield row
             if failure:
                 failures.append(failure)
-        # Before the rows are committed: a part that is done has its failures recorded.
+        # Recorded before the rows are committed: a part that is committed has its failures recorded.
         ledger.record_failures(self.target.failures, name, failures, self.target.failures_version)
 
 
-def make_plan(
-    catalog: Catalog, features_uri: str, failed: dict[str, ledger.Failed], max_attempts: int, config: FeatureConfig
-) -> ledger.Plan:
-    """What of the catalog the features table lacks."""
+def read_existing(features_uri: str, producer: str) -> dict[str, ExistingRow]:
+    """Read what the features table holds of each track; all its rows have one producer."""
     rows = tables.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
-    held = {row["track_id"]: ledger.Held(row["uri"], row["audio_etag"], config.feature_hash) for row in rows}
-    listed = fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
-    return ledger.make_plan(listed, held, config.feature_hash, failed, max_attempts, catalog.problems)
-
-
-def beam_pipeline(arguments: list[str]) -> beam.Pipeline:
-    """A pipeline for the Beam options given; DirectRunner means Beam's own FnApiRunner over all cores.
-
-    Raises `UsageError` for an option that neither we nor Beam know, which Beam alone would pass over.
-    """
-    options = PipelineOptions(arguments)
-    if options.view_as(StandardOptions).runner not in (None, "DirectRunner"):
-        return beam.Pipeline(options=options)
-    if unknown := set(options.get_all_options(retain_unknown_options=True)) - set(options.get_all_options()):
-        raise UsageError(f"unknown option {', '.join(f'--{name}' for name in sorted(unknown))}: --help lists them")
-    # What equals its default counts as well: --direct_num_workers=1 is a wish.
-    given = {argument.partition("=")[0] for argument in arguments}
-    if "--direct_running_mode" in given:
-        return beam.Pipeline(runner=FnApiRunner(), options=options)
-    if "--direct_num_workers" not in given:
-        options.view_as(DirectOptions).direct_num_workers = cli_options.n_cores()
-    # What `multi_processing` does, with workers that say nothing: an error of theirs is the driver's, text and all.
-    # They are watched: one that is killed would not be missed, and one that starts would wait for a driver that is not.
-    start = "import sys; from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
-    worker = [sys.executable, "-m", child_process.__name__, str(os.getpid()), sys.executable, "-c", start]
-    workers = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(worker)}")
-    return beam.Pipeline(runner=FnApiRunner(default_environment=workers), options=options)
-
-
-@contextlib.contextmanager
-def watching_workers() -> Iterator[None]:
-    """Ends the body with `WorkerLostError` where a worker of this machine ends before it was told to.
-
-    Beam's own runner would wait for it for ever. `engines.child_process` tells, by SIGUSR1. The other workers end as
-    well: Beam would first have each of them do its whole share.
-    """
-
-    def lost(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        raise WorkerLostError("a worker process was killed (by the kernel, for want of memory?)")
-
-    signal.signal(signal.SIGUSR1, lost)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
-def run(works: Sequence[Work], do_part: FeaturizePart, arguments: list[str]) -> None:
-    """Do all works, part by part, on the engine that Beam's `arguments` name.
-
-    Where a worker is lost, what it had not committed is done by others. Raises `StoreError` where a worker could not
-    read or write a table, `WorkerLostError` where too many were lost.
-    """
-    for n_lost in range(1, MAX_LOSSES + 1):
-        try:
-            with watching_workers(), beam_pipeline(arguments) as pipeline:
-                (
-                    pipeline
-                    | "Parts" >> beam.Create(ledger.into_parts(works, PART_TRACKS, cli_options.n_cores()))
-                    | "Spread" >> beam.Reshuffle()
-                    | "Featurize" >> beam.ParDo(do_part)
-                )
-        except WorkerLostError as error:
-            if n_lost == MAX_LOSSES:
-                raise WorkerLostError(f"{error}, {n_lost} times: try with fewer, by --direct_num_workers") from error
-            progress.say(f"{error}: what it had not committed is done again")
-        except RuntimeError as error:
-            if found := WORKERS_ERROR.findall(str(error)):
-                raise StoreError(found[-1]) from error
-            raise
-        else:
-            return
+    return {row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], producer) for row in rows}
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our options, and what is left for Beam."""
+    """Return our options, and the arguments that are left for Beam."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--catalog", default=cli_options.CATALOG, help="CSV, JSON Lines, Parquet or folder (default: %(default)s)"
+        "--catalog", default=options.CATALOG, help="CSV, JSON Lines, Parquet or folder (default: %(default)s)"
     )
-    parser.add_argument("--features", default=cli_options.FEATURES, help="Delta table to write (default: %(default)s)")
-    cli_options.add_audio(parser)
-    cli_options.add_ledger(parser)
+    parser.add_argument("--features", default=options.FEATURES, help="Delta table to write (default: %(default)s)")
+    options.add_audio(parser)
+    options.add_ledger(parser)
     args, rest = parser.parse_known_args(argv)
     for before, argument in zip(["", *rest], rest, strict=False):
         if not argument.startswith("-") and (not before.startswith("--") or "=" in before):
-            raise UsageError(f"{argument!r} belongs to no option: a catalog is named by --catalog")
+            raise UsageError(f"{argument!r} belongs to no option: name a catalog by --catalog")
     return args, rest
 
 
 def main(argv: list[str]) -> None:
-    """Featurize what is new, changed or failed before."""
+    """Featurize the tracks that are new, changed or failed before."""
     args, beam_arguments = parse(argv)
-    beam_pipeline(beam_arguments)  # refuses options before anything is done
+    beam_runner.make_pipeline(beam_arguments)  # raises for a wrong option before anything is done
     started = datetime.datetime.now(datetime.UTC)
-    if args.catalog == cli_options.CATALOG and not Path(args.catalog).exists():
+    if args.catalog == options.CATALOG and not Path(args.catalog).exists():
         demo.make_demo(Path(args.catalog).parent)
     catalog = read_catalog(args.catalog, args.allow)
     config = FeatureConfig()
-    failures_uri = tables.beside(args.features, "failures")
-    extract.open_features(args.features, config, args.clips_per_track)
+    failures_uri = tables.companion_uri(args.features, "failures")
+    table.open_features(args.features, config, args.clips_per_track)
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    failed = ledger.read_failed(failures_uri)
-    plan = make_plan(catalog, args.features, failed, args.max_attempts, config)
-    progress.say_plan(args.catalog, plan, "to do", prune=args.prune)
-    ledger.record_problems(failures_uri, catalog.problems, failed)
-    ledger.clear(plan, args.features, prune=args.prune)
+    def featurize(plan: Plan) -> None:
+        target = Target(args.features, tables.version(args.features), failures_uri, tables.version(failures_uri))
+        do_part = FeaturizePart(target, config, args.clips_per_track, args.max_hours)
+        task_parts = partition(plan.tasks, PART_TRACKS, n_cores())
+        with polling_bar("featurize", len(plan.tasks), tables.count_new_rows((args.features, failures_uri))):
+            beam_runner.run(
+                lambda pipeline: (
+                    pipeline
+                    | "Parts" >> beam.Create(task_parts)
+                    | "Spread" >> beam.Reshuffle()
+                    | "Featurize" >> beam.ParDo(do_part)
+                ),
+                beam_arguments,
+            )
 
-    target = Target(args.features, tables.version(args.features), failures_uri, tables.version(failures_uri))
-    done = tables.counter((args.features, failures_uri))
-    with progress.progress("featurize", len(plan.works), done):
-        run(plan.works, FeaturizePart(target, config, args.clips_per_track, args.max_hours), beam_arguments)
-
-    tables.remove_repeated(args.features, "featurized_at")  # what two runs at once wrote twice
-    tables.seal_rests(args.features)  # what a killed run left so
-    written = tables.track_ids(args.features)
-    account = ledger.settle(plan, catalog.problems, written, failures_uri, started, prune=args.prune)
-    progress.say_account(account, args.features, failures_uri, started)
-    ledger.check_failures(account, args.max_failures, failures_uri)
+    run = Run(
+        source=args.catalog,
+        listed=fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist()),
+        problems=catalog.problems,
+        uri=args.features,
+        failures_uri=failures_uri,
+        producer=config.feature_hash,
+        read_existing=lambda: read_existing(args.features, config.feature_hash),
+        time_column="featurized_at",
+        max_attempts=args.max_attempts,
+        max_failures=args.max_failures,
+        prune=args.prune,
+        started=started,
+    )
+    execute(run, featurize, "to do")
 
 
 if __name__ == "__main__":
-    sys.exit(cli_options.run(main))
+    sys.exit(run_main(main))

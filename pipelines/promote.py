@@ -14,11 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import MusictagError, PromotionError, UsageError
 from musictag.evaluation import charts, gate, results
 from musictag.jobs import progress
+from musictag.jobs.process import run_main
 
 
 def judge(source: mlflow_registry.ModelSource, champion: str | None, folder: Path) -> gate.Decision:
@@ -57,13 +57,13 @@ def roll_back(alias: str, reason: str) -> None:
     left, version = mlflow_registry.roll_back(alias)
     because = f": {reason}" if reason else ""
     mlflow_registry.tag_version(left, {"decision": f"rolled back to version {version}{because}"})
-    progress.say(f"version {version} is the {alias} again, instead of version {left}{because}")
+    progress.echo(f"version {version} is the {alias} again, instead of version {left}{because}")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help=f"default: {options.CANDIDATE}")
+    parser.add_argument("--model", help=f"default: {mlflow_registry.CANDIDATE}")
     parser.add_argument("--alias", default="champion", help="what to move (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="move it whatever the figures say; needs --reason")
     parser.add_argument("--rollback", action="store_true", help="move it back to the version that had it before")
@@ -87,11 +87,11 @@ def main(argv: list[str]) -> None:
     if args.rollback:
         roll_back(args.alias, args.reason)
         return
-    source = mlflow_registry.fetch(args.model or options.CANDIDATE)
+    source = mlflow_registry.fetch(args.model or mlflow_registry.CANDIDATE)
     version = mlflow_registry.register(source)
     champion = mlflow_registry.alias_version(args.alias)
     if champion == version:
-        progress.say(f"version {version} is the {args.alias} already")
+        progress.echo(f"version {version} is the {args.alias} already")
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -106,8 +106,8 @@ def main(argv: list[str]) -> None:
         )
     mlflow_registry.tag_version(version, {"decision": decision.reason, "replaced": champion or "none"})
     mlflow_registry.promote(version, args.alias)
-    progress.say(f"version {version} is the {args.alias}: {decision.reason}")
+    progress.echo(f"version {version} is the {args.alias}: {decision.reason}")
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(run_main(main))

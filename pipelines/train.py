@@ -13,47 +13,45 @@ MLflow names the model `candidate`.
 """
 
 import argparse
-import contextlib
 import copy
 import dataclasses
 import functools
 import logging
 import os
-import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+from musictag.engines import ray_cluster  # isort: skip # first: it prepares the environment for Ray
 
 import numpy as np
 import numpy.typing as npt
-import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.exceptions import AuthenticationError
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
-from musictag.catalog.vocabulary import blind_spots, by_tag, make_vocabulary, targets_by_track
+from musictag.catalog.vocabulary import by_tag, coverage_warnings, make_vocabulary, targets_by_track
 from musictag.cli import options
+from musictag.cli.training_options import add_options, check_options, n_folds, training_config
 from musictag.engines import mlflow_registry
 from musictag.errors import MusictagError, TrainingError
 from musictag.evaluation import metrics
-from musictag.features import extract
+from musictag.features.table import feature_config
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores, run_main
 from musictag.models.artifact import copy_notices, load_model, save_model
 from musictag.storage import tables
 from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import batches, losses
 from musictag.training.config import TrainingConfig
-from musictag.training.finetune import Network, network_from, network_from_nothing, soup
+from musictag.training.finetune import Network, average_weights, network_from, network_from_scratch
 from musictag.training.loop import TrainingState, fit, load_states, save_states
-from musictag.training.recipes import MODEL, add_options, check, n_folds, training_config
+from musictag.training.recipes import DEFAULT_MODEL
 
 MAX_WORKER_FAILURES = 3
 
@@ -114,7 +112,7 @@ def train_fold(job: Job, model: nn.Module, number: int, states: Sequence[Trainin
     loss = functools.partial(losses.mean_loss, name=config.loss, smoothing=config.smoothing, weights=weights)
 
     def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        mine = batches.share(fold["train"], rank, n_workers, seed=[config.seed, epoch])
+        mine = batches.shard(fold["train"], rank, n_workers, seed=[config.seed, epoch])
         rows = job.rows({track_id: fold["train"][track_id] for track_id in mine})
         return batches.train_batches(rows, job.network.feature_config, config, epoch=epoch, rank=rank)
 
@@ -155,6 +153,7 @@ def held(checkpoint: ray.train.Checkpoint | None) -> list[TrainingState]:
 
 def fit_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
     """Run the workers; the state of each fold after its last epoch."""
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -184,31 +183,9 @@ def joined(job: Job, states: list[TrainingState]) -> tuple[nn.Module, Scored]:
     for fold, state in zip(job.folds, states, strict=True):
         model.load_state_dict(state.best_weights)
         held_back.append(job.score_validation(model, fold))
-    model.load_state_dict(soup([state.best_weights for state in states]))
+    model.load_state_dict(average_weights([state.best_weights for state in states]))
     track_ids, truth, scores = (np.concatenate(of_folds) for of_folds in zip(*held_back, strict=True))
     return model, (track_ids.tolist(), truth, scores)
-
-
-@contextlib.contextmanager
-def local_ray(n_workers: int) -> Iterator[None]:
-    """The cluster that RAY_ADDRESS names, or a Ray of this machine's own for as long as the body runs.
-
-    That one talks only to who has its token, which it has from this process alone and which is on no disk.
-    """
-    if "RAY_ADDRESS" in os.environ:
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, AuthenticationError) as error:
-            raise options.ray_error(error) from error
-    else:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(address="local", num_cpus=n_workers, include_dashboard=False, log_to_driver=False,
-                 logging_level=logging.ERROR)  # fmt: skip
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -223,8 +200,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or url that all workers reach")
     parser.add_argument("--alias", default="candidate", help="what to name the model (default: %(default)s)")
     args = parser.parse_args(argv)
-    options.check_workers(args, torch.cuda.device_count())
-    check(args)
+    if args.use_gpu:
+        ray_cluster.check_gpus(args.num_workers, torch.cuda.device_count())
+    check_options(args)
     return args
 
 
@@ -234,19 +212,19 @@ def main(argv: list[str]) -> None:
     training = training_config(args, fine_tuning=bool(args.init))
     tracking_uri = mlflow_registry.connect()
     table = tables.open_table(args.features)
-    config = extract.feature_config(table)
+    config = feature_config(table)
     sources = [mlflow_registry.fetch(uri) for uri in args.init]
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     catalog = read_catalog(args.catalog)
     for problem in catalog.problems:
-        progress.say(f"{args.catalog}, {problem}")
-    splits_uri = tables.beside(args.features, "splits")
+        progress.echo(f"{args.catalog}, {problem}")
+    splits_uri = tables.companion_uri(args.features, "splits")
     labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features, table.version()), splits_uri)
-    progress.say(str(labels))
+    progress.echo(str(labels))
     parts = splits.folds(labels, n_folds(args, fine_tuning=bool(args.init)))
     vocabulary = make_vocabulary([tags for part in parts for tags in part["train"].values()], args.vocabulary)
-    for sentence in blind_spots(vocabulary, parts, labels.tags):
-        progress.say(sentence)
+    for sentence in coverage_warnings(vocabulary, parts, labels.tags):
+        progress.echo(sentence)
     min_precision = by_tag(args.min_precision, vocabulary)
     folds = [{split: targets_by_track(tags, vocabulary) for split, tags in part.items()} for part in parts]
     if sources:
@@ -254,7 +232,7 @@ def main(argv: list[str]) -> None:
         loaded = [load_model(source.folder) for source in sources]
         network = network_from(loaded, config, vocabulary, learned.values())
     else:
-        network = network_from_nothing(args.model or MODEL, args.model_params, config, vocabulary)
+        network = network_from_scratch(args.model or DEFAULT_MODEL, args.model_params, config, vocabulary)
     network.build(training.seed)  # what it cannot be built of is said here, before anything starts
 
     params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
@@ -262,13 +240,13 @@ def main(argv: list[str]) -> None:
               "num_workers": args.num_workers, "use_gpu": args.use_gpu, "vocabulary": ",".join(vocabulary),
               "min_precision": args.min_precision, **dataclasses.asdict(training)}  # fmt: skip
     run = mlflow_registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
-    with run as run_id, local_ray(args.num_workers):
+    with run as run_id, ray_cluster.connect(num_cpus=args.num_workers):
         mlflow_registry.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(network=network, features_uri=tables.absolute(args.features), features_version=table.version(),
-                  training=training, folds=folds, n_cores=options.n_cores(), run_id=run_id,
+                  training=training, folds=folds, n_cores=n_cores(), run_id=run_id,
                   tracking_uri=tracking_uri)  # fmt: skip
         epochs = len(folds) * training.epochs
-        with progress.progress("train", epochs, lambda: mlflow_registry.latest_step(run_id), unit="epoch"):
+        with progress.polling_bar("train", epochs, lambda: mlflow_registry.latest_step(run_id), unit="epoch"):
             states = fit_on_ray(job, args)
         model, (track_ids, truth, scores) = joined(job, states)
         judged = np.isin(track_ids, list(labels.tags["validation"]))  # the same tracks for all models
@@ -285,7 +263,7 @@ def main(argv: list[str]) -> None:
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     mlflow_registry.set_alias(version, args.alias)
     clips_per_s = [args.num_workers * epoch["clips_per_s"] for state in states for epoch in state.history]
-    progress.say(
+    progress.echo(
         f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['best_val_loss']:.4f}, macro PR-AUC "
         f"{figures['best_val_macro_pr_auc']:.3f}, ROC-AUC {figures['best_val_macro_roc_auc']:.3f}), "
         f"{np.mean(clips_per_s):.0f} clips/s; version {version} is the {args.alias}: {uri}"
@@ -293,4 +271,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(run_main(main))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import encode_clips
+from musictag.features.table import encode_clips
 from musictag.models.architectures import build_model
 from musictag.models.artifact import TaggerSpec
 

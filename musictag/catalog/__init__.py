@@ -1,1 +1,6 @@
-"""To be written."""
+"""The tracks and what experts said of them.
+
+A catalog is a CSV, JSON Lines or Parquet file, or a folder of music. `reader` returns its usable rows and its
+problems, `vocabulary` turns tag lists into multi-hot targets, `splits` assigns artists to train, validation and test
+and remembers it.
+"""

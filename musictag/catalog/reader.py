@@ -72,7 +72,7 @@ class Catalog:
 def read_catalog(uri: str, allowed: Sequence[str] = ()) -> Catalog:
     """Read and validate the catalog at `uri`: a `.csv`, `.jsonl` or `.parquet` file, or a folder of music.
 
-    A row whose uri is not within one of `allowed` (see `musictag.storage.urls.fault`) is a problem.
+    A row whose uri is not within one of `allowed` (see `storage.urls.rejection_reason`) is a problem.
     Raises `CatalogError` if it cannot be read at all: nothing there, an unknown format, a required column missing.
     """
     try:
@@ -186,7 +186,7 @@ def _validate(uri: str, rows: list[tuple[int, Row | str]], root: str, allowed: S
         twins = places[str(fields.get("track_id"))]
         if len(twins) > 1:
             faults.append(f"track_id is not unique: rows {', '.join(map(str, twins[:5]))} have it; none is used")
-        if not faults and (fault := urls.fault(_absolute(fields["uri"], root), allowed)):
+        if not faults and (fault := urls.rejection_reason(_absolute(fields["uri"], root), allowed)):
             faults.append(fault)
         if faults:
             name = _printable(fields.get("track_id") or f"row {number}")

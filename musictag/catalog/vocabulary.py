@@ -65,7 +65,7 @@ def unknown_tags(tag_lists: Iterable[Iterable[str]], vocabulary: Sequence[str]) 
     return dict(sorted(tracks.items(), key=lambda item: (-item[1], item[0])))
 
 
-def blind_spots(vocabulary: Sequence[str], folds: Sequence[TagsBySplit], tags: TagsBySplit) -> list[str]:
+def coverage_warnings(vocabulary: Sequence[str], folds: Sequence[TagsBySplit], tags: TagsBySplit) -> list[str]:
     """What a model cannot learn of the catalog's tags, in sentences with their names; none if all is well.
 
     Args:

@@ -27,6 +27,7 @@ from musictag.cli.output import Scored
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
 from musictag.features.clips import clip_weights
 from musictag.jobs import progress
+from musictag.jobs.process import run_main
 from musictag.models.published import pretrained
 from musictag.tagging.tagger import Tagger, calibrate
 
@@ -53,7 +54,7 @@ def find_model(name: str) -> Path:
     if not Path(name).is_dir():
         raise UsageError(
             f"there is no model {name!r}: name {', '.join(pretrained.PUBLISHED)}, a model's folder, "
-            f"{options.CHAMPION} or another uri of MLflow (models:/..., runs:/...)"
+            "models:/musictag@champion or another uri of MLflow (models:/..., runs:/...)"
         )
     return Path(name)
 
@@ -126,13 +127,13 @@ def run_taggram(args: argparse.Namespace) -> None:
         charts.save_figure(figure, args.output)
     except OSError as error:
         raise StoreError(f"{target}: cannot be written: {error.strerror}") from error
-    progress.say(f"{len(chosen)} tags over {track.duration_s:.1f} s in {len(of_clips)} clips; {target}")
+    progress.echo(f"{len(chosen)} tags over {track.duration_s:.1f} s in {len(of_clips)} clips; {target}")
 
 
 def run_weights(args: argparse.Namespace) -> None:
     """`musictag weights`."""
     folders = pretrained.install(args.wheel)
-    progress.say(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {pretrained.folder()}")
+    progress.echo(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {pretrained.folder()}")
 
 
 def run_register(args: argparse.Namespace) -> None:
@@ -141,16 +142,18 @@ def run_register(args: argparse.Namespace) -> None:
 
     mlflow_registry.connect()
     version = mlflow_registry.adopt(mlflow_registry.fetch(args.model))
-    progress.say(f"{args.model} is version {version} of {mlflow_registry.MODEL}")
+    progress.echo(f"{args.model} is version {version} of {mlflow_registry.MODEL}")
     champion = mlflow_registry.alias_version("champion")
     if champion is None:
         mlflow_registry.set_alias(version, "champion")
     if champion in (None, version):
-        progress.say("it is the champion: python pipelines/tag.py --catalog FOLDER tags with it")
+        progress.echo("it is the champion: python pipelines/tag.py --catalog FOLDER tags with it")
         return
     uri = f"models:/{mlflow_registry.MODEL}/{version}"
-    progress.say(f"the champion is version {champion}; python pipelines/promote.py --model {uri} --force --reason TEXT "
-                "puts this one in its place")  # fmt: skip
+    progress.echo(
+        f"the champion is version {champion}; python pipelines/promote.py --model {uri} --force --reason TEXT "
+        "puts this one in its place"
+    )
 
 
 def run_verify(args: argparse.Namespace) -> None:
@@ -160,11 +163,11 @@ def run_verify(args: argparse.Namespace) -> None:
     found = maintenance.verify(args.table, args.catalog)
     n_files = progress.counted(found.n_files, "file")
     for problem in found.problems:
-        progress.say(problem)
+        progress.echo(problem)
     if found.problems:
         problems = progress.counted(len(found.problems), "problem")
         raise LedgerError(f"table {args.table}: {problems} in {n_files}, see above")
-    progress.say(f"{n_files}, {progress.counted(found.n_rows, 'row')}, all as they were written; {args.table}")
+    progress.echo(f"{n_files}, {progress.counted(found.n_rows, 'row')}, all as they were written; {args.table}")
 
 
 def run_rollback(args: argparse.Namespace) -> None:
@@ -172,11 +175,11 @@ def run_rollback(args: argparse.Namespace) -> None:
     from musictag.jobs import maintenance
 
     if args.version is None:
-        progress.say("\n".join(maintenance.history(args.table, VERSIONS)))
-        progress.say(f"musictag rollback {args.table} VERSION makes the table what it was then")
+        progress.echo("\n".join(maintenance.history(args.table, VERSIONS)))
+        progress.echo(f"musictag rollback {args.table} VERSION makes the table what it was then")
         return
     maintenance.roll_back(args.table, args.version)
-    progress.say(f"what version {args.version} was is the newest version now; {args.table}")
+    progress.echo(f"what version {args.version} was is the newest version now; {args.table}")
 
 
 def run_vacuum(args: argparse.Namespace) -> None:
@@ -184,7 +187,7 @@ def run_vacuum(args: argparse.Namespace) -> None:
     from musictag.jobs import maintenance
 
     removed = maintenance.vacuum(args.table, args.keep_hours)
-    progress.say(f"{progress.counted(len(removed), 'file')} removed; {args.table}")
+    progress.echo(f"{progress.counted(len(removed), 'file')} removed; {args.table}")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -271,7 +274,7 @@ def entry(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        return options.run(main, argv)
+        return run_main(main, argv)
     except BrokenPipeError:  # whoever reads, `head` perhaps, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

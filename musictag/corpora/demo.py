@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictag.cli import options
 from musictag.corpora.arrangement import arrange
 from musictag.corpora.essen import Tune, read_tunes
 from musictag.corpora.rendering import render
 from musictag.corpora.songs import Song, check_arguments, draw_tunes, write_catalog
 from musictag.corpora.variants import distinct_tunes
 from musictag.jobs import progress
+from musictag.jobs.process import run_main
 
 # Raised whenever the same arguments would give other songs.
 DEMO_VERSION = 1
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--n-tracks", type=int, default=400)
     args = parser.parse_args(argv)
-    progress.say(f"{args.n_tracks} songs: {make_demo(args.folder, n_tracks=args.n_tracks)}")
+    progress.echo(f"{args.n_tracks} songs: {make_demo(args.folder, n_tracks=args.n_tracks)}")
 
 
 def _ensembles(tunes: Sequence[Tune]) -> dict[str, str]:
@@ -89,4 +89,4 @@ def _ensembles(tunes: Sequence[Tune]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(run_main(main))

@@ -12,9 +12,9 @@ import csv
 import sys
 from pathlib import Path
 
-from musictag.cli import options
 from musictag.errors import CatalogError
 from musictag.jobs import progress
+from musictag.jobs.process import run_main
 
 EMOTIONS = (
     "amazement",
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     catalog = make_emotify(args.folder, args.source)
     with catalog.open(encoding="utf-8", newline="") as lines:
         n_tracks = sum(1 for _ in csv.DictReader(lines))
-    progress.say(f"{n_tracks} tracks: {catalog}")
+    progress.echo(f"{n_tracks} tracks: {catalog}")
 
 
 def _tags(row: dict[str, str], ratings: Path) -> list[str]:
@@ -82,4 +82,4 @@ def _tags(row: dict[str, str], ratings: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(run_main(main))

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.signal
 
-from musictag.cli import options
 from musictag.corpora.band import compose
 from musictag.corpora.essen import read_tunes
 from musictag.corpora.rendering import render
 from musictag.corpora.songs import Song, check_arguments, draw_tunes, write_catalog
 from musictag.corpora.variants import distinct_tunes, melody_families
 from musictag.jobs import progress
+from musictag.jobs.process import run_main
 
 N_TRACKS = 1040
 SECONDS = 30.0
@@ -89,8 +89,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     catalog = make_experiment(args.folder, n_tracks=args.n_tracks, seed=args.seed)
-    progress.say(f"{args.n_tracks} songs: {catalog}")
+    progress.echo(f"{args.n_tracks} songs: {catalog}")
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(run_main(main))

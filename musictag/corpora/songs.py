@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musictag.cli import options
 from musictag.corpora.essen import Tune
 from musictag.errors import UsageError
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores
 
 _COLUMNS = ("track_id", "uri", "artist", "album", "title", "tags")
 # (file type, sample rate in Hz, channels), track after track: each decoder and resampling ratio gets its share.
@@ -120,7 +120,7 @@ def write_catalog(
     if not missing and catalog.exists() and catalog.read_text(encoding="utf-8") == text:
         return catalog
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    written = _write_all(missing, folder, perform, workers or options.n_cores())
+    written = _write_all(missing, folder, perform, workers or n_cores())
     for _ in progress.bar(written, "make songs", len(missing), "song"):
         pass
     _replace(catalog, lambda part: part.write_text(text, encoding="utf-8"))

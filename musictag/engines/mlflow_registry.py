@@ -27,10 +27,11 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-from musictag.cli import options
 from musictag.errors import ModelError, RegistryError
+from musictag.jobs.progress import echo
+from musictag.models import artifact
+from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
-from musictag.storage import digests as storage_digests
 from musictag.storage.urls import redacted
 
 MODEL = "musictag"
@@ -38,6 +39,8 @@ EXPERIMENT = "musictag"
 DEFAULT_DATABASE = "data/mlflow.db"
 ARTIFACT = "model"
 DIGEST = "digest"
+CHAMPION = f"models:/{MODEL}@champion"
+CANDIDATE = f"models:/{MODEL}@candidate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +145,7 @@ def register(source: ModelSource) -> str:
         for known in client.search_model_versions(f"name = '{MODEL}' and run_id = '{source.run_id}'"):
             return str(known.version)
         artifacts = RunsArtifactRepository.get_underlying_uri(f"runs:/{source.run_id}/{ARTIFACT}")
-        digests = storage_digests.of_model(source.folder)
+        digests = artifact.file_digests(source.folder)
         return str(client.create_model_version(MODEL, artifacts, source.run_id, tags=digests).version)
 
 
@@ -227,6 +230,23 @@ def file_name(source: ModelSource) -> str:
     return re.sub(r"[^\w.]+", "-", text, flags=re.ASCII)
 
 
+def vocabulary_of(producer: str) -> tuple[str, ...]:
+    """Return the tags that a model knows, of which tags rows say that it is their `producer`: "NAME VERSION".
+
+    Print a message and return no tags if the model is gone.
+    """
+    name, _, version = producer.rpartition(" ")
+    try:
+        source = fetch(f"models:/{name}/{version}" if name == MODEL else name)
+        if identity(source) == (name, version):
+            return load_model(source.folder)[1].vocabulary
+        reason = "another model has its place"
+    except (RegistryError, ModelError) as error:
+        reason = str(error)
+    echo(f"{producer} is gone ({reason}): of its tags only those are known that sampled tracks have")
+    return ()
+
+
 def alias_version(alias: str) -> str | None:
     """The version that an alias points at, or None."""
     with _explained("MLflow"):
@@ -246,7 +266,7 @@ def fetch(uri: str) -> ModelSource:
     if parsed is None:
         if not Path(uri).is_dir():
             raise ModelError(
-                f"model {uri}: no such folder, not of the form {options.CHAMPION} or runs:/RUN_ID/{ARTIFACT}, "
+                f"model {uri}: no such folder, not of the form {CHAMPION} or runs:/RUN_ID/{ARTIFACT}, "
                 f"and none of {', '.join(pretrained.PUBLISHED)}"
             )
         return ModelSource(Path(uri), str(Path(uri).absolute()), None, None)
@@ -259,7 +279,7 @@ def fetch(uri: str) -> ModelSource:
             uri = f"models:/{name}/{version}"
         folder = _downloaded(str(run_id), ARTIFACT)
     if version is not None:
-        storage_digests.check_model(folder, found.tags)
+        artifact.check_digests(folder, found.tags)
     return ModelSource(folder, uri, version, run_id)
 
 

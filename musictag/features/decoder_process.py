@@ -6,7 +6,6 @@ it, were it ours, every track that the process had at hand.
 Clips come back in a nameless file that both processes have open: through a pipe they would be there six times at once.
 """
 
-import collections
 import concurrent.futures
 import functools
 import math
@@ -16,7 +15,7 @@ import resource
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from multiprocessing import reduction
 from pathlib import Path
 from typing import IO, Any, Self
@@ -26,24 +25,18 @@ import pebble
 import psutil
 import threadpoolctl
 
-from musictag.errors import AudioCrashError, AudioError, AudioTimeoutError, StoreError
-from musictag.features import extract
+from musictag.errors import AudioCrashError, AudioTimeoutError, StoreError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import CELL_DTYPE, MAX_HOURS, TrackClips, track_clips
-from musictag.jobs import ledger
-from musictag.jobs.ledger import Work
+from musictag.features.extract import MAX_HOURS, TrackClips, track_clips
+from musictag.features.table import CELL_DTYPE, encode_clips
 
-Row = dict[str, Any]
-Outcome = tuple[Row | None, Row | None]
 ClipsElsewhere = tuple[tuple[int, ...], list[int], float]
 
 # An hour of audio takes some seconds, and some 200 MB.
 TIME_LIMIT_S, MEMORY_LIMIT_GIB = 300.0, 4.0
-# Tracks at hand beside the one that the caller writes or scores: one is decoded, one fetched.
-AHEAD = 2
 
 
-class Sandbox:
+class DecoderProcess:
     """A process that decodes, on one core; started on first use, and anew where it was lost."""
 
     def __init__(self, time_limit_s: float = TIME_LIMIT_S, memory_limit_gib: float = MEMORY_LIMIT_GIB) -> None:
@@ -108,35 +101,9 @@ class Sandbox:
 
 
 @functools.cache
-def shared() -> Sandbox:
+def shared_process() -> DecoderProcess:
     """The one of this process, for workers of engines that do not say when they end."""
-    return Sandbox()
-
-
-def featurize(
-    works: Iterable[Work], config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
-) -> Iterator[Outcome]:
-    """For each track in turn its row of the features table and None, or None and its row of the failures table.
-
-    Decoded by the process that is `shared`, which works on while the caller has a row at hand.
-    """
-
-    decode = shared().track_clips
-
-    def outcome(work: Work) -> Outcome:
-        try:
-            return extract.featurize(work, config, clips_per_track, max_hours, decode), None
-        except AudioError as error:
-            return None, ledger.failure(work, error)
-
-    with concurrent.futures.ThreadPoolExecutor(AHEAD) as threads:
-        outcomes: collections.deque[concurrent.futures.Future[Outcome]] = collections.deque()
-        for work in works:
-            outcomes.append(threads.submit(outcome, work))
-            if len(outcomes) > AHEAD:
-                yield outcomes.popleft().result()
-        while outcomes:
-            yield outcomes.popleft().result()
+    return DecoderProcess()
 
 
 class _Handed:
@@ -171,7 +138,7 @@ def _track_clips(*arguments: Any) -> ClipsElsewhere:
     clips, starts, duration_s = track_clips(*arguments)
     try:
         _file.seek(0)
-        _file.write(extract.encode_clips(clips))
+        _file.write(encode_clips(clips))
         _file.truncate()
         _file.flush()
     except OSError as error:

@@ -6,58 +6,25 @@ moves it by at most 0.002, which moves no score of a trained network by more tha
 
 import contextlib
 import datetime
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from deltalake import DeltaTable
 
 from musictag.audio import reader
 from musictag.audio.decoders import Decoder
-from musictag.errors import AudioCorruptError, AudioTooLongError, FeatureMismatchError, StoreError
+from musictag.errors import AudioCorruptError, AudioTooLongError
 from musictag.features import clips, log_mel
 from musictag.features.config import FeatureConfig
-from musictag.jobs.ledger import Work
-from musictag.storage import digests, fetch, tables
+from musictag.features.table import CELL_DTYPE, encode_clips
+from musictag.storage import fetch
+from musictag.storage.checksums import file_sha256
 from musictag.storage.urls import redacted
 
-SCHEMA = pa.schema(
-    [
-        ("track_id", pa.string()),
-        ("uri", pa.string()),
-        ("audio_etag", pa.string()),
-        ("audio_sha256", pa.string()),
-        ("duration_s", pa.float64()),
-        ("n_clips", pa.int32()),
-        ("start_s", pa.list_(pa.float32())),
-        ("clips", pa.binary()),
-        ("feature_hash", pa.string()),
-        ("featurized_at", pa.timestamp("us", "UTC")),
-    ]
-)
-
-CELL_DTYPE = np.dtype("<f2")
 MAX_HOURS = 2.0
 """Of a track, unless a caller says otherwise: the cell of an hour has 43 MB, and some copies of it are in memory."""
-CONFIG_KEY = "musictag.feature_config"
-CLIPS_KEY = "musictag.clips_per_track"
-
-
-def encode_clips(clips: npt.NDArray[np.floating]) -> memoryview:
-    """Clips (C, T, M) as the bytes of a cell; without copying, if they are float16 and contiguous."""
-    return np.ascontiguousarray(clips, dtype=CELL_DTYPE).reshape(-1).view(np.uint8).data
-
-
-def decode_clips(cell: bytes, config: FeatureConfig) -> npt.NDArray[np.float16]:
-    """The clips (C, T, M) float16 of a cell, without copying. Raises `StoreError` if the size does not fit."""
-    shape = (config.clip_frames, config.n_mels)
-    if len(cell) == 0 or len(cell) % (CELL_DTYPE.itemsize * shape[0] * shape[1]):
-        raise StoreError(f"a clips cell of {len(cell)} bytes is not a whole number of {shape[0]} x {shape[1]} clips")
-    return np.frombuffer(cell, CELL_DTYPE).reshape(-1, *shape)
 
 
 TrackClips = tuple[npt.NDArray[np.float16], list[int], float]
@@ -67,7 +34,8 @@ Decode = Callable[[Path, str, FeatureConfig, int | None, float], TrackClips]
 
 
 def featurize(
-    work: Work,
+    track_id: str,
+    uri: str,
     config: FeatureConfig,
     clips_per_track: int | None = None,
     max_hours: float = MAX_HOURS,
@@ -75,16 +43,16 @@ def featurize(
 ) -> dict[str, Any]:
     """Fetch, decode and cut one track into a row of `SCHEMA`; all its clips, or `clips_per_track` of them.
 
-    `decode` stands in for `track_clips`, such as that of a `Sandbox`. Raises an `AudioError` that says what is wrong
-    with the track.
+    `decode` is called instead of `track_clips`, for example that of a `DecoderProcess`. Raises the `AudioError` that
+    says what is wrong with the track.
     """
-    etag = fetch.audio_etag(work.uri)
-    with fetch.local_audio(work.uri) as path:
-        cut, starts, duration_s = (decode or track_clips)(path, work.uri, config, clips_per_track, max_hours)
-        sha256 = digests.of_file(path)
+    etag = fetch.audio_etag(uri)
+    with fetch.local_audio(uri) as path:
+        cut, starts, duration_s = (decode or track_clips)(path, uri, config, clips_per_track, max_hours)
+        sha256 = file_sha256(path)
     return {
-        "track_id": work.track_id,
-        "uri": redacted(work.uri),
+        "track_id": track_id,
+        "uri": redacted(uri),
         "audio_etag": etag,
         "audio_sha256": sha256,
         "duration_s": duration_s,
@@ -158,41 +126,3 @@ def _clip_alone(opened: Decoder, start: int, n_samples: int, config: FeatureConf
     end = begin + (config.clip_frames - 1) * config.hop_length + config.n_fft
     inside = reader.excerpt(opened, config.sample_rate, max(0, begin), min(n_samples, end))
     return log_mel.frames_log_mel(np.pad(inside, (max(0, -begin), max(0, end - n_samples))), config)
-
-
-def open_features(uri: str, config: FeatureConfig, clips_per_track: int | None) -> DeltaTable:
-    """The features table at `uri`, made if it is not there.
-
-    Raises `FeatureMismatchError` if it was made by other settings or with another number of clips per track.
-    """
-    settings = {CONFIG_KEY: json.dumps(config.to_dict()), CLIPS_KEY: _clips_text(clips_per_track)}
-    table = tables.create_table(uri, SCHEMA, settings)
-    held = feature_config(table)
-    if held != config:
-        raise FeatureMismatchError(
-            f"features {uri}: made by other settings ({_differences(held, config)}): "
-            "name another table with --features, or delete this one"
-        )
-    if (held_clips := table.metadata().configuration.get(CLIPS_KEY)) != _clips_text(clips_per_track):
-        raise FeatureMismatchError(
-            f"features {uri}: holds clips-per-track {held_clips}, not {_clips_text(clips_per_track)}: "
-            f"run with --clips-per-track {held_clips}, or name another table with --features"
-        )
-    return table
-
-
-def feature_config(table: DeltaTable) -> FeatureConfig:
-    """The settings that made a features table. Raises `StoreError` if it is not a features table."""
-    text = table.metadata().configuration.get(CONFIG_KEY)
-    if text is None:
-        raise StoreError(f"{table.table_uri}: not a features table (it has no property {CONFIG_KEY})")
-    return FeatureConfig.from_dict(json.loads(text))
-
-
-def _clips_text(clips_per_track: int | None) -> str:
-    return "all" if clips_per_track is None else str(clips_per_track)
-
-
-def _differences(held: FeatureConfig, wanted: FeatureConfig) -> str:
-    theirs, ours = held.to_dict(), wanted.to_dict()
-    return ", ".join(f"{name} {theirs[name]} there, {ours[name]} here" for name in ours if theirs[name] != ours[name])

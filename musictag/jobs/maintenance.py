@@ -10,8 +10,8 @@ from pyarrow.fs import FileSelector
 
 from musictag.catalog.reader import read_catalog
 from musictag.errors import StoreError
-from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.features.table import CELL_DTYPE, CONFIG_KEY, feature_config
 from musictag.jobs import ledger
 from musictag.storage import checksums, tables
 
@@ -56,13 +56,13 @@ def roll_back(uri: str, version: int) -> None:
     table = tables.open_table(uri)
     if not 0 <= version < table.version():
         raise StoreError(f"table {uri}: is at version {table.version()} and has no version {version} to return to")
-    with tables.explained(uri):
+    with tables.store_errors(uri):
         table.restore(version)
 
 
 def history(uri: str, n_versions: int) -> list[str]:
     """The last versions of a table, newest first, each as a line: number, time, what was done."""
-    with tables.explained(uri):
+    with tables.store_errors(uri):
         commits = tables.open_table(uri).history(n_versions)
     return [
         f"{commit['version']:>6}  {datetime.datetime.fromtimestamp(commit['timestamp'] / 1000):%Y-%m-%d %H:%M:%S}  "
@@ -77,20 +77,20 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     Files younger than `keep_hours` stay, lest a part be removed that is being written; so do those that versions of
     that time need. Versions before can no longer be returned to.
     """
-    with tables.explained(uri):
+    with tables.store_errors(uri):
         removed = tables.open_table(uri).vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
         folder = tables.folder(uri)
         there = {file.base_name for file in folder.get_file_info(FileSelector(""))}
-        checksums.unseal(folder, checksums.sealed(folder) - there)
+        checksums.delete_checksums(folder, checksums.recorded_paths(folder) - there)
     return removed
 
 
 def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:
     folder = tables.folder(uri)
-    sealed = checksums.read_seals(folder)
+    sealed = checksums.read_checksums(folder)
     for path in paths:
         try:
-            found = checksums.digest(folder, path)
+            found = checksums.sha256(folder, path)
         except OSError as error:
             yield f"{path}: cannot be read: {error}"
             continue
@@ -110,12 +110,12 @@ def _row_problems(uri: str, table: deltalake.DeltaTable, n_recorded: int) -> Ite
         counts = pc.value_counts(found["track_id"]).to_pylist()
         if repeated := [count["values"] for count in counts if count["counts"] > 1]:
             yield f"more than one row of {_named(repeated)}"
-    if extract.CONFIG_KEY in table.metadata().configuration:
-        yield from _cell_problems(uri, extract.feature_config(table))
+    if CONFIG_KEY in table.metadata().configuration:
+        yield from _cell_problems(uri, feature_config(table))
 
 
 def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
-    clip_bytes = extract.CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
+    clip_bytes = CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
     foreign, misshapen = [], []
     columns = ("track_id", "feature_hash", "n_clips", "start_s", "clips")
     for row in tables.read_rows(uri, columns, tables.track_ids(uri)):
@@ -133,7 +133,7 @@ def _account_problems(uri: str, catalog_uri: str) -> Iterator[str]:
     catalog = read_catalog(catalog_uri)
     listed = {*catalog.tracks["track_id"].to_pylist(), *(problem.track_id for problem in catalog.problems)}
     held = tables.track_ids(uri)
-    if lost := listed - held - tables.track_ids(tables.beside(uri, "failures")):
+    if lost := listed - held - tables.track_ids(tables.companion_uri(uri, "failures")):
         yield f"listed in {catalog_uri}, yet neither in the table nor among its failures: {_named(sorted(lost))}"
     if left := held - listed:
         yield f"in the table, yet not listed in {catalog_uri} (--prune removes them): {_named(sorted(left))}"

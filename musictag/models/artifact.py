@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
+from musictag.storage.checksums import file_sha256
 
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "tagger.json"
@@ -201,3 +203,26 @@ def _is_name(text: object) -> bool:
 
 def _is_finite(number: object) -> bool:
     return isinstance(number, int | float) and math.isfinite(number)
+
+
+DIGEST_PREFIX = "sha256."
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """What to record of a model artifact: `sha256.NAME`, the hex digest of each of its files."""
+    return {f"{DIGEST_PREFIX}{path.name}": file_sha256(path) for path in sorted(folder.iterdir())}
+
+
+def check_digests(folder: Path, recorded: Mapping[str, str]) -> None:
+    """Raise `ModelError` unless an artifact's files are, byte for byte, those of which `recorded` has the digests.
+
+    Other tags are ignored; files without a recorded digest are an error.
+    """
+    found = file_digests(folder)
+    expected = {key: digest for key, digest in recorded.items() if key.startswith(DIGEST_PREFIX)}
+    keys = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    if keys:
+        names = ", ".join(key.removeprefix(DIGEST_PREFIX) for key in keys)
+        raise ModelError(
+            f"{folder}: {names} changed since the model was registered: put back what it was, or register it anew"
+        )

@@ -10,7 +10,7 @@ MAX_CLIPS = 100_000
 """More are computed anew each time: they would take 0.6 GB for each network, with 1,506 numbers a clip."""
 
 
-class ClipMemory:
+class EmbeddingCache:
     """Outputs by the clips that they are of. What it remembers has no gradients."""
 
     def __init__(self, max_clips: int = MAX_CLIPS) -> None:

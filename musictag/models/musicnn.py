@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from musictag.errors import UsageError
-from musictag.models.embedding_cache import ClipMemory
+from musictag.models.embedding_cache import EmbeddingCache
 
 TIMBRAL_FRAMES = 7
 TIMBRAL_HEIGHTS = (0.4, 0.7)
@@ -90,7 +90,7 @@ class Musicnn(nn.Module):
         self.dense_norm = nn.BatchNorm1d(DENSE_UNITS, eps=BATCH_NORM_EPS)
         self.dropout = nn.Dropout(DROPOUT)
         self.head = nn.Linear(DENSE_UNITS, n_tags)
-        self.memory: ClipMemory | None = None
+        self.memory: EmbeddingCache | None = None
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-mel clips (B, T, M) float32 to logits (B, K)."""
@@ -133,7 +133,7 @@ class Musicnn(nn.Module):
         """From now on the convolutions learn nothing more, and what they heard in a clip is remembered."""
         for part in self._encoder():
             part.requires_grad_(False)
-        self.memory = ClipMemory()
+        self.memory = EmbeddingCache()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Musicnn":

@@ -7,6 +7,7 @@ begin with `_` but for its log, that folder is not there.
 import concurrent.futures
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import IO
 
 from pyarrow.fs import FileSelector, LocalFileSystem, SubTreeFileSystem
@@ -17,7 +18,7 @@ SUFFIX = ".sha256"
 THREADS = 16
 
 
-class Sealing:
+class HashingStream:
     """A stream to write to, as pyarrow takes one, that knows the SHA-256 of what was written."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -47,13 +48,13 @@ class Sealing:
         self._stream.flush()
 
 
-def digest(table: SubTreeFileSystem, path: str) -> str:
+def sha256(table: SubTreeFileSystem, path: str) -> str:
     """Hex digest of the file at `path` in a table's folder as it is now. Raises `OSError` if it cannot be read."""
     with table.open_input_stream(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def seal(table: SubTreeFileSystem, path: str, sha256: str) -> None:
+def record_checksum(table: SubTreeFileSystem, path: str, sha256: str) -> None:
     """Record the digest of a file of the table."""
     if isinstance(table.base_fs, LocalFileSystem):  # other stores know no empty folders
         table.create_dir(FOLDER)
@@ -61,25 +62,25 @@ def seal(table: SubTreeFileSystem, path: str, sha256: str) -> None:
         stream.write(f"{sha256}  {path}\n".encode())
 
 
-def sealed(table: SubTreeFileSystem) -> set[str]:
+def recorded_paths(table: SubTreeFileSystem) -> set[str]:
     """Paths of the files whose digest is recorded."""
     found = table.get_file_info(FileSelector(FOLDER, allow_not_found=True))
     return {record.base_name.removesuffix(SUFFIX) for record in found if record.is_file}
 
 
-def read_seals(table: SubTreeFileSystem) -> dict[str, str]:
+def read_checksums(table: SubTreeFileSystem) -> dict[str, str]:
     """Path to hex digest of every file whose digest is recorded; what a killed writer left of one is no digest."""
 
     def read(path: str) -> str:
         with table.open_input_stream(_record(path)) as stream:
             return str(stream.read(), "utf-8", "replace").partition("  ")[0]
 
-    paths = sorted(sealed(table))
+    paths = sorted(recorded_paths(table))
     with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
         return dict(zip(paths, threads.map(read, paths), strict=True))
 
 
-def unseal(table: SubTreeFileSystem, paths: Iterable[str]) -> None:
+def delete_checksums(table: SubTreeFileSystem, paths: Iterable[str]) -> None:
     """Forget the digests of files that are gone."""
     for path in paths:
         table.delete_file(_record(path))
@@ -87,3 +88,9 @@ def unseal(table: SubTreeFileSystem, paths: Iterable[str]) -> None:
 
 def _record(path: str) -> str:
     return f"{FOLDER}/{path}{SUFFIX}"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a local file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

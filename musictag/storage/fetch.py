@@ -19,7 +19,7 @@ import fsspec
 
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 from musictag.storage import urls
-from musictag.storage.retry import persistently
+from musictag.storage.retry import retry
 
 if TYPE_CHECKING:  # importing it takes time that a local file need not wait for
     import aiohttp
@@ -144,4 +144,4 @@ def _copy(filesystem: fsspec.AbstractFileSystem, path: str, local: Path) -> None
         with filesystem.open(path, "rb") as source, local.open("wb") as target:
             shutil.copyfileobj(source, target)
 
-    persistently(copy, _may_pass)
+    retry(copy, _may_pass)

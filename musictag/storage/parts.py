@@ -24,8 +24,8 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from musictag.storage import checksums
-from musictag.storage.retry import persistently
-from musictag.storage.tables import MAX_COMMIT_RETRIES, delta_table, explained, failed, folder
+from musictag.storage.retry import retry
+from musictag.storage.tables import MAX_COMMIT_RETRIES, delta_table, folder, is_transient, store_errors
 
 # Bytes of a row group, before compression. Whoever reads some rows reads their row groups, so they are small; but each
 # costs 0.2 ms to whoever reads the small columns of all tracks.
@@ -43,10 +43,10 @@ def write(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, An
     if is_done(uri, part, since_version):
         return 0
     path, written, writer = _new_path(part), 0, None
-    with explained(uri), contextlib.ExitStack() as stack:
+    with store_errors(uri), contextlib.ExitStack() as stack:
         for group in _row_groups(rows, schema):
             if writer is None:
-                stream = checksums.Sealing(stack.enter_context(folder(uri).open_output_stream(path)))
+                stream = checksums.HashingStream(stack.enter_context(folder(uri).open_output_stream(path)))
                 # Dictionaries and bounds of cells of megabytes serve nobody, and take twice the time to write or more.
                 small = [field.name for field in schema if not pa.types.is_binary(field.type)]
                 options = WRITE_OPTIONS | {"use_dictionary": small, "write_statistics": small}
@@ -89,8 +89,8 @@ def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_ve
     if not rows.num_rows or is_done(uri, part, since_version):
         return 0
     path = _new_path(part)
-    with explained(uri), folder(uri).open_output_stream(path) as file:
-        stream = checksums.Sealing(file)
+    with store_errors(uri), folder(uri).open_output_stream(path) as file:
+        stream = checksums.HashingStream(file)
         pq.write_table(rows.cast(schema), stream, **WRITE_OPTIONS)
     return _commit(uri, path, stream.digest, rows.num_rows, part, schema, since_version)
 
@@ -101,9 +101,9 @@ def _new_path(part: str) -> str:
 
 def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
     """Have the file at `path` be the part; `n_rows`, or 0 if somebody else wrote the part meanwhile."""
-    with explained(uri):
+    with store_errors(uri):
         table = folder(uri)
-        checksums.seal(table, path, sha256)
+        checksums.record_checksum(table, path, sha256)
         add = AddAction(
             path=path,
             size=int(table.get_file_info(path).size),
@@ -112,7 +112,7 @@ def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa
             data_change=True,
             stats=json.dumps({"numRecords": n_rows}),
         )
-        return persistently(lambda: _add(uri, add, n_rows, part, schema, since_version), failed)
+        return retry(lambda: _add(uri, add, n_rows, part, schema, since_version), is_transient)
 
 
 def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
@@ -139,7 +139,7 @@ def is_done(uri: str, part: str, since_version: int) -> bool:
     An older commit of the same part does not count: its rows were removed before `since_version`, or the plan of that
     version would not ask for them again.
     """
-    with explained(uri):
+    with store_errors(uri):
         return _is_done(delta_table(uri), part, since_version)
 
 

@@ -12,7 +12,7 @@ FIRST_PAUSE_S = 0.5
 """Before the second try; each later one is twice as long."""
 
 
-def persistently(do: Callable[[], Result], may_pass: Callable[[Exception], bool]) -> Result:
+def retry(do: Callable[[], Result], may_pass: Callable[[Exception], bool]) -> Result:
     """What `do` gives, which may be called several times; raises what it raises last, or what will not pass."""
     for attempt in range(TRIES - 1):
         try:

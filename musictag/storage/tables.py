@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from musictag.errors import StoreError
 from musictag.storage import checksums
-from musictag.storage.retry import persistently
+from musictag.storage.retry import retry
 
 # Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
@@ -34,7 +34,7 @@ STORE_OPTIONS = {"timeout": "15s"}
 IDS_PER_DELETE = 1_000
 
 
-def beside(uri: str, kind: str) -> str:
+def companion_uri(uri: str, kind: str) -> str:
     """Uri of the table that belongs to the table at `uri`: `data/features` has `data/features-failures`."""
     return f"{uri.rstrip('/')}-{kind}"
 
@@ -54,8 +54,8 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
 
     Raises `StoreError` if it cannot be made, or if a table with other columns is there.
     """
-    with explained(uri):
-        persistently(
+    with store_errors(uri):
+        retry(
             lambda: DeltaTable.create(
                 uri,
                 schema,
@@ -64,7 +64,7 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
                 storage_options=STORE_OPTIONS,
                 raise_if_key_not_exists=False,
             ),
-            failed,
+            is_transient,
         )
         table = delta_table(uri)
     held = [field.name for field in table.schema().fields]
@@ -75,7 +75,7 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
     """The table at `uri` as it is, or as it was at a version. Raises `StoreError` if there is none."""
-    with explained(uri):
+    with store_errors(uri):
         try:
             return delta_table(uri, version)
         except TableNotFoundError as error:
@@ -87,7 +87,7 @@ def delta_table(uri: str, version: int | None = None) -> DeltaTable:
     return DeltaTable(uri, version, STORE_OPTIONS)
 
 
-def failed(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether a store failed, of which deltalake speaks so: it does not itself repeat what may have been done."""
     return isinstance(error, OSError)
 
@@ -96,7 +96,7 @@ def read_columns(uri: str, columns: Collection[str], version: int | None = None)
     """Some columns of the whole table at `uri`, as it is or was at a version; no row if there is no table."""
     if not table_exists(uri):
         return pa.table({name: pa.array([], pa.string()) for name in columns})
-    with explained(uri):
+    with store_errors(uri):
         return _read(uri, columns, version)
 
 
@@ -115,7 +115,7 @@ def read_rows(
     Args:
         columns: `track_id` must be among them.
     """
-    with explained(uri):
+    with store_errors(uri):
         table = open_table(uri, version)
         of_table = pa.schema(table.schema().to_arrow())
         schema, wanted = pa.schema([of_table.field(name) for name in columns]), frozenset(track_ids)
@@ -131,7 +131,7 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
     checksum, which pages that a delete wrote do not have. Arrow's own filter cannot read these: such files call text
     `string_view`, for which Arrow 25 has no comparison with text.
     """
-    with explained(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
+    with store_errors(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
         held = file.read(columns=["track_id"])["track_id"].to_pylist()
         groups, begin = [], 0
@@ -149,7 +149,7 @@ def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
     """Paths of the table's files that hold a row of one of the tracks, in its folder and in the table's order."""
     if not track_ids:
         return []
-    with explained(uri):
+    with store_errors(uri):
         found = _read(uri, ("track_id", "__filename"))
         is_wanted = pc.is_in(found["track_id"], pa.array(sorted(track_ids), pa.string()))
         return [path.rpartition("/")[2] for path in pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()]
@@ -162,7 +162,7 @@ def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
     the whole process down ("terminate called without an active exception"). And fsspec's s3fs waits for ever where a
     server does not say that it may send a file (aiohttp's limit of time begins after "100 Continue").
     """
-    with explained(uri):
+    with store_errors(uri):
         if "://" in uri:
             filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
         else:
@@ -184,7 +184,7 @@ def version(uri: str) -> int:
     return int(open_table(uri).version())
 
 
-def counter(uris: Sequence[str]) -> Callable[[], int]:
+def count_new_rows(uris: Sequence[str]) -> Callable[[], int]:
     """A function that tells how many rows some tables have gained since now, from their logs alone."""
 
     def n_rows() -> int:
@@ -200,24 +200,24 @@ def delete_rows(uri: str, where: str) -> None:
     Rows that others commit meanwhile may stay.
     """
     for attempt in range(MAX_COMMIT_RETRIES):
-        with explained(uri):
+        with store_errors(uri):
             try:
-                persistently(functools.partial(delta_table(uri).delete, where), failed)
+                retry(functools.partial(delta_table(uri).delete, where), is_transient)
             except CommitFailedError:  # somebody else committed, or we, unheard: look again what there is
                 if attempt == MAX_COMMIT_RETRIES - 1:
                     raise
                 time.sleep(random.uniform(0, RETRY_S))  # noqa: S311
                 continue
-        seal_rests(uri)
+        record_missing_checksums(uri)
         return
 
 
-def seal_rests(uri: str) -> None:
+def record_missing_checksums(uri: str) -> None:
     """Record the digests that files of the table lack: the rests of files of which rows were deleted."""
-    with explained(uri):
+    with store_errors(uri):
         table = folder(uri)
-        for path in files(delta_table(uri)).keys() - checksums.sealed(table):
-            checksums.seal(table, path, checksums.digest(table, path))
+        for path in files(delta_table(uri)).keys() - checksums.recorded_paths(table):
+            checksums.record_checksum(table, path, checksums.sha256(table, path))
 
 
 def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:
@@ -227,7 +227,7 @@ def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> 
         delete_rows(uri, f"track_id IN ({', '.join(ids[begin : begin + IDS_PER_DELETE])}) AND {where}")
 
 
-def remove_repeated(uri: str, time_column: str) -> int:
+def deduplicate(uri: str, time_column: str) -> int:
     """Leave of each track the row that was made last; how many tracks had more than one."""
     rows = read_columns(uri, ("track_id", time_column))
     counts = rows.group_by("track_id").aggregate([("track_id", "count"), (time_column, "max")])
@@ -257,7 +257,7 @@ def _quoted(text: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(uri: str) -> Iterator[None]:
+def store_errors(uri: str) -> Iterator[None]:
     """Around what uses the table at `uri`: an error of deltalake or of the store becomes a `StoreError`."""
     try:
         yield

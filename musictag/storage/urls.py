@@ -31,7 +31,7 @@ def redacted(text: str) -> str:
     return _URL.sub(lambda url: _SECRET.sub(r"\1=***", _USER.sub("***@", url.group())), text)
 
 
-def fault(uri: str, allowed: Sequence[str] = ()) -> str | None:
+def rejection_reason(uri: str, allowed: Sequence[str] = ()) -> str | None:
     """Why a catalog may not name an absolute uri, or None.
 
     Args:

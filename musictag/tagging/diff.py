@@ -1,17 +1,80 @@
-"""What another model would change in a tags table, told on a sample before anything is written."""
+"""What another model would change in a tags table, computed on a sample before anything is written."""
 
+import collections
 import hashlib
 import heapq
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from musictag.errors import LedgerError, UsageError
 from musictag.evaluation.report import format_table
+from musictag.jobs.plan import Task
+from musictag.jobs.progress import bar, echo
+from musictag.storage import tables
+from musictag.tagging.table import read_existing
 
-Given = Mapping[str, frozenset[str]]
+TagsByTrack = Mapping[str, frozenset[str]]
 """The tags of each track, by its id."""
 COUNTS = ("now", "gain", "lose", "then")
+
+
+def echo_diff(
+    tags_uri: str,
+    source: str,
+    uris: Mapping[str, str],
+    n_tracks: int,
+    *,
+    producer: str,
+    vocabulary: Collection[str],
+    vocabulary_of: Callable[[str], Collection[str]],
+    score: Callable[[tuple[Task, ...]], Iterable[list[dict[str, Any]]]],
+) -> None:
+    """Print how many tracks a model would gain and lose each tag on; write nothing.
+
+    Args:
+        tags_uri: the tags table to compare with.
+        source: the catalog or features table, as messages name it.
+        uris: its tracks, track_id to uri.
+        n_tracks: size of the sample, which is drawn from tracks that both hold.
+        producer: the new model, as `table.producer_of` names it.
+        vocabulary: the tags that it knows.
+        vocabulary_of: returns the tags that another producer knows.
+        score: yields rows of the tags table, some with a `failure`, for tasks; called once.
+
+    Raises:
+        UsageError: the tags table is empty, or has no track in common with the source.
+        LedgerError: all sampled tracks failed.
+    """
+    existing = read_existing(tags_uri)
+    if not existing:
+        raise UsageError(
+            f"--diff compares with tags, and {tags_uri} holds none: name another table with --tags, or tag"
+        )
+    common = uris.keys() & existing.keys()
+    if not common:
+        raise UsageError(f"{tags_uri} and {source} have no track in common: name what was tagged, or its tags")
+    producers = collections.Counter(row.producer for row in existing.values())
+    names = ", ".join(f"{name} ({n:,})" for name, n in producers.most_common())
+    echo(f"{tags_uri}: {len(existing):,} tracks, tagged by {names}; {len(common):,} of them are in {source}")
+    known = {tag for name in producers for tag in vocabulary_of(name)}
+
+    tasks = tuple(Task(track_id, uris[track_id], None) for track_id in sample(common, n_tracks))
+    rows: list[dict[str, Any]] = []
+    with bar((), "score", len(tasks), "track") as shown:
+        for part in score(tasks):
+            rows += part
+            shown.update(len(part))
+    failures = [row["failure"]["message"] for row in rows if row["failure"]]
+    if failures:
+        echo(f"{len(failures):,} of {len(tasks):,} sampled tracks failed and are left out, such as: {failures[0]}")
+    if len(failures) == len(tasks):
+        raise LedgerError("all sampled tracks failed, so that nothing can be compared")
+    before = tags_by_track(tables.read_rows(tags_uri, ("track_id", "tags"), [task.track_id for task in tasks]))
+    after = tags_by_track(row for row in rows if not row["failure"])
+    echo(report(before, after, known.union(*before.values()), vocabulary))
+    echo(f"compared with what {producer} gives {len(after):,} of these tracks; nothing was written")
 
 
 def sample(track_ids: Iterable[str], n_tracks: int) -> list[str]:
@@ -22,12 +85,12 @@ def sample(track_ids: Iterable[str], n_tracks: int) -> list[str]:
     return heapq.nsmallest(n_tracks, track_ids, key=lambda track_id: hashlib.sha256(track_id.encode()).digest())
 
 
-def given(rows: Iterable[Mapping[str, Any]]) -> Given:
-    """The tags of tracks, from rows of a tags table (`musictag.tagging.tagger.TAGS_SCHEMA`)."""
+def tags_by_track(rows: Iterable[Mapping[str, Any]]) -> TagsByTrack:
+    """The tags of tracks, from rows of a tags table (`tagging.table.TAGS_SCHEMA`)."""
     return {row["track_id"]: frozenset(tag["tag"] for tag in row["tags"]) for row in rows}
 
 
-def changes(before: Given, after: Given, vocabulary: Iterable[str]) -> pa.Table:
+def changes(before: TagsByTrack, after: TagsByTrack, vocabulary: Iterable[str]) -> pa.Table:
     """Rows of tag, now, gain, lose, then: how many tracks have a tag, would gain and lose it, and would have it.
 
     Tracks count that are in both. Every tag of `vocabulary` has a row, and every other that a track has; the tags that
@@ -42,7 +105,7 @@ def changes(before: Given, after: Given, vocabulary: Iterable[str]) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema({"tag": pa.string(), **dict.fromkeys(COUNTS, pa.int64())}))
 
 
-def report(before: Given, after: Given, known: Collection[str], known_after: Collection[str]) -> str:
+def report(before: TagsByTrack, after: TagsByTrack, known: Collection[str], known_after: Collection[str]) -> str:
     """The table for the terminal, with the share of tracks that each tag changes on; and what there is to say of all.
 
     Args:

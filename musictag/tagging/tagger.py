@@ -4,14 +4,12 @@ A classical model hears a track whole: it scores the descriptors of all clips to
 line, the tagging job, evaluation and training's validation all score through here.
 """
 
-import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import nn
 
@@ -20,7 +18,7 @@ from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
-from musictag.features.extract import decode_clips
+from musictag.features.table import decode_clips
 from musictag.models.artifact import TaggerSpec, load_model
 from musictag.models.classical import Classical
 
@@ -32,30 +30,12 @@ Track = tuple[Clips, Float32]
 
 SCORE_COLUMNS = ("track_id", "duration_s", "n_clips", "start_s", "clips")
 """Columns of the features table that scoring reads."""
-IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash")
-"""Columns of the features table that a row of tags repeats, to say what it was made of."""
 # Clips that go through the network together. On a CPU what a small batch makes of a clip stays in the cache: musicnn
 # takes up to twice as long for a clip in batches of 64. A GPU must have work for all of it.
 BATCH_SIZE, GPU_BATCH_SIZE = 8, 256
 # Tracks are decoded until they fill so many batches, then scored together: a track of two clips costs two clips, and
 # memory does not grow with the number of tracks.
 BATCHES_AT_ONCE = 8
-
-TAGS_SCHEMA = pa.schema(
-    [
-        ("track_id", pa.string()),
-        ("uri", pa.string()),
-        ("audio_etag", pa.string()),
-        ("audio_sha256", pa.string()),
-        ("model", pa.string()),
-        ("model_version", pa.string()),
-        ("feature_hash", pa.string()),
-        ("n_clips", pa.int32()),
-        ("scores", pa.list_(pa.float32())),
-        ("tags", pa.list_(pa.struct([("tag", pa.string()), ("score", pa.float32())]))),
-        ("tagged_at", pa.timestamp("us", "UTC")),
-    ]
-)
 
 
 class Tagger:
@@ -107,24 +87,6 @@ class Tagger:
         scored = zip(self.spec.vocabulary, scores.tolist(), self.spec.thresholds, strict=True)
         above = [(tag, score) for tag, score, threshold in scored if score > threshold]
         return sorted(above, key=lambda tag_score: -tag_score[1])
-
-
-def tag_rows(tagger: Tagger, rows: Sequence[Row], model: str, model_version: str) -> list[dict[str, Any]]:
-    """Rows of the tags table (`TAGS_SCHEMA`) from rows of the features table, in their order."""
-    now = datetime.datetime.now(datetime.UTC)
-    return [
-        {
-            "track_id": row["track_id"],
-            **{name: row[name] for name in IDENTITY_COLUMNS},
-            "model": model,
-            "model_version": model_version,
-            "n_clips": row["n_clips"],
-            "scores": scores.tolist(),
-            "tags": [{"tag": tag, "score": score} for tag, score in tagger.tags_above(scores)],
-            "tagged_at": now,
-        }
-        for row, scores in zip(rows, tagger.track_scores(rows), strict=True)
-    ]
 
 
 def score_tracks(

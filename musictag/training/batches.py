@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import decode_clips
 from musictag.features.log_mel import n_frames
+from musictag.features.table import decode_clips
 from musictag.training.augment import augmented
 from musictag.training.config import TrainingConfig
 
@@ -31,7 +31,7 @@ def train_batches(
     return augmented(clip_batches(rows, config, training, rng), training, rng)
 
 
-def share(track_ids: Collection[str], rank: int, n_workers: int, seed: Sequence[int]) -> list[str]:
+def shard(track_ids: Collection[str], rank: int, n_workers: int, seed: Sequence[int]) -> list[str]:
     """The tracks that the worker `rank` of `n_workers` learns from: equally many for each, another draw for each seed.
 
     Up to `n_workers` - 1 tracks are nobody's, other ones with another seed.

@@ -23,19 +23,8 @@ from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
 from musictag.tagging.tagger import check_features, fit_outputs
-from musictag.training.config import TrainingConfig
 from musictag.training.loop import is_head
 
-FINE_TUNING = TrainingConfig(
-    epochs=10,
-    head_epochs=2,
-    learning_rate=3e-3,
-    body_rate=1 / 3,
-    frozen_norm=True,
-    clips_per_track=5,
-    patience=4,
-)
-"""How to train what starts from other networks: what did best on the validation tracks of Emotify (ADR 9)."""
 Source = tuple[nn.Module, TaggerSpec]
 
 
@@ -89,7 +78,7 @@ class Network:
         )
 
 
-def network_from_nothing(
+def network_from_scratch(
     architecture: str, params: Mapping[str, Any], feature_config: FeatureConfig, vocabulary: tuple[str, ...]
 ) -> Network:
     """The network that starts with fresh weights; `params` are as `models.architectures` takes them."""
@@ -175,7 +164,7 @@ def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence
             module.freeze_encoder()
 
 
-def soup(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def average_weights(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of the weights of networks that started from the same ones: one network that learned what all did.
 
     "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time",

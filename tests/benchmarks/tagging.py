@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from musictag.cli import options
-from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.features.table import CELL_DTYPE, SCHEMA, encode_clips, open_features
+from musictag.jobs.process import n_cores
 from musictag.models.published import pretrained
 from musictag.storage import parts
 from musictag.tagging.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
@@ -25,10 +25,10 @@ SECONDS_OF_BARE = 5
 
 def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
     """Add tracks of these numbers, of `n_clips` clips each, to the features table at `uri`, as featurize.py does."""
-    extract.open_features(uri, CONFIG, n_clips)
+    open_features(uri, CONFIG, n_clips)
     rng = np.random.default_rng(0)
     shape = (n_clips, CONFIG.clip_frames, CONFIG.n_mels)
-    cells = [extract.encode_clips(4 * rng.random(shape, np.float32)) for _ in range(N_CELLS)]
+    cells = [encode_clips(4 * rng.random(shape, np.float32)) for _ in range(N_CELLS)]
     clip_s = CONFIG.clip_frames * CONFIG.hop_length / CONFIG.sample_rate
 
     def rows(part: range) -> Iterator[dict[str, Any]]:
@@ -48,7 +48,7 @@ def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
 
     for first in range(0, len(numbers), TRACKS_OF_A_PART):
         part = numbers[first : first + TRACKS_OF_A_PART]
-        parts.write(uri, f"{part.start:07d}", extract.SCHEMA, rows(part))
+        parts.write(uri, f"{part.start:07d}", SCHEMA, rows(part))
 
 
 def network_clips_per_s(model: str) -> float:
@@ -56,7 +56,7 @@ def network_clips_per_s(model: str) -> float:
     torch.set_num_threads(1)
     tagger = Tagger.load(pretrained.find(model))
     shape = (BATCH_SIZE * BATCHES_AT_ONCE, CONFIG.clip_frames, CONFIG.n_mels)
-    clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(extract.CELL_DTYPE)
+    clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(CELL_DTYPE)
     tagger.clip_scores(clips)
     n_clips, started = 0, time.perf_counter()
     while (taken := time.perf_counter() - started) < SECONDS_OF_BARE:
@@ -67,6 +67,6 @@ def network_clips_per_s(model: str) -> float:
 
 def networks_clips_per_s(model: str) -> float:
     """Clips per second of as many such networks as there are cores, at once, each in a process of its own."""
-    n_cores = options.n_cores()
-    with ProcessPoolExecutor(n_cores, multiprocessing.get_context("spawn")) as pool:
-        return sum(pool.map(network_clips_per_s, [model] * n_cores))
+    n_jobs = n_cores()
+    with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn")) as pool:
+        return sum(pool.map(network_clips_per_s, [model] * n_jobs))

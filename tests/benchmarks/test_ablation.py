@@ -25,22 +25,22 @@ from torch import Tensor, nn
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
-from musictag.cli import options
 from musictag.evaluation import bootstrap, metrics
 from musictag.evaluation.report import format_table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores
 from musictag.models.architectures import build_model
 from musictag.storage import tables
 from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import batches, losses
 from musictag.training.loop import fit
-from musictag.training.recipes import FROM_NOTHING
+from musictag.training.recipes import FROM_SCRATCH
 
 EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))
 CONFIG = FeatureConfig()
-EVERYTHING = dataclasses.replace(FROM_NOTHING, averaging=0.99, mixup=0.2, mask_bands=12, mask_frames=24)
-FEW, ALL = 8, FROM_NOTHING.epochs
+EVERYTHING = dataclasses.replace(FROM_SCRATCH, averaging=0.99, mixup=0.2, mask_bands=12, mask_frames=24)
+FEW, ALL = 8, FROM_SCRATCH.epochs
 """Epochs."""
 FIGURES = ("pr_auc", "roc_auc")
 
@@ -81,7 +81,7 @@ VARIANTS = {
     "everything": Variant(),
     "everything, seed 1": Variant(changes={"seed": 1}),
     "everything, seed 2": Variant(changes={"seed": 2}),
-    "the recipe": Variant(changes=vars(FROM_NOTHING)),
+    "the recipe": Variant(changes=vars(FROM_SCRATCH)),
     "no filters": Variant(changes={"filter_db": 0.0}),
     "no crops": Variant(changes={"crop": False}),
     "no masks": Variant(changes={"mask_bands": 0, "mask_frames": 0}),
@@ -92,9 +92,9 @@ VARIANTS = {
     "focal loss": Variant(changes={"loss": "focal"}),
     "asymmetric loss": Variant(changes={"loss": "asymmetric"}),
     "plateau": Variant(changes={"schedule": "plateau"}),
-    "half the clips": Variant(changes={"clips_per_track": FROM_NOTHING.clips_per_track // 2}),
-    "half the songs": Variant(changes={"clips_per_track": 2 * FROM_NOTHING.clips_per_track}, one_song_of=2),
-    "a quarter of the songs": Variant(changes={"clips_per_track": 4 * FROM_NOTHING.clips_per_track}, one_song_of=4),
+    "half the clips": Variant(changes={"clips_per_track": FROM_SCRATCH.clips_per_track // 2}),
+    "half the songs": Variant(changes={"clips_per_track": 2 * FROM_SCRATCH.clips_per_track}, one_song_of=2),
+    "a quarter of the songs": Variant(changes={"clips_per_track": 4 * FROM_SCRATCH.clips_per_track}, one_song_of=4),
     "no rhythm path": Variant(functools.partial(network, without="rhythm", width=128)),
     "no pitch path": Variant(functools.partial(network, without="pitch", width=64)),
     "no timbre path": Variant(functools.partial(network, without="timbre", width=256)),
@@ -119,7 +119,7 @@ def tracks() -> tuple[dict[str, list[batches.Row]], tuple[str, ...], list[str]]:
     """Rows with targets by split, the vocabulary, and the artists of the validation rows."""
     catalog, features = str(EXPERIMENT / "catalog.csv"), str(EXPERIMENT / "features")
     with_features = tables.track_ids(features)
-    labels = splits.tags_by_split(read_catalog(catalog).tracks, with_features, tables.beside(features, "splits"))
+    labels = splits.tags_by_split(read_catalog(catalog).tracks, with_features, tables.companion_uri(features, "splits"))
     vocabulary = make_vocabulary(labels.tags["train"].values())
     rows = {}
     for split in ("train", "validation"):
@@ -161,7 +161,7 @@ def test_a_variant_learns(name: str, epochs: int) -> None:
     file = kept(name, epochs)
     file.parent.mkdir(exist_ok=True)
     if not file.exists():
-        torch.set_num_threads(options.n_cores())
+        torch.set_num_threads(n_cores())
         np.save(file, trained(VARIANTS[name], epochs))
     truth = np.array([row["targets"] for row in tracks()[0]["validation"]])
     assert metrics.macro(metrics.roc_auc(truth, np.load(file))) > 0.7
@@ -185,6 +185,6 @@ def test_the_table() -> None:
             row |= {figure: float(of_variant[figure][0]),
                     f"{figure}, difference": f"{difference[0]:+.3f} ({low:+.3f} to {high:+.3f})"}  # fmt: skip
         table.append(row)
-    progress.say(format_table(pa.Table.from_pylist(table)))
+    progress.echo(format_table(pa.Table.from_pylist(table)))
     fewer = of_run["a quarter of the songs", FEW]["pr_auc"] - of_run["everything", FEW]["pr_auc"]
     assert bootstrap.interval(fewer[1:])[1] < 0

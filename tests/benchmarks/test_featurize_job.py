@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from musictag.cli import options
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
-from musictag.jobs.ledger import Work
+from musictag.jobs.process import n_cores
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "featurize.py"
 SUFFIXES, SECONDS, SAMPLE_RATE = (".mp3", ".flac", ".ogg", ".m4a"), 240, 44_100
@@ -45,7 +44,7 @@ def library_seconds(songs: Songs) -> float:
     with threadpoolctl.threadpool_limits(1):
         started = time.perf_counter()
         for song in songs:
-            extract.featurize(Work(song.name, str(song), None), FeatureConfig())
+            extract.featurize(song.name, str(song), FeatureConfig())
         return time.perf_counter() - started
 
 
@@ -71,13 +70,13 @@ def test_the_job_is_as_fast_as_the_library_on_each_of_its_cores(songs: Songs, tm
     library_seconds(first)  # warms up
     of_library = library_seconds(halves[0])  # a half before and a half after, so that the job is between
     of_job = {}
-    for n_workers in range(1, options.n_cores() + 1):
+    for n_workers in range(1, n_cores() + 1):
         start_up = job_seconds(tmp_path / f"{n_workers}-first", first, n_workers)
         of_job[n_workers] = job_seconds(tmp_path / f"{n_workers}-all", songs, n_workers) - start_up
-        progress.say(f"\n{n_workers} workers: the first {len(first)} tracks took {start_up:.1f} s with start-up")
+        progress.echo(f"\n{n_workers} workers: the first {len(first)} tracks took {start_up:.1f} s with start-up")
     of_library += library_seconds(halves[1])
     shares = {n_workers: of_library / (n_workers * seconds) for n_workers, seconds in of_job.items()}
-    progress.say(
+    progress.echo(
         f"{len(rest)} tracks of {SECONDS} s, tracks/s: "
         f"the library on one core {len(rest) / of_library:.2f}; "
         + "; ".join(

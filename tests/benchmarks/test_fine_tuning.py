@@ -21,21 +21,22 @@ from sklearn.preprocessing import StandardScaler
 
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import encode, make_vocabulary
-from musictag.cli import options
 from musictag.corpora.emotify import make_emotify
 from musictag.evaluation import bootstrap, metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import decode_clips, encode_clips, track_clips
+from musictag.features.extract import track_clips
+from musictag.features.table import decode_clips, encode_clips
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores
 from musictag.models.artifact import load_model
-from musictag.models.embedding_cache import ClipMemory
+from musictag.models.embedding_cache import EmbeddingCache
 from musictag.models.published import pretrained
 from musictag.tagging.tagger import join, score_clips, score_labelled
 from musictag.training import batches
-from musictag.training.finetune import FINE_TUNING, network_from, soup
+from musictag.training.finetune import average_weights, network_from
 from musictag.training.loop import fit
-from musictag.training.recipes import FOLDS
+from musictag.training.recipes import FINE_TUNING, FOLDS
 
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))
 INIT = ("msd-musicnn", "mtt-musicnn")
@@ -80,8 +81,8 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
     scores = np.zeros((len(rows), len(rows[0]["targets"])))
     sources = [load_model(pretrained.find(name)) for name in INIT]
     vocabulary = make_vocabulary([row["tags"] for row in rows])
-    memories = [ClipMemory() for _ in INIT]  # what the frozen convolutions hear is the same in all folds
-    torch.set_num_threads(options.n_cores())
+    memories = [EmbeddingCache() for _ in INIT]  # what the frozen convolutions hear is the same in all folds
+    torch.set_num_threads(n_cores())
     started = time.perf_counter()
     for number, (inner, test) in enumerate(folds):
         states = []
@@ -102,10 +103,12 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
             steps = batches.count_batches(len(train), FINE_TUNING)
             states.append(fit(model, FINE_TUNING, train_batches=train_batches, steps_per_epoch=steps,
                               validate=validate, on_epoch=lambda _: None))  # fmt: skip
-        model.load_state_dict(soup([state.best_weights for state in states]))
+        model.load_state_dict(average_weights([state.best_weights for state in states]))
         scores[test] = score_labelled(model, [rows[n] for n in test], CONFIG)[2]
         losses = [f"{state.best_val_loss:.4f}" for state in states]
-        progress.say(f"fold {number + 1}: validation losses {', '.join(losses)}; {time.perf_counter() - started:.0f} s")
+        progress.echo(
+            f"fold {number + 1}: validation losses {', '.join(losses)}; {time.perf_counter() - started:.0f} s"
+        )
     return scores
 
 
@@ -165,7 +168,7 @@ def test_fine_tuning_beats_regression_on_frozen_activations(tmp_path: Path) -> N
         theirs = drawn(targets, regression(activations(rows, of), targets, folds), artists, tests)
         own, difference = bootstrap.interval(ours[1:]), bootstrap.interval((ours - theirs)[1:])
         for n, figure in enumerate(FIGURES):
-            progress.say(
+            progress.echo(
                 f"{figure}: fine-tuned {ours[0, n]:.3f} ({own[0, n]:.3f} to {own[1, n]:.3f}), regression on {name} "
                 f"{theirs[0, n]:.3f}; difference {difference[0, n]:.3f} to {difference[1, n]:.3f}"
             )

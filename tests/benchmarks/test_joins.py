@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
-from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.evaluation import bootstrap, comparison, results
 from musictag.evaluation.report import format_table
 from musictag.features.clips import clip_weights
-from musictag.features.extract import decode_clips
+from musictag.features.table import decode_clips
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores
 from musictag.storage import tables
 from musictag.tagging.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
 from musictag.training import batches
@@ -127,11 +127,11 @@ def heard_in(tagger: Tagger, row: batches.Row) -> Heard:
 def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{EXPERIMENT}/mlflow.db")
     mlflow_registry.connect()
-    torch.set_num_threads(options.n_cores())
+    torch.set_num_threads(n_cores())
     tagger = Tagger.load(mlflow_registry.fetch(f"models:/{mlflow_registry.MODEL}@experiment-{MODEL}").folder)
     features = str(EXPERIMENT / "features")
     tracks = read_catalog(str(EXPERIMENT / "catalog.csv")).tracks
-    labels = splits.tags_by_split(tracks, tables.track_ids(features), tables.beside(features, "splits"))
+    labels = splits.tags_by_split(tracks, tables.track_ids(features), tables.companion_uri(features, "splits"))
     heard: dict[str, list[Heard]] = {}
     truth: dict[str, npt.NDArray[np.bool_]] = {}
     ids: dict[str, list[str]] = {}
@@ -169,6 +169,6 @@ def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
                       "micro_ece_raw": figures["micro_ece_raw"], "micro_ece": figures["micro_ece"],
                       **{f"{figure}, 95 %": f"{macro[figure]['low']:+.3f} to {macro[figure]['high']:+.3f}"
                          for figure in ("f1", "pr_auc")}})  # fmt: skip
-    progress.say(f"{MODEL}, {bootstrap.N_DRAWS} draws of artists, differences from the mean\n")
-    progress.say(format_table(pa.Table.from_pylist(table)))
+    progress.echo(f"{MODEL}, {bootstrap.N_DRAWS} draws of artists, differences from the mean\n")
+    progress.echo(format_table(pa.Table.from_pylist(table)))
     assert len({row["pr_auc"] for row in table}) > 1

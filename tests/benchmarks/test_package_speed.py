@@ -81,7 +81,7 @@ def test_a_song_takes_a_third_of_the_packages_time(name: str, package: Path, son
         taken.append(time.perf_counter() - started)
     slow, fast = min(seconds for seconds, _ in theirs), min(taken)
     difference = max(abs(theirs[0][1][tag] - score) for tag, score in zip(tagger.spec.vocabulary, scores, strict=True))
-    progress.say(
+    progress.echo(
         f"\n{name}, {SONG_S} s of MP3: package {slow:.1f} s, musictag {fast:.2f} s, ratio {fast / slow:.2f}; "
         f"largest difference of a score {difference:.4f}"
     )

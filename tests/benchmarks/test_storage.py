@@ -17,8 +17,8 @@ import pytest
 from musictag.audio import reader
 from musictag.features import clips, extract, log_mel
 from musictag.features.config import FeatureConfig
+from musictag.features.table import SCHEMA, open_features
 from musictag.jobs import progress
-from musictag.jobs.ledger import Work
 from musictag.models.published import pretrained
 from musictag.storage import parts
 from musictag.tagging.tagger import Tagger
@@ -101,16 +101,16 @@ def test_bytes_of_a_second_by_type_and_compression(songs: list[Clips], files: li
         for codec, level in CODECS:
             size, writing, reading = stored(tmp_path / "cells.parquet", cells, codec, level)
             of_track = 1000 * 60 * MINUTES / seconds
-            progress.say(
+            progress.echo(
                 f"{kind}, {codec}{'' if level is None else f' {level}'}: {size / seconds:,.0f} bytes/s; "
                 f"{MINUTES} min in {writing * of_track:.1f} ms, out in {reading * of_track:.1f} ms"
             )
-    extract.open_features(str(tmp_path / "features"), CONFIG, None)
-    rows = (extract.featurize(Work(path.name, str(path), None), CONFIG) for path in files)
-    parts.write(str(tmp_path / "features"), "part", extract.SCHEMA, rows)
+    open_features(str(tmp_path / "features"), CONFIG, None)
+    rows = (extract.featurize(path.name, str(path), CONFIG) for path in files)
+    parts.write(str(tmp_path / "features"), "part", SCHEMA, rows)
     size = sum(path.stat().st_size for path in (tmp_path / "features").glob("part-*.parquet"))
     of_float32 = size / sum(cut.nbytes for cut in songs)
-    progress.say(f"the features table: {size / seconds:,.0f} bytes/s, {of_float32:.2f} of float32")
+    progress.echo(f"the features table: {size / seconds:,.0f} bytes/s, {of_float32:.2f} of float32")
     assert of_float32 <= MOST_OF_FLOAT32
 
 
@@ -126,7 +126,7 @@ def test_the_type_of_cells_changes_no_score(songs: list[Clips]) -> None:
             scores = tagger.clip_scores(cut)
             for kind, as_kept in rounded.items():
                 changes[kind] = max(changes[kind], float(np.abs(tagger.clip_scores(as_kept(cut)) - scores).max()))
-    progress.say(
+    progress.echo(
         f"clips' scores by {len(pretrained.PUBLISHED)} published networks change by at most "
         + ", ".join(f"{change:.4f} in {kind}" for kind, change in changes.items())
     )

@@ -18,11 +18,11 @@ import pytest
 import threadpoolctl
 
 from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
-from musictag.cli import options as cli_options
 from musictag.engines import mlflow_registry
 from musictag.features import extract
 from musictag.jobs import progress
-from musictag.jobs.ledger import Work
+from musictag.jobs.plan import Task
+from musictag.jobs.process import n_cores
 from musictag.models.published import pretrained
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tag.py"
@@ -100,8 +100,8 @@ def test_tagging_from_features_is_as_fast_as_the_network_alone(home: Path) -> No
     first, both = (tag(n, "--features", f"features-{n}", "--tags", f"tags-{n}") for n in tracks)
     of_network = (of_network + networks_clips_per_s(pretrained.DEFAULT)) / 2
     of_job = N_MORE * N_CLIPS / (both.seconds - first.seconds)
-    progress.say(
-        f"\n{N_MORE:,} tracks of {N_CLIPS} clips on {cli_options.n_cores()} cores: from features {of_job:.0f} clips/s, "
+    progress.echo(
+        f"\n{N_MORE:,} tracks of {N_CLIPS} clips on {n_cores()} cores: from features {of_job:.0f} clips/s, "
         f"{of_job / of_network:.2f} of the {of_network:.0f} of the network alone; {start_up(N_FIRST, first)}"
     )
     assert of_job >= LEAST_OF_PARTS * of_network
@@ -119,21 +119,21 @@ def test_tagging_from_audio_takes_no_longer_than_its_parts(
 
     def seconds_of_parts() -> tuple[float, float]:
         """Of a track on one core: to featurize it, and to score its clips."""
-        work, of_features = Work("a", str(song), None), []
+        work, of_features = Task("a", str(song), None), []
         with threadpoolctl.threadpool_limits(1):
             for _ in range(ROUNDS):
                 started = time.perf_counter()
-                n_clips = extract.featurize(work, CONFIG)["n_clips"]
+                n_clips = extract.featurize(task.track_id, task.uri, CONFIG)["n_clips"]
                 of_features.append(time.perf_counter() - started)
-        return float(np.median(of_features)), n_clips * cli_options.n_cores() / networks_clips_per_s(pretrained.DEFAULT)
+        return float(np.median(of_features)), n_clips * n_cores() / networks_clips_per_s(pretrained.DEFAULT)
 
     before = seconds_of_parts()
     first, both = (tag(n, "--catalog", f"music-{n}", "--tags", f"tags-{n}") for n in tracks)
     featurizing, scoring = np.mean([before, seconds_of_parts()], axis=0)
-    of_parts = (featurizing + scoring) * N_MORE_SONGS / cli_options.n_cores()
+    of_parts = (featurizing + scoring) * N_MORE_SONGS / n_cores()
     of_job = both.seconds - first.seconds
-    progress.say(
-        f"\n{N_MORE_SONGS:,} tracks of {SONG_S} s on {cli_options.n_cores()} cores: "
+    progress.echo(
+        f"\n{N_MORE_SONGS:,} tracks of {SONG_S} s on {n_cores()} cores: "
         f"from audio {N_MORE_SONGS / of_job:.1f} tracks/s, "
         f"{of_parts / of_job:.2f} of what its parts have ({1000 * featurizing:.0f} ms to featurize and "
         f"{1000 * scoring:.0f} ms to score a track on one core); {start_up(N_FIRST_SONGS, first)}"
@@ -147,7 +147,7 @@ def test_a_catalog_a_hundred_times_as_large_is_tagged_as_fast_in_the_same_memory
         add_tracks("features", range(n_held, n_tracks), FEW_CLIPS)
         runs[n_tracks], n_held = tag(n_tracks, "--features", "features", "--tags", f"tags-{n_tracks}"), n_tracks
         run = runs[n_tracks]
-        progress.say(
+        progress.echo(
             f"\n{n_tracks:,} tracks of {FEW_CLIPS} clips: {run.seconds:.1f} s, at most {run.peak / MIB:,.0f} MiB"
         )
     n_new = round(NEW_SHARE * n_held)
@@ -159,7 +159,7 @@ def test_a_catalog_a_hundred_times_as_large_is_tagged_as_fast_in_the_same_memory
     late = (all_of_them - some) / (large.seconds - medium.seconds)
     of_start = small.seconds - few / late
     share = (again.seconds - of_start) / (large.seconds - of_start)
-    progress.say(
+    progress.echo(
         f"{early:.0f} tracks/s from {few:,} to {some:,} tracks, {late:.0f} from there to {all_of_them:,}; "
         f"start-up {of_start:.1f} s; a second run, {n_new:,} tracks new: {again.seconds:.1f} s, {share:.1%} of the "
         f"first, start-up aside, at most {again.peak / MIB:,.0f} MiB"

@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musictag.cli import options
 from musictag.features.clips import clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores
 from musictag.models.musicnn import FilterBlock, Musicnn
 from musictag.models.published import pretrained
 from musictag.tagging.tagger import Tagger
@@ -91,7 +91,7 @@ def test_clips_are_scored_in_half_the_time_of_a_naive_port(name: str, wheel: Pat
     finally:
         torch.set_num_threads(n_threads)
     best = {who: min(by_size.values()) for who, by_size in times.items()}
-    progress.say(
+    progress.echo(
         f"\n{name}, {N_CLIPS} clips on one core, s by batch size: {times}; ratio {best['ours'] / best['naive']:.2f}"
     )
     assert best["ours"] <= MOST_OF_NAIVE * best["naive"]
@@ -109,7 +109,7 @@ def test_tracks_get_the_scores_of_the_naive_port(name: str, wheel: Path) -> None
             theirs, scores = (torch.sigmoid(model(clips)).mean(dim=0) for model in (naive, ours))
         differences.append(float((theirs - scores).abs().max()))
         same_top_5 += theirs.topk(5).indices.tolist() == scores.topk(5).indices.tolist()
-    progress.say(
+    progress.echo(
         f"\n{name}: largest difference of {len(audio)} tracks {max(differences):.1e}, top 5 equal on {same_top_5}"
     )
     assert max(differences) <= MOST_DIFFERENCE
@@ -129,7 +129,7 @@ def test_ten_clips_come_near_to_all() -> None:
             some = song[[round(start / CONFIG.clip_frames) for start in starts]].mean(axis=0)
             differences.append(float(np.abs(some - song.mean(axis=0)).mean()))
             agreements.append(len({*some.argsort()[-5:]} & {*song.mean(axis=0).argsort()[-5:]}) / 5)
-    progress.say(
+    progress.echo(
         f"\n10 clips beside all of {len(differences)} songs of 4 minutes: mean absolute difference "
         f"{np.mean(differences):.4f}, {np.mean(agreements):.0%} of the top 5 agree"
     )
@@ -162,7 +162,7 @@ def test_tracks_per_hour_of_a_folder(folder: Path) -> None:
         for_one = seconds(one, "--clips-per-track", clips_per_track)
         for_all = seconds(folder, "--clips-per-track", clips_per_track)
         per_song = (for_all - for_one) / (N_SONGS - 1)
-        progress.say(
+        progress.echo(
             f"\n--clips-per-track {clips_per_track}: one song {for_one:.1f} s with start-up, then {per_song:.2f} s a "
-            f"song: {3600 / per_song:,.0f} tracks per hour on {options.n_cores()} cores"
+            f"song: {3600 / per_song:,.0f} tracks per hour on {n_cores()} cores"
         )

@@ -15,8 +15,8 @@ import soundfile
 from musictag.errors import AudioCorruptError, AudioError, AudioTooLongError, AudioTruncatedError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
-from musictag.features.decoder_process import Sandbox
-from musictag.jobs.ledger import Work
+from musictag.features.decoder_process import DecoderProcess
+from musictag.features.table import SCHEMA, open_features
 from musictag.storage import parts
 
 CONFIG = FeatureConfig()
@@ -96,21 +96,22 @@ CASES: dict[str, tuple[Callable[[Path], Path], int | None, float, type[AudioErro
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as sandbox:
+def sandbox() -> Iterator[DecoderProcess]:
+    with DecoderProcess() as sandbox:
         yield sandbox
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_track_takes_much_more_memory_than_another(tmp_path: Path, sandbox: Sandbox, case: str) -> None:
+def test_no_track_takes_much_more_memory_than_another(tmp_path: Path, sandbox: DecoderProcess, case: str) -> None:
     make, clips_per_track, max_hours, refusal = CASES[case]
 
     def write(path: Path, name: str) -> None:
-        work = Work("a", str(path), None)
         uri = str(tmp_path / name)
-        extract.open_features(uri, CONFIG, clips_per_track)
-        rows = (extract.featurize(work, CONFIG, clips_per_track, max_hours, sandbox.track_clips) for _ in range(1))
-        assert parts.write(uri, "a", extract.SCHEMA, rows) == 1
+        open_features(uri, CONFIG, clips_per_track)
+        rows = (
+            extract.featurize("a", str(path), CONFIG, clips_per_track, max_hours, sandbox.track_clips) for _ in range(1)
+        )
+        assert parts.write(uri, "a", SCHEMA, rows) == 1
 
     def do() -> None:
         if refusal is None:

@@ -19,23 +19,23 @@ import torch
 from mlflow import MlflowClient
 
 from musictag.catalog.vocabulary import targets_by_track
-from musictag.cli import options as cli_options
 from musictag.evaluation import metrics
-from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import progress
+from musictag.jobs.process import n_cores
 from musictag.models.architectures import build_model
 from musictag.storage import parts, tables
 from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
 from musictag.training.loop import fit
-from musictag.training.recipes import FROM_NOTHING
+from musictag.training.recipes import FROM_SCRATCH
 
 TRAIN = Path(__file__).parents[2] / "pipelines" / "train.py"
 CONFIG = FeatureConfig()
 N_TRACKS, N_CLIPS, TRACKS_OF_A_PART = 800, 10, 50
 EVERY_VALIDATION = 10  # each tenth track validates
-TRAINING = dataclasses.replace(FROM_NOTHING, epochs=2)
+TRAINING = dataclasses.replace(FROM_SCRATCH, epochs=2)
 VOCABULARY = tuple(f"tag {k:02d}" for k in range(20))
 ROUNDS = 2
 LEAST_OF_BARE = 0.9
@@ -52,7 +52,7 @@ def row(track_id: str, rng: np.random.Generator) -> dict[str, object]:
         "duration_s": N_CLIPS * CONFIG.clip_seconds,
         "n_clips": N_CLIPS,
         "start_s": [n * CONFIG.clip_seconds for n in range(N_CLIPS)],
-        "clips": extract.encode_clips(clips),
+        "clips": encode_clips(clips),
         "feature_hash": CONFIG.feature_hash,
         "featurized_at": datetime.datetime.now(datetime.UTC),
     }
@@ -79,12 +79,12 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
         for split, tracks in labels.items():
             writer.writerows([track, f"{track}.wav", ";".join(tags), split] for track, tags in tracks.items())
     uri = str(folder / "features")
-    extract.open_features(uri, CONFIG, N_CLIPS)
+    open_features(uri, CONFIG, N_CLIPS)
     rng = np.random.default_rng(1)
     track_ids = [f"track-{n:03d}" for n in range(N_TRACKS)]
     for begin in range(0, N_TRACKS, TRACKS_OF_A_PART):
         rows = (row(track_id, rng) for track_id in track_ids[begin : begin + TRACKS_OF_A_PART])
-        parts.write(uri, f"{begin:03d}", extract.SCHEMA, rows)
+        parts.write(uri, f"{begin:03d}", SCHEMA, rows)
     return folder
 
 
@@ -101,7 +101,7 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
 
     torch.manual_seed(TRAINING.seed)
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(cli_options.n_cores())  # as the one worker of train.py does
+    torch.set_num_threads(n_cores())  # as the one worker of train.py does
     try:
         state = fit(
             build_model("cnn", {}, n_mels=CONFIG.n_mels, n_tags=len(VOCABULARY)),
@@ -149,8 +149,8 @@ def test_ray_trains_nearly_as_fast_as_the_bare_loop(folder: Path, labels: dict[s
             assert len(rates) == TRAINING.epochs - 1
             taken[way] += rates
     rate = {way: float(np.median(rates)) for way, rates in taken.items()}
-    progress.say(
-        f"\n{N_TRACKS} tracks of {N_CLIPS} clips on {cli_options.n_cores()} cores, clips/s after the first epoch: "
+    progress.echo(
+        f"\n{N_TRACKS} tracks of {N_CLIPS} clips on {n_cores()} cores, clips/s after the first epoch: "
         + ", ".join(f"{way} {rate[way]:.0f} ({rate[way] / rate['bare loop']:.2f} of the bare loop)" for way in rate)
     )
     assert rate["1 worker"] >= LEAST_OF_BARE * rate["bare loop"]

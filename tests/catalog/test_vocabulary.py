@@ -3,7 +3,14 @@ import itertools
 import numpy as np
 import pytest
 
-from musictag.catalog.vocabulary import blind_spots, by_tag, encode, make_vocabulary, targets_by_track, unknown_tags
+from musictag.catalog.vocabulary import (
+    by_tag,
+    coverage_warnings,
+    encode,
+    make_vocabulary,
+    targets_by_track,
+    unknown_tags,
+)
 from musictag.errors import VocabularyError
 
 TAG_LISTS = [["rock", "guitar"], [], ["Jazz", "guitar"], ["étude"]]
@@ -59,7 +66,7 @@ def fold(train, validation):
 
 def test_tags_that_train_or_validation_lack_are_named():
     train, validation = [["a", "b"], ["c"]], [["a", "d"], []]
-    assert blind_spots(("a", "b", "c"), [fold(train, validation)], by_split(train, validation, [["e", "a"]])) == [
+    assert coverage_warnings(("a", "b", "c"), [fold(train, validation)], by_split(train, validation, [["e", "a"]])) == [
         "not learned, since no train track has them: d, e",
         "never given, since no validation track has them to fit a threshold on: b, c",
     ]
@@ -67,14 +74,14 @@ def test_tags_that_train_or_validation_lack_are_named():
 
 def test_a_validation_split_without_any_tag_of_the_vocabulary_is_named():
     train, validation = [["a"], ["b"]], [["b"]]
-    assert blind_spots(("a",), [fold(train, validation)], by_split(train, validation)) == [
+    assert coverage_warnings(("a",), [fold(train, validation)], by_split(train, validation)) == [
         "never given, since no validation track has them to fit a threshold on: a"
     ]
 
 
 def test_tags_that_one_of_several_folds_does_not_learn_are_named_with_it():
     folds = [fold([["a"], ["b"]], [["a"]]), fold([["a"], ["a"]], [["b"]])]
-    assert blind_spots(("a", "b"), folds, by_split([["a"], ["a"]], [["b"]])) == [
+    assert coverage_warnings(("a", "b"), folds, by_split([["a"], ["a"]], [["b"]])) == [
         "not learned in fold 2, which holds back all their tracks: b"
     ]
 
@@ -82,7 +89,7 @@ def test_tags_that_one_of_several_folds_does_not_learn_are_named_with_it():
 @pytest.mark.parametrize("vocabulary", [("a", "b"), ("a",)])
 def test_tags_that_all_splits_have_are_no_blind_spots(vocabulary):
     train, validation = [["a", "b"]], [["b", "a"], []]
-    assert blind_spots(vocabulary, [fold(train, validation)], by_split(train, validation, [["b"]])) == []
+    assert coverage_warnings(vocabulary, [fold(train, validation)], by_split(train, validation, [["b"]])) == []
 
 
 def test_values_of_some_tags_stand_in_the_order_of_the_vocabulary():

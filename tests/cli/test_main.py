@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from musictag.cli.main import CLIPS_PER_TRACK, entry
 from musictag.features import extract
-from musictag.features.extract import encode_clips
+from musictag.features.table import encode_clips
 from musictag.models.published import pretrained
 from musictag.tagging.tagger import Tagger
 

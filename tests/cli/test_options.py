@@ -5,11 +5,13 @@ import pytest
 
 from musictag import errors
 from musictag.cli import options
+from musictag.engines import ray_cluster
+from musictag.jobs.process import n_cores, run_main
 
 
 def test_a_main_that_ends_well_exits_with_0(capsys):
     seen = []
-    assert options.run(seen.append, ["--a", "b"]) == 0
+    assert run_main(seen.append, ["--a", "b"]) == 0
     assert seen == [["--a", "b"]]
     assert capsys.readouterr().err == ""
 
@@ -17,7 +19,7 @@ def test_a_main_that_ends_well_exits_with_0(capsys):
 def test_arguments_come_from_the_command_line(monkeypatch):
     seen = []
     monkeypatch.setattr("sys.argv", ["program", "--a"])
-    assert options.run(seen.append) == 0
+    assert run_main(seen.append) == 0
     assert seen == [["--a"]]
 
 
@@ -41,7 +43,7 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(capsys, error, code):
     def main(argv):
         raise error("what is wrong: what to do")
 
-    assert options.run(main, []) == code
+    assert run_main(main, []) == code
     assert capsys.readouterr().err == "error: what is wrong: what to do\n"
 
 
@@ -50,14 +52,14 @@ def test_an_error_that_is_not_ours_is_not_hidden():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        options.run(main, [])
+        run_main(main, [])
 
 
 def test_an_interrupt_exits_as_shells_expect(capsys):
     def main(argv):
         raise KeyboardInterrupt
 
-    assert options.run(main, []) == 130
+    assert run_main(main, []) == 130
     assert "what is committed stays" in capsys.readouterr().err
 
 
@@ -84,7 +86,7 @@ def test_other_rates_are_refused(text):
 
 
 def test_the_cores_are_those_this_process_may_use():
-    assert 1 <= options.n_cores() <= os.cpu_count()
+    assert 1 <= n_cores() <= os.cpu_count()
 
 
 def test_names_are_separated_by_commas():
@@ -104,9 +106,9 @@ def test_gpus_that_nobody_can_give_are_refused(monkeypatch, address, n_gpus, ref
         monkeypatch.setenv("RAY_ADDRESS", address)
     if refused:
         with pytest.raises(errors.UsageError, match="2 workers need a GPU each, torch finds 1 here"):
-            options.check_workers(args, n_gpus)
+            ray_cluster.check_gpus(args.num_workers, n_gpus)
     else:
-        options.check_workers(args, n_gpus)
+        ray_cluster.check_gpus(args.num_workers, n_gpus)
 
 
 @pytest.mark.parametrize("n_workers", ["0", "-1", "two"])

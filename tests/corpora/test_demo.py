@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag.cli import options
 from musictag.corpora import demo
 from musictag.corpora.demo import main, make_demo, plan_demo
 from musictag.errors import UsageError
+from musictag.jobs.process import run_main
 
 # 6 songs are enough for every encoding to occur.
 SMALL = {"n_tracks": 6, "seconds": 2.5, "seed": 7}
@@ -130,7 +130,7 @@ def test_impossible_arguments_are_usage_errors(tmp_path, change):
 
 
 def test_the_command_line_says_what_it_made_and_where(tmp_path, capsys):
-    assert options.run(main, [str(tmp_path), "--n-tracks", "1"]) == 0
+    assert run_main(main, [str(tmp_path), "--n-tracks", "1"]) == 0
     assert capsys.readouterr().out == f"1 songs: {tmp_path / 'catalog.csv'}\n"
-    assert options.run(main, [str(tmp_path), "--n-tracks", "0"]) == 2
+    assert run_main(main, [str(tmp_path), "--n-tracks", "0"]) == 2
     assert "n_tracks=0" in capsys.readouterr().err

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from musictag.cli import options
 from musictag.corpora.emotify import EMOTIONS, main, make_emotify
 from musictag.errors import CatalogError
+from musictag.jobs.process import run_main
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "emotify"
 HEADER = ["track_id", "file", "genre", "artist", "album", "title", "year", "raters", *EMOTIONS]
@@ -70,9 +70,9 @@ def test_a_share_that_is_no_number_is_named_with_its_track(tmp_path):
 
 def test_the_command_line_says_what_it_made_and_where(tmp_path, capsys):
     write_ratings(tmp_path)
-    assert options.run(main, [str(tmp_path), str(tmp_path / "out")]) == 0
+    assert run_main(main, [str(tmp_path), str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == f"1 tracks: {tmp_path / 'out' / 'catalog.csv'}\n"
-    assert options.run(main, [str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
+    assert run_main(main, [str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
     assert "ratings.csv does not exist" in capsys.readouterr().err
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag.cli import options
 from musictag.corpora import experiment
 from musictag.corpora.band import compose
 from musictag.corpora.experiment import SECONDS, main, make_experiment, perform, plan_experiment, record
 from musictag.corpora.labels import TAGS
 from musictag.errors import UsageError
+from musictag.jobs.process import run_main
 
 SMALL = {"n_tracks": 5, "seconds": 2.5, "seed": 7}
 
@@ -109,7 +109,7 @@ def test_impossible_arguments_are_usage_errors(tmp_path, change):
 
 
 def test_the_command_line_says_what_it_made_and_where(tmp_path, capsys):
-    assert options.run(main, [str(tmp_path), "--n-tracks", "1", "--seed", "3"]) == 0
+    assert run_main(main, [str(tmp_path), "--n-tracks", "1", "--seed", "3"]) == 0
     assert capsys.readouterr().out == f"1 songs: {tmp_path / 'catalog.csv'}\n"
-    assert options.run(main, [str(tmp_path), "--seed", "-1"]) == 2
+    assert run_main(main, [str(tmp_path), "--seed", "-1"]) == 2
     assert "seed=-1" in capsys.readouterr().err

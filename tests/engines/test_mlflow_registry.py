@@ -11,7 +11,6 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import ModelError, RegistryError
 from musictag.features.config import FeatureConfig
@@ -114,7 +113,7 @@ def test_a_logged_model_comes_back_as_it_was(artifact: Path) -> None:
     uri = logged(artifact)
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     mlflow_registry.set_alias(version, "champion")
-    for name in (uri, f"models:/musictag/{version}", options.CHAMPION):
+    for name in (uri, f"models:/musictag/{version}", mlflow_registry.CHAMPION):
         source = mlflow_registry.fetch(name)
         assert source.folder != artifact
         model, spec = load_model(source.folder)
@@ -125,7 +124,7 @@ def test_a_logged_model_comes_back_as_it_was(artifact: Path) -> None:
 
 def test_what_was_read_is_gone_with_the_process(artifact: Path, tmp_path: Path) -> None:
     uri = logged(artifact)
-    code = f"from musictag import registry; registry.connect(); print(*registry.fetch({uri!r}).folder.iterdir())"
+    code = f"from musictag.engines import mlflow_registry as r; r.connect(); print(*r.fetch({uri!r}).folder.iterdir())"
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -139,7 +138,7 @@ def test_a_source_says_what_mlflow_knows_of_it(artifact: Path) -> None:
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     mlflow_registry.set_alias(version, "champion")
     of_run, of_alias, of_version, of_folder = map(
-        mlflow_registry.fetch, (uri, options.CHAMPION, f"models:/musictag/{version}", str(artifact))
+        mlflow_registry.fetch, (uri, mlflow_registry.CHAMPION, f"models:/musictag/{version}", str(artifact))
     )
     assert (of_run.uri, of_run.version, of_run.run_id) == (uri, None, run_id)
     assert (of_alias.uri, of_alias.version, of_alias.run_id) == (f"models:/musictag/{version}", version, run_id)

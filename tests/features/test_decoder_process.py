@@ -14,8 +14,9 @@ import soundfile
 from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError, StoreError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
-from musictag.features.decoder_process import AHEAD, Sandbox, featurize
-from musictag.jobs.ledger import Work
+from musictag.features.decoder_process import DecoderProcess
+from musictag.jobs.featurizing import TRACKS_AHEAD, featurize_tasks
+from musictag.jobs.plan import Task
 from processes import command_line
 
 CONFIG = FeatureConfig()
@@ -28,8 +29,8 @@ def others() -> frozenset[int]:
 
 
 @pytest.fixture(scope="module")
-def sandbox(others) -> Iterator[Sandbox]:
-    with Sandbox() as sandbox:
+def sandbox(others) -> Iterator[DecoderProcess]:
+    with DecoderProcess() as sandbox:
         yield sandbox
 
 
@@ -88,7 +89,7 @@ def test_a_decoder_that_is_killed_between_tracks_costs_none(sandbox, others, tmp
 def test_a_decoder_that_hangs_costs_one_track(tmp_path, music, write_audio):
     os.mkfifo(tmp_path / "hangs.mp3")
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
-    with Sandbox(time_limit_s=2) as sandbox:
+    with DecoderProcess(time_limit_s=2) as sandbox:
         sandbox.track_clips(path, "a", CONFIG)
         started = time.perf_counter()
         with pytest.raises(AudioTimeoutError, match="hangs: not decoded within 2 s"):
@@ -100,7 +101,7 @@ def test_a_decoder_that_hangs_costs_one_track(tmp_path, music, write_audio):
 def test_nothing_is_left_of_a_closed_sandbox(others, tmp_path, music, write_audio):
     before = {process.pid for process in decoders(others)}
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
-    with Sandbox() as sandbox:
+    with DecoderProcess() as sandbox:
         sandbox.track_clips(path, "a", CONFIG)
         assert {process.pid for process in decoders(others)} > before
     assert {process.pid for process in decoders(others)} == before
@@ -109,7 +110,7 @@ def test_nothing_is_left_of_a_closed_sandbox(others, tmp_path, music, write_audi
 def test_a_track_that_takes_too_much_memory_costs_itself(tmp_path):
     for name, seconds in (("long", 3_600), ("short", 1)):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(seconds * 8_000, np.float32), 8_000)
-    with Sandbox(memory_limit_gib=0.0625) as sandbox:
+    with DecoderProcess(memory_limit_gib=0.0625) as sandbox:
         assert sandbox.track_clips(tmp_path / "short.wav", "short", CONFIG)[1] == [0]
         with pytest.raises(AudioCrashError, match=r"long: decoding takes more than 0\.0625 GiB of memory"):
             sandbox.track_clips(tmp_path / "long.wav", "long", CONFIG)
@@ -119,15 +120,18 @@ def test_a_track_that_takes_too_much_memory_costs_itself(tmp_path):
 def test_a_full_folder_for_temporary_files_is_said_so(tmp_path, music, write_audio, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", functools.partial(open, "/dev/full", "r+b"))
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
-    with Sandbox() as sandbox, pytest.raises(StoreError, match="No space left on device; name another by TMPDIR"):
+    with (
+        DecoderProcess() as sandbox,
+        pytest.raises(StoreError, match="No space left on device; name another by TMPDIR"),
+    ):
         sandbox.track_clips(path, "a", CONFIG)
 
 
 def test_tracks_come_back_in_order_each_as_a_row_or_a_failure(tmp_path, music, write_audio):
     write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     (tmp_path / "b.wav").write_text("the lyrics of a song")
-    works = [Work(str(n), str(tmp_path / ("b.wav" if n == 2 else "a.wav")), None) for n in range(6)]
-    outcomes = list(featurize(works, CONFIG))
+    works = [Task(str(n), str(tmp_path / ("b.wav" if n == 2 else "a.wav")), None) for n in range(6)]
+    outcomes = list(featurize_tasks(works, CONFIG))
     assert [row and row["track_id"] for row, _ in outcomes] == ["0", "1", None, "3", "4", "5"]
     assert [failure and failure["error"] for _, failure in outcomes] == [
         None,
@@ -140,9 +144,9 @@ def test_tracks_come_back_in_order_each_as_a_row_or_a_failure(tmp_path, music, w
 def test_few_tracks_are_at_hand_together(tmp_path, music, write_audio):
     path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
     taken = []
-    rows = featurize((taken.append(n) or Work(str(n), path, None) for n in range(9)), CONFIG)
+    rows = featurize_tasks((taken.append(n) or Task(str(n), path, None) for n in range(9)), CONFIG)
     for n in range(6):
         assert next(rows)[0]["track_id"] == str(n)
-        assert len(taken) == n + 1 + AHEAD
+        assert len(taken) == n + 1 + TRACKS_AHEAD
     rows.close()
-    assert len(taken) == 6 + AHEAD
+    assert len(taken) == 6 + TRACKS_AHEAD

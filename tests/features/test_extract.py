@@ -12,9 +12,9 @@ from musictag.errors import AudioTooLongError, AudioTruncatedError, FeatureMisma
 from musictag.features import extract, log_mel
 from musictag.features.clips import clip_starts, cut_clips
 from musictag.features.config import FeatureConfig
-from musictag.jobs.ledger import Work
+from musictag.features.table import SCHEMA, decode_clips, encode_clips, feature_config, open_features
 from musictag.models.architectures import build_model
-from musictag.storage import digests, fetch, tables
+from musictag.storage import checksums, fetch, tables
 
 CONFIG = FeatureConfig()
 
@@ -22,9 +22,9 @@ CONFIG = FeatureConfig()
 def test_a_cell_gives_back_its_clips_as_float16():
     config = FeatureConfig(n_mels=8, clip_frames=5)
     clips = np.random.default_rng(0).random((3, 5, 8)).astype(np.float32) * 7
-    cell = extract.encode_clips(clips)
+    cell = encode_clips(clips)
     assert len(cell) == 3 * 5 * 8 * 2
-    decoded = extract.decode_clips(cell, config)
+    decoded = decode_clips(cell, config)
     assert decoded.dtype == np.float16
     np.testing.assert_array_equal(decoded, clips.astype(np.float16))
 
@@ -32,13 +32,13 @@ def test_a_cell_gives_back_its_clips_as_float16():
 def test_clips_that_do_not_lie_in_order_are_encoded_in_order():
     config = FeatureConfig(n_mels=8, clip_frames=5)
     clips = np.arange(80, dtype=np.float32).reshape(2, 8, 5).transpose(0, 2, 1)
-    np.testing.assert_array_equal(extract.decode_clips(extract.encode_clips(clips), config), clips)
+    np.testing.assert_array_equal(decode_clips(encode_clips(clips), config), clips)
 
 
 @pytest.mark.parametrize("n_bytes", [0, 79, 81, 120])
 def test_a_cell_of_another_size_is_refused(n_bytes):
     with pytest.raises(StoreError, match=f"{n_bytes} bytes is not a whole number of 5 x 8 clips"):
-        extract.decode_clips(bytes(n_bytes), FeatureConfig(n_mels=8, clip_frames=5))
+        decode_clips(bytes(n_bytes), FeatureConfig(n_mels=8, clip_frames=5))
 
 
 def test_float16_moves_no_score_of_a_trained_network_by_more_than_5_thousandths(music):
@@ -48,7 +48,7 @@ def test_float16_moves_no_score_of_a_trained_network_by_more_than_5_thousandths(
     ]
     clips = np.concatenate([cut_clips(frames, clip_starts(len(frames), CONFIG), CONFIG) for frames in spectrograms])
     assert clips.max() > 5
-    rounded = extract.decode_clips(extract.encode_clips(clips), CONFIG).astype(np.float32)
+    rounded = decode_clips(encode_clips(clips), CONFIG).astype(np.float32)
     assert 0 < np.abs(rounded - clips).max() <= 0.002
 
     torch.manual_seed(0)
@@ -123,39 +123,39 @@ def test_a_truncated_track_fails_with_few_clips_as_with_all(tmp_path, music, wri
 def test_a_row_holds_no_secret(music, write_audio, tmp_path):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     fsspec.filesystem("memory").pipe("/shelf/a.wav?sig=secret", path.read_bytes())
-    row = extract.featurize(Work("a", "memory://shelf/a.wav?sig=secret", None), CONFIG)
+    row = extract.featurize("a", "memory://shelf/a.wav?sig=secret", CONFIG)
     assert row["uri"] == "memory://shelf/a.wav?sig=***"
 
 
 def test_a_row_says_what_it_was_made_of(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(7.0), 44_100)
-    row = extract.featurize(Work("a", str(path), None), CONFIG)
-    assert list(row) == extract.SCHEMA.names
+    row = extract.featurize("a", str(path), CONFIG)
+    assert list(row) == SCHEMA.names
     assert row["track_id"] == "a"
     assert row["uri"] == str(path)
     assert row["audio_etag"] == fetch.audio_etag(str(path))
-    assert row["audio_sha256"] == digests.of_file(path)
+    assert row["audio_sha256"] == checksums.file_sha256(path)
     assert row["duration_s"] == pytest.approx(7.0)
     assert row["n_clips"] == 3
     assert row["start_s"] == pytest.approx([0, 2.992, 5.984])
-    assert extract.decode_clips(row["clips"], CONFIG).shape == (3, 187, 96)
+    assert decode_clips(row["clips"], CONFIG).shape == (3, 187, 96)
     assert row["feature_hash"] == CONFIG.feature_hash
     assert datetime.datetime.now(datetime.UTC) - row["featurized_at"] < datetime.timedelta(minutes=1)
 
 
 def test_a_table_is_made_once_and_opened_again(tmp_path):
     uri = str(tmp_path / "features")
-    assert extract.open_features(uri, CONFIG, 5).version() == 0
-    table = extract.open_features(uri, CONFIG, 5)
+    assert open_features(uri, CONFIG, 5).version() == 0
+    table = open_features(uri, CONFIG, 5)
     assert table.version() == 0
-    assert extract.feature_config(table) == CONFIG
+    assert feature_config(table) == CONFIG
 
 
 def test_a_table_of_other_settings_is_refused_with_both(tmp_path):
     uri = str(tmp_path / "features")
-    extract.open_features(uri, FeatureConfig(n_mels=48, fmax=7_000.0), None)
+    open_features(uri, FeatureConfig(n_mels=48, fmax=7_000.0), None)
     with pytest.raises(FeatureMismatchError) as caught:
-        extract.open_features(uri, CONFIG, None)
+        open_features(uri, CONFIG, None)
     for part in (uri, "n_mels 48 there, 96 here", "fmax 7000.0 there, 8000.0 here", "--features"):
         assert part in str(caught.value)
     assert "hop_length" not in str(caught.value)
@@ -164,15 +164,15 @@ def test_a_table_of_other_settings_is_refused_with_both(tmp_path):
 @pytest.mark.parametrize(("held", "wanted", "message"), [(None, 3, "all, not 3"), (3, None, "3, not all")])
 def test_a_table_of_another_number_of_clips_is_refused_with_both(tmp_path, held, wanted, message):
     uri = str(tmp_path / "features")
-    extract.open_features(uri, CONFIG, held)
+    open_features(uri, CONFIG, held)
     with pytest.raises(FeatureMismatchError, match=f"holds clips-per-track {message}"):
-        extract.open_features(uri, CONFIG, wanted)
+        open_features(uri, CONFIG, wanted)
 
 
 def test_a_table_that_holds_no_features_is_refused(tmp_path):
-    table = tables.create_table(str(tmp_path / "other"), extract.SCHEMA)
+    table = tables.create_table(str(tmp_path / "other"), SCHEMA)
     with pytest.raises(StoreError, match="not a features table"):
-        extract.feature_config(table)
+        feature_config(table)
 
 
 def test_featurizing_does_not_load_torch():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from musictag.errors import AudioError
 from musictag.features.config import FeatureConfig
-from musictag.features.decoder_process import Sandbox
+from musictag.features.decoder_process import DecoderProcess
 
 TARGET = Path(__file__).with_name("fuzz_audio.py")
 # What reads where it should not does not crash each time.
@@ -31,7 +31,7 @@ def fuzz(corpus: Path, seconds: int) -> Path | None:
 
 def gets_past(found: Path) -> bool:
     """Whether an input does what it should not in a sandbox too."""
-    with Sandbox(time_limit_s=60) as sandbox:
+    with DecoderProcess(time_limit_s=60) as sandbox:
         for clips_per_track in (None, 3) * REPLAYS:
             try:
                 sandbox.track_clips(found, "found", FeatureConfig(clip_frames=4), clips_per_track)

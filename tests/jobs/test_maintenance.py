@@ -11,8 +11,8 @@ import pytest
 
 from musictag.catalog import splits
 from musictag.errors import StoreError
-from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import ledger, maintenance
 from musictag.storage import parts, tables
 
@@ -29,7 +29,7 @@ def row(track_id: str, **fields: object) -> dict[str, object]:
         "duration_s": 1.0,
         "n_clips": 2,
         "start_s": [0.0, 0.5],
-        "clips": extract.encode_clips(clips),
+        "clips": encode_clips(clips),
         "feature_hash": CONFIG.feature_hash,
         "featurized_at": datetime.datetime.now(datetime.UTC),
         **fields,
@@ -40,11 +40,11 @@ def row(track_id: str, **fields: object) -> dict[str, object]:
 def uri(tmp_path: Path) -> str:
     """A features table of four tracks in two parts, one of which a delete has written anew."""
     uri = str(tmp_path / "features")
-    extract.open_features(uri, CONFIG, None)
-    parts.write(uri, "p", extract.SCHEMA, [row("a"), row("b"), row("gone")])
-    parts.write(uri, "q", extract.SCHEMA, [row("c"), row("d")])
+    open_features(uri, CONFIG, None)
+    parts.write(uri, "p", SCHEMA, [row("a"), row("b"), row("gone")])
+    parts.write(uri, "q", SCHEMA, [row("c"), row("d")])
     tables.delete_tracks(uri, ["gone"])
-    tables.create_table(tables.beside(uri, "failures"), ledger.FAILURES_SCHEMA)
+    tables.create_table(tables.companion_uri(uri, "failures"), ledger.FAILURES_SCHEMA)
     return uri
 
 
@@ -92,12 +92,12 @@ def test_a_file_of_which_nothing_is_recorded_is_named(uri: str) -> None:
 
 
 def test_a_track_with_two_rows_is_named(uri: str) -> None:
-    parts.write(uri, "r", extract.SCHEMA, [row("b"), row("e")])
+    parts.write(uri, "r", SCHEMA, [row("b"), row("e")])
     assert problems(uri) == ("more than one row of b",)
 
 
 def test_cells_that_do_not_fit_are_named(uri: str) -> None:
-    parts.write(uri, "r", extract.SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
+    parts.write(uri, "r", SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
     assert problems(uri) == (
         "features of other settings than the table's: f",
         "clips that are not as many as the row says: e",
@@ -105,7 +105,7 @@ def test_cells_that_do_not_fit_are_named(uri: str) -> None:
 
 
 def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
-    failures = tables.beside(uri, "failures")
+    failures = tables.companion_uri(uri, "failures")
     failed = {"track_id": "x", "uri": "x", "stage": "decode", "error": "E", "message": "m", "attempts": 1}
     rows = [{**failed, "failed_at": datetime.datetime.now(datetime.UTC)}] * 2
     parts.write_table(failures, "p", ledger.FAILURES_SCHEMA, pa.Table.from_pylist(rows, ledger.FAILURES_SCHEMA))
@@ -113,7 +113,7 @@ def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
 
 
 def test_a_table_of_artists_is_verified_too(uri: str) -> None:
-    splits_uri = tables.beside(uri, "splits")
+    splits_uri = tables.companion_uri(uri, "splits")
     tables.create_table(splits_uri, splits.SCHEMA)
     rows = pa.Table.from_pylist([{"group": "x", "split": "train"}], splits.SCHEMA)
     parts.write_table(splits_uri, "p", splits.SCHEMA, rows)
@@ -152,7 +152,7 @@ def test_there_is_no_going_back_to_what_never_was(uri: str, version: int) -> Non
 def test_a_part_is_written_anew_after_its_table_went_back(uri: str) -> None:
     maintenance.roll_back(uri, 1)
     since = tables.version(uri)
-    assert parts.write(uri, "q", extract.SCHEMA, [row("c"), row("d")], since) == 2
+    assert parts.write(uri, "q", SCHEMA, [row("c"), row("d")], since) == 2
     assert tables.track_ids(uri) == {"a", "b", "gone", "c", "d"}
 
 

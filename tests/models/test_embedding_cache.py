@@ -1,6 +1,6 @@
 import torch
 
-from musictag.models.embedding_cache import ClipMemory
+from musictag.models.embedding_cache import EmbeddingCache
 
 
 def doubled(calls):
@@ -12,7 +12,7 @@ def doubled(calls):
 
 
 def test_each_clip_is_computed_once_and_given_in_order():
-    memory, calls = ClipMemory(), []
+    memory, calls = EmbeddingCache(), []
     clips = torch.rand(4, 3, 2)
     for places in ([0, 1], [1, 2], [2, 0, 1], [3, 3, 0]):
         given = memory.recall(clips[places], doubled(calls))
@@ -21,7 +21,7 @@ def test_each_clip_is_computed_once_and_given_in_order():
 
 
 def test_what_finds_no_room_is_computed_anew():
-    memory, calls = ClipMemory(max_clips=1), []
+    memory, calls = EmbeddingCache(max_clips=1), []
     clips = torch.rand(3, 3, 2)
     for _ in range(2):
         assert torch.equal(memory.recall(clips, doubled(calls)), 2 * clips.flatten(1))
@@ -30,7 +30,7 @@ def test_what_finds_no_room_is_computed_anew():
 
 
 def test_what_is_given_may_be_changed():
-    memory, clips = ClipMemory(), torch.rand(2, 3, 2)
+    memory, clips = EmbeddingCache(), torch.rand(2, 3, 2)
     for _ in range(2):
         given = memory.recall(clips, doubled([]))
         assert torch.equal(given, 2 * clips.flatten(1))

@@ -19,19 +19,20 @@ from ray.cluster_utils import Cluster
 
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
-from musictag.cli import options as cli_options
 from musictag.engines import mlflow_registry
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
-from musictag.jobs import ledger
+from musictag.features.table import SCHEMA, open_features
+from musictag.jobs.plan import Task, part_name, partition
+from musictag.jobs.process import n_cores, run_main
 from musictag.models.architectures import build_model
 from musictag.models.artifact import TaggerSpec, save_model
 from musictag.storage import parts, tables
 from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
 from musictag.training.loop import TrainingState, fit
-from musictag.training.recipes import FROM_NOTHING
+from musictag.training.recipes import FROM_SCRATCH
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
 SAMPLE_RATE = 16_000
@@ -39,7 +40,7 @@ N_TRACKS, N_ARTISTS = 48, 24
 SOUNDS = ("clicks", "noise", "tone")
 TRACKS_OF_A_PART = 12
 CONFIG = FeatureConfig()
-TRAINING = dataclasses.replace(FROM_NOTHING, epochs=4, batch_size=8, clips_per_track=2, learning_rate=0.003, seed=3)
+TRAINING = dataclasses.replace(FROM_SCRATCH, epochs=4, batch_size=8, clips_per_track=2, learning_rate=0.003, seed=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,16 +129,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     tracks = reader.read_catalog(str(folder / "catalog.csv")).tracks
     uri = str(folder / "features")
     featurize(uri, CONFIG, dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True)))
-    labels = splits.tags_by_split(tracks, tables.track_ids(uri), tables.beside(uri, "splits"))
+    labels = splits.tags_by_split(tracks, tables.track_ids(uri), tables.companion_uri(uri, "splits"))
     return Corpus(folder, folder / "catalog.csv", folder / "features", labels, tuple(sorted([*SOUNDS, "quiet"])))
 
 
 def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
-    extract.open_features(uri, config, None)
-    works = [ledger.Work(track_id, path, None) for track_id, path in uris.items()]
-    for part in ledger.into_parts(works, TRACKS_OF_A_PART, 1):
-        rows = (extract.featurize(work, config) for work in part)
-        parts.write(uri, ledger.part_name(part, config.feature_hash), extract.SCHEMA, rows)
+    open_features(uri, config, None)
+    works = [Task(track_id, path, None) for track_id, path in uris.items()]
+    for part in partition(works, TRACKS_OF_A_PART, 1):
+        rows = (extract.featurize(task.track_id, task.uri, config) for task in part)
+        parts.write(uri, part_name(part, config.feature_hash), SCHEMA, rows)
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +157,7 @@ def trained(corpus: Corpus) -> TrainingState:
         return {"val_loss": metrics.log_loss(truth, scores)}
 
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(cli_options.n_cores())  # as the one worker of train.py does
+    torch.set_num_threads(n_cores())  # as the one worker of train.py does
     try:
         return fit(
             network(TRAINING.seed, corpus.vocabulary),
@@ -226,7 +227,7 @@ def script() -> Callable[[str], ModuleType]:
 def featurize_here(script: Callable[[str], ModuleType]) -> Callable[..., int]:
     """Exit code of featurize.py in this process and on one thread: quicker to start."""
     engine = "--runner=DirectRunner", "--direct_running_mode=in_memory"
-    return lambda *options: cli_options.run(script("featurize").main, [*engine, *map(str, options)])
+    return lambda *options: run_main(script("featurize").main, [*engine, *map(str, options)])
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +257,7 @@ def call(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri or home.tracking_uri)
         monkeypatch.setenv("RAY_ADDRESS", home.ray_address)
         capsys.readouterr()
-        code = cli_options.run(script(name).main, list(map(str, args)))
+        code = run_main(script(name).main, list(map(str, args)))
         return code, *capsys.readouterr()
 
     return run

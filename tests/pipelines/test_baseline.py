@@ -8,7 +8,7 @@ from musictag.engines import mlflow_registry
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import describe
-from musictag.features.extract import decode_clips
+from musictag.features.table import decode_clips
 from musictag.models.artifact import load_model
 from musictag.storage import tables
 from musictag.tagging.tagger import SCORE_COLUMNS, Tagger

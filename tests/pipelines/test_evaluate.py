@@ -15,7 +15,7 @@ from musictag.engines import mlflow_registry
 from musictag.evaluation import results
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
-from musictag.jobs import ledger
+from musictag.features.table import SCHEMA, open_features
 from musictag.models.artifact import load_model, save_model
 from musictag.storage import parts
 from musictag.tagging.tagger import calibrate
@@ -185,9 +185,9 @@ def test_features_of_other_settings_are_refused_with_both_hashes(
     other = FeatureConfig(log_gain=1_000.0)
     tracks = reader.read_catalog(str(corpus.catalog)).tracks.to_pylist()
     uri = str(tmp_path / "features")
-    extract.open_features(uri, other, None)
-    rows = (extract.featurize(ledger.Work(row["track_id"], row["uri"], None), other) for row in tracks)
-    parts.write(uri, "all", extract.SCHEMA, rows)
+    open_features(uri, other, None)
+    rows = (extract.featurize(row["track_id"], row["uri"], other) for row in tracks)
+    parts.write(uri, "all", SCHEMA, rows)
     code, _, err = call(own_home, "evaluate", "--catalog", corpus.catalog, "--features", uri)
     assert code == 1
     assert other.feature_hash in err

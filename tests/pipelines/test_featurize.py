@@ -1,6 +1,5 @@
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictag.cli import options as cli_options
-from musictag.errors import StoreError, WorkerLostError
-from musictag.features import extract
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import decode_clips
+from musictag.features.table import decode_clips, open_features
 from musictag.jobs import maintenance
 from musictag.storage import tables
 
@@ -275,7 +271,7 @@ def test_n_clips_per_track_are_stored_and_another_number_is_refused(
 
 
 def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_here, music, write_audio, monkeypatch):
-    monkeypatch.setattr(cli_options, "n_cores", lambda: 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     short = write_audio(tmp_path / "t00.wav", music(0.1), 44_100)
     for number in range(1, 50):
         shutil.copy(short, tmp_path / f"t{number:02}.wav")
@@ -287,7 +283,7 @@ def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_
 
 def test_features_of_other_settings_are_refused_in_one_sentence(tmp_path, featurize_here, capsys, music, write_audio):
     write_audio(tmp_path / "a.wav", music(1.0), 44_100)
-    extract.open_features(str(tmp_path / "features"), FeatureConfig(n_mels=48), None)
+    open_features(str(tmp_path / "features"), FeatureConfig(n_mels=48), None)
     catalog = write_catalog(tmp_path / "catalog.csv", "a.wav")
     assert featurize_here("--catalog", catalog, "--features", tmp_path / "features") == 1
     [error] = capsys.readouterr().err.splitlines()
@@ -320,46 +316,3 @@ def test_a_word_that_belongs_to_no_option_is_refused(tmp_path, featurize_here, c
     assert featurize_here("--features", tmp_path / "features", "--runner", "DirectRunner", "music/") == 2
     assert "'music/' belongs to no option" in capsys.readouterr().err
     assert not (tmp_path / "features").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "n_workers"),
-    [([], cli_options.n_cores()), (["--direct_num_workers=1"], 1), (["--direct_num_workers", "3"], 3)],
-)
-def test_all_cores_work_unless_told_otherwise(script, options, n_workers):
-    featurize = script("featurize")
-    pipeline = featurize.beam_pipeline(["--runner=DirectRunner", *options])
-    assert pipeline.options.view_as(featurize.DirectOptions).direct_num_workers == n_workers
-
-
-def test_an_error_of_ours_on_a_worker_is_one_sentence_and_any_other_stays_what_it_is(script, monkeypatch):
-    featurize = script("featurize")
-    texts = ["musictag.errors.StoreError: table t: full [while running 'Featurize']", "TypeError: a bug [while running"]
-
-    def fail(arguments):
-        raise RuntimeError(f"Traceback (most recent call last):\n  File ...\n{texts.pop(0)}\n")
-
-    monkeypatch.setattr(featurize, "beam_pipeline", fail)
-    with pytest.raises(StoreError, match=r"^table t: full$"):
-        featurize.run((), None, [])
-    with pytest.raises(RuntimeError, match="a bug"):
-        featurize.run((), None, [])
-
-
-def test_workers_that_are_lost_are_replaced_a_few_times(script, monkeypatch, capsys):
-    featurize, started = script("featurize"), []
-
-    class Driver:
-        def children(self, recursive):
-            return []
-
-    def lose_a_worker(arguments):
-        started.append(arguments)
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    monkeypatch.setattr(featurize.psutil, "Process", Driver)
-    monkeypatch.setattr(featurize, "beam_pipeline", lose_a_worker)
-    with pytest.raises(WorkerLostError, match=f"killed.*, {featurize.MAX_LOSSES} times"):
-        featurize.run((), None, ["--an-option"])
-    assert started == [["--an-option"]] * featurize.MAX_LOSSES
-    assert capsys.readouterr().out.count("is done again") == featurize.MAX_LOSSES - 1

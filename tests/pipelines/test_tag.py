@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from musictag.engines import mlflow_registry
+from musictag.engines.ray_cluster import connect
 from musictag.features import extract
-from musictag.jobs import ledger
+from musictag.features.table import SCHEMA, open_features
+from musictag.jobs.plan import Task
 from musictag.storage import parts, tables
 
 # Operators that need every row before they give the first, or move rows between tasks by key.
@@ -97,9 +99,9 @@ def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tm
     before = rows_of(tags)
     track_uri = before["track-07"]["uri"]
     # Song 8 is now where song 7 was.
-    changed = extract.featurize(ledger.Work("track-07", before["track-08"]["uri"], None), extract.FeatureConfig())
+    changed = extract.featurize("track-07", before["track-08"]["uri"], extract.FeatureConfig())
     tables.delete_tracks(uri, ["track-07"])
-    parts.write(uri, "changed", extract.SCHEMA, [{**changed, "uri": track_uri}])
+    parts.write(uri, "changed", SCHEMA, [{**changed, "uri": track_uri}])
     tables.delete_tracks(str(tags), ["track-06"])  # its features now lie in a file that deltalake wrote
     last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 2 written + 48 unchanged + 0 failed (")
@@ -137,10 +139,10 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     args = tag.parse(["--num-workers", "1"])
     model = tag.Model("musictag", "1"), artifacts["fresh"], args
     track_ids = tables.track_ids(str(corpus.features))
-    works = tuple(ledger.Work(track_id, "", None) for track_id in track_ids)
-    with tag.local_ray(1):
-        of_features = tag.from_features(str(corpus.features), works)
-        of_audio = tag.from_audio(works, extract.FeatureConfig(), args)
+    tasks = tuple(Task(track_id, "", None) for track_id in track_ids)
+    with connect(num_cpus=1):
+        of_features = tag.from_features(str(corpus.features), tasks)
+        of_audio = tag.from_audio(tasks, extract.FeatureConfig(), args)
         plans = [plan(tag.score(rows, *model)) for rows in (of_features, of_audio)]
         assert SHUFFLES.search(plan(tag.score(of_features.random_shuffle(), *model)))
         assert SHUFFLES.search(plan(of_features.groupby("track_id").count()))
@@ -186,7 +188,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(home, call, corpus, tagged
 def test_a_model_of_other_features_is_refused_before_ray_starts(home, corpus, tagged, call, artifacts, tmp_path):
     uri = str(tmp_path / "features")
     other = extract.FeatureConfig(n_mels=64)
-    extract.open_features(uri, other, None)
+    open_features(uri, other, None)
     code, _, err = call(home, "tag", "--features", uri, "--tags", tmp_path / "tags", "--model", "models:/musictag/1")
     assert code == 1
     assert other.feature_hash in err
@@ -284,10 +286,10 @@ def test_a_diff_from_audio_leaves_out_what_fails_and_names_tags_that_one_model_k
     assert (counted(out)["clicks"], counted(out)["bells"]) == ((clicks, 0, clicks, 0), (0, clicks, 0, clicks))
 
 
-def test_a_diff_of_tags_by_a_model_that_is_gone_says_so(home, corpus, script, tmp_path, monkeypatch, capsys):
+def test_a_diff_of_tags_by_a_model_that_is_gone_says_so(home, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     mlflow_registry.connect()
-    assert script("tag").vocabulary_of("musictag 99") == ()
+    assert mlflow_registry.vocabulary_of("musictag 99") == ()
     assert capsys.readouterr().out.startswith("musictag 99 is gone (model models:/musictag/99: ")
 
 

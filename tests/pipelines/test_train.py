@@ -16,7 +16,7 @@ from musictag.models.artifact import load_model
 from musictag.storage import tables
 from musictag.tagging.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
 from musictag.training import batches
-from musictag.training.recipes import FROM_NOTHING
+from musictag.training.recipes import FROM_SCRATCH
 from processes import command_line
 
 # As `TRAINING` in conftest.py, which trains the same without Ray.
@@ -114,7 +114,7 @@ def test_a_run_makes_the_candidate(home, resumed, tmp_path):
 def test_mlflow_has_what_the_run_was_made_of(home, corpus, resumed, checkout):
     run = resumed[0]
     assert run.info.status == "FINISHED"
-    default = FROM_NOTHING
+    default = FROM_SCRATCH
     expected = {
         "model": "cnn",
         "catalog": corpus.catalog,

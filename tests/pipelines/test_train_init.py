@@ -12,8 +12,9 @@ from musictag.models.published import pretrained
 from musictag.storage import tables
 from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
-from musictag.training.finetune import FINE_TUNING, network_from
+from musictag.training.finetune import network_from
 from musictag.training.loop import fit
+from musictag.training.recipes import FINE_TUNING
 
 
 def where(corpus):

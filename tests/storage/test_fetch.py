@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from musictag.errors import AudioUnreachableError
-from musictag.storage import digests, retry
+from musictag.storage import checksums, retry
 from musictag.storage import fetch as storage_fetch
 
 
@@ -24,7 +24,7 @@ def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, writ
     path = write_audio(tmp_path / "a.flac", music(1.0), 44_100)
     fsspec.filesystem("memory").pipe("/shelf/a.flac", path.read_bytes())
     with storage_fetch.local_audio("memory://shelf/a.flac") as copy:
-        assert digests.of_file(copy) == digests.of_file(path)
+        assert checksums.file_sha256(copy) == checksums.file_sha256(path)
     assert not copy.exists()
 
 

@@ -53,7 +53,7 @@ def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done)
     lost += [is_done]
     tables.delete_tracks(uri, ["a"])
     assert tables.track_ids(uri) == {"b"}
-    assert checksums.read_seals(tables.folder(uri)).keys() >= tables.files(tables.open_table(uri)).keys()
+    assert checksums.read_checksums(tables.folder(uri)).keys() >= tables.files(tables.open_table(uri)).keys()
 
 
 def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
@@ -118,7 +118,7 @@ def test_a_part_of_an_earlier_plan_is_not_done_for_a_later_one(uri):
 WRITER = """
 import sys
 import pyarrow as pa
-from musictag import parts
+from musictag.storage import parts
 uri, name = sys.argv[1:]
 schema = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 for number in range(8):

@@ -6,8 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from musictag.errors import StoreError
-from musictag.storage import checksums as storage_checksums
-from musictag.storage import digests, parts, tables
+from musictag.storage import checksums, parts, tables
 from sample_tables import SCHEMA, make_table, rows
 
 
@@ -97,7 +96,7 @@ def test_the_counter_tells_rows_gained_since_it_was_made(uri, tmp_path):
     other = str(tmp_path / "other")
     tables.create_table(other, SCHEMA)
     parts.write(uri, "p", SCHEMA, rows("a"))
-    count = tables.counter((uri, other))
+    count = tables.count_new_rows((uri, other))
     assert count() == 0
     parts.write(uri, "q", SCHEMA, rows("b", "c"))
     parts.write(other, "p", SCHEMA, rows("d"))
@@ -139,7 +138,7 @@ def test_a_table_cannot_be_made_where_a_file_is(tmp_path):
 
 
 def test_the_table_beside_another_has_its_name():
-    assert tables.beside("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
+    assert tables.companion_uri("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
 
 
 def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
@@ -150,20 +149,20 @@ def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
     odd = "it's"
     parts.write(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
     parts.write(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
-    assert tables.remove_repeated(uri, "at") == 1
+    assert tables.deduplicate(uri, "at") == 1
     found = {row["track_id"]: row["at"] for row in tables.read_columns(uri, ("track_id", "at")).to_pylist()}
     assert found == {odd: later, "b": noon, "c": noon}
     assert tables.read_columns(uri, ("track_id",)).num_rows == 3
-    assert tables.remove_repeated(uri, "at") == 0
+    assert tables.deduplicate(uri, "at") == 0
 
 
 def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp_path):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
     tables.delete_tracks(uri, ["a"])
-    sealed = storage_checksums.read_seals(tables.folder(uri))
+    sealed = checksums.read_checksums(tables.folder(uri))
     for path in tables.files(tables.open_table(uri)):
-        assert sealed[path] == digests.of_file(tmp_path / "table" / path)
+        assert sealed[path] == checksums.file_sha256(tmp_path / "table" / path)
 
 
 def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after_the_next(uri):
@@ -171,12 +170,12 @@ def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after
     parts.write(uri, "q", SCHEMA, rows("c", "d"))
     tables.delete_tracks(uri, ["a"])
     (rest,) = (path for path in tables.files(tables.open_table(uri)) if not path.startswith("part-q"))
-    digest = storage_checksums.read_seals(tables.folder(uri))[rest]
-    for mend in (lambda: tables.delete_tracks(uri, ["c"]), lambda: tables.seal_rests(uri)):
-        storage_checksums.unseal(tables.folder(uri), [rest])
+    digest = checksums.read_checksums(tables.folder(uri))[rest]
+    for mend in (lambda: tables.delete_tracks(uri, ["c"]), lambda: tables.record_missing_checksums(uri)):
+        checksums.delete_checksums(tables.folder(uri), [rest])
         mend()
-        assert storage_checksums.read_seals(tables.folder(uri))[rest] == digest
-        assert storage_checksums.sealed(tables.folder(uri)) >= tables.files(tables.open_table(uri)).keys()
+        assert checksums.read_checksums(tables.folder(uri))[rest] == digest
+        assert checksums.recorded_paths(tables.folder(uri)) >= tables.files(tables.open_table(uri)).keys()
 
 
 def test_bytes_that_changed_are_an_error_that_names_the_file(tmp_path):

@@ -25,14 +25,14 @@ def test_secrets_are_written_as_stars_and_nothing_else_is(text: str, expected: s
 
 @pytest.mark.parametrize("uri", ["/music/a.mp3", "s3://bucket/a.mp3", "https://example.org/a.mp3", "https://8.8.8.8/a"])
 def test_any_store_may_be_named(uri: str) -> None:
-    assert urls.fault(uri) is None
+    assert urls.rejection_reason(uri) is None
 
 
 @pytest.mark.parametrize(
     "uri", ["simplecache::s3://bucket/a.mp3", "zip://a.mp3::https://host/b.zip", "/music/a::b.mp3"]
 )
 def test_chains_may_not(uri: str) -> None:
-    assert "chains stores" in (urls.fault(uri) or "")
+    assert "chains stores" in (urls.rejection_reason(uri) or "")
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_chains_may_not(uri: str) -> None:
      "Metadata.Google.Internal.", "100.100.100.200", "user:pass@169.254.169.254", "169.254.169.254:80"],
 )  # fmt: skip
 def test_what_gives_a_clouds_credentials_may_not(host: str) -> None:
-    fault = urls.fault(f"http://{host}/latest/meta-data/iam") or ""
+    fault = urls.rejection_reason(f"http://{host}/latest/meta-data/iam") or ""
     assert "credentials" in fault
     assert "pass" not in fault
 
 
 def test_what_is_no_url_may_not() -> None:
-    assert "cannot be read as a url" in (urls.fault("http://[host/a.mp3") or "")
+    assert "cannot be read as a url" in (urls.rejection_reason("http://[host/a.mp3") or "")
 
 
 def test_only_what_is_allowed_may_where_something_is(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_only_what_is_allowed_may_where_something_is(tmp_path: Path) -> None:
     (tmp_path / "music2").mkdir()
     allowed = [f"{tmp_path}/music/", "s3://bucket/music"]
     within = [f"{tmp_path}/music/a.mp3", f"{tmp_path}/music/inner/../a.mp3", "s3://bucket/music/a.mp3"]
-    assert [urls.fault(uri, allowed) for uri in within] == [None] * 3
+    assert [urls.rejection_reason(uri, allowed) for uri in within] == [None] * 3
     outside = [
         f"{tmp_path}/music2/a.mp3",
         f"{tmp_path}/music/../music2/a.mp3",
@@ -67,11 +67,11 @@ def test_only_what_is_allowed_may_where_something_is(tmp_path: Path) -> None:
         "https://bucket/music/a.mp3",
     ]
     for uri in outside:
-        assert "is within none of --allow" in (urls.fault(uri, allowed) or ""), uri
+        assert "is within none of --allow" in (urls.rejection_reason(uri, allowed) or ""), uri
 
 
 def test_a_link_is_where_it_leads(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "secret.mp3").touch()
     (tmp_path / "music/a.mp3").symlink_to(tmp_path / "secret.mp3")
-    assert "--allow" in (urls.fault(f"{tmp_path}/music/a.mp3", [f"{tmp_path}/music"]) or "")
+    assert "--allow" in (urls.rejection_reason(f"{tmp_path}/music/a.mp3", [f"{tmp_path}/music"]) or "")

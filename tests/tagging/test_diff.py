@@ -48,7 +48,7 @@ def test_the_report_by_hand():
 
 def test_tags_are_read_from_rows_of_the_table():
     rows = [{"track_id": "a", "tags": [{"tag": "jazz", "score": 0.9}]}, {"track_id": "b", "tags": []}]
-    assert diff.given(rows) == {"a": {"jazz"}, "b": frozenset()}
+    assert diff.tags_by_track(rows) == {"a": {"jazz"}, "b": frozenset()}
 
 
 def test_a_sample_depends_on_the_tracks_alone_and_grows_with_its_number():

@@ -13,8 +13,8 @@ from musictag.errors import FeatureMismatchError, ModelError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.models.artifact import save_model
+from musictag.tagging.table import TAGS_SCHEMA, tag_rows
 from musictag.tagging.tagger import (
-    TAGS_SCHEMA,
     Tagger,
     calibrate,
     check_features,
@@ -23,7 +23,6 @@ from musictag.tagging.tagger import (
     score_clips,
     score_labelled,
     score_tracks,
-    tag_rows,
 )
 from small import CONFIG, SPEC, clips_of, small_model, track
 

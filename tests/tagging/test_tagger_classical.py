@@ -7,7 +7,7 @@ import torch
 from musictag.errors import FeatureMismatchError
 from musictag.features.clips import clip_weights
 from musictag.features.descriptors import DESCRIPTORS, VERSION, describe
-from musictag.features.extract import encode_clips
+from musictag.features.table import encode_clips
 from musictag.models.architectures import build_model
 from musictag.models.classical import LinearSVM
 from musictag.tagging.tagger import Tagger, calibrate, join, score_tracks

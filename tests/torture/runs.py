@@ -129,7 +129,7 @@ def content(uri: str) -> dict[str, dict[str, Any]]:
 
 def failures(uri: str) -> set[tuple[str, ...]]:
     """Which tracks failed, and why."""
-    rows = tables.read_columns(tables.beside(uri, "failures"), FAILURE_COLUMNS).to_pylist()
+    rows = tables.read_columns(tables.companion_uri(uri, "failures"), FAILURE_COLUMNS).to_pylist()
     return {tuple(row[name] for name in FAILURE_COLUMNS) for row in rows}
 
 
@@ -139,7 +139,7 @@ def assert_nothing_lost(job: Job, reference: Reference) -> None:
     assert found.problems == ()
     assert_same_rows(content(job.uri), reference.rows)
     assert failures(job.uri) == reference.failures
-    for uri in (job.uri, tables.beside(job.uri, "failures")):
+    for uri in (job.uri, tables.companion_uri(job.uri, "failures")):
         maintenance.vacuum(uri, keep_hours=0)
         needed = set(tables.files(tables.open_table(uri)))
         assert {path.name for path in Path(uri).iterdir() if not path.name.startswith("_")} == needed

@@ -65,7 +65,7 @@ def test_a_job_loses_a_decoder_and_with_it_one_track_at_most(
         reference = request.getfixturevalue("tagged_from_audio")
     code, said = run_and_kill(job, rng, DECODER, tmp_path / "log")
     assert code == 0, said
-    errors = tables.read_columns(tables.beside(job.uri, "failures"), ("error",))["error"].to_pylist()
+    errors = tables.read_columns(tables.companion_uri(job.uri, "failures"), ("error",))["error"].to_pylist()
     assert errors.count("AudioCrashError") <= 1  # none where the decoder was between two tracks
     job.done(tmp_path / "again.log")
     assert_nothing_lost(job, reference)

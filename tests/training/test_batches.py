@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import encode_clips
-from musictag.training.batches import clip_batches, count_batches, labelled_rows, share, train_batches
+from musictag.features.table import encode_clips
+from musictag.training.batches import clip_batches, count_batches, labelled_rows, shard, train_batches
 from musictag.training.config import TrainingConfig
 
 CONFIG = FeatureConfig(n_mels=4, clip_frames=6)
@@ -168,7 +168,7 @@ def cropped(starts: list[float], duration_s: float, seed: int = 0) -> list[list[
 @pytest.mark.parametrize(("n_tracks", "n_workers", "each"), [(10, 3, 3), (9, 3, 3), (2, 3, 0), (5, 1, 5), (0, 2, 0)])
 def test_workers_learn_from_equally_many_tracks_and_no_two_from_one(n_tracks: int, n_workers: int, each: int) -> None:
     tracks = {f"t{number}" for number in range(n_tracks)}
-    shares = [share(tracks, rank, n_workers, seed=[0, 0]) for rank in range(n_workers)]
+    shares = [shard(tracks, rank, n_workers, seed=[0, 0]) for rank in range(n_workers)]
     assert [len(tracks_of_one) for tracks_of_one in shares] == [each] * n_workers
     assert len(set().union(*shares)) == n_workers * each
     assert set().union(*shares) <= tracks
@@ -176,8 +176,8 @@ def test_workers_learn_from_equally_many_tracks_and_no_two_from_one(n_tracks: in
 
 def test_each_epoch_deals_the_tracks_out_anew_and_alike_on_every_run() -> None:
     tracks = [f"t{number}" for number in range(5)]
-    epochs = [share(tracks, 0, 2, seed=[0, epoch]) for epoch in range(20)]
-    assert epochs == [share(tracks[::-1], 0, 2, seed=[0, epoch]) for epoch in range(20)]
+    epochs = [shard(tracks, 0, 2, seed=[0, epoch]) for epoch in range(20)]
+    assert epochs == [shard(tracks[::-1], 0, 2, seed=[0, epoch]) for epoch in range(20)]
     assert len({frozenset(epoch) for epoch in epochs}) > 1
     assert set().union(*epochs) == set(tracks)
 

@@ -11,7 +11,7 @@ from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
 from musictag.models.artifact import TaggerSpec, load_model, save_model
 from musictag.models.ensemble import Ensemble
-from musictag.training.finetune import Network, combined, network_from, network_from_nothing, soup, start
+from musictag.training.finetune import Network, average_weights, combined, network_from, network_from_scratch, start
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 OLD, OWN = ("fast", "loud", "old", "slow"), ("calm", "joyful", "sad")
@@ -129,7 +129,7 @@ def test_a_fresh_network_depends_on_the_seed_alone():
 def test_a_network_from_nothing_takes_its_bands_from_the_front_end():
     front_end = dataclasses.replace(CONFIG, fmin=40.0, fmax=6000.0)
     given = {"channels": [4, 8], "hidden": 16}
-    network = network_from_nothing("three-path", given, front_end, OWN)
+    network = network_from_scratch("three-path", given, front_end, OWN)
     assert network == Network(
         architecture="three-path",
         params={"fmin": 40.0, "fmax": 6000.0, **given},
@@ -137,13 +137,13 @@ def test_a_network_from_nothing_takes_its_bands_from_the_front_end():
         vocabulary=OWN,
     )
     assert given == {"channels": [4, 8], "hidden": 16}
-    own_bands = network_from_nothing("three-path", {"fmax": 5000.0}, front_end, OWN)
+    own_bands = network_from_scratch("three-path", {"fmax": 5000.0}, front_end, OWN)
     assert own_bands.params == {"fmin": 40.0, "fmax": 5000.0}
-    assert network_from_nothing("cnn", given, front_end, OWN).params == given
+    assert network_from_scratch("cnn", given, front_end, OWN).params == given
 
 
 def test_a_network_from_nothing_is_built_with_fresh_weights():
-    built = network_from_nothing("cnn", ARCHITECTURES["cnn"], CONFIG, OWN).build(seed=3)
+    built = network_from_scratch("cnn", ARCHITECTURES["cnn"], CONFIG, OWN).build(seed=3)
     torch.manual_seed(3)
     expected = build_model("cnn", ARCHITECTURES["cnn"], n_mels=CONFIG.n_mels, n_tags=len(OWN))
     assert_equal(built.state_dict(), expected.state_dict())
@@ -195,12 +195,12 @@ def test_the_trained_network_becomes_an_artifact(tmp_path):
 
 def test_a_soup_is_the_mean_of_the_weights_and_has_their_types():
     first, second = (source("cnn", seed=seed)[0].state_dict() for seed in (0, 1))
-    mixed = soup([first, second])
+    mixed = average_weights([first, second])
     assert mixed.keys() == first.keys()
     for name, weight in mixed.items():
         assert weight.dtype == first[name].dtype
         torch.testing.assert_close(weight, ((first[name] + second[name]) / 2).to(weight.dtype))
-    assert_equal(soup([first]), first)
+    assert_equal(average_weights([first]), first)
 
 
 def test_a_classical_model_is_no_start():

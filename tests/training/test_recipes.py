@@ -3,19 +3,10 @@ import dataclasses
 
 import pytest
 
+from musictag.cli.training_options import add_options, check_options, n_folds, precisions, training_config
 from musictag.errors import UsageError
 from musictag.models.architectures import SINGLE
-from musictag.training.finetune import FINE_TUNING
-from musictag.training.recipes import (
-    FOLDS,
-    FROM_NOTHING,
-    MODEL,
-    add_options,
-    check,
-    n_folds,
-    precisions,
-    training_config,
-)
+from musictag.training.recipes import DEFAULT_MODEL, FINE_TUNING, FOLDS, FROM_SCRATCH
 
 
 def parsed(*argv):
@@ -29,7 +20,7 @@ def config(*argv, fine_tuning=False):
 
 
 def test_without_options_the_recipe_is_as_it_is():
-    assert config() == FROM_NOTHING
+    assert config() == FROM_SCRATCH
     assert config(fine_tuning=True) == FINE_TUNING
 
 
@@ -38,21 +29,21 @@ def test_every_option_changes_its_field_of_either_recipe():
             "--learning-rate", "0.02", "--body-rate", "0", "--seed", "9")  # fmt: skip
     given = {"epochs": 5, "head_epochs": 1, "patience": 3, "batch_size": 8, "clips_per_track": 2,
              "learning_rate": 0.02, "body_rate": 0.0, "seed": 9}  # fmt: skip
-    assert config(*argv) == dataclasses.replace(FROM_NOTHING, **given)
+    assert config(*argv) == dataclasses.replace(FROM_SCRATCH, **given)
     assert config(*argv, fine_tuning=True) == dataclasses.replace(FINE_TUNING, **given)
 
 
 def test_an_option_that_says_the_plain_default_is_kept_in_fine_tuning():
-    assert config("--epochs", str(FROM_NOTHING.epochs), fine_tuning=True).epochs == FROM_NOTHING.epochs
+    assert config("--epochs", str(FROM_SCRATCH.epochs), fine_tuning=True).epochs == FROM_SCRATCH.epochs
 
 
 def test_the_help_tells_both_defaults():
     parser = argparse.ArgumentParser()
     add_options(parser)
     text = " ".join(parser.format_help().split())
-    assert f"(default: {FROM_NOTHING.epochs}, with --init {FINE_TUNING.epochs})" in text
+    assert f"(default: {FROM_SCRATCH.epochs}, with --init {FINE_TUNING.epochs})" in text
     assert (
-        f"clips of a step on each worker (default: {FROM_NOTHING.batch_size}, with --init {FINE_TUNING.batch_size})"
+        f"clips of a step on each worker (default: {FROM_SCRATCH.batch_size}, with --init {FINE_TUNING.batch_size})"
         in text
     )
 
@@ -90,17 +81,17 @@ def test_a_precision_is_asked_of_some_tags():
 
 def test_without_options_the_network_starts_from_nothing_and_learns_all_tags():
     args = parsed()
-    check(args)
+    check_options(args)
     assert (args.model, args.model_params, args.init, args.vocabulary) == (None, {}, (), None)
-    assert MODEL in SINGLE
+    assert DEFAULT_MODEL in SINGLE
 
 
 def test_what_to_train_is_chosen_by_options():
     args = parsed("--model", "three-path", "--model-params", '{"channels": [8, 16], "dropout": 0.5}')
-    check(args)
+    check_options(args)
     assert (args.model, args.model_params) == ("three-path", {"channels": [8, 16], "dropout": 0.5})
     args = parsed("--init", "msd-musicnn,folder/model", "--vocabulary", "slow,80s pop")
-    check(args)
+    check_options(args)
     assert (args.init, args.vocabulary) == (["msd-musicnn", "folder/model"], ["slow", "80s pop"])
 
 
@@ -125,7 +116,7 @@ def test_parameters_without_names_are_refused(text):
         parsed("--model-params", text)
 
 
-@pytest.mark.parametrize("network", [("--model", MODEL), ("--model-params", '{"hidden": 64}')], ids=str)
+@pytest.mark.parametrize("network", [("--model", DEFAULT_MODEL), ("--model-params", '{"hidden": 64}')], ids=str)
 def test_a_network_of_its_own_and_models_to_start_from_contradict_each_other(network):
     with pytest.raises(UsageError, match="--model and --model-params do not go with --init"):
-        check(parsed("--init", "msd-musicnn", *network))
+        check_options(parsed("--init", "msd-musicnn", *network))

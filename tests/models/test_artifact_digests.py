@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from musictag.errors import ModelError
-from musictag.storage import digests as storage_digests
+from musictag.models import artifact
+from musictag.storage import checksums
 
 
 @pytest.fixture
@@ -17,23 +18,23 @@ def folder(tmp_path: Path) -> Path:
 def test_each_file_has_its_digest(folder: Path) -> None:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in
                (("sha256.tagger.json", b"{}"), ("sha256.weights.safetensors", b"weights"))}  # fmt: skip
-    assert storage_digests.of_model(folder) == digests
-    assert storage_digests.of_file(folder / "tagger.json") == digests["sha256.tagger.json"]
+    assert artifact.file_digests(folder) == digests
+    assert checksums.file_sha256(folder / "tagger.json") == digests["sha256.tagger.json"]
 
 
 def test_a_model_as_it_was_recorded_passes_whatever_else_is_recorded(folder: Path) -> None:
-    storage_digests.check_model(folder, {**storage_digests.of_model(folder), "decision": "promoted"})
+    artifact.check_digests(folder, {**artifact.file_digests(folder), "decision": "promoted"})
 
 
 def test_every_file_that_changed_came_or_went_is_named(folder: Path) -> None:
-    recorded = storage_digests.of_model(folder)
+    recorded = artifact.file_digests(folder)
     (folder / "weights.safetensors").write_bytes(b"weightr")
     (folder / "tagger.json").unlink()
     (folder / "code.py").write_text("")
     with pytest.raises(ModelError, match=r"code\.py, tagger\.json, weights\.safetensors changed"):
-        storage_digests.check_model(folder, recorded)
+        artifact.check_digests(folder, recorded)
 
 
 def test_a_model_of_which_nothing_is_recorded_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"tagger\.json, weights\.safetensors changed"):
-        storage_digests.check_model(folder, {})
+        artifact.check_digests(folder, {})

@@ -1,0 +1,74 @@
+"""Ray: start it on this machine or connect to a cluster, and pass on its errors."""
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+
+# Ray reads it as it is imported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.exceptions import AuthenticationError, RayTaskError
+
+from musictag.errors import MusictagError, UsageError
+
+
+@contextlib.contextmanager
+def connect(num_cpus: int) -> Iterator[None]:
+    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine until the body ends.
+
+    A Ray of our own has `num_cpus` logical CPUs. It answers only clients with its token, which is drawn anew for each
+    process and is written to no disk.
+
+    Raises:
+        UsageError: the cluster of RAY_ADDRESS does not answer, or refuses the token.
+    """
+    if "RAY_ADDRESS" in os.environ:
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, AuthenticationError) as error:
+            raise _connection_error(error) from error
+    else:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_gpus(num_workers: int, n_gpus: int) -> None:
+    """Raise `UsageError` if a Ray of our own has fewer GPUs than workers: it would wait for them for ever."""
+    if "RAY_ADDRESS" not in os.environ and n_gpus < num_workers:
+        raise UsageError(
+            f"--use-gpu: {num_workers} workers need a GPU each, torch finds {n_gpus} here; "
+            "lower --num-workers, or name a Ray cluster by RAY_ADDRESS"
+        )
+
+
+@contextlib.contextmanager
+def task_errors() -> Iterator[None]:
+    """Raise an error of `musictag.errors` from a Ray task or actor in the body as it was raised there."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, MusictagError):
+            message, _, _ = str(error.cause).partition("\n")  # Ray appends advice for developers
+            raise type(error.cause)(message) from error
+        raise
+
+
+def _connection_error(error: Exception) -> UsageError:
+    reason = str(error).partition(". ")[0]
+    return UsageError(
+        f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: {reason}; is it there? If it asks for a token, set "
+        "RAY_AUTH_MODE=token and name the file that holds it by RAY_AUTH_TOKEN_PATH"
+    )

@@ -1,0 +1,43 @@
+"""Featurize many tracks, one after the other: each gives a row of the features table or a row of the failures table."""
+
+import collections
+import concurrent.futures
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from musictag.errors import AudioError
+from musictag.features import extract
+from musictag.features.config import FeatureConfig
+from musictag.features.decoder_process import shared_process
+from musictag.features.extract import MAX_HOURS
+from musictag.jobs.ledger import failure_row
+from musictag.jobs.plan import Task
+
+Row = dict[str, Any]
+Outcome = tuple[Row | None, Row | None]
+"""A features row and None, or None and a failures row."""
+
+# Tracks in progress beside the one that the caller writes or scores: one is decoded, one is fetched.
+TRACKS_AHEAD = 2
+
+
+def featurize_tasks(
+    tasks: Iterable[Task], config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
+) -> Iterator[Outcome]:
+    """Yield the outcome of each task, in order; the next ones are decoded in another process meanwhile."""
+    decode = shared_process().track_clips
+
+    def featurize(task: Task) -> Outcome:
+        try:
+            return extract.featurize(task.track_id, task.uri, config, clips_per_track, max_hours, decode), None
+        except AudioError as error:
+            return None, failure_row(task, error)
+
+    with concurrent.futures.ThreadPoolExecutor(TRACKS_AHEAD) as threads:
+        outcomes: collections.deque[concurrent.futures.Future[Outcome]] = collections.deque()
+        for task in tasks:
+            outcomes.append(threads.submit(featurize, task))
+            if len(outcomes) > TRACKS_AHEAD:
+                yield outcomes.popleft().result()
+        while outcomes:
+            yield outcomes.popleft().result()

@@ -1,0 +1,163 @@
+"""The plan of a batch job: which of the listed tracks it processes, which it skips, and which rows it deletes.
+
+Featurizing and tagging share it. A plan compares what is listed with what the output table holds and with the failures
+of earlier runs.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from musictag.catalog.reader import Problem
+from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError
+from musictag.jobs.progress import counted, echo
+from musictag.storage import tables
+from musictag.storage.urls import redacted
+
+# Errors worth retrying on unchanged audio: the store may answer, or a limit may have been raised.
+RETRYABLE_ERRORS = frozenset(error.__name__ for error in (AudioUnreachableError, AudioTooLongError, CatalogError))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """One track that a run has to process."""
+
+    track_id: str
+    uri: str
+    audio_etag: str | None
+    """Changes whenever the audio does; None where the store did not tell it."""
+    attempts: int = 0
+    """How many earlier runs failed on the same audio."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExistingRow:
+    """The part of an output table's row that says whether the row is up to date."""
+
+    uri: str
+    audio_etag: str
+    producer: str
+    """Hash of the settings, or name and version of the model, that produced the row."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FailedTrack:
+    """The part of a failures table's row that says whether to try the track again."""
+
+    uri: str
+    audio_etag: str | None
+    error: str
+    """Name of the error's class."""
+    attempts: int
+
+    def is_exhausted(self, max_attempts: int) -> bool:
+        """Return whether another attempt is pointless: the audio was read, and decoding failed often enough."""
+        return self.error not in RETRYABLE_ERRORS and self.audio_etag is not None and self.attempts >= max_attempts
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run does, decided before it starts."""
+
+    n_listed: int
+    """Number of listed tracks, including catalog rows that cannot be used."""
+    tasks: tuple[Task, ...]
+    """Tracks that are new, changed, failed before, or whose row has another producer."""
+    exhausted: frozenset[str]
+    """Tracks that failed `max_attempts` times on the same audio; they count as failed without another attempt."""
+    unchanged: frozenset[str]
+    stale: frozenset[str]
+    """Tracks whose row was made from other audio; the row is wrong and is deleted first."""
+    superseded: frozenset[str]
+    """Tasks whose row has another producer; the row stays until the new one is written."""
+    orphaned: frozenset[str]
+    """Tracks that have a row but are no longer listed."""
+
+
+def make_plan(
+    listed: Iterable[tuple[str, str, str | None]],
+    existing: Mapping[str, ExistingRow],
+    producer: str,
+    failed: Mapping[str, FailedTrack],
+    max_attempts: int,
+    problems: Collection[Problem] = (),
+) -> Plan:
+    """Compare the listed tracks with the output table and with the failures of earlier runs.
+
+    A track is unchanged if uri, etag and producer are those of its row. If the etag of a track with a row is unknown,
+    the track is tried again and its row stays: a store that does not answer has not changed the audio.
+
+    Args:
+        listed: `(track_id, uri, audio_etag)` of each usable catalog row.
+        existing: rows of the output table by track_id.
+        producer: what produces the rows of this run.
+        failed: rows of the failures table by track_id.
+        max_attempts: runs that may try to decode the same audio.
+        problems: catalog rows that cannot be used.
+    """
+    tasks: list[Task] = []
+    exhausted: set[str] = set()
+    stale: set[str] = set()
+    superseded: set[str] = set()
+    unchanged: set[str] = set()
+    for track_id, uri, audio_etag in listed:
+        row = existing.get(track_id)
+        if row == ExistingRow(redacted(uri), audio_etag or "", producer):
+            unchanged.add(track_id)
+            continue
+        failure = failed.get(track_id)
+        if failure is None or (failure.uri, failure.audio_etag) != (redacted(uri), audio_etag):
+            tasks.append(Task(track_id, uri, audio_etag))
+        elif failure.is_exhausted(max_attempts):
+            exhausted.add(track_id)
+        else:
+            tasks.append(Task(track_id, uri, audio_etag, failure.attempts))
+        if row is None or audio_etag is None:
+            continue
+        (superseded if (row.uri, row.audio_etag) == (redacted(uri), audio_etag) else stale).add(track_id)
+    n_listed = len(tasks) + len(exhausted) + len(unchanged) + len(problems)
+    known = unchanged.union(exhausted, (task.track_id for task in tasks), (problem.track_id for problem in problems))
+    return Plan(
+        n_listed=n_listed,
+        tasks=tuple(tasks),
+        exhausted=frozenset(exhausted),
+        unchanged=frozenset(unchanged),
+        stale=frozenset(stale),
+        superseded=frozenset(superseded),
+        orphaned=frozenset(existing.keys() - known),
+    )
+
+
+def delete_obsolete_rows(plan: Plan, uri: str, *, prune: bool) -> None:
+    """Delete stale rows from the table at `uri`, and with `prune` the rows of tracks that are no longer listed."""
+    tables.delete_tracks(uri, plan.stale | plan.orphaned if prune else plan.stale)
+
+
+def partition(tasks: Sequence[Task], max_size: int, n_workers: int) -> list[tuple[Task, ...]]:
+    """Cut tasks into parts of at most `max_size`, of nearly equal size, and equally many for each worker."""
+    n_parts = min(n_workers * math.ceil(len(tasks) / (n_workers * max_size)), len(tasks))
+    ends = [len(tasks) * n // n_parts for n in range(1, n_parts + 1)]
+    return [tuple(tasks[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
+
+
+def part_name(tasks: Iterable[Task], producer: str) -> str:
+    """Return a name that is derived from the tasks and the producer, and therefore the same on every attempt."""
+    digest = hashlib.sha256(producer.encode())
+    for task in tasks:
+        digest.update(repr((task.track_id, task.uri, task.audio_etag)).encode())
+    return digest.hexdigest()[:24]
+
+
+def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool) -> None:
+    """Print what a run is about to do with the tracks of `source`, a catalog or a features table."""
+    echo(f"{source}: {counted(plan.n_listed, 'track')} listed, {len(plan.tasks):,} {purpose}")
+    if plan.exhausted:
+        echo(
+            f"{len(plan.exhausted):,} of them are not tried again: they failed --max-attempts times, and the audio has "
+            "not changed"
+        )
+    if plan.orphaned:
+        end = "removed" if prune else "kept (--prune removes them)"
+        echo(f"not listed any more: {counted(len(plan.orphaned), 'track')}, {end}")
