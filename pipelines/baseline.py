@@ -36,7 +36,7 @@ from musictag.jobs import progress
 from musictag.jobs.process import n_cores, run_main
 from musictag.models.artifact import save_model
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, score_descriptors
+from musictag.tagging.scorers import SCORE_COLUMNS, score_descriptors
 from musictag.training import baselines
 from musictag.training.finetune import Network
 

@@ -21,12 +21,12 @@ from musictag.catalog.vocabulary import targets_by_track, unknown_tags
 from musictag.cli import options
 from musictag.engines import mlflow_registry
 from musictag.errors import UsageError
-from musictag.evaluation import charts, comparison, report, results
+from musictag.evaluation import calibration, charts, comparison, report, results
 from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.process import run_main
 from musictag.storage import tables
-from musictag.tagging import tagger
+from musictag.tagging import scorers, tagger
 from musictag.training import batches
 
 
@@ -49,15 +49,15 @@ def evaluate(
             f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}"
         )
     targets = targets_by_track(tags, vocabulary)
-    rows = batches.labelled_rows(tables.read_rows(features_uri, tagger.SCORE_COLUMNS, targets), targets)
-    track_ids, truth, scores = tagger.score_labelled(model.model, rows, model.spec.feature_config)
+    rows = batches.labelled_rows(tables.read_rows(features_uri, scorers.SCORE_COLUMNS, targets), targets)
+    track_ids, truth, scores = scorers.score_labelled(model.model, rows, model.spec.feature_config)
     return results.Evaluation(
         split=split,
         track_ids=tuple(track_ids),
         groups=tuple(labels.groups[track_id] for track_id in track_ids),
         vocabulary=vocabulary,
         targets=truth,
-        scores=tagger.calibrate(scores, model.spec.calibration),
+        scores=calibration.calibrate(scores, model.spec.calibration),
         raw_scores=scores,
         thresholds=np.array(model.spec.thresholds),
     )

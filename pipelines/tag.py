@@ -45,8 +45,9 @@ from musictag.jobs.run import Run, execute
 from musictag.models.artifact import TaggerSpec
 from musictag.storage import fetch, parts, tables
 from musictag.tagging import diff
+from musictag.tagging.scorers import SCORE_COLUMNS
 from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, producer_of, read_existing, tag_rows
-from musictag.tagging.tagger import SCORE_COLUMNS, Tagger, check_features
+from musictag.tagging.tagger import Tagger, check_features
 
 # Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
 SCORE_TRACKS = 16

@@ -46,11 +46,12 @@ from musictag.jobs import progress
 from musictag.jobs.process import n_cores, run_main
 from musictag.models.artifact import copy_notices, load_model, save_model
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
+from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches, losses
+from musictag.training.checkpoints import TrainingState, load_states, save_states
 from musictag.training.config import TrainingConfig
 from musictag.training.finetune import Network, average_weights, network_from, network_from_scratch
-from musictag.training.loop import TrainingState, fit, load_states, save_states
+from musictag.training.loop import fit
 from musictag.training.recipes import DEFAULT_MODEL
 
 MAX_WORKER_FAILURES = 3

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from musictag.engines import mlflow_registry
 from musictag.errors import ModelError, MusictagError, TrainingError
 from musictag.models.artifact import load_model, save_model
-from musictag.training.loop import load_states
+from musictag.training.checkpoints import load_states
 from small import SPEC, small_model
 
 ROOT = Path(__file__).parents[1]

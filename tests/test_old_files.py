@@ -19,8 +19,9 @@ from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import ledger, maintenance
 from musictag.models.artifact import load_model
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, Tagger
-from musictag.training import loop
+from musictag.tagging.scorers import SCORE_COLUMNS
+from musictag.tagging.tagger import Tagger
+from musictag.training import checkpoints, loop
 from musictag.training.config import TrainingConfig
 
 FIXTURE = Path(__file__).parent / "fixtures" / "version_0_1"
@@ -206,7 +207,7 @@ def test_old_support_vector_machine_is_read(old):
 
 def old_states(root):
     (folder,) = (root / "checkpoints" / NETWORK_RUN).glob("checkpoint_2*")
-    return loop.load_states(folder)
+    return checkpoints.load_states(folder)
 
 
 def test_old_checkpoint_is_read(old):

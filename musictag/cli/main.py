@@ -25,11 +25,12 @@ from musictag.cli import local_files, options, output
 from musictag.cli.local_files import Track, printable
 from musictag.cli.output import Scored
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
+from musictag.evaluation.calibration import calibrate
 from musictag.features.clips import clip_weights
 from musictag.jobs import progress
 from musictag.jobs.process import run_main
 from musictag.models.published import pretrained
-from musictag.tagging.tagger import Tagger, calibrate
+from musictag.tagging.tagger import Tagger
 
 Float32 = npt.NDArray[np.float32]
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from musictag.jobs.plan import ExistingRow
 from musictag.storage import tables
-from musictag.tagging.tagger import Row, Tagger
+from musictag.tagging.scorers import Row
+from musictag.tagging.tagger import Tagger
 
 IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash")
 """Columns that a tags row copies from its features row."""

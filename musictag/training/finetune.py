@@ -16,13 +16,14 @@ from torch import Tensor, nn
 import musictag
 from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
+from musictag.evaluation.calibration import fit_outputs
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import SINGLE, build_model, fresh_params
 from musictag.models.artifact import TaggerSpec
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
-from musictag.tagging.tagger import check_features, fit_outputs
+from musictag.tagging.tagger import check_features
 from musictag.training.loop import is_head
 
 Source = tuple[nn.Module, TaggerSpec]

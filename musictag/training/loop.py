@@ -9,13 +9,9 @@ body, all the rest, which may have learned from other music already.
 """
 
 import copy
-import dataclasses
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from pickle import UnpicklingError
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from musictag.errors import TrainingError
+from musictag.training.checkpoints import TrainingState
 from musictag.training.config import TrainingConfig, body_rate_at, learning_rate_at
 from musictag.training.losses import Loss, mean_loss
 
@@ -31,26 +28,6 @@ from musictag.training.losses import Loss, mean_loss
 MAX_GRADIENT_NORM = 5.0
 # At first the average forgets faster, lest a short training end with the weights that it began with.
 AVERAGING_START = 10
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingState:
-    """All that a run needs to go on after an epoch; weights by their names in the bare model."""
-
-    epoch: int = 0
-    """Epochs finished."""
-    weights: dict[str, Tensor]
-    """The model's state after them."""
-    averaged: dict[str, Tensor]
-    """What is judged: `weights` themselves, or their average over the last steps."""
-    best_weights: dict[str, Tensor]
-    """What was judged to have the lowest validation loss."""
-    best_val_loss: float = math.inf
-    epochs_since_best: int = 0
-    optimizer: dict[str, Any]
-    """State of AdamW."""
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    """Per epoch: epoch (from 1), train_loss, what `validate` gave, learning_rate, clips_per_s, seconds."""
 
 
 def is_head(name: str) -> bool:
@@ -149,37 +126,6 @@ def fit(
     bare.load_state_dict(state.best_weights)
     bare.eval()
     return state
-
-
-def save_state(path: Path, state: TrainingState) -> None:
-    """Write the state to one file, which is either the old one or the whole new one at any moment."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save({field.name: getattr(state, field.name) for field in dataclasses.fields(state)}, partial)
-    os.replace(partial, path)  # noqa: PTH105 - Path.replace does the same, but reads like str.replace
-
-
-def load_state(path: Path) -> TrainingState:
-    """The state in a file of `save_state`, read without running code; `TrainingError` if it is missing or broken."""
-    try:
-        fields = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        raise TrainingError(f"{path} cannot be read as a training state: {error}; start anew without it") from error
-    known = {field.name for field in dataclasses.fields(TrainingState)}
-    if not isinstance(fields, dict) or set(fields) != known:
-        raise TrainingError(f"{path} is no training state: it must hold {', '.join(sorted(known))}")
-    return TrainingState(**fields)
-
-
-def save_states(folder: Path, states: Sequence[TrainingState]) -> None:
-    """Write the states of networks that are trained one after another, a file each."""
-    for number, state in enumerate(states):
-        save_state(folder / f"fold-{number}.pt", state)
-
-
-def load_states(folder: Path) -> list[TrainingState]:
-    """The states that `save_states` wrote, in their order."""
-    n_states = len(list(folder.glob("fold-*.pt")))
-    return [load_state(folder / f"fold-{number}.pt") for number in range(n_states)]
 
 
 def _groups(bare: nn.Module) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from musictag.features.table import CELL_DTYPE, SCHEMA, encode_clips, open_featu
 from musictag.jobs.process import n_cores
 from musictag.models.published import pretrained
 from musictag.storage import parts
-from musictag.tagging.tagger import BATCH_SIZE, BATCHES_AT_ONCE, Tagger
+from musictag.tagging.scorers import BATCH_SIZE, BATCHES_AT_ONCE
+from musictag.tagging.tagger import Tagger
 
 CONFIG = FeatureConfig()
 TRACKS_OF_A_PART = 24

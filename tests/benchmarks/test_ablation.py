@@ -32,7 +32,7 @@ from musictag.jobs import progress
 from musictag.jobs.process import n_cores
 from musictag.models.architectures import build_model
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
+from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches, losses
 from musictag.training.loop import fit
 from musictag.training.recipes import FROM_SCRATCH

@@ -32,7 +32,7 @@ from musictag.jobs.process import n_cores
 from musictag.models.artifact import load_model
 from musictag.models.embedding_cache import EmbeddingCache
 from musictag.models.published import pretrained
-from musictag.tagging.tagger import join, score_clips, score_labelled
+from musictag.tagging.scorers import join, score_clips, score_labelled
 from musictag.training import batches
 from musictag.training.finetune import average_weights, network_from
 from musictag.training.loop import fit

@@ -24,13 +24,15 @@ from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
 from musictag.engines import mlflow_registry
 from musictag.evaluation import bootstrap, comparison, results
+from musictag.evaluation.calibration import calibrate, fit_outputs
 from musictag.evaluation.report import format_table
 from musictag.features.clips import clip_weights
 from musictag.features.table import decode_clips
 from musictag.jobs import progress
 from musictag.jobs.process import n_cores
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, Tagger, calibrate, fit_outputs
+from musictag.tagging.scorers import SCORE_COLUMNS
+from musictag.tagging.tagger import Tagger
 from musictag.training import batches
 
 EXPERIMENT = Path(os.environ.get("EXPERIMENT", "data/experiment"))

@@ -21,7 +21,6 @@ from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
 from musictag.engines import mlflow_registry
 from musictag.features import extract
 from musictag.jobs import progress
-from musictag.jobs.plan import Task
 from musictag.jobs.process import n_cores
 from musictag.models.published import pretrained
 
@@ -119,11 +118,11 @@ def test_tagging_from_audio_takes_no_longer_than_its_parts(
 
     def seconds_of_parts() -> tuple[float, float]:
         """Of a track on one core: to featurize it, and to score its clips."""
-        work, of_features = Task("a", str(song), None), []
+        of_features = []
         with threadpoolctl.threadpool_limits(1):
             for _ in range(ROUNDS):
                 started = time.perf_counter()
-                n_clips = extract.featurize(task.track_id, task.uri, CONFIG)["n_clips"]
+                n_clips = extract.featurize("a", str(song), CONFIG)["n_clips"]
                 of_features.append(time.perf_counter() - started)
         return float(np.median(of_features)), n_clips * n_cores() / networks_clips_per_s(pretrained.DEFAULT)
 

@@ -9,7 +9,7 @@ from musictag.features.config import FeatureConfig
 from musictag.features.log_mel import log_mel
 from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
-from musictag.tagging.tagger import score_clips
+from musictag.tagging.scorers import score_clips
 
 SHARED = Path(__file__).parents[3] / "shared"
 GOLDEN = SHARED / "data" / "musicnn"

@@ -29,9 +29,10 @@ from musictag.jobs.process import n_cores, run_main
 from musictag.models.architectures import build_model
 from musictag.models.artifact import TaggerSpec, save_model
 from musictag.storage import parts, tables
-from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
+from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
-from musictag.training.loop import TrainingState, fit
+from musictag.training.checkpoints import TrainingState
+from musictag.training.loop import fit
 from musictag.training.recipes import FROM_SCRATCH
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"

@@ -11,7 +11,8 @@ from musictag.features.descriptors import describe
 from musictag.features.table import decode_clips
 from musictag.models.artifact import load_model
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, Tagger
+from musictag.tagging.scorers import SCORE_COLUMNS
+from musictag.tagging.tagger import Tagger
 from musictag.training import baselines
 
 CONFIG = FeatureConfig()

@@ -13,12 +13,12 @@ from mlflow import MlflowClient
 from musictag.catalog import reader
 from musictag.engines import mlflow_registry
 from musictag.evaluation import results
+from musictag.evaluation.calibration import calibrate
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, open_features
 from musictag.models.artifact import load_model, save_model
 from musictag.storage import parts
-from musictag.tagging.tagger import calibrate
 
 FILES = {"scores.parquet", "per_tag.parquet", "report.txt", "precision_recall.png", "curves.png"}
 

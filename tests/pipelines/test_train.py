@@ -12,9 +12,11 @@ import torch
 from mlflow import MlflowClient
 
 from musictag.evaluation import metrics
+from musictag.evaluation.calibration import calibrate
 from musictag.models.artifact import load_model
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, Tagger, calibrate, score_labelled
+from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
+from musictag.tagging.tagger import Tagger
 from musictag.training import batches
 from musictag.training.recipes import FROM_SCRATCH
 from processes import command_line

@@ -10,7 +10,7 @@ from musictag.features.config import FeatureConfig
 from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
 from musictag.storage import tables
-from musictag.tagging.tagger import SCORE_COLUMNS, score_labelled
+from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
 from musictag.training.finetune import network_from
 from musictag.training.loop import fit

@@ -11,19 +11,12 @@ from torch import Tensor, nn
 
 from musictag.errors import FeatureMismatchError, ModelError, UsageError
 from musictag.evaluation import metrics
+from musictag.evaluation.calibration import calibrate, fit_outputs
 from musictag.features.clips import clip_weights
 from musictag.models.artifact import save_model
+from musictag.tagging.scorers import join, score_clips, score_labelled, score_tracks
 from musictag.tagging.table import TAGS_SCHEMA, tag_rows
-from musictag.tagging.tagger import (
-    Tagger,
-    calibrate,
-    check_features,
-    fit_outputs,
-    join,
-    score_clips,
-    score_labelled,
-    score_tracks,
-)
+from musictag.tagging.tagger import Tagger, check_features
 from small import CONFIG, SPEC, clips_of, small_model, track
 
 

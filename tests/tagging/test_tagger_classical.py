@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from musictag.errors import FeatureMismatchError
+from musictag.evaluation.calibration import calibrate
 from musictag.features.clips import clip_weights
 from musictag.features.descriptors import DESCRIPTORS, VERSION, describe
 from musictag.features.table import encode_clips
 from musictag.models.architectures import build_model
 from musictag.models.classical import LinearSVM
-from musictag.tagging.tagger import Tagger, calibrate, join, score_tracks
+from musictag.tagging.scorers import join, score_tracks
+from musictag.tagging.tagger import Tagger
 from small import CONFIG, SPEC, clips_of, track
 
 

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from musictag.errors import TrainingError
 from musictag.models.architectures import build_model
 from musictag.models.musicnn import Musicnn
+from musictag.training.checkpoints import TrainingState, load_state, save_state
 from musictag.training.config import TrainingConfig, learning_rate_at
-from musictag.training.loop import TrainingState, fit, load_state, save_state
+from musictag.training.loop import fit
 from small import CONFIG as FEATURES
 from small import N_TAGS, small_model
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from musictag.training.checkpoints import TrainingState, load_state, save_state
 from musictag.training.config import TrainingConfig
-from musictag.training.loop import AVERAGING_START, TrainingState, fit, load_state, save_state
+from musictag.training.loop import AVERAGING_START, fit
 from small import STEPS, batches, small_model, validate
 
 DECAY = 0.8

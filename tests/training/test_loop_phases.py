@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from musictag.training.checkpoints import TrainingState, load_state, save_state
 from musictag.training.config import TrainingConfig
-from musictag.training.loop import TrainingState, fit, is_head, load_state, save_state
+from musictag.training.loop import fit, is_head
 from small import STEPS, batches, small_model, validate
 
 HEAD_FIRST = TrainingConfig(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from musictag.errors import TrainingError
-from musictag.training.loop import TrainingState, load_state, load_states, save_state, save_states
+from musictag.training.checkpoints import TrainingState, load_state, load_states, save_state, save_states
 
 
 def state(epoch: int) -> TrainingState:
