@@ -8,7 +8,7 @@ MINUTES = 60
 INSTALLED = .venv/installed
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify experiment line install check test bench torture fuzz format clean
+.PHONY: demo emotify experiment line install check test-fast test bench torture fuzz format clean
 
 demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -62,7 +62,10 @@ check: install
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: install
+test-fast: install  ## Everything that needs no engine: under 90 s on 2 cores.
+	$(PYTHON) -m pytest -m "not slow" --ignore=tests/pipelines --ignore=tests/e2e --ignore=tests/engines
+
+test: install  ## All tests.
 	$(PYTHON) -m pytest
 
 bench: install  ## Figures of speed and memory, apart from the tests.
