@@ -33,14 +33,14 @@ def imports(path):
             yield "." if node.level else node.module.partition(".")[0]
 
 
-def test_the_sources_are_found():
+def test_sources_are_found():
     names = {str(path.relative_to(ROOT)) for path in SOURCES}
     assert set().union(*HOMES.values()) <= names
     assert "musictag/models/cnn.py" in names
 
 
 @pytest.mark.parametrize("engine", HOMES)
-def test_an_engine_is_imported_only_at_its_home(engine):
+def test_engine_is_imported_only_at_its_home(engine):
     assert {str(path.relative_to(ROOT)) for path in SOURCES if engine in imports(path)} == HOMES[engine]
 
 
@@ -57,7 +57,7 @@ def test_nothing_prints():
         assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"], path
 
 
-def test_the_import_contracts_hold():
+def test_import_contracts_hold():
     lint = subprocess.run(
         [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -125,7 +125,7 @@ DECODERS = {
 }
 
 
-def test_a_whole_track_beside_decoding_it_and_beside_others(song: Path, essentia: Path) -> None:
+def test_track_time_relative_to_decoders_and_other_libraries(song: Path, essentia: Path) -> None:
     form = song.suffix[1:]
     ways: dict[str, Callable[[], object]] = {way.__name__: lambda way=way: way(song) for way in DECODERS[form]}
     ways["by_ours_to_mono"] = lambda: by_ours_to_mono(song)

@@ -64,7 +64,7 @@ def job_seconds(folder: Path, songs: Songs, n_workers: int) -> float:
     return taken
 
 
-def test_the_job_is_as_fast_as_the_library_on_each_of_its_cores(songs: Songs, tmp_path: Path) -> None:
+def test_job_speed_per_core_relative_to_the_library(songs: Songs, tmp_path: Path) -> None:
     first, rest = songs[:N_FIRST], songs[N_FIRST:]
     halves = rest[: len(rest) // 2], rest[len(rest) // 2 :]
     library_seconds(first)  # warms up

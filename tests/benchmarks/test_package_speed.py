@@ -69,7 +69,7 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["msd-musicnn", "mtt-musicnn"])
-def test_a_song_takes_a_third_of_the_packages_time(name: str, package: Path, song: Path) -> None:
+def test_song_takes_a_third_of_the_packages_time(name: str, package: Path, song: Path) -> None:
     code = [package, "-c", PACKAGE, song, pretrained.PUBLISHED[name].checkpoint, str(ROUNDS)]
     env = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     lines = subprocess.run(code, check=True, capture_output=True, text=True, env=env).stdout.splitlines()

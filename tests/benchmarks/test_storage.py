@@ -94,7 +94,7 @@ def stored(path: Path, cells: list[bytes], codec: str, level: int | None) -> tup
     return path.stat().st_size, min(writing), min(reading)
 
 
-def test_bytes_of_a_second_by_type_and_compression(songs: list[Clips], files: list[Path], tmp_path: Path) -> None:
+def test_bytes_per_second_by_dtype_and_compression(songs: list[Clips], files: list[Path], tmp_path: Path) -> None:
     seconds = sum(map(seconds_of, songs))
     for kind, cell in CELLS.items():
         cells = [cell(cut).tobytes() for cut in songs]
@@ -114,7 +114,7 @@ def test_bytes_of_a_second_by_type_and_compression(songs: list[Clips], files: li
     assert of_float32 <= MOST_OF_FLOAT32
 
 
-def test_the_type_of_cells_changes_no_score(songs: list[Clips]) -> None:
+def test_dtype_of_cells_changes_no_score(songs: list[Clips]) -> None:
     rounded: dict[str, Callable[[Clips], Clips]] = {
         "float16": lambda cut: cut.astype(np.float16).astype(np.float32),
         "8 bits": lambda cut: eight_bits(cut).astype(np.float32) * np.float32(LARGEST / 255),

@@ -91,7 +91,7 @@ def start_up(n_tracks: int, run: Run) -> str:
     return f"the first {n_tracks:,} tracks took {run.seconds:.1f} s with start-up"
 
 
-def test_tagging_from_features_is_as_fast_as_the_network_alone(home: Path) -> None:
+def test_tagging_from_features_relative_to_the_network(home: Path) -> None:
     tracks = [N_FIRST, N_FIRST + N_MORE]
     for n_tracks in tracks:
         add_tracks(f"features-{n_tracks}", range(n_tracks), N_CLIPS)
@@ -106,7 +106,7 @@ def test_tagging_from_features_is_as_fast_as_the_network_alone(home: Path) -> No
     assert of_job >= LEAST_OF_PARTS * of_network
 
 
-def test_tagging_from_audio_takes_no_longer_than_its_parts(
+def test_tagging_from_audio_relative_to_its_parts(
     home: Path, music: Callable[..., np.ndarray], write_audio: Callable[..., Path]
 ) -> None:
     song = write_audio(home / "song.mp3", music(SONG_S, SAMPLE_RATE), SAMPLE_RATE)
@@ -140,7 +140,7 @@ def test_tagging_from_audio_takes_no_longer_than_its_parts(
     assert of_job <= of_parts / LEAST_OF_PARTS
 
 
-def test_a_catalog_a_hundred_times_as_large_is_tagged_as_fast_in_the_same_memory(home: Path) -> None:
+def test_speed_and_memory_with_a_hundred_times_as_many_tracks(home: Path) -> None:
     runs, n_held = {}, 0
     for n_tracks in SIZES:
         add_tracks("features", range(n_held, n_tracks), FEW_CLIPS)

@@ -74,7 +74,7 @@ def seconds(model: nn.Module, clips: torch.Tensor, batch_size: int) -> float:
 
 
 @pytest.mark.parametrize("name", ["msd-musicnn", "mtt-musicnn"])
-def test_clips_are_scored_in_half_the_time_of_a_naive_port(name: str, wheel: Path) -> None:
+def test_scoring_takes_half_the_time_of_a_naive_port(name: str, wheel: Path) -> None:
     naive, ours = naive_port(wheel, name), Tagger.load(pretrained.find(name)).model
     clips = (
         torch.from_numpy(np.random.default_rng(0).random((N_CLIPS, CONFIG.clip_frames, CONFIG.n_mels), np.float32)) * 4
@@ -98,7 +98,7 @@ def test_clips_are_scored_in_half_the_time_of_a_naive_port(name: str, wheel: Pat
 
 
 @pytest.mark.parametrize("name", ["msd-musicnn", "mtt-musicnn"])
-def test_tracks_get_the_scores_of_the_naive_port(name: str, wheel: Path) -> None:
+def test_scores_equal_those_of_the_naive_port(name: str, wheel: Path) -> None:
     audio = sorted((EMOTIFY / "audio").glob("*.ogg"))[::3][:100]
     assert audio, f"{EMOTIFY} holds no Emotify: name its folder with EMOTIFY=FOLDER"
     naive, ours = naive_port(wheel, name), Tagger.load(pretrained.find(name)).model
@@ -116,7 +116,7 @@ def test_tracks_get_the_scores_of_the_naive_port(name: str, wheel: Path) -> None
     assert same_top_5 == len(audio)
 
 
-def test_ten_clips_come_near_to_all() -> None:
+def test_ten_clips_approximate_all_clips() -> None:
     """Of eight excerpts of one artist, 30 s each, as if they were one song of four minutes: it varies more than one."""
     with (EMOTIFY / "ratings.csv").open(encoding="utf-8", newline="") as lines:
         rows = sorted(csv.DictReader(lines), key=lambda row: row["artist"])

@@ -102,7 +102,7 @@ def sandbox() -> Iterator[DecoderProcess]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_track_takes_much_more_memory_than_another(tmp_path: Path, sandbox: DecoderProcess, case: str) -> None:
+def test_memory_of_unusual_tracks(tmp_path: Path, sandbox: DecoderProcess, case: str) -> None:
     make, clips_per_track, max_hours, refusal = CASES[case]
 
     def write(path: Path, name: str) -> None:

@@ -22,9 +22,7 @@ def write_catalog(path, rows):
     return path
 
 
-def test_five_tracks_of_one_tag_beside_labels_without_features_and_features_without_labels(
-    own_home, corpus, call, own_features, tmp_path
-):
+def test_line_runs_on_five_tracks_with_missing_labels_and_features(own_home, corpus, call, own_features, tmp_path):
     tags = ("tone", "tone;noise", "noise", "tone", "tone")
     rows = [(f"track-{n:02d}", f"{n}.wav", "", tag, "") for n, tag in enumerate(tags)]
     rows += [("elsewhere", "elsewhere.wav", "", "tone", "train"), ("track-05", "5.wav", "", "", "")]
@@ -56,9 +54,7 @@ def test_five_tracks_of_one_tag_beside_labels_without_features_and_features_with
         (("--init", "msd-musicnn"), "are of 1 artists, 5 folds need 2 or more: add tracks or change splits"),
     ],
 )
-def test_one_artist_for_everything_leaves_nothing_to_hold_back(
-    own_home, corpus, call, own_features, tmp_path, options, complaint
-):
+def test_single_artist_cannot_be_split(own_home, corpus, call, own_features, tmp_path, options, complaint):
     rows = [(f"track-{n:02d}", f"{n}.wav", "everybody", "tone", "") for n in range(48)]
     catalog = write_catalog(tmp_path / "catalog.csv", rows)
     code, _, err = call(own_home, "train", "--catalog", catalog, "--features", own_features, *options)
@@ -67,7 +63,7 @@ def test_one_artist_for_everything_leaves_nothing_to_hold_back(
     assert one_error(err)
 
 
-def test_a_tag_that_no_train_track_has_cannot_be_learned(own_home, corpus, call, own_features, tmp_path):
+def test_tag_without_train_tracks_cannot_be_learned(own_home, corpus, call, own_features, tmp_path):
     tags = (*["tone"] * 6, "noise", "noise")
     splits = (*["train"] * 6, "validation", "test")
     rows = [(f"track-{n:02d}", f"{n}.wav", "", *row) for n, row in enumerate(zip(tags, splits, strict=True))]
@@ -78,7 +74,7 @@ def test_a_tag_that_no_train_track_has_cannot_be_learned(own_home, corpus, call,
     assert one_error(err)
 
 
-def test_tags_that_a_split_lacks_are_named_before_training_starts(own_home, corpus, call, own_features, tmp_path):
+def test_tags_missing_in_a_split_are_named_before_training(own_home, corpus, call, own_features, tmp_path):
     tags = ("tone", "tone;noise", "tone", "clicks")
     splits = ("train", "train", "validation", "test")
     rows = [(f"track-{n:02d}", f"{n}.wav", "", *row) for n, row in enumerate(zip(tags, splits, strict=True))]
@@ -89,7 +85,7 @@ def test_tags_that_a_split_lacks_are_named_before_training_starts(own_home, corp
     assert "never given, since no validation track has them to fit a threshold on: noise\n" in out
 
 
-def test_no_track_has_both_tags_and_features(own_home, corpus, call, own_features, tmp_path):
+def test_no_track_with_tags_and_features_is_refused(own_home, corpus, call, own_features, tmp_path):
     rows = [(f"new-{n}", f"{n}.wav", f"artist {n}", "tone", "") for n in range(9)]
     where = "--catalog", write_catalog(tmp_path / "catalog.csv", rows), "--features", own_features
     code, out, err = call(own_home, "train", *where)

@@ -89,7 +89,7 @@ def first_run(hostile):
     return table, run("--catalog", hostile, "--features", table, "--max-failures", 1)
 
 
-def test_every_listed_track_is_a_row_or_a_failure_with_its_reason(first_run):
+def test_every_listed_track_is_written_or_failed(first_run):
     table, done = first_run
     assert done.returncode == 0, done.stderr
     found = rows(table, "n_clips", "clips", "feature_hash")
@@ -115,13 +115,13 @@ def test_every_listed_track_is_a_row_or_a_failure_with_its_reason(first_run):
         assert others[track_id]["attempts"] == 1
 
 
-def test_the_run_ends_with_its_equation(first_run):
+def test_run_prints_its_account(first_run):
     table, done = first_run
     assert f"{N_LISTED} listed = {len(GOOD)} written + 0 unchanged + {len(BAD) + 2} failed" in done.stdout
     assert str(table) in done.stdout
 
 
-def test_a_second_run_decodes_nothing_that_is_there_and_too_many_failures_end_it(hostile, first_run):
+def test_second_run_decodes_only_failed_tracks_and_too_many_failures_exit_1(hostile, first_run):
     table = first_run[0]
     version, before = tables.version(str(table)), rows(table, "featurized_at", "audio_sha256")
     done = run("--catalog", hostile, "--features", table)
@@ -137,7 +137,7 @@ def test_a_second_run_decodes_nothing_that_is_there_and_too_many_failures_end_it
     assert attempts == [2] * (len(BAD) + 2)
 
 
-def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, featurize_here, capsys, music, write_audio):
+def test_run_processes_new_changed_and_repaired_tracks(tmp_path, featurize_here, capsys, music, write_audio):
     for name in ("kept.wav", "changed.wav"):
         write_audio(tmp_path / name, music(1.0), 44_100)
     (tmp_path / "mended.wav").write_text("not yet a song")
@@ -169,9 +169,7 @@ def test_new_changed_and_mended_tracks_are_what_a_run_does(tmp_path, featurize_h
     assert rows(table, "audio_sha256", "featurized_at", "n_clips") == after
 
 
-def test_audio_that_failed_as_often_as_allowed_is_not_decoded_again_until_it_changes(
-    tmp_path, featurize_here, capsys, music, write_audio
-):
+def test_exhausted_track_is_not_decoded_until_its_audio_changes(tmp_path, featurize_here, capsys, music, write_audio):
     (tmp_path / "bad.wav").write_text("no song")
     catalog = write_catalog(tmp_path / "catalog.csv", "bad.wav", "missing.wav")
     call = ("--catalog", catalog, "--features", tmp_path / "features", "--max-failures", 1, "--max-attempts", 2)
@@ -188,7 +186,7 @@ def test_audio_that_failed_as_often_as_allowed_is_not_decoded_again_until_it_cha
     assert set(rows(tmp_path / "features")) == {"bad"}
 
 
-def test_audio_that_was_changed_and_then_changed_back_has_one_row(tmp_path, featurize_here, music, write_audio):
+def test_audio_changed_and_changed_back_has_one_row(tmp_path, featurize_here, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.wav"), "--features", tmp_path / "features")
     first, second = path.read_bytes(), write_audio(tmp_path / "other.wav", music(5.0), 44_100).read_bytes()
@@ -200,7 +198,7 @@ def test_audio_that_was_changed_and_then_changed_back_has_one_row(tmp_path, feat
         assert rows(tmp_path / "features", "n_clips") == {"a": {"n_clips": n_clips}}
 
 
-def test_changed_audio_that_cannot_be_decoded_leaves_no_row(tmp_path, featurize_here, music, write_audio):
+def test_row_is_deleted_when_changed_audio_cannot_be_decoded(tmp_path, featurize_here, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.wav"), "--features", tmp_path / "features")
     assert featurize_here(*call) == 0
@@ -210,7 +208,7 @@ def test_changed_audio_that_cannot_be_decoded_leaves_no_row(tmp_path, featurize_
     assert set(failures(tmp_path / "features")) == {"a"}
 
 
-def test_two_runs_at_once_leave_each_track_once(tmp_path, music, write_audio):
+def test_two_concurrent_runs_write_each_track_once(tmp_path, music, write_audio):
     """One has four tracks more to do, so that their parts differ and both write many tracks."""
     names = [f"{number:02}.wav" for number in range(32)]
     first = write_audio(tmp_path / names[0], music(1.0), 44_100)
@@ -227,9 +225,7 @@ def test_two_runs_at_once_leave_each_track_once(tmp_path, music, write_audio):
     assert (found.n_rows, found.problems) == (32, ())
 
 
-def test_a_track_that_left_the_catalog_leaves_the_table_only_when_asked(
-    tmp_path, featurize_here, capsys, music, write_audio
-):
+def test_unlisted_track_is_deleted_only_with_prune(tmp_path, featurize_here, capsys, music, write_audio):
     for name in ("a.wav", "b.wav"):
         write_audio(tmp_path / name, music(1.0), 44_100)
     table = tmp_path / "features"
@@ -245,7 +241,7 @@ def test_a_track_that_left_the_catalog_leaves_the_table_only_when_asked(
     assert maintenance.verify(str(table), str(tmp_path / "catalog.csv")).problems == ()
 
 
-def test_a_folder_is_a_catalog_and_a_name_that_is_not_utf8_a_failure(tmp_path, featurize_here, music, write_audio):
+def test_folder_is_a_catalog_and_undecodable_file_name_a_failure(tmp_path, featurize_here, music, write_audio):
     folder = tmp_path / "music"
     folder.mkdir()
     write_audio(folder / "good.wav", music(1.0), 44_100)
@@ -257,9 +253,7 @@ def test_a_folder_is_a_catalog_and_a_name_that_is_not_utf8_a_failure(tmp_path, f
     assert "not UTF-8" in failure["message"]
 
 
-def test_n_clips_per_track_are_stored_and_another_number_is_refused(
-    tmp_path, featurize_here, capsys, music, write_audio
-):
+def test_another_number_of_clips_per_track_is_refused(tmp_path, featurize_here, capsys, music, write_audio):
     write_audio(tmp_path / "a.flac", music(20.0), 44_100)
     call = ("--catalog", write_catalog(tmp_path / "catalog.csv", "a.flac"), "--features", tmp_path / "features")
     assert featurize_here(*call, "--clips-per-track", 2) == 0
@@ -270,7 +264,7 @@ def test_n_clips_per_track_are_stored_and_another_number_is_refused(
     assert "holds clips-per-track 2, not all" in error
 
 
-def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_here, music, write_audio, monkeypatch):
+def test_large_catalog_is_written_in_parts(tmp_path, featurize_here, music, write_audio, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     short = write_audio(tmp_path / "t00.wav", music(0.1), 44_100)
     for number in range(1, 50):
@@ -281,7 +275,7 @@ def test_more_tracks_than_a_part_holds_are_written_in_parts(tmp_path, featurize_
     assert len(list((tmp_path / "features").glob("part-*.parquet"))) == 3
 
 
-def test_features_of_other_settings_are_refused_in_one_sentence(tmp_path, featurize_here, capsys, music, write_audio):
+def test_features_of_other_settings_are_refused(tmp_path, featurize_here, capsys, music, write_audio):
     write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     open_features(str(tmp_path / "features"), FeatureConfig(n_mels=48), None)
     catalog = write_catalog(tmp_path / "catalog.csv", "a.wav")
@@ -290,7 +284,7 @@ def test_features_of_other_settings_are_refused_in_one_sentence(tmp_path, featur
     assert "n_mels 48 there, 96 here" in error
 
 
-def test_a_catalog_that_is_not_there_is_refused_before_a_table_is_made(tmp_path, featurize_here, capsys):
+def test_missing_catalog_is_refused_before_a_table_is_created(tmp_path, featurize_here, capsys):
     assert featurize_here("--catalog", tmp_path / "none.csv", "--features", tmp_path / "features") == 2
     [error] = capsys.readouterr().err.splitlines()
     assert "none.csv" in error
@@ -298,7 +292,7 @@ def test_a_catalog_that_is_not_there_is_refused_before_a_table_is_made(tmp_path,
 
 
 @pytest.mark.parametrize("option", ["--clips-per-track=0", "--clips-per-track=x", "--max-failures=2"])
-def test_a_value_that_means_nothing_exits_with_2(featurize_here, capsys, option):
+def test_invalid_option_value_exits_2(featurize_here, capsys, option):
     with pytest.raises(SystemExit) as caught:
         featurize_here(option)
     assert caught.value.code == 2
@@ -306,13 +300,13 @@ def test_a_value_that_means_nothing_exits_with_2(featurize_here, capsys, option)
 
 
 @pytest.mark.parametrize("option", [["--featurez=x"], ["--direct_worker", "3"]])
-def test_an_option_that_nobody_knows_is_refused(tmp_path, featurize_here, capsys, option):
+def test_unknown_option_is_refused(tmp_path, featurize_here, capsys, option):
     assert featurize_here("--features", tmp_path / "features", *option) == 2
     assert f"unknown option {option[0].partition('=')[0]}" in capsys.readouterr().err
     assert not (tmp_path / "features").exists()
 
 
-def test_a_word_that_belongs_to_no_option_is_refused(tmp_path, featurize_here, capsys):
+def test_positional_argument_is_refused(tmp_path, featurize_here, capsys):
     assert featurize_here("--features", tmp_path / "features", "--runner", "DirectRunner", "music/") == 2
     assert "'music/' belongs to no option" in capsys.readouterr().err
     assert not (tmp_path / "features").exists()

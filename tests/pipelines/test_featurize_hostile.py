@@ -55,7 +55,7 @@ FAIL = {"empty.mp3": ("decode", "AudioEmptyError")}
 FAIL |= dict.fromkeys(UNREACHABLE, ("fetch", "AudioUnreachableError"))
 
 
-def test_each_file_of_a_hostile_folder_is_a_row_or_a_failure_of_its_kind(tmp_path, folder, featurize_here, capsys):
+def test_each_hostile_file_is_a_row_or_the_expected_failure(tmp_path, folder, featurize_here, capsys):
     (folder / "new\nline.wav").write_bytes(encoded("pcm16.wav"))
     table = str(tmp_path / "features")
     assert featurize_here("--catalog", folder, "--features", table, "--max-failures", 1) == 0

@@ -80,21 +80,21 @@ def test_every_track_is_tagged_by_the_champion(tagged, corpus):
         assert {tag["tag"] for tag in row["tags"]} == above
 
 
-def test_the_tags_are_mostly_right(tagged, corpus):
+def test_most_tags_are_right(tagged, corpus):
     rows = rows_of(tagged)
     truth = corpus.targets("test")
     right = [np.array(rows[track]["scores"]) > 0.4 for track in truth] == np.array(list(truth.values()))
     assert right.mean() > 0.75
 
 
-def test_a_second_run_tags_nothing(home, call, corpus, tags):
+def test_second_run_tags_nothing(home, call, corpus, tags):
     version = tables.version(str(tags))
     last = last_line(call(home, "tag", "--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 0 written + 50 unchanged + 0 failed (")
     assert tables.version(str(tags)) == version
 
 
-def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tmp_path):
+def test_changed_track_is_tagged_again(home, call, corpus, tags, tmp_path):
     uri = str(shutil.copytree(corpus.features, tmp_path / "features"))
     before = rows_of(tags)
     track_uri = before["track-07"]["uri"]
@@ -113,7 +113,7 @@ def test_a_track_whose_audio_changed_is_tagged_anew(home, call, corpus, tags, tm
     assert {track: after[track] for track in others} == {track: before[track] for track in others}
 
 
-def test_tags_straight_from_audio_are_those_of_stored_features(home, call, corpus, tagged, tmp_path):
+def test_tags_from_audio_equal_tags_from_features(home, call, corpus, tagged, tmp_path):
     lines = corpus.catalog.read_text().splitlines()
     (tmp_path / "broken.wav").write_text("this is no audio")
     listing = [lines[0], *(line.replace(",track-", f",{corpus.folder}/track-", 1) for line in lines[1:18])]
@@ -159,7 +159,7 @@ def plan(rows):
     return text.getvalue()
 
 
-def test_a_run_that_is_killed_is_finished_by_the_next(home, call, corpus, tagged, script, tmp_path):
+def test_killed_run_is_finished_by_the_next(home, call, corpus, tagged, script, tmp_path):
     # The script, but with commits so small that there are many.
     text = Path(script("tag").__file__).read_text()
     assert "PART_TRACKS = 256\n" in text
@@ -185,7 +185,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(home, call, corpus, tagged
     assert {track: after[track] for track in before} == before
 
 
-def test_a_model_of_other_features_is_refused_before_ray_starts(home, corpus, tagged, call, artifacts, tmp_path):
+def test_model_of_other_features_is_refused_before_ray_starts(home, corpus, tagged, call, artifacts, tmp_path):
     uri = str(tmp_path / "features")
     other = extract.FeatureConfig(n_mels=64)
     open_features(uri, other, None)
@@ -198,7 +198,7 @@ def test_a_model_of_other_features_is_refused_before_ray_starts(home, corpus, ta
     assert not (tmp_path / "tags").exists()
 
 
-def test_features_that_were_damaged_end_the_run_in_one_sentence(home, call, corpus, tags, tmp_path):
+def test_damaged_features_end_the_run_with_an_error(home, call, corpus, tags, tmp_path):
     uri = shutil.copytree(corpus.features, tmp_path / "features")
     path = sorted(uri.glob("part-*.parquet"))[0]
     groups = pq.read_metadata(path)
@@ -227,9 +227,7 @@ def files_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_new_champion_tags_everything_anew_as_its_diff_said_which_writes_nothing(
-    home, call, corpus, artifacts, tags, tmp_path, monkeypatch
-):
+def test_new_champion_changes_what_its_diff_predicted(home, call, corpus, artifacts, tags, tmp_path, monkeypatch):
     version = add_champion(home, artifacts["fresh"], monkeypatch)
     before, files = rows_of(tags), files_of(tmp_path)
     options = ("--features", corpus.features, "--tags", tags)
@@ -260,9 +258,7 @@ def test_a_new_champion_tags_everything_anew_as_its_diff_said_which_writes_nothi
     assert f"{n_changed} of 50 sampled tracks ({n_changed / 50:.1%}) would change" in out
 
 
-def test_a_diff_from_audio_leaves_out_what_fails_and_names_tags_that_one_model_knows(
-    home, call, corpus, artifacts, tags, tmp_path
-):
+def test_diff_from_audio_skips_failures_and_names_tags_of_one_model(home, call, corpus, artifacts, tags, tmp_path):
     folder = shutil.copytree(artifacts["trained"], tmp_path / "renamed")
     described = (folder / "tagger.json").read_text()
     (folder / "tagger.json").write_text(described.replace('"clicks"', '"bells"'))
@@ -286,14 +282,14 @@ def test_a_diff_from_audio_leaves_out_what_fails_and_names_tags_that_one_model_k
     assert (counted(out)["clicks"], counted(out)["bells"]) == ((clicks, 0, clicks, 0), (0, clicks, 0, clicks))
 
 
-def test_a_diff_of_tags_by_a_model_that_is_gone_says_so(home, monkeypatch, capsys):
+def test_vocabulary_of_a_deleted_model_is_empty_with_a_message(home, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     mlflow_registry.connect()
     assert mlflow_registry.vocabulary_of("musictag 99") == ()
     assert capsys.readouterr().out.startswith("musictag 99 is gone (model models:/musictag/99: ")
 
 
-def test_a_diff_without_tags_to_compare_with_is_refused(home, corpus, tagged, call, tmp_path):
+def test_diff_without_tags_is_refused(home, corpus, tagged, call, tmp_path):
     options = ("--model", "models:/musictag/1", "--diff")
     code, _, err = call(home, "tag", "--features", corpus.features, "--tags", tmp_path / "none", *options)
     assert (code, err) == (2, f"error: --diff compares with tags, and {tmp_path / 'none'} holds none: "

@@ -39,14 +39,14 @@ def fill_up_and_go_on(job: Job, reference: Reference, disk: Path, kib: int, fold
     assert_nothing_lost(job, reference)
 
 
-def test_featurize_fills_the_disk(
+def test_featurize_on_a_full_disk(
     featurize_job: Callable[..., Job], featurized: Reference, disk: Path, tmp_path: Path
 ) -> None:
     sizes = sum(path.stat().st_size for path in Path(featurized.uri).glob("part-*"))
     fill_up_and_go_on(featurize_job(disk), featurized, disk, sizes * 6 // 10 // 1024, tmp_path)
 
 
-def test_tag_fills_the_disk(
+def test_tag_on_a_full_disk(
     tag_job: Callable[..., Job], catalog: Path, tagged_from_audio: Reference, disk: Path, tmp_path: Path
 ) -> None:
     sizes = sum(path.stat().st_blocks * 512 for path in Path(tagged_from_audio.uri).rglob("*"))

@@ -65,14 +65,14 @@ def torture(
 
 
 @pytest.mark.parametrize("number", range(N_KILLS))
-def test_featurize_killed_and_run_again(
+def test_killed_featurize_is_finished_by_the_next_run(
     featurize_job: Callable[..., Job], featurized: Reference, rng: random.Random, tmp_path: Path, number: int
 ) -> None:
     torture(featurize_job(tmp_path), rng, number, featurized, tmp_path)
 
 
 @pytest.mark.parametrize("number", range(N_KILLS // 2))
-def test_tag_from_audio_killed_and_run_again(
+def test_killed_tag_from_audio_is_finished_by_the_next_run(
     tag_job: Callable[..., Job],
     catalog: Path,
     tagged_from_audio: Reference,
@@ -85,7 +85,7 @@ def test_tag_from_audio_killed_and_run_again(
 
 
 @pytest.mark.parametrize("number", range(N_KILLS // 2, N_KILLS))
-def test_tag_from_features_killed_and_run_again(
+def test_killed_tag_from_features_is_finished_by_the_next_run(
     tag_job: Callable[..., Job],
     features: Path,
     tagged_from_features: Reference,
@@ -100,7 +100,7 @@ def test_tag_from_features_killed_and_run_again(
 
 
 @pytest.mark.parametrize("number", range(1, N_KILLS // 2))
-def test_tag_by_another_model_killed_and_run_again(
+def test_killed_tag_with_another_model_is_finished_by_the_next_run(
     tag_job: Callable[..., Job],
     features: Path,
     other_model: Path,

@@ -73,7 +73,7 @@ def server(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("failing", "stalling"), [(0.1, 0.0), (0.0, 0.02)], ids=["500 and 503", "stalls"])
-def test_featurize_over_a_faulty_store(
+def test_featurize_with_a_faulty_store(
     server: int, featurized: Reference, tmp_path: Path, failing: float, stalling: float
 ) -> None:
     port, uri = free_port(), "s3://music/features"

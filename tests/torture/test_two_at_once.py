@@ -18,7 +18,7 @@ def run_both(jobs: list[Job], folder: Path) -> None:
         print("\n" + text.splitlines()[-1])  # noqa: T201
 
 
-def test_featurize_twice_at_once(
+def test_two_concurrent_featurize_runs(
     featurize_job: Callable[..., Job], catalog: Path, featurized: Reference, tmp_path: Path
 ) -> None:
     """One has ten tracks less to do, so that their parts differ and both write most tracks."""
@@ -30,7 +30,7 @@ def test_featurize_twice_at_once(
     assert_nothing_lost(jobs[0], featurized)
 
 
-def test_tag_twice_at_once(
+def test_two_concurrent_tag_runs(
     tag_job: Callable[..., Job], features: Path, tagged_from_features: Reference, ray_cluster: str, tmp_path: Path
 ) -> None:
     job = tag_job(tmp_path, "--features", features, ray_address=ray_cluster)

@@ -34,7 +34,7 @@ def run_and_kill(job: Job, rng: random.Random, what: str, log: Path) -> tuple[in
     return process.returncode, log.read_text()
 
 
-def test_featurize_loses_a_worker(
+def test_featurize_survives_a_killed_worker(
     featurize_job: Callable[..., Job], featurized: Reference, rng: random.Random, tmp_path: Path
 ) -> None:
     job = featurize_job(tmp_path)
@@ -45,7 +45,7 @@ def test_featurize_loses_a_worker(
     assert_nothing_lost(job, featurized)
 
 
-def test_tag_loses_an_actor(
+def test_tag_survives_a_killed_actor(
     tag_job: Callable[..., Job], catalog: Path, tagged_from_audio: Reference, rng: random.Random, tmp_path: Path
 ) -> None:
     job = tag_job(tmp_path, "--catalog", catalog)
@@ -55,7 +55,7 @@ def test_tag_loses_an_actor(
 
 
 @pytest.mark.parametrize("script", ["featurize", "tag"])
-def test_a_job_loses_a_decoder_and_with_it_one_track_at_most(
+def test_killed_decoder_costs_one_track_at_most(
     request: pytest.FixtureRequest, catalog: Path, rng: random.Random, tmp_path: Path, script: str
 ) -> None:
     if script == "featurize":
