@@ -25,13 +25,13 @@ def pytest_report_header() -> str:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
-    """Of each test's own, so that one test alone draws what it draws among all."""
+    """Return a generator seeded by the test's name: a test draws the same alone and among others."""
     return random.Random(f"{SEED} {request.node.name}")  # noqa: S311
 
 
 @pytest.fixture(scope="session")
 def catalog(tmp_path_factory: pytest.TempPathFactory, music: Callable, write_audio: Callable) -> Path:
-    """Songs for five parts, and some files that are none."""
+    """Write a catalog of songs for five parts, and some files that are not audio."""
     folder = tmp_path_factory.mktemp("catalog")
     recordings = [
         write_audio(folder / f"{n}.mp3", music(SECONDS, seed=n), 44_100).read_bytes() for n in range(N_RECORDINGS)
@@ -48,13 +48,13 @@ def catalog(tmp_path_factory: pytest.TempPathFactory, music: Callable, write_aud
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that has learned nothing, which it does as well as any other here."""
+    """An untrained network."""
     return make_model(tmp_path_factory.mktemp("model") / "model", 0)
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another one, which says something else."""
+    """Another untrained network, with other scores."""
     return make_model(tmp_path_factory.mktemp("other") / "model", 1)
 
 
@@ -76,7 +76,7 @@ def make_model(folder: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="session")
 def tag_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tag.py, but with commits so small that there are many."""
+    """A copy of tag.py with smaller commits, so that there are many."""
     text = (SCRIPTS / "tag.py").read_text()
     assert text.count("PART_TRACKS = 256\n") == 1
     script = tmp_path_factory.mktemp("scripts") / "tag.py"
@@ -86,7 +86,7 @@ def tag_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """Address of a Ray that outlives what is killed."""
+    """Address of a Ray cluster that outlives the killed jobs."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
@@ -94,7 +94,7 @@ def ray_cluster() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def featurize_job(catalog: Path) -> Callable[..., Job]:
-    """featurize.py over the catalog into a table of a folder."""
+    """Make jobs that featurize the catalog into a folder."""
 
     def job(folder: Path, *options: str, of: Path = catalog) -> Job:
         uri = str(folder / "features")
@@ -105,7 +105,7 @@ def featurize_job(catalog: Path) -> Callable[..., Job]:
 
 @pytest.fixture(scope="session")
 def tag_job(tag_script: Path, model: Path) -> Callable[..., Job]:
-    """tag.py over a source, as its options name it, into a table of a folder."""
+    """Make jobs that tag a source, which options name, into a folder."""
 
     def job(folder: Path, *source: object, ray_address: str = "", by: Path = model) -> Job:
         uri = str(folder / "tags")
@@ -117,13 +117,13 @@ def tag_job(tag_script: Path, model: Path) -> Callable[..., Job]:
 
 @pytest.fixture(scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the undisturbed run's features are, once `featurized` has run."""
+    """The features table of the undisturbed run; it exists after `featurized`."""
     return tmp_path_factory.mktemp("featurized") / "features"
 
 
 @pytest.fixture(scope="session")
 def featurized(featurize_job: Callable[..., Job], catalog: Path, features: Path) -> Reference:
-    """What featurize.py makes of the catalog."""
+    """An undisturbed run of featurize.py."""
     return measure(featurize_job(features.parent), str(catalog), features.parent / "log")
 
 
@@ -131,7 +131,7 @@ def featurized(featurize_job: Callable[..., Job], catalog: Path, features: Path)
 def tagged_from_audio(
     tag_job: Callable[..., Job], catalog: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Reference:
-    """What tag.py makes of the catalog, with a Ray of its own."""
+    """An undisturbed run of tag.py over audio, with its own Ray."""
     folder = tmp_path_factory.mktemp("tagged")
     return measure(tag_job(folder, "--catalog", catalog), str(catalog), folder / "log")
 
@@ -144,7 +144,7 @@ def tagged_from_features(
     ray_cluster: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Reference:
-    """What tag.py makes of the features, on the Ray that is there."""
+    """An undisturbed run of tag.py over features, on the shared Ray cluster."""
     folder = tmp_path_factory.mktemp("tagged")
     return measure(tag_job(folder, "--features", features, ray_address=ray_cluster), None, folder / "log")
 
@@ -158,7 +158,7 @@ def tagged_by_another(
     ray_cluster: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Reference:
-    """What tag.py makes of the features by the other model."""
+    """An undisturbed run of tag.py over features with the other model."""
     folder = tmp_path_factory.mktemp("tagged")
     job = tag_job(folder, "--features", features, ray_address=ray_cluster, by=other_model)
     return measure(job, None, folder / "log")

@@ -1,4 +1,4 @@
-"""Jobs as a user starts them, to be disturbed, and what must hold once they were run again."""
+"""Start jobs as a user does, disturb them, and check the tables after the next run."""
 
 import contextlib
 import dataclasses
@@ -22,17 +22,17 @@ from processes import is_running
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
 LIMIT_S = 480.0
-"""No run takes this long: one that does hangs."""
+"""A run that takes longer hangs."""
 ORPHANS_LIMIT_S = 20.0
 RAY_AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
-"""Ray's own, which touch no table, and which notice some minutes late that their Ray is gone."""
+"""Agents of Ray: they touch no table, and exit some minutes after their cluster."""
 TIMES = frozenset(["featurized_at", "tagged_at", "failed_at"])
 FAILURE_COLUMNS = ("track_id", "uri", "stage", "error", "message")
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One command line, and the table that it fills."""
+    """A command line and the table that it fills."""
 
     script: Path
     options: tuple[str, ...]
@@ -40,7 +40,7 @@ class Job:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def start(self, log: Path) -> subprocess.Popen[str]:
-        """Start it as the leader of a process group; what it says goes into the file `log`."""
+        """Start the job as the leader of a process group; its output goes to the file `log`."""
         with log.open("w") as stream:
             return subprocess.Popen(
                 [sys.executable, str(self.script), *self.options],
@@ -54,7 +54,7 @@ class Job:
 
     @contextlib.contextmanager
     def running(self, log: Path) -> Iterator[subprocess.Popen[str]]:
-        """As `start`; nothing of it is left once the body is done."""
+        """Start the job; kill what is left of it when the body ends."""
         process = self.start(log)
         try:
             yield process
@@ -62,51 +62,51 @@ class Job:
             kill_group(process)
 
     def run(self, log: Path) -> tuple[int, str]:
-        """Exit code, and what it said."""
+        """Run the job; return its exit code and its output."""
         with self.running(log) as process:
             process.wait(LIMIT_S)
         return process.returncode, log.read_text()
 
-    def done(self, log: Path) -> str:
-        """What it said; it must have ended well."""
+    def run_checked(self, log: Path) -> str:
+        """Run the job, check that it succeeds, and return its output."""
         code, said = self.run(log)
         assert code == 0, said
         assert "Traceback" not in said, said
         return said
 
     def begin_with(self, reference: "Reference | None") -> None:
-        """Leave of its tables nothing, or a copy of what another job made."""
+        """Delete the job's tables, or replace them by copies of a reference run's."""
         for kind in ("", "-failures"):
             shutil.rmtree(self.uri + kind, ignore_errors=True)
             if reference:
                 shutil.copytree(reference.uri + kind, self.uri + kind)
 
     def n_files(self, pattern: str) -> int:
-        """Files of a kind in its table's folder."""
+        """Count the files in the table's folder that match a pattern."""
         return len(list(Path(self.uri).glob(pattern)))
 
     def n_rows(self) -> int:
-        """Rows that are committed so far."""
+        """Count the committed rows."""
         return len(tables.track_ids(self.uri))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What a run that nobody disturbed made of the catalog, and when it did what."""
+    """The tables and times of an undisturbed run."""
 
     uri: str
     catalog: str | None
-    """What the table must account for; None where it was made of a table, which lists no track that failed."""
+    """The catalog that the table must account for; None if the run read a features table, which lists no failed track."""
     rows: dict[str, dict[str, Any]]
     failures: set[tuple[str, ...]]
     planned_s: float
-    """From its start until it knew what to do."""
+    """From the start to the end of planning, s."""
     ended_s: float
     n_parts: int
 
 
 def measure(job: Job, catalog: str | None, log: Path) -> Reference:
-    """Run a job undisturbed, on an empty table."""
+    """Run a job undisturbed on an empty table."""
     started = time.monotonic()
     with job.running(log) as process:
         wait_until(lambda: "tracks listed" in log.read_text(), process)
@@ -119,22 +119,22 @@ def measure(job: Job, catalog: str | None, log: Path) -> Reference:
 
 
 def content(uri: str) -> dict[str, dict[str, Any]]:
-    """All that the table holds of each track, but for the times; no track may be there twice."""
+    """Read the table without its times, by track_id; check that no track has two rows."""
     columns = [field.name for field in tables.open_table(uri).schema().fields if field.name not in TIMES]
     rows = tables.read_columns(uri, columns).to_pylist()
     found = {row["track_id"]: row for row in rows}
-    assert len(found) == len(rows), "a track is there twice"
+    assert len(found) == len(rows), "a track has two rows"
     return found
 
 
 def failures(uri: str) -> set[tuple[str, ...]]:
-    """Which tracks failed, and why."""
+    """Read the failures table without its times."""
     rows = tables.read_columns(tables.companion_uri(uri, "failures"), FAILURE_COLUMNS).to_pylist()
     return {tuple(row[name] for name in FAILURE_COLUMNS) for row in rows}
 
 
 def assert_nothing_lost(job: Job, reference: Reference) -> None:
-    """The tables hold what those of the undisturbed run hold, and `vacuum` leaves nothing that they do not."""
+    """Check that the tables equal those of the undisturbed run, and that `vacuum` leaves no other file."""
     found = maintenance.verify(job.uri, reference.catalog)
     assert found.problems == ()
     assert_same_rows(content(job.uri), reference.rows)
@@ -148,7 +148,7 @@ def assert_nothing_lost(job: Job, reference: Reference) -> None:
 
 
 def assert_same_rows(found: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
-    """Equal but for scores, whose last digits depend on which tracks the network saw together."""
+    """Check that rows are equal; the last digits of scores depend on the batches and may differ."""
     assert found.keys() == expected.keys()
     for track_id, row in found.items():
         scores, wanted = [r[track_id].get("scores") or [] for r in (found, expected)]
@@ -162,25 +162,25 @@ def _exact(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def wait_until(condition: Any, process: subprocess.Popen[str]) -> bool:
-    """Wait for something that a process does; whether it came before the process ended."""
+    """Wait until the condition holds; return whether it did before the process ended."""
     deadline = time.monotonic() + LIMIT_S
     while not condition():
         if process.poll() is not None:
             return bool(condition())
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
     return True
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for a process and all that it started in its group."""
+    """Send SIGKILL to a process and its process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that a process has started, and theirs."""
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the descendants of a process."""
     try:
         return psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:  # it has ended
@@ -188,7 +188,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def names(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
-    """Of those that are still there, what they are called."""
+    """Return the names of the processes that still run."""
     found = {}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -197,23 +197,23 @@ def names(processes: list[psutil.Process]) -> dict[psutil.Process, str]:
 
 
 def wait_for_orphans(orphans: Mapping[psutil.Process, str]) -> None:
-    """Those that a killed process left, by their names, must end by themselves."""
+    """Check that the children of a killed process exit by themselves; `orphans` holds their names."""
     ours = [process for process, name in orphans.items() if not name.startswith(RAY_AGENTS)]
     _, alive = psutil.wait_procs(ours, ORPHANS_LIMIT_S)
     left = [process for process in alive if is_running(process)]
-    assert not left, f"still there after {ORPHANS_LIMIT_S:g} s: {left}"
+    assert not left, f"still running after {ORPHANS_LIMIT_S:g} s: {left}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """When to kill: some time after the job started, or after so many files of a kind are in its table's folder."""
+    """When to kill a job: `delay_s` after it started, or after its table's folder holds `n_files` matching files."""
 
     pattern: str
     n_files: int
     delay_s: float
 
     def wait(self, job: Job, process: subprocess.Popen[str]) -> bool:
-        """Wait for it; whether it came before the process ended."""
+        """Wait for the moment; return whether it came before the process ended."""
         came = wait_until(lambda: job.n_files(self.pattern) >= self.n_files, process)
         return came and not _ends_within(process, self.delay_s)
 
@@ -230,16 +230,16 @@ def _ends_within(process: subprocess.Popen[str], seconds: float) -> bool:
     return True
 
 
-# What a part leaves in a table's folder: its file as it is begun, its digest as it is whole, its commit.
-TRACES = ("part-*.parquet", "_checksums/*", "_delta_log/*[0-9].json")
+# Files that a part adds to a table's folder: the data file, then its checksum, then its commit.
+PART_FILES = ("part-*.parquet", "_checksums/*", "_delta_log/*[0-9].json")
 
 
 def draw(rng: random.Random, number: int, reference: Reference) -> Moment:
-    """The moment of kill `number`: two of twenty as the job starts, eight as it works, ten as it writes a part."""
+    """Draw the moment of kill `number`: of twenty, two are at the start, eight between commits, ten in a commit."""
     if number % 10 == 0:
         return Moment("*", 0, rng.uniform(0, reference.planned_s))
     if number % 2:
-        return Moment(rng.choice(TRACES), rng.randint(1, reference.n_parts), rng.uniform(0, 0.05))
-    # Counted from the last part, not from the start: a machine that others use is not as fast each time.
-    of_a_part = (reference.ended_s - reference.planned_s) / reference.n_parts
-    return Moment("_delta_log/*[0-9].json", rng.randint(1, reference.n_parts), rng.uniform(0, of_a_part))
+        return Moment(rng.choice(PART_FILES), rng.randint(1, reference.n_parts), rng.uniform(0, 0.05))
+    # Relative to the last part, not to the start: the speed of a shared machine varies.
+    part_s = (reference.ended_s - reference.planned_s) / reference.n_parts
+    return Moment("_delta_log/*[0-9].json", rng.randint(1, reference.n_parts), rng.uniform(0, part_s))

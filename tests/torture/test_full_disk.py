@@ -1,4 +1,4 @@
-"""A disk that fills up while a job writes to it."""
+"""Fill up the disk while a job writes to it."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from torture.runs import Job, Reference, assert_nothing_lost
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, in memory; whoever may not mount one cannot test this."""
+    """A file system of 1 MiB in memory; mounting it needs root."""
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)  # noqa: S607
@@ -32,10 +32,10 @@ def fill_up_and_go_on(job: Job, reference: Reference, disk: Path, kib: int, fold
     assert "No space left on device" in errors[0]
     assert job.uri in errors[0]
     assert "Traceback" not in said, said
-    print(f"\n{job.script.stem}: {errors[0]}; {job.n_rows()} of {len(reference.rows)} tracks were there")  # noqa: T201
+    print(f"\n{job.script.stem}: {errors[0]}; {job.n_rows()} of {len(reference.rows)} tracks were written")  # noqa: T201
     assert 0 < job.n_rows() < len(reference.rows)
     resize(disk, 1 << 20)
-    job.done(folder / "again.log")
+    job.run_checked(folder / "again.log")
     assert_nothing_lost(job, reference)
 
 

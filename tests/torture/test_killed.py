@@ -1,4 +1,4 @@
-"""SIGKILL at twenty moments each, for the whole process group or for the driver alone; the next run makes it whole."""
+"""Kill each job at twenty moments, the process group or the driver alone; the next run must complete the tables."""
 
 import dataclasses
 import os
@@ -14,21 +14,21 @@ from torture.runs import (
     Job,
     Reference,
     assert_nothing_lost,
+    descendants,
     draw,
-    family,
     kill_group,
     names,
     wait_for_orphans,
 )
 
 N_KILLS = 20
-DRAWS = 5
-"""A moment may come too late, when the job has ended already: then another is drawn."""
+MAX_DRAWS = 5
+"""How many moments are drawn, at most: a moment is drawn again if the job ended before it."""
 
 
 def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: Path, before: Reference | None) -> str:
-    """Start a job and kill it, every other time the driver alone; says when and what was there."""
-    for _ in range(DRAWS):
+    """Start a job and kill it, every other time the driver alone; return a description of the moment."""
+    for _ in range(MAX_DRAWS):
         job.begin_with(before)
         moment = draw(rng, number, reference)
         moment = dataclasses.replace(moment, n_files=moment.n_files + job.n_files(moment.pattern))
@@ -36,7 +36,7 @@ def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: P
         with job.running(log) as process:
             if not moment.wait(job, process):
                 continue
-            orphans = names(family(process))
+            orphans = names(descendants(process))
             if number // 2 % 2:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
@@ -48,18 +48,18 @@ def kill(job: Job, rng: random.Random, number: int, reference: Reference, log: P
         left = job.n_rows() if Path(job.uri, "_delta_log").exists() else 0
         return (
             f"{what} killed {killed - started:.2f} s after its start ({moment}), orphans gone "
-            f"{time.monotonic() - killed:.1f} s later; {left} of {len(reference.rows)} tracks were there"
+            f"{time.monotonic() - killed:.1f} s later; {left} of {len(reference.rows)} tracks were written"
         )
-    raise AssertionError(f"the job ended before each of {DRAWS} moments")
+    raise AssertionError(f"the job ended before each of {MAX_DRAWS} moments")
 
 
 def torture(
     job: Job, rng: random.Random, number: int, reference: Reference, folder: Path, before: Reference | None = None
 ) -> None:
-    """Kill a job that begins with the tables of `before`, run it again, and compare with `reference`."""
+    """Kill a job that starts with the tables of `before`, run it again, and compare with `reference`."""
     said = kill(job, rng, number, reference, folder / "killed.log", before)
     started = time.monotonic()
-    end = job.done(folder / "again.log").splitlines()[-1]
+    end = job.run_checked(folder / "again.log").splitlines()[-1]
     print(f"\n{job.script.stem} {number}: {said}; rerun {time.monotonic() - started:.1f} s: {end}")  # noqa: T201
     assert_nothing_lost(job, reference)
 
@@ -80,7 +80,7 @@ def test_killed_tag_from_audio_is_finished_by_the_next_run(
     tmp_path: Path,
     number: int,
 ) -> None:
-    """With a Ray of its own, which dies with it."""
+    """The job starts its own Ray, which dies with it."""
     torture(tag_job(tmp_path, "--catalog", catalog), rng, number, tagged_from_audio, tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_killed_tag_from_features_is_finished_by_the_next_run(
     tmp_path: Path,
     number: int,
 ) -> None:
-    """On a Ray that outlives it."""
+    """The job uses a Ray cluster that outlives it."""
     job = tag_job(tmp_path, "--features", features, ray_address=ray_cluster)
     torture(job, rng, number, tagged_from_features, tmp_path)
 
@@ -111,7 +111,7 @@ def test_killed_tag_with_another_model_is_finished_by_the_next_run(
     tmp_path: Path,
     number: int,
 ) -> None:
-    """Each part deletes what the first model said of its tracks, and writes what the other says: two commits."""
+    """Each part has two commits: it deletes the rows of the first model and writes those of the other."""
     job = tag_job(tmp_path, "--features", features, ray_address=ray_cluster, by=other_model)
     commits = dataclasses.replace(tagged_by_another, n_parts=2 * tagged_by_another.n_parts)
     torture(job, rng, number, commits, tmp_path, before=tagged_from_features)

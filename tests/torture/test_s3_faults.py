@@ -81,7 +81,7 @@ def test_featurize_with_a_faulty_store(
     with serving(port, PROXY, port, server, 0, failing, stalling) as url:
         job = Job(SCRIPTS / "featurize.py", ("--catalog", listing, "--features", uri), uri, {"AWS_ENDPOINT_URL": url})
         started = time.monotonic()
-        end = job.done(tmp_path / "log").splitlines()[-1]
+        end = job.run_checked(tmp_path / "log").splitlines()[-1]
         print(f"\n{failing:.0%} fail, {stalling:.0%} stall: {time.monotonic() - started:.0f} s: {end}")  # noqa: T201
     assert maintenance.verify(uri, listing).problems == ()
     place = {"uri", "audio_etag"}

@@ -1,4 +1,4 @@
-"""Two runs over the same catalog at once: each track is there once when the last of them has ended."""
+"""Run a job twice at once over the same catalog: each track has one row after both runs."""
 
 import contextlib
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def run_both(jobs: list[Job], folder: Path) -> None:
 def test_two_concurrent_featurize_runs(
     featurize_job: Callable[..., Job], catalog: Path, featurized: Reference, tmp_path: Path
 ) -> None:
-    """One has ten tracks less to do, so that their parts differ and both write most tracks."""
+    """One run has ten tracks less, so that the parts differ and both runs write most tracks."""
     lines = catalog.read_text().splitlines()
     fewer = catalog.with_name("fewer.csv")
     fewer.write_text("\n".join([lines[0], *lines[11:]]) + "\n")

@@ -1,4 +1,4 @@
-"""A process among those that work is killed; the job goes on, or says what it cost."""
+"""Kill a worker process: the job continues, or reports the failed track."""
 
 import random
 import time
@@ -11,23 +11,23 @@ import pytest
 from musictag.engines import child_process
 from musictag.storage import tables
 from processes import command_line
-from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, family, wait_until
+from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, descendants, wait_until
 
 BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "multiprocessing.spawn"
 
 
 def victims(job_processes: list[psutil.Process], what: str) -> list[psutil.Process]:
-    """Those whose command line has the word, without what started and watches them."""
+    """Return the processes whose command line contains `what`, without their supervisors."""
     commands = [(process, command_line(process)) for process in job_processes]
     return [process for process, command in commands if what in command and child_process.__name__ not in command]
 
 
 def run_and_kill(job: Job, rng: random.Random, what: str, log: Path) -> tuple[int, str]:
-    """Run a job, of whose processes one is killed while tracks are decoded; exit code, and what it said."""
+    """Run a job, kill one of its processes during decoding, and return exit code and output."""
     with job.running(log) as process:
-        assert wait_until(lambda: len(victims(family(process), DECODER)) == 2, process), log.read_text()
+        assert wait_until(lambda: len(victims(descendants(process), DECODER)) == 2, process), log.read_text()
         time.sleep(rng.uniform(1, 2))  # a decoder takes most of a second to start
-        victim = rng.choice(victims(family(process), what))
+        victim = rng.choice(victims(descendants(process), what))
         print(f"\n{job.script.stem}: killed {victim.name()} ({what})")  # noqa: T201
         victim.kill()
         process.wait(LIMIT_S)
@@ -67,5 +67,5 @@ def test_killed_decoder_costs_one_track_at_most(
     assert code == 0, said
     errors = tables.read_columns(tables.companion_uri(job.uri, "failures"), ("error",))["error"].to_pylist()
     assert errors.count("AudioCrashError") <= 1  # none where the decoder was between two tracks
-    job.done(tmp_path / "again.log")
+    job.run_checked(tmp_path / "again.log")
     assert_nothing_lost(job, reference)
