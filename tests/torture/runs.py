@@ -96,7 +96,7 @@ class Reference:
 
     uri: str
     catalog: str | None
-    """The catalog that the table must account for; None if the run read a features table, which lists no failed track."""
+    """Catalog that the table must account for; None if the run read a features table, which lists no failed track."""
     rows: dict[str, dict[str, Any]]
     failures: set[tuple[str, ...]]
     planned_s: float
