@@ -17,7 +17,7 @@ N_TRACKS = 20
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A folder with a small demo catalog where the scripts look for it."""
+    """A folder with a small demo catalog at the scripts' default path."""
     make_demo(tmp_path / "data/demo", n_tracks=N_TRACKS, seconds=4, workers=1)
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
 
 
 def run(script, *options):
-    """Lines that a script prints, run as a user does."""
+    """Run a script as a user does; return the lines it prints."""
     command = [sys.executable, str(SCRIPTS / script), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
@@ -50,7 +50,7 @@ def test_from_audio_to_tags(home):
     )
     kept = [path for path in (home / "data/mlartifacts").rglob("*") if path.is_file()]
     assert {path.name for path in kept} >= {"weights.safetensors", "tagger.json"}
-    # Where MLflow runs the code of a model, there is an MLmodel that says which; no file here is code or a pickle.
+    # MLflow runs code only of models with an MLmodel file; no file here is code or a pickle.
     assert {path.suffix for path in kept} <= {".safetensors", ".json", ".parquet", ".png", ".txt"}
 
     tracks = read_catalog("data/demo/catalog.csv").tracks.to_pylist()

@@ -46,7 +46,7 @@ TRAINING = dataclasses.replace(FROM_SCRATCH, epochs=4, batch_size=8, clips_per_t
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A made catalog, featurized: its folder must not change, so who writes copies `features` first."""
+    """A synthesized catalog and its features; tests must not change the folder, and copy `features` before writing."""
 
     folder: Path
     catalog: Path
@@ -61,7 +61,7 @@ class Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class Home:
-    """A folder to run scripts in, with an MLflow of its own."""
+    """A folder to run scripts in, with its own MLflow store."""
 
     folder: Path
     ray_address: str
@@ -82,7 +82,7 @@ class Home:
         )
 
     def run(self, script: Path | str, *args: object, **env: str) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of a script."""
+        """Run a script as a user does; return exit code, stdout and stderr."""
         process = self.start(script, *args, **env)
         try:
             out, err = process.communicate(timeout=280)
@@ -116,7 +116,7 @@ def write_catalog(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Tones, noise, clicks and their mixtures by some artists, and two tracks that nobody has tagged."""
+    """Tones, noise, clicks and mixtures of them by several artists, and two tracks without tags."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = []
     for n in range(N_TRACKS + 2):
@@ -144,7 +144,7 @@ def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
 
 @pytest.fixture(scope="session")
 def trained(corpus: Corpus) -> TrainingState:
-    """What the training loop makes of the corpus without Ray."""
+    """Train on the corpus without Ray."""
 
     def rows(split: str) -> Any:
         targets = corpus.targets(split)
@@ -179,7 +179,7 @@ def network(seed: int, vocabulary: tuple[str, ...]) -> torch.nn.Module:
 
 @pytest.fixture(scope="session")
 def artifacts(corpus: Corpus, trained: TrainingState, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model folders: a network that has learned, and one as it was before."""
+    """Model folders of a trained and of an untrained network."""
     spec = TaggerSpec(
         architecture="cnn",
         params={},
@@ -226,14 +226,14 @@ def script() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def featurize_here(script: Callable[[str], ModuleType]) -> Callable[..., int]:
-    """Exit code of featurize.py in this process and on one thread: quicker to start."""
+    """Call featurize.py in this process and on one thread, which starts faster; returns the exit code."""
     engine = "--runner=DirectRunner", "--direct_running_mode=in_memory"
     return lambda *options: run_main(script("featurize").main, [*engine, *map(str, options)])
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path, ray_cluster: str) -> Home:
-    """One home for all tests of a file."""
+    """A home that all tests of a file share."""
     folder = tmp_path_factory.mktemp("home")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
     return Home(folder, ray_cluster)
@@ -241,7 +241,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path, ray_clust
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """Address of a Ray cluster that all tests share: it starts once, and its processes stay warm."""
+    """Address of a Ray cluster that all tests share, because it takes seconds to start."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
@@ -251,7 +251,7 @@ def ray_cluster() -> Iterator[str]:
 def call(
     script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
-    """Exit code, stdout and stderr of a script's command line, called in this process: quicker to start."""
+    """Call a script in this process, which starts faster; returns exit code, stdout and stderr."""
 
     def run(home: Home, name: str, *args: object, tracking_uri: str | None = None) -> tuple[int, str, str]:
         monkeypatch.chdir(home.folder)
@@ -266,7 +266,7 @@ def call(
 
 @pytest.fixture
 def own_home(ray_cluster: str, empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home of each test's own, for tests that change the registry."""
+    """A home for one test, which may change the registry."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     own = Home(tmp_path, ray_cluster)
     monkeypatch.chdir(tmp_path)
@@ -276,7 +276,7 @@ def own_home(ray_cluster: str, empty_mlflow: Path, tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def add_model(own_home: Home) -> Callable[..., str]:
-    """Log and register a model folder, as train.py does; its version."""
+    """Log and register a model folder as train.py does; return its version."""
 
     def add(folder: Path, alias: str = "candidate") -> str:
         mlflow_registry.connect()
@@ -293,7 +293,7 @@ def add_model(own_home: Home) -> Callable[..., str]:
 def evaluated(
     own_home: Home, add_model: Callable[..., str], call: Callable[..., tuple[int, str, str]], corpus: Corpus
 ) -> Callable[[Path], str]:
-    """Register a model folder and evaluate it; its version."""
+    """Register and evaluate a model folder; return its version."""
 
     def evaluate(folder: Path) -> str:
         version = add_model(folder)

@@ -13,7 +13,7 @@ def one_error(err):
 
 @pytest.fixture
 def own_features(corpus, tmp_path):
-    """A copy, since training remembers splits beside the features."""
+    """A copy, since training writes the splits table next to the features."""
     return shutil.copytree(corpus.features, tmp_path / "features")
 
 
@@ -79,7 +79,9 @@ def test_tags_missing_in_a_split_are_named_before_training(own_home, corpus, cal
     splits = ("train", "train", "validation", "test")
     rows = [(f"track-{n:02d}", f"{n}.wav", "", *row) for n, row in enumerate(zip(tags, splits, strict=True))]
     where = "--catalog", write_catalog(tmp_path / "catalog.csv", rows), "--features", own_features
-    code, out, err = call(own_home, "train", *where, "--min-precision", "polka=0.9")  # which ends it
+    code, out, err = call(
+        own_home, "train", *where, "--min-precision", "polka=0.9"
+    )  # an unknown tag ends the run early
     assert (code, "the vocabulary has no tag 'polka'" in err) == (2, True)
     assert "not learned, since no train track has them: clicks\n" in out
     assert "never given, since no validation track has them to fit a threshold on: noise\n" in out

@@ -17,7 +17,7 @@ CONFIG = FeatureConfig()
 
 
 def run(*arguments, **environment):
-    """As a user calls it: on Beam's own engine, over all cores."""
+    """Run featurize.py as a user does: with Beam's local runner on all cores."""
     command = [sys.executable, str(PIPELINE), "--runner=DirectRunner", *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environment}
@@ -44,7 +44,7 @@ def write_catalog(path, *uris):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory, music, write_audio):
-    """A catalog of good, odd and broken tracks."""
+    """Write a catalog of good, unusual and broken tracks."""
     folder = tmp_path_factory.mktemp("hostile")
     write_audio(folder / "plain.flac", music(7.0), 44_100)
     write_audio(folder / "m4a.m4a", music(4.0), 44_100)
@@ -209,7 +209,7 @@ def test_row_is_deleted_when_changed_audio_cannot_be_decoded(tmp_path, featurize
 
 
 def test_two_concurrent_runs_write_each_track_once(tmp_path, music, write_audio):
-    """One has four tracks more to do, so that their parts differ and both write many tracks."""
+    """One run has four tracks more, so that the parts differ and both runs write many tracks."""
     names = [f"{number:02}.wav" for number in range(32)]
     first = write_audio(tmp_path / names[0], music(1.0), 44_100)
     for name in names[1:]:

@@ -11,7 +11,7 @@ from musictag.storage import tables
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """All hostile files, and what else a folder may hold by the name of music."""
+    """All hostile files, and other entries of a folder that are named like music."""
     folder = tmp_path / "music"
     folder.mkdir()
     for name, (make, _) in FILES.items():
@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     (folder / "up").symlink_to("..")
     (folder / "within.mp3" / "round").symlink_to(folder)
     os.mkfifo(folder / "pipe.mp3")
-    monkeypatch.chdir(folder)  # a socket's address is short
+    monkeypatch.chdir(folder)  # the address of a socket must be short
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.mp3")
     (folder / "no-permission.wav").write_bytes(encoded("pcm16.wav"))

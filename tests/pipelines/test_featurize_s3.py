@@ -17,11 +17,11 @@ def rows(uri, *columns):
 
 @pytest.fixture
 def s3(monkeypatch):
-    """A bucket on a server of this machine that speaks S3; the environment leads to it."""
+    """A bucket on an S3 server on this machine; environment variables name it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # A process of its own: what asks from this one may hold the lock that a thread would need to answer.
+    # A separate process: a client in this one may hold the lock that a server thread needs to answer.
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,

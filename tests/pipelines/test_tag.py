@@ -19,7 +19,7 @@ from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.plan import Task
 from musictag.storage import parts, tables
 
-# Operators that need every row before they give the first, or move rows between tasks by key.
+# Operators that need all rows before they return the first, or that move rows between tasks by key.
 SHUFFLES = re.compile(r"AllToAll|Shuffle|Sort|Repartition|Aggregate|GroupBy|Join|Zip", re.IGNORECASE)
 ALL = 50
 
@@ -35,7 +35,7 @@ def add_champion(home, folder, monkeypatch):
 
 
 def last_line(ended):
-    """Of a run that ended well."""
+    """Return the last line of a successful run."""
     code, out, err = ended
     assert code == 0, err
     assert "Traceback" not in err
@@ -51,7 +51,7 @@ def rows_of(uri):
 
 @pytest.fixture(scope="module")
 def tagged(home, corpus, artifacts):
-    """The tags table of a first run; not to be changed."""
+    """The tags table of a first run; tests must not change it."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert add_champion(home, artifacts["trained"], monkeypatch) == "1"
     last = last_line(home.run("tag.py", "--features", corpus.features, "--tags", home.folder / "tags"))
@@ -61,7 +61,7 @@ def tagged(home, corpus, artifacts):
 
 @pytest.fixture
 def tags(tagged, tmp_path):
-    """A copy of it."""
+    """A copy of the tags table."""
     return shutil.copytree(tagged, tmp_path / "tags")
 
 
@@ -98,11 +98,11 @@ def test_changed_track_is_tagged_again(home, call, corpus, tags, tmp_path):
     uri = str(shutil.copytree(corpus.features, tmp_path / "features"))
     before = rows_of(tags)
     track_uri = before["track-07"]["uri"]
-    # Song 8 is now where song 7 was.
+    # The file of track 7 now holds the audio of track 8.
     changed = extract.featurize("track-07", before["track-08"]["uri"], extract.FeatureConfig())
     tables.delete_tracks(uri, ["track-07"])
     parts.write(uri, "changed", SCHEMA, [{**changed, "uri": track_uri}])
-    tables.delete_tracks(str(tags), ["track-06"])  # its features now lie in a file that deltalake wrote
+    tables.delete_tracks(str(tags), ["track-06"])  # deltalake rewrites the file of its features
     last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 2 written + 48 unchanged + 0 failed (")
     after = rows_of(tags)
@@ -134,7 +134,7 @@ def test_tags_from_audio_equal_tags_from_features(home, call, corpus, tagged, tm
 
 
 def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would end the first as it stops
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would stop the first as it ends
     tag = script("tag")
     args = tag.parse(["--num-workers", "1"])
     model = tag.Model("musictag", "1"), artifacts["fresh"], args
@@ -152,7 +152,7 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
 
 
 def plan(rows):
-    """The plans of a dataset, from what it was built of to the physical operators."""
+    """Return the logical and physical plans of a dataset as text."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         rows.explain()
@@ -160,7 +160,7 @@ def plan(rows):
 
 
 def test_killed_run_is_finished_by_the_next(home, call, corpus, tagged, script, tmp_path):
-    # The script, but with commits so small that there are many.
+    # A copy of the script with smaller commits, so that there are many.
     text = Path(script("tag").__file__).read_text()
     assert "PART_TRACKS = 256\n" in text
     (tmp_path / "tag.py").write_text(text.replace("PART_TRACKS = 256\n", "PART_TRACKS = 1\n"))
@@ -168,7 +168,7 @@ def test_killed_run_is_finished_by_the_next(home, call, corpus, tagged, script, 
     options = ("--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1")
     process = home.start(tmp_path / "tag.py", *options)
     try:
-        second_commit = tags / "_delta_log" / f"{2:020d}.json"  # the first one made the table
+        second_commit = tags / "_delta_log" / f"{2:020d}.json"  # the first one created the table
         deadline = time.monotonic() + 180
         while not second_commit.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -214,7 +214,7 @@ def test_damaged_features_end_the_run_with_an_error(home, call, corpus, tags, tm
 
 
 def counted(out):
-    """now, gain, lose and then of each tag, from the table that --diff prints."""
+    """Return (now, gain, lose, then) by tag from the table that --diff prints."""
     rows = re.findall(r"^(\S+) +(\d+) +(\d+) +(\d+) +(\d+) +[\d.]+%$", out, re.MULTILINE)
     return {tag: tuple(map(int, numbers)) for tag, *numbers in rows}
 
