@@ -1,4 +1,4 @@
-"""What tagging is measured by: features tables as large as a catalog, and the network alone."""
+"""Helpers of the tagging benchmarks: large features tables, and the speed of the network alone."""
 
 import datetime
 import multiprocessing
@@ -19,13 +19,13 @@ from musictag.tagging.scorers import BATCH_SIZE, BATCHES_AT_ONCE
 from musictag.tagging.tagger import Tagger
 
 CONFIG = FeatureConfig()
-TRACKS_OF_A_PART = 24
+PART_TRACKS = 24
 N_CELLS = 64
-SECONDS_OF_BARE = 5
+NETWORK_SECONDS = 5
 
 
 def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
-    """Add tracks of these numbers, of `n_clips` clips each, to the features table at `uri`, as featurize.py does."""
+    """Add tracks with these numbers and `n_clips` clips each to the features table at `uri`."""
     open_features(uri, CONFIG, n_clips)
     rng = np.random.default_rng(0)
     shape = (n_clips, CONFIG.clip_frames, CONFIG.n_mels)
@@ -47,8 +47,8 @@ def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
                 "featurized_at": datetime.datetime.now(datetime.UTC),
             }
 
-    for first in range(0, len(numbers), TRACKS_OF_A_PART):
-        part = numbers[first : first + TRACKS_OF_A_PART]
+    for first in range(0, len(numbers), PART_TRACKS):
+        part = numbers[first : first + PART_TRACKS]
         parts.write(uri, f"{part.start:07d}", SCHEMA, rows(part))
 
 
@@ -60,14 +60,14 @@ def network_clips_per_s(model: str) -> float:
     clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(CELL_DTYPE)
     tagger.clip_scores(clips)
     n_clips, started = 0, time.perf_counter()
-    while (taken := time.perf_counter() - started) < SECONDS_OF_BARE:
+    while (taken := time.perf_counter() - started) < NETWORK_SECONDS:
         tagger.clip_scores(clips)
         n_clips += len(clips)
     return n_clips / taken
 
 
 def networks_clips_per_s(model: str) -> float:
-    """Clips per second of as many such networks as there are cores, at once, each in a process of its own."""
+    """Clips per second of one network per core, run in parallel in separate processes."""
     n_jobs = n_cores()
     with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn")) as pool:
         return sum(pool.map(network_clips_per_s, [model] * n_jobs))

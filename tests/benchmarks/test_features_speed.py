@@ -1,6 +1,6 @@
-"""Featurizing tracks of four minutes beside decoding alone, librosa and Essentia: ratios of one run, on one core.
+"""Time to featurize a four-minute track relative to decoders, librosa and Essentia, on one core.
 
-Essentia (a pre-release, AGPL, for this comparison only) is fetched by pip into an environment of its own.
+pip installs Essentia (a pre-release, AGPL, for this comparison only) into a separate environment.
 """
 
 import json
@@ -26,8 +26,8 @@ CONFIG = FeatureConfig()
 SECONDS, SAMPLE_RATE = 240, 44_100
 ROUNDS = 7
 ESSENTIA = "essentia==2.1b6.dev1389"
-# Prints the seconds of each round; imports are not timed.
-BY_ESSENTIA = """
+# Prints the seconds of each round, without imports.
+ESSENTIA_SCRIPT = """
 import json, sys, time
 import essentia, essentia.standard
 essentia.log.warningActive = essentia.log.infoActive = False
@@ -46,7 +46,7 @@ for _ in range(rounds):
 def song(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, write_audio: Callable[..., Path]
 ) -> Path:
-    """Stereo: changing notes, and some noise."""
+    """A stereo song of changing notes and some noise."""
     rng = np.random.default_rng(0)
     at = np.arange(SAMPLE_RATE)[:, None] / SAMPLE_RATE
     notes = [0.1 * np.sin(2 * np.pi * rng.uniform(100, 4_000, (12, 1, 2)) * at).sum(axis=0) for _ in range(SECONDS)]
@@ -57,18 +57,18 @@ def song(
 
 @pytest.fixture(scope="module")
 def essentia(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that has Essentia."""
+    """The Python interpreter of an environment with Essentia."""
     folder = tmp_path_factory.mktemp("essentia")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", ESSENTIA], check=True)
     return folder / "bin" / "python"
 
 
-def milliseconds(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Processor time of each way: the least of some rounds, which take turns, after one that only warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+def milliseconds(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the CPU time of each function: the minimum of interleaved rounds after a warm-up round."""
+    taken: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(ROUNDS + 1):
-        for name, do in ways.items():
+        for name, do in functions.items():
             started = time.process_time()
             do()
             taken[name].append(time.process_time() - started)
@@ -129,14 +129,14 @@ def test_track_time_relative_to_decoders_and_other_libraries(song: Path, essenti
     form = song.suffix[1:]
     ways: dict[str, Callable[[], object]] = {way.__name__: lambda way=way: way(song) for way in DECODERS[form]}
     ways["by_ours_to_mono"] = lambda: by_ours_to_mono(song)
-    if form != "m4a":  # which librosa reads by a program that has to be installed
+    if form != "m4a":  # librosa needs an external program for it
         ways["by_librosa"] = lambda: by_librosa(song)
     ways |= {"whole": lambda: track_clips(song, "song", CONFIG), "ten": lambda: track_clips(song, "song", CONFIG, 10)}
     with threadpoolctl.threadpool_limits(1):
         ms = milliseconds(ways)
     numbers = map(str, (CONFIG.sample_rate, CONFIG.n_fft, CONFIG.hop_length, ROUNDS))
     lines = subprocess.run(
-        [essentia, "-c", BY_ESSENTIA, song, *numbers],
+        [essentia, "-c", ESSENTIA_SCRIPT, song, *numbers],
         check=True, capture_output=True, text=True, env={"OMP_NUM_THREADS": "1"},
     ).stdout.splitlines()  # fmt: skip
     theirs = [json.loads(line) for line in lines]

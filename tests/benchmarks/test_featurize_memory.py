@@ -1,4 +1,4 @@
-"""Memory of featurizing does not grow with the catalog: 300 tracks and 3,000 peak within 20 % of each other."""
+"""Memory of featurizing does not grow with the catalog: the peaks of 300 and 3,000 tracks differ by at most 20 %."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def make_catalog(folder: Path, n_tracks: int) -> Path:
-    """A catalog of a few songs, each under many names."""
+    """Write a catalog of links to a few songs."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for n in range(N_FILES):
@@ -31,7 +31,7 @@ def make_catalog(folder: Path, n_tracks: int) -> Path:
 
 
 def memory(processes: list[psutil.Process]) -> list[int]:
-    """Resident bytes of each process that is still there."""
+    """Return the resident bytes of each process that still runs."""
     sizes = []
     for process in processes:
         try:
@@ -42,7 +42,7 @@ def memory(processes: list[psutil.Process]) -> list[int]:
 
 
 def peaks(folder: Path, n_tracks: int) -> tuple[int, int, int, float]:
-    """Peak bytes of the driver, of the largest worker and of all together, and how many seconds a run took."""
+    """Run the job; return peak bytes of the driver, of the largest worker and of all processes, and the seconds."""
     catalog = make_catalog(folder, n_tracks)
     command = [sys.executable, str(SCRIPT), "--runner=DirectRunner", "--catalog", str(catalog)]
     started = time.monotonic()

@@ -1,7 +1,7 @@
-"""From a file to its scores, beside the musicnn package itself, which TensorFlow runs in an environment of its own.
+"""Time from a file to its scores relative to the musicnn package, which runs with TensorFlow in a separate environment.
 
-Setting that up fetches 300 MB by pip. The package works in float16, which overflows under today's numpy: in the copy
-that is timed it works in float32.
+pip fetches 300 MB for it. The package computes in float16, which overflows with current numpy; the timed copy computes
+in float32.
 """
 
 import json
@@ -22,23 +22,23 @@ from musictag.tagging.tagger import Tagger
 
 SONG_S, SAMPLE_RATE = 240, 44_100
 ROUNDS = 3
-MOST_OF_PACKAGE = 1 / 3
-MOST_DIFFERENCE = 0.01
-"""Of the joined scores: decoders and resamplers differ, and so does what becomes of the last, partial clip."""
+MAX_RELATIVE_TIME = 1 / 3
+MAX_DIFFERENCE = 0.01
+"""Of joined scores: decoders and resamplers differ, and so does the treatment of the last, partial clip."""
 NEEDED = ("tensorflow-cpu==2.21.0", "tf_keras==2.21.0", "librosa==0.11.0")
 
-# Prints the seconds and the mean scores of each round; imports are not timed.
+# Prints the seconds and the mean scores of each round, without imports.
 PACKAGE = """
 import inspect, json, sys, time, types
 import musicnn.extractor
 source = inspect.getsource(musicnn.extractor)
 assert source.count("np.float16") == 1
-mended = types.ModuleType("mended")
-mended.__file__ = musicnn.extractor.__file__  # the weights lie beside it
-exec(source.replace("np.float16", "np.float32"), mended.__dict__)
+patched = types.ModuleType("patched")
+patched.__file__ = musicnn.extractor.__file__  # the weights lie beside it
+exec(source.replace("np.float16", "np.float32"), patched.__dict__)
 for _ in range(int(sys.argv[3])):
     started = time.perf_counter()
-    scores, tags = mended.extractor(sys.argv[1], model=sys.argv[2], extract_features=False)
+    scores, tags = patched.extractor(sys.argv[1], model=sys.argv[2], extract_features=False)
     taken = time.perf_counter() - started
     print(json.dumps([taken, dict(zip(tags, scores.mean(axis=0).tolist()))]))
 """
@@ -46,7 +46,7 @@ for _ in range(int(sys.argv[3])):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that has the package."""
+    """The Python interpreter of an environment with the package."""
     folder = tmp_path_factory.mktemp("package")
     wheel = pretrained.fetch_wheel(folder)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
@@ -58,7 +58,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MP3 of four minutes: some notes, and some noise."""
+    """An MP3 of four minutes: notes and noise."""
     path = tmp_path_factory.mktemp("song") / "song.mp3"
     rng = np.random.default_rng(0)
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2, bitrate_mode="CONSTANT", compression_level=0.2) as stream:
@@ -85,5 +85,5 @@ def test_song_takes_a_third_of_the_packages_time(name: str, package: Path, song:
         f"\n{name}, {SONG_S} s of MP3: package {slow:.1f} s, musictag {fast:.2f} s, ratio {fast / slow:.2f}; "
         f"largest difference of a score {difference:.4f}"
     )
-    assert difference <= MOST_DIFFERENCE
-    assert fast <= MOST_OF_PACKAGE * slow
+    assert difference <= MAX_DIFFERENCE
+    assert fast <= MAX_RELATIVE_TIME * slow

@@ -1,6 +1,6 @@
-"""What a second of audio takes in Parquet, by the type of its cells and their compression, and what each type costs.
+"""Size of a second of audio in Parquet by dtype and compression, and the change of scores by each dtype.
 
-On real music: EMOTIFY names the folder of the Emotify set.
+It needs real music: EMOTIFY names the folder of the Emotify set.
 """
 
 import os
@@ -26,9 +26,9 @@ from musictag.tagging.tagger import Tagger
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))
 CONFIG = FeatureConfig()
 N_SONGS, MINUTES = 30, 4
-# Of the log-mel, which is log10(1 + 10000 power): more than any song reaches.
+# Upper bound of log-mel values, log10(1 + 10000 power).
 LARGEST = 7.0
-MOST_OF_FLOAT32, MOST_CHANGE = 0.5, 0.005
+MAX_RELATIVE_SIZE, MAX_CHANGE = 0.5, 0.005
 ROUNDS = 3
 
 Clips = npt.NDArray[np.float32]
@@ -39,7 +39,7 @@ def eight_bits(cut: Clips) -> npt.NDArray[np.uint8]:
 
 
 def split_bytes(cut: Clips) -> npt.NDArray[np.uint8]:
-    """float16 with all high bytes apart from all low ones."""
+    """float16 with all high bytes before all low bytes."""
     return np.ascontiguousarray(cut.astype(np.float16).reshape(-1).view(np.uint8).reshape(-1, 2).T)
 
 
@@ -61,7 +61,7 @@ def files() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def songs(files: list[Path]) -> list[Clips]:
-    """All clips of each song, as they are before they are rounded."""
+    """All clips of each song before rounding."""
     songs = []
     for path in files:
         with reader.open_audio(path, path.name) as opened:
@@ -76,7 +76,7 @@ def seconds_of(cut: Clips) -> float:
 
 
 def stored(path: Path, cells: list[bytes], codec: str, level: int | None) -> tuple[int, float, float]:
-    """Bytes of the file, and the least processor time to write and to read it."""
+    """Write and read a file; return its bytes and the minimum CPU time of writing and of reading."""
     tables = [pa.table({"clips": pa.array([cell], pa.binary())}) for cell in cells]
     writing, reading = [], []
     for _ in range(ROUNDS):
@@ -111,7 +111,7 @@ def test_bytes_per_second_by_dtype_and_compression(songs: list[Clips], files: li
     size = sum(path.stat().st_size for path in (tmp_path / "features").glob("part-*.parquet"))
     of_float32 = size / sum(cut.nbytes for cut in songs)
     progress.echo(f"the features table: {size / seconds:,.0f} bytes/s, {of_float32:.2f} of float32")
-    assert of_float32 <= MOST_OF_FLOAT32
+    assert of_float32 <= MAX_RELATIVE_SIZE
 
 
 def test_dtype_of_cells_changes_no_score(songs: list[Clips]) -> None:
@@ -130,5 +130,5 @@ def test_dtype_of_cells_changes_no_score(songs: list[Clips]) -> None:
         f"clips' scores by {len(pretrained.PUBLISHED)} published networks change by at most "
         + ", ".join(f"{change:.4f} in {kind}" for kind, change in changes.items())
     )
-    assert changes["float16"] <= MOST_CHANGE
-    assert changes["8 bits"] > MOST_CHANGE, "8 bits would do: half of the storage"
+    assert changes["float16"] <= MAX_CHANGE
+    assert changes["8 bits"] > MAX_CHANGE, "8 bits would do: half of the storage"

@@ -1,7 +1,6 @@
-"""The tagging job beside its parts, and over 1,000 to 100,000 tracks: speed, memory, and what a second run costs.
+"""The tagging job: speed relative to its parts, speed and memory over 1,000 to 100,000 tracks, cost of a second run.
 
-JOB_TRACKS changes how many tracks the largest run has. That its plan shuffles nothing is tested in
-`tests/pipelines/test_tag.py`.
+JOB_TRACKS sets the number of tracks of the largest run.
 """
 
 import os
@@ -27,31 +26,31 @@ from musictag.models.published import pretrained
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tag.py"
 JOB_TRACKS = int(os.environ.get("JOB_TRACKS", "100000"))
 SIZES = (JOB_TRACKS // 100, JOB_TRACKS // 10, JOB_TRACKS)
-NEW_SHARE, MOST_OF_FIRST = 0.01, 0.02
-LEAST_OF_PARTS, LEAST_OF_SMALL, MOST_OF_SMALL = 0.9, 0.9, 1.2
-MOST_BYTES = 4 << 30
-# Of the runs beside their parts: tracks that a first run has, to be taken from a second that has them and as many more.
+NEW_SHARE, MAX_RERUN_SHARE = 0.01, 0.02
+MIN_RELATIVE_SPEED, MIN_SPEED_RATIO, MAX_MEMORY_RATIO = 0.9, 0.9, 1.2
+MAX_BYTES = 4 << 30
+# Tracks of a first run, and tracks that a second run has in addition: the difference excludes start-up.
 N_FIRST, N_MORE, N_CLIPS = 64, JOB_TRACKS // 100, 10
-# The same of tracks that are decoded.
+# The same for tracks that are decoded.
 N_FIRST_SONGS, N_MORE_SONGS = 16, JOB_TRACKS // 500
-# Of tracks in a large table, of which ten clips each would take a disk and an hour.
+# Clips per track in a large table: ten would fill the disk and take an hour.
 FEW_CLIPS = 2
 SONG_S, SAMPLE_RATE, ROUNDS = 240, 44_100, 5
 MIB = 1 << 20
 
 
 class Run(NamedTuple):
-    """What a run of the job took."""
+    """Time and memory of a run."""
 
     seconds: float
-    """From its start to its end."""
+    """With start-up."""
     peak: int
-    """Bytes of all its processes together, what they share counted once."""
+    """Bytes of all its processes together; shared memory counts once."""
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an MLflow of its own, where the published model is the champion."""
+    """A folder with its own MLflow store, in which a published model is the champion."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -61,7 +60,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def memory(driver: psutil.Process) -> int:
-    """Bytes of a process and all below it; of what several map, such as Ray's object store, each its part."""
+    """Return the proportional set size of a process and its descendants, bytes."""
     total = 0
     for process in [driver, *driver.children(recursive=True)]:
         try:
@@ -72,7 +71,7 @@ def memory(driver: psutil.Process) -> int:
 
 
 def tag(written: int, *options: object, unchanged: int = 0) -> Run:
-    """Run the job, which is to tag so many tracks and no other."""
+    """Run the job, and check that it tags `written` tracks."""
     started, peak = time.perf_counter(), 0
     with Path("log").open("w+") as log:
         process = subprocess.Popen([sys.executable, str(SCRIPT), *map(str, options)], stdout=log, stderr=log)
@@ -103,7 +102,7 @@ def test_tagging_from_features_relative_to_the_network(home: Path) -> None:
         f"\n{N_MORE:,} tracks of {N_CLIPS} clips on {n_cores()} cores: from features {of_job:.0f} clips/s, "
         f"{of_job / of_network:.2f} of the {of_network:.0f} of the network alone; {start_up(N_FIRST, first)}"
     )
-    assert of_job >= LEAST_OF_PARTS * of_network
+    assert of_job >= MIN_RELATIVE_SPEED * of_network
 
 
 def test_tagging_from_audio_relative_to_its_parts(
@@ -117,7 +116,7 @@ def test_tagging_from_audio_relative_to_its_parts(
             (home / f"music-{n_tracks}/{n:05d}.mp3").symlink_to(song)
 
     def seconds_of_parts() -> tuple[float, float]:
-        """Of a track on one core: to featurize it, and to score its clips."""
+        """Time to featurize one track and to score its clips, on one core."""
         of_features = []
         with threadpoolctl.threadpool_limits(1):
             for _ in range(ROUNDS):
@@ -137,7 +136,7 @@ def test_tagging_from_audio_relative_to_its_parts(
         f"{of_parts / of_job:.2f} of what its parts have ({1000 * featurizing:.0f} ms to featurize and "
         f"{1000 * scoring:.0f} ms to score a track on one core); {start_up(N_FIRST_SONGS, first)}"
     )
-    assert of_job <= of_parts / LEAST_OF_PARTS
+    assert of_job <= of_parts / MIN_RELATIVE_SPEED
 
 
 def test_speed_and_memory_with_a_hundred_times_as_many_tracks(home: Path) -> None:
@@ -163,7 +162,7 @@ def test_speed_and_memory_with_a_hundred_times_as_many_tracks(home: Path) -> Non
         f"start-up {of_start:.1f} s; a second run, {n_new:,} tracks new: {again.seconds:.1f} s, {share:.1%} of the "
         f"first, start-up aside, at most {again.peak / MIB:,.0f} MiB"
     )
-    assert late >= LEAST_OF_SMALL * early
-    assert large.peak <= min(MOST_OF_SMALL * small.peak, MOST_BYTES)
-    # Tracks of a clip or two are scored in no time: against a first run over real ones, starting is nothing.
-    assert share <= MOST_OF_FIRST
+    assert late >= MIN_SPEED_RATIO * early
+    assert large.peak <= min(MAX_MEMORY_RATIO * small.peak, MAX_BYTES)
+    # Start-up is left out: it is small compared with a first run over real tracks, which have more clips.
+    assert share <= MAX_RERUN_SHARE

@@ -1,4 +1,4 @@
-"""Memory of one track of any length, rate and number of channels: in the decoder's process and its worker together."""
+"""Memory of one track of unusual length, rate or number of channels: decoder process and worker together."""
 
 import struct
 import sys
@@ -21,12 +21,12 @@ from musictag.storage import parts
 
 CONFIG = FeatureConfig()
 MIB = 1 << 20
-MOST_MIB = 300
-"""Above what a track of four minutes takes."""
+MAX_MIB = 300
+"""Allowed above the peak of a four-minute track."""
 
 
 def resident() -> int:
-    """Bytes of this process and its children."""
+    """Return the resident bytes of this process and its children."""
     total = 0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         try:
@@ -37,7 +37,7 @@ def resident() -> int:
 
 
 def peak(do: Callable[[], object]) -> int:
-    """The most bytes that were resident while `do` ran."""
+    """Return the peak of the resident bytes while `do` runs."""
     most, done = resident(), threading.Event()
 
     def watch() -> None:
@@ -56,7 +56,7 @@ def peak(do: Callable[[], object]) -> int:
 
 
 def noise(path: Path, seconds: float, sample_rate: int = 44_100, channels: int = 2) -> Path:
-    """A file of white noise, written second by second."""
+    """Write a file of white noise, second by second."""
     second = (0.1 * np.random.default_rng(0).standard_normal((sample_rate, channels))).astype(np.float32)
     with soundfile.SoundFile(path, "w", sample_rate, channels, "PCM_16") as file:
         for _ in range(int(seconds)):
@@ -65,7 +65,7 @@ def noise(path: Path, seconds: float, sample_rate: int = 44_100, channels: int =
 
 
 def silence(path: Path, seconds: int, sample_rate: int, channels: int = 2) -> Path:
-    """A file of silence that takes no room: RF64, for which 4 GB are not the end."""
+    """Write a sparse file of silence; RF64, which may exceed 4 GB."""
     n_bytes = 2 * channels * seconds * sample_rate
     header = struct.pack("<4sI4s4sIQQQI", b"RF64", 2**32 - 1, b"WAVE", b"ds64", 28, n_bytes + 72, n_bytes, 0, 0)
     header += struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, 2 * channels * sample_rate, 4, 16)
@@ -76,7 +76,7 @@ def silence(path: Path, seconds: int, sample_rate: int, channels: int = 2) -> Pa
 
 
 def declaring(path: Path, place: int, number: int) -> Path:
-    """A WAV file of a second whose header has another number at a place."""
+    """Write a WAV file of one second, and overwrite a number in its header."""
     noise(path, 1)
     content = bytearray(path.read_bytes())
     content[place : place + 4] = number.to_bytes(4, "little")
@@ -96,20 +96,20 @@ CASES: dict[str, tuple[Callable[[Path], Path], int | None, float, type[AudioErro
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[DecoderProcess]:
-    with DecoderProcess() as sandbox:
-        yield sandbox
+def decoder() -> Iterator[DecoderProcess]:
+    with DecoderProcess() as process:
+        yield process
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_memory_of_unusual_tracks(tmp_path: Path, sandbox: DecoderProcess, case: str) -> None:
+def test_memory_of_unusual_tracks(tmp_path: Path, decoder: DecoderProcess, case: str) -> None:
     make, clips_per_track, max_hours, refusal = CASES[case]
 
     def write(path: Path, name: str) -> None:
         uri = str(tmp_path / name)
         open_features(uri, CONFIG, clips_per_track)
         rows = (
-            extract.featurize("a", str(path), CONFIG, clips_per_track, max_hours, sandbox.track_clips) for _ in range(1)
+            extract.featurize("a", str(path), CONFIG, clips_per_track, max_hours, decoder.track_clips) for _ in range(1)
         )
         assert parts.write(uri, "a", SCHEMA, rows) == 1
 
@@ -130,4 +130,4 @@ def test_memory_of_unusual_tracks(tmp_path: Path, sandbox: DecoderProcess, case:
         f"\n{case}: {refusal.__name__ if refusal else 'a row'} in {time.perf_counter() - started:.1f} s, "
         f"{above:.0f} MiB above the {baseline / MIB:.0f} of four minutes"
     )
-    assert above <= MOST_MIB
+    assert above <= MAX_MIB
