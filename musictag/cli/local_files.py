@@ -58,7 +58,7 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
     if name != str(path):
         raise AudioUnreachableError(f"{name}: the file name is not UTF-8; rename it")
     try:  # not `fetching.local_audio`: to that, a file's name may read like a url
-        is_empty = not fetch.check_file(path)
+        is_empty = not fetch.has_content(path)
     except IsADirectoryError as error:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
         raise AudioUnreachableError(f"{name}: the folder holds no audio file ({suffixes})") from error

@@ -1,7 +1,7 @@
-"""Audio files by any fsspec url: whether they changed, and their bytes on this machine.
+"""Audio files at any fsspec URL: their etags, and local copies of their bytes.
 
-What may pass (a network that fails, a store that is busy) is tried again a few times, each time after a longer pause;
-what will not pass (no such file, no permission, no such scheme) is not.
+Transient errors (network, busy store) are retried a few times with growing pauses; permanent ones (no such file, no
+permission, unknown scheme) are not.
 """
 
 import concurrent.futures
@@ -21,64 +21,64 @@ from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 from musictag.storage import urls
 from musictag.storage.retry import retry
 
-if TYPE_CHECKING:  # importing it takes time that a local file need not wait for
+if TYPE_CHECKING:  # its import is slow, and local files do not need it
     import aiohttp
 
-# Etags asked for at once: asking waits for the store, not for a core.
+# Etags requested in parallel: a request waits for the store, not for a core.
 ETAG_THREADS = 32
-LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
-"""What fsspec's backends raise where another try would end alike; whatever else they raise may pass."""
-BUSY = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
-"""Of a website's answers that find fault with the request, those that may pass."""
+PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
+"""Errors of fsspec's backends that are not retried."""
+RETRYABLE_STATUSES = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
+"""Retryable 4xx statuses."""
 
 
 @contextlib.contextmanager
 def local_audio(uri: str) -> Iterator[Path]:
-    """The file behind `uri` as a local path: itself if it is local, else a temporary copy.
+    """Yield a local path of the file at `uri`: the file itself if it is local, else a temporary copy.
 
-    Raises `AudioUnreachableError` if it cannot be read, `AudioEmptyError` if it has no byte.
+    Raises `AudioUnreachableError` if it cannot be read, `AudioEmptyError` if it is empty.
     """
     with contextlib.ExitStack() as stack:
-        with _reaching(uri):
+        with _unreachable_errors(uri):
             filesystem, path = _open_store(uri)
             if "file" in filesystem.protocol:
                 local = Path(path)
             else:
                 local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
                 _copy(filesystem, path, local)
-            has_bytes = check_file(local)
-        if not has_bytes:
+            is_not_empty = has_content(local)
+        if not is_not_empty:
             raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
         yield local
 
 
-def check_file(path: Path) -> bool:
-    """Whether a local file has any byte. Raises `OSError` where it is a folder, no file at all, or cannot be read."""
+def has_content(path: Path) -> bool:
+    """Return whether a local file is not empty. Raises `OSError` if it is not a regular file or cannot be read."""
     if path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device():
-        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")  # to open it may wait for ever
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")  # opening it may block for ever
     with path.open("rb") as stream:
         return bool(stream.read(1))
 
 
 def audio_etag(uri: str) -> str:
-    """What changes when the file behind `uri` does: the store's ETag or checksum, else size and time of change.
+    """Return a text that changes when the file at `uri` does: the store's ETag or checksum, else size and mtime.
 
     Raises `AudioUnreachableError`.
     """
-    with _reaching(uri):
+    with _unreachable_errors(uri):
         filesystem, path = _open_store(uri)
         info = filesystem.info(path)
     for key in ("ETag", "etag", "md5Hash", "content_md5"):
         if info.get(key):
             return str(info[key]).strip('"')
-    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or ""
-    return f"{info.get('size')}-{changed}"
+    modified = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or ""
+    return f"{info.get('size')}-{modified}"
 
 
 def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
-    """(track_id, uri, etag) of each track; the etag is None where its store does not tell.
+    """Yield (track_id, uri, etag) of each track; the etag is None if the store does not answer.
 
-    Such a track's own turn finds the same again, and its reason goes into the failures table.
+    The reason is recorded when the track is processed, which then fails as well.
     """
 
     def etag(uri: str) -> str | None:
@@ -92,7 +92,7 @@ def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[st
 
 
 def _open_store(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The store of a uri, and the path in it."""
+    """Return the filesystem of a uri, and the path in it."""
     options = {"get_client": _http_client} if uri.lower().startswith(("http://", "https://")) else {}
     filesystem, path = fsspec.core.url_to_fs(uri, **options)
     return filesystem, path
@@ -105,9 +105,10 @@ async def _http_client(**options: Any) -> "aiohttp.ClientSession":
 
 
 def _checked_socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket for an address as `socket.getaddrinfo` gives it.
+    """Return a socket for an address of `socket.getaddrinfo`; raise `ValueError` for a metadata service.
 
-    `uris.fault` sees the name that a catalog has; only here is it known where that name, or a redirect, leads.
+    `urls.rejection_reason` checks the host name in the catalog; the address that a name or a redirect leads to is known
+    only here.
     """
     family, kind, protocol, _, (host, *_) = address
     if urls.is_metadata(host):
@@ -116,7 +117,7 @@ def _checked_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _reaching(uri: str) -> Iterator[None]:
+def _unreachable_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except AudioError:
@@ -127,21 +128,21 @@ def _reaching(uri: str) -> Iterator[None]:
 
 
 def _cause(error: Exception) -> BaseException:
-    """What went wrong: fsspec's HTTP store calls whatever does a missing file."""
+    """Return the cause of an error: fsspec's HTTP filesystem raises `FileNotFoundError` for any error."""
     return error.__cause__ or error if isinstance(error, FileNotFoundError) else error
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     cause = _cause(error)
-    status = getattr(cause, "status", None)  # what a website answered
-    return not isinstance(cause, LASTING) and (status not in range(400, 500) or status in BUSY)
+    status = getattr(cause, "status", None)  # of an HTTP response
+    return not isinstance(cause, PERMANENT_ERRORS) and (status not in range(400, 500) or status in RETRYABLE_STATUSES)
 
 
 def _copy(filesystem: fsspec.AbstractFileSystem, path: str, local: Path) -> None:
-    """Copy a file of a store to this machine, trying again where that may help."""
+    """Copy a file to this machine, retrying transient errors."""
 
     def copy() -> None:
         with filesystem.open(path, "rb") as source, local.open("wb") as target:
             shutil.copyfileobj(source, target)
 
-    retry(copy, _may_pass)
+    retry(copy, _is_transient)

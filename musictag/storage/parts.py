@@ -1,12 +1,10 @@
-"""The parts that tables are filled by.
+"""Write to Delta tables part by part.
 
-A *part* is one Parquet file that its writer streams and then commits in one transaction. Its name derives from what it
-holds and its commit carries that name, so a writer that is tried again finds the part done. Each try writes a file of
-its own: nobody ever writes to a file that a commit names. Whatever is killed leaves at worst a file that no commit
-names (`musictag vacuum` removes it), and two writers at once at worst a track twice, until the run that ends
-(`stores.remove_repeated`).
-
-The SHA-256 of each file lies in the table's folder `_checksums`, in the form that `sha256sum --check` reads.
+A *part* is one Parquet file that is streamed and then committed in one transaction. Its name is derived from its
+content, and the commit records the name, so that a repeated attempt finds the part committed. Each attempt writes a new
+file: committed files are never written to. A killed writer leaves at worst a file that no commit names, which `musictag
+vacuum` removes. Two concurrent writers may write a track twice; `tables.deduplicate` removes the older row at the end
+of a run.
 """
 
 import contextlib
@@ -27,18 +25,18 @@ from musictag.storage import checksums
 from musictag.storage.retry import retry
 from musictag.storage.tables import MAX_COMMIT_RETRIES, delta_table, folder, is_transient, store_errors
 
-# Bytes of a row group, before compression. Whoever reads some rows reads their row groups, so they are small; but each
-# costs 0.2 ms to whoever reads the small columns of all tracks.
+# Bytes of a row group before compression. Row groups are small because reading a row reads its row group; but each row
+# group adds 0.2 ms to reading the small columns of all tracks.
 ROW_GROUP_BYTES = 2 << 20
-# Of each page its checksum, so that bytes that changed are an error and not another tag.
+# Page checksums turn damaged bytes into an error; without them they could change a tag.
 WRITE_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
 def write(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], since_version: int = 0) -> int:
-    """Stream `rows` into one Parquet file and commit it to the table at `uri` under the name `part`; how many they are.
+    """Stream `rows` into one Parquet file, commit it to the table at `uri` as `part`, and return the number of rows.
 
-    Memory holds the rows of one row group (`ROW_GROUP_BYTES`). Nothing is read or written if the part is done already
-    (see `is_done`), and nothing is committed if there is no row, or if `rows` raises.
+    Memory holds the rows of one row group (`ROW_GROUP_BYTES`). Nothing is read or written if the part is committed
+    already (see `is_done`); nothing is committed if there are no rows, or if `rows` raises.
     """
     if is_done(uri, part, since_version):
         return 0
@@ -47,7 +45,7 @@ def write(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, An
         for group in _row_groups(rows, schema):
             if writer is None:
                 stream = checksums.HashingStream(stack.enter_context(folder(uri).open_output_stream(path)))
-                # Dictionaries and bounds of cells of megabytes serve nobody, and take twice the time to write or more.
+                # Without dictionaries and statistics of large cells, writing takes half the time or less.
                 small = [field.name for field in schema if not pa.types.is_binary(field.type)]
                 options = WRITE_OPTIONS | {"use_dictionary": small, "write_statistics": small}
                 writer = stack.enter_context(pq.ParquetWriter(stream, schema, **options))
@@ -59,7 +57,7 @@ def write(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, An
 
 
 def _row_groups(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows in tables that fill a row group each, the last one less."""
+    """Yield tables of rows of about `ROW_GROUP_BYTES` each."""
     group, size = [], 0
     for row in rows:
         group.append(table_of(row, schema))
@@ -72,7 +70,7 @@ def _row_groups(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterato
 
 
 def table_of(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    """A row as a table. A binary value, which may be large, is not copied."""
+    """Return a row as a table, without copying its binary values."""
     columns = []
     for field in schema:
         value = row.get(field.name)
@@ -85,7 +83,7 @@ def table_of(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
 
 
 def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_version: int = 0) -> int:
-    """As `write`, of a table of small rows."""
+    """Write and commit a table of small rows as `write` does."""
     if not rows.num_rows or is_done(uri, part, since_version):
         return 0
     path = _new_path(part)
@@ -100,7 +98,7 @@ def _new_path(part: str) -> str:
 
 
 def _commit(uri: str, path: str, sha256: str, n_rows: int, part: str, schema: pa.Schema, since_version: int) -> int:
-    """Have the file at `path` be the part; `n_rows`, or 0 if somebody else wrote the part meanwhile."""
+    """Commit the file at `path` as the part; return `n_rows`, or 0 if another writer did so meanwhile."""
     with store_errors(uri):
         table = folder(uri)
         checksums.record_checksum(table, path, sha256)
@@ -120,7 +118,7 @@ def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, si
     if _is_done(table, part, since_version):
         return 0
     properties = CommitProperties(
-        # The version says when the part was committed: see `is_done`.
+        # `is_done` compares this version.
         app_transactions=[Transaction(part, table.version())],
         max_commit_retries=MAX_COMMIT_RETRIES,
     )
@@ -134,10 +132,10 @@ def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, si
 
 
 def is_done(uri: str, part: str, since_version: int) -> bool:
-    """Whether `part` was committed to the table at `uri` at or after its version `since_version`.
+    """Return whether `part` was committed to the table at `uri` at or after the version `since_version`.
 
-    An older commit of the same part does not count: its rows were removed before `since_version`, or the plan of that
-    version would not ask for them again.
+    An older commit of the same part does not count: its rows have been deleted since, or the plan would not ask for
+    them again.
     """
     with store_errors(uri):
         return _is_done(delta_table(uri), part, since_version)

@@ -1,4 +1,4 @@
-"""Trying again what may pass, such as a store that is busy: a few times, each time after a longer pause."""
+"""Retry an operation after a transient error, with growing pauses."""
 
 import random
 import time
@@ -9,17 +9,17 @@ Result = TypeVar("Result")
 
 TRIES = 4
 FIRST_PAUSE_S = 0.5
-"""Before the second try; each later one is twice as long."""
+"""Pause before the second try; each later pause is twice as long."""
 
 
-def retry(do: Callable[[], Result], may_pass: Callable[[Exception], bool]) -> Result:
-    """What `do` gives, which may be called several times; raises what it raises last, or what will not pass."""
+def retry(fn: Callable[[], Result], is_transient: Callable[[Exception], bool]) -> Result:
+    """Call `fn`, retrying transient errors; re-raise the last one, or any permanent one."""
     for attempt in range(TRIES - 1):
         try:
-            return do()
+            return fn()
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
         pause = FIRST_PAUSE_S * 2**attempt
-        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # not all workers at once
-    return do()
+        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # so that workers do not retry at the same moment
+    return fn()

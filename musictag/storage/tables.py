@@ -1,4 +1,4 @@
-"""Delta Lake tables: made once, read by column or by track, their rows deleted. `musictag.storage.parts` fills them."""
+"""Delta Lake tables: create them, read them by column or by track, and delete rows. `parts` writes to them."""
 
 import contextlib
 import datetime
@@ -22,37 +22,36 @@ from musictag.errors import StoreError
 from musictag.storage import checksums
 from musictag.storage.retry import retry
 
-# Writers of one table meet at its log; each conflict costs one of them a retry of some milliseconds.
+# Concurrent writers conflict in the table's log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
-# Rows of a file that are in memory together.
-ROWS_READ = 16
-# The longest pause before a delete that somebody's commit overtook is tried again.
-RETRY_S = 0.2
-# Of deltalake's requests to a store, all of which are small: an answer that takes longer does not come.
+# Rows of a file that are in memory at once.
+BATCH_ROWS = 16
+# Maximum pause before a delete is repeated after a conflict, s.
+MAX_CONFLICT_PAUSE_S = 0.2
+# For deltalake's requests to a store. They are small: a response that takes longer will not arrive.
 STORE_OPTIONS = {"timeout": "15s"}
-# Ids named in one delete: keeps the predicate, which is text, of a size that parses fast.
+# Ids in the predicate of one delete, which is a text that has to be parsed.
 IDS_PER_DELETE = 1_000
 
 
 def companion_uri(uri: str, kind: str) -> str:
-    """Uri of the table that belongs to the table at `uri`: `data/features` has `data/features-failures`."""
+    """Return the uri of a table that belongs to the one at `uri`, such as `data/features-failures`."""
     return f"{uri.rstrip('/')}-{kind}"
 
 
 def absolute(uri: str) -> str:
-    """A uri that means the same in every process of this machine, wherever it runs."""
+    """Return the uri with a local path made absolute."""
     return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def table_exists(uri: str) -> bool:
-    """Whether a Delta table is at `uri`."""
     return bool(DeltaTable.is_deltatable(uri, STORE_OPTIONS))
 
 
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
-    """The table at `uri`; made with `schema` and table properties `configuration` if it is not there.
+    """Open the table at `uri`; create it with `schema` and the table properties `configuration` if it does not exist.
 
-    Raises `StoreError` if it cannot be made, or if a table with other columns is there.
+    Raises `StoreError` if it cannot be created, or if the existing table has other columns.
     """
     with store_errors(uri):
         retry(
@@ -74,7 +73,7 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
-    """The table at `uri` as it is, or as it was at a version. Raises `StoreError` if there is none."""
+    """Open the table at `uri`, at its current or at an earlier version. Raises `StoreError` if there is none."""
     with store_errors(uri):
         try:
             return delta_table(uri, version)
@@ -83,17 +82,20 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
 
 
 def delta_table(uri: str, version: int | None = None) -> DeltaTable:
-    """As `open_table`, with deltalake's own errors, for what tries again by them."""
+    """Open a table as `open_table` does, but raise deltalake's errors, by which callers decide to retry."""
     return DeltaTable(uri, version, STORE_OPTIONS)
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether a store failed, of which deltalake speaks so: it does not itself repeat what may have been done."""
+    """Return whether an error of deltalake is a failure of the store.
+
+    deltalake does not retry writes, because the failed request may have succeeded.
+    """
     return isinstance(error, OSError)
 
 
 def read_columns(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
-    """Some columns of the whole table at `uri`, as it is or was at a version; no row if there is no table."""
+    """Read columns of the table at `uri`, at its current or at an earlier version; no rows if there is no table."""
     if not table_exists(uri):
         return pa.table({name: pa.array([], pa.string()) for name in columns})
     with store_errors(uri):
@@ -101,35 +103,36 @@ def read_columns(uri: str, columns: Collection[str], version: int | None = None)
 
 
 def track_ids(uri: str, version: int | None = None) -> set[str]:
-    """The tracks that the table at `uri` holds, or held at a version."""
+    """Return the tracks of the table at `uri`, at its current or at an earlier version."""
     return set(read_columns(uri, ("track_id",), version)["track_id"].to_pylist())
 
 
 def read_rows(
     uri: str, columns: Collection[str], track_ids: Collection[str], version: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of some tracks, one at a time and in the table's order; memory holds a few of them.
-
-    Of the table as it is, or as it was at a version, so long as nobody has vacuumed away what it held then.
+    """Yield the rows of some tracks in the table's order; memory holds a few of them.
 
     Args:
+        uri: the table.
         columns: `track_id` must be among them.
+        track_ids: the tracks.
+        version: an earlier version of the table, whose files must not have been vacuumed.
     """
     with store_errors(uri):
         table = open_table(uri, version)
-        of_table = pa.schema(table.schema().to_arrow())
-        schema, wanted = pa.schema([of_table.field(name) for name in columns]), frozenset(track_ids)
+        table_schema = pa.schema(table.schema().to_arrow())
+        schema, wanted = pa.schema([table_schema.field(name) for name in columns]), frozenset(track_ids)
         for path in files(table):
             for rows in read_file(uri, path, schema, wanted):
                 yield from rows.to_pylist()
 
 
 def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str]) -> Iterator[pa.Table]:
-    """Rows of some tracks in one file of the table at `uri`, some at a time, as columns of `schema`.
+    """Yield tables with the rows of some tracks in one file of the table at `uri`, as columns of `schema`.
 
-    Only row groups that hold such a row are read. Raises `StoreError` where a page is not what was written, by its
-    checksum, which pages that a delete wrote do not have. Arrow's own filter cannot read these: such files call text
-    `string_view`, for which Arrow 25 has no comparison with text.
+    Only row groups that hold such a row are read. Raises `StoreError` if a page does not match its checksum; pages that
+    a delete rewrote have none. Rows are filtered here because deletes write text as `string_view`, on which Arrow 25's
+    filters fail.
     """
     with store_errors(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
@@ -140,13 +143,13 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
             if not track_ids.isdisjoint(held[begin:end]):
                 groups.append(group)
             begin = end
-        for batch in file.iter_batches(ROWS_READ, groups, schema.names):
+        for batch in file.iter_batches(BATCH_ROWS, groups, schema.names):
             rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
             yield rows.filter([track_id in track_ids for track_id in rows["track_id"].to_pylist()])
 
 
 def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
-    """Paths of the table's files that hold a row of one of the tracks, in its folder and in the table's order."""
+    """Return the names of the table's files that hold a row of one of the tracks, in the table's order."""
     if not track_ids:
         return []
     with store_errors(uri):
@@ -156,11 +159,11 @@ def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
 
 
 def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
-    """The folder of the table at `uri`, in Arrow's own filesystem.
+    """Return the folder of the table at `uri` as one of Arrow's own filesystems.
 
-    With fsspec's, or deltalake's, Arrow's threads would call Python, and a thread that does so while Python ends takes
-    the whole process down ("terminate called without an active exception"). And fsspec's s3fs waits for ever where a
-    server does not say that it may send a file (aiohttp's limit of time begins after "100 Continue").
+    With fsspec's or deltalake's filesystems, Arrow's threads would call Python, which aborts the process if Python
+    exits meanwhile ("terminate called without an active exception"). Moreover, s3fs waits for ever if a server does not
+    send "100 Continue", because aiohttp's timeout begins after it.
     """
     with store_errors(uri):
         if "://" in uri:
@@ -171,7 +174,7 @@ def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
 
 
 def _read(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
-    # The footers of all files, kept for a second look that nobody takes, are most of what reading would take.
+    # Without caching: the footers of all files would take most of the memory.
     return (
         open_table(uri, version)
         .to_pyarrow_dataset(filesystem=folder(uri))
@@ -180,12 +183,11 @@ def _read(uri: str, columns: Collection[str], version: int | None = None) -> pa.
 
 
 def version(uri: str) -> int:
-    """The current version of the table at `uri`."""
     return int(open_table(uri).version())
 
 
 def count_new_rows(uris: Sequence[str]) -> Callable[[], int]:
-    """A function that tells how many rows some tables have gained since now, from their logs alone."""
+    """Return a function that counts the rows that tables have gained since now, from their logs alone."""
 
     def n_rows() -> int:
         return sum(int(open_table(uri).count()) for uri in uris)
@@ -197,23 +199,25 @@ def count_new_rows(uris: Sequence[str]) -> Callable[[], int]:
 def delete_rows(uri: str, where: str) -> None:
     """Delete the rows of the table at `uri` for which the SQL condition `where` holds.
 
-    Rows that others commit meanwhile may stay.
+    Rows that other writers commit meanwhile may stay.
     """
     for attempt in range(MAX_COMMIT_RETRIES):
         with store_errors(uri):
             try:
                 retry(functools.partial(delta_table(uri).delete, where), is_transient)
-            except CommitFailedError:  # somebody else committed, or we, unheard: look again what there is
+            except (
+                CommitFailedError
+            ):  # another writer committed, or our own commit succeeded without a response: repeat
                 if attempt == MAX_COMMIT_RETRIES - 1:
                     raise
-                time.sleep(random.uniform(0, RETRY_S))  # noqa: S311
+                time.sleep(random.uniform(0, MAX_CONFLICT_PAUSE_S))  # noqa: S311
                 continue
         record_missing_checksums(uri)
         return
 
 
 def record_missing_checksums(uri: str) -> None:
-    """Record the digests that files of the table lack: the rests of files of which rows were deleted."""
+    """Record the checksums that are missing: deltalake rewrites files when rows are deleted."""
     with store_errors(uri):
         table = folder(uri)
         for path in files(delta_table(uri)).keys() - checksums.recorded_paths(table):
@@ -221,33 +225,33 @@ def record_missing_checksums(uri: str) -> None:
 
 
 def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:
-    """Delete the rows of some tracks from the table at `uri`; of those for which the SQL condition `where` holds."""
+    """Delete the rows of some tracks for which the SQL condition `where` holds from the table at `uri`."""
     ids = [_quoted(track_id) for track_id in sorted(track_ids)]
     for begin in range(0, len(ids), IDS_PER_DELETE):
         delete_rows(uri, f"track_id IN ({', '.join(ids[begin : begin + IDS_PER_DELETE])}) AND {where}")
 
 
 def deduplicate(uri: str, time_column: str) -> int:
-    """Leave of each track the row that was made last; how many tracks had more than one."""
+    """Keep only the newest row of each track; return the number of tracks that had more than one."""
     rows = read_columns(uri, ("track_id", time_column))
     counts = rows.group_by("track_id").aggregate([("track_id", "count"), (time_column, "max")])
-    repeated = counts.filter(pc.greater(counts["track_id_count"], 1)).to_pylist()
+    duplicates = counts.filter(pc.greater(counts["track_id_count"], 1)).to_pylist()
     older = [
         f"(track_id = {_quoted(row['track_id'])} AND {time_column} < {timestamp(row[f'{time_column}_max'])})"
-        for row in repeated
+        for row in duplicates
     ]
     for begin in range(0, len(older), IDS_PER_DELETE):
         delete_rows(uri, " OR ".join(older[begin : begin + IDS_PER_DELETE]))
-    return len(repeated)
+    return len(duplicates)
 
 
 def timestamp(moment: datetime.datetime) -> str:
-    """A moment as a tables' column has it, in SQL."""
+    """Return an SQL expression of a time, of the type of the tables' time columns."""
     return f"arrow_cast('{moment.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
 def files(table: DeltaTable) -> dict[str, int]:
-    """The files of a table, by their path in its folder: how many rows its log says they hold."""
+    """Return the files of a table: path in its folder to number of rows, as the log says."""
     found = pa.table(table.get_add_actions())
     return dict(zip(found["path"].to_pylist(), found["num_records"].to_pylist(), strict=True))
 
@@ -258,7 +262,7 @@ def _quoted(text: str) -> str:
 
 @contextlib.contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Around what uses the table at `uri`: an error of deltalake or of the store becomes a `StoreError`."""
+    """Raise errors of deltalake or of the store in the body as `StoreError` with the table's uri."""
     try:
         yield
     except (DeltaError, OSError, ValueError) as error:

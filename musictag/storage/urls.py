@@ -1,7 +1,7 @@
-"""Which uris a catalog may name, and how uris are written down.
+"""Check which URLs a catalog may name, and remove secrets from URLs.
 
-A catalog may come from anybody, and what it names is opened by machines that reach more than its author does. Rows,
-logs and MLflow are read by more people than may know the passwords in a uri.
+A catalog may come from an untrusted author, but its URLs are opened by machines with more access. Rows, logs and MLflow
+are read by people who must not see the passwords in URLs.
 """
 
 import ipaddress
@@ -12,14 +12,15 @@ import socket
 import urllib.parse
 from collections.abc import Sequence
 
-# Hosts that answer a cloud's machines, and them alone, with their credentials; most are link-local addresses.
+# Metadata services, which return the credentials of a cloud's machines; most have link-local addresses.
 METADATA_HOSTS = frozenset(
     ["metadata", "metadata.google.internal", "metadata.goog", "instance-data", "100.100.100.200"]
 )
 METADATA_ADDRESSES = (ipaddress.ip_network("fd00:ec2::/32"),)
 
 _URL = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
-_USER = re.compile(r"(?<=://)[^/@]*@")
+# User and password; a password may hold an unescaped "/", which makes "user:password/" look like "host:port/".
+_USER = re.compile(r"(?<=://)(?:[^/@]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
 _SECRET = re.compile(
     r"(?<=[?&])(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|credential|expires)[^=&]*)=[^&#]*",
     re.IGNORECASE,
@@ -27,38 +28,36 @@ _SECRET = re.compile(
 
 
 def redacted(text: str) -> str:
-    """A text whose urls have `***` for user, password, and whatever in their query is a secret or signs it."""
+    """Return the text with `***` in place of users, passwords, tokens and signatures in its URLs."""
     return _URL.sub(lambda url: _SECRET.sub(r"\1=***", _USER.sub("***@", url.group())), text)
 
 
 def rejection_reason(uri: str, allowed: Sequence[str] = ()) -> str | None:
-    """Why a catalog may not name an absolute uri, or None.
+    """Return why a catalog may not name an absolute uri, or None if it may.
 
     Args:
-        uri: a path or a url, as `musictag.catalog.reader` makes it absolute.
-        allowed: urls and folders, one of which it must begin with; all are, where none is given.
+        uri: an absolute path or a URL.
+        allowed: folders and URLs; the uri must be within one of them. If empty, every place is allowed.
     """
     try:
         host = urllib.parse.urlsplit(uri).hostname if "://" in uri else None
     except ValueError as error:
-        return f"uri {redacted(uri)} cannot be read as a url: {error}"
+        return f"uri {redacted(uri)} is not a valid URL: {error}"
     if host and is_metadata(host):
-        return f"uri {redacted(uri)} is where a cloud keeps its machines' credentials"
+        return f"uri {redacted(uri)} names a metadata service, which holds the credentials of a cloud's machines"
     if "::" in uri:
-        return (
-            f"uri {redacted(uri)} chains stores by '::', or is a file name that reads so: name one store, or rename it"
-        )
+        return f"uri {redacted(uri)} chains filesystems by '::': name one, or rename the file if it is a file name"
     if allowed and not any(_is_within(uri, root) for root in allowed):
         return f"uri {redacted(uri)} is within none of --allow {' '.join(map(redacted, allowed))}"
     return None
 
 
 def is_metadata(host: str) -> bool:
-    """Whether a host, by its name or address, is where a cloud's machines get their credentials."""
+    """Return whether a host, given by name or address, is a metadata service of a cloud."""
     if host.rstrip(".").lower() in METADATA_HOSTS:
         return True
     try:
-        # 2852039166, 0xa9fea9fe and 169.16689662 all are 169.254.169.254 to a socket.
+        # Sockets read 2852039166, 0xa9fea9fe and 169.16689662 as 169.254.169.254.
         address = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
     except (OSError, ValueError):
         return False
@@ -72,6 +71,6 @@ def _is_within(uri: str, root: str) -> bool:
     if "://" in uri:
         scheme, _, path = uri.partition("://")
         uri, root = f"{scheme}://{posixpath.normpath(path)}", root.rstrip("/")
-    else:  # where the path really leads: links may lead elsewhere
+    else:  # after following links
         uri, root = os.path.realpath(uri), os.path.realpath(root)
     return uri == root or uri.startswith(f"{root.rstrip('/')}/")

@@ -22,12 +22,12 @@ def write(table: SubTreeFileSystem, path: str, content: bytes) -> str:
     return stream.digest
 
 
-def test_what_is_written_through_a_seal_has_the_digest_of_the_file(table: SubTreeFileSystem) -> None:
+def test_hashing_stream_has_the_checksum_of_the_file(table: SubTreeFileSystem) -> None:
     digest = write(table, "a.parquet", b"some bytes")
     assert checksums.sha256(table, "a.parquet") == digest
 
 
-def test_seals_are_read_back_and_forgotten(table: SubTreeFileSystem) -> None:
+def test_checksums_are_read_and_deleted(table: SubTreeFileSystem) -> None:
     assert checksums.read_checksums(table) == {}
     digests = {path: write(table, path, path.encode()) for path in ("a.parquet", "b c.parquet")}
     for path, digest in digests.items():
@@ -38,7 +38,7 @@ def test_seals_are_read_back_and_forgotten(table: SubTreeFileSystem) -> None:
     assert list(checksums.read_checksums(table)) == ["b c.parquet"]
 
 
-def test_sha256sum_reads_them(table: SubTreeFileSystem, tmp_path: Path) -> None:
+def test_sha256sum_reads_checksum_files(table: SubTreeFileSystem, tmp_path: Path) -> None:
     checksums.record_checksum(table, "a.parquet", write(table, "a.parquet", b"some bytes"))
     command = ["sha256sum", "--check", "--strict", "_checksums/a.parquet.sha256"]
     assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode == 0

@@ -20,7 +20,7 @@ def fetch(uri):
         return path.read_bytes()
 
 
-def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, write_audio):
+def test_remote_audio_is_copied_while_it_is_read(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.flac", music(1.0), 44_100)
     fsspec.filesystem("memory").pipe("/shelf/a.flac", path.read_bytes())
     with storage_fetch.local_audio("memory://shelf/a.flac") as copy:
@@ -28,7 +28,7 @@ def test_audio_of_another_store_is_copied_while_it_is_read(tmp_path, music, writ
     assert not copy.exists()
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_pipe_or_device_is_refused_without_opening_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp3")
     (tmp_path / "device.mp3").symlink_to("/dev/zero")
     for name in ("pipe.mp3", "device.mp3"):
@@ -36,14 +36,14 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
             fetch(str(tmp_path / name))
 
 
-def test_a_link_that_leads_to_itself_is_unreachable(tmp_path):
+def test_circular_link_is_unreachable(tmp_path):
     (tmp_path / "a.mp3").symlink_to(tmp_path / "b.mp3")
     (tmp_path / "b.mp3").symlink_to(tmp_path / "a.mp3")
     with pytest.raises(AudioUnreachableError, match="symbolic links"):
         fetch(str(tmp_path / "a.mp3"))
 
 
-def test_a_local_etag_changes_with_the_file(tmp_path):
+def test_local_etag_changes_with_the_file(tmp_path):
     path = tmp_path / "a.mp3"
     path.write_text("one")
     before = storage_fetch.audio_etag(str(path))
@@ -52,7 +52,7 @@ def test_a_local_etag_changes_with_the_file(tmp_path):
     assert storage_fetch.audio_etag(str(path)) != before
 
 
-def test_etags_keep_their_order_and_a_missing_file_has_none(tmp_path):
+def test_etags_keep_order_and_are_none_for_missing_files(tmp_path):
     uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
     (tmp_path / "a").write_text("a")
     (tmp_path / "c").write_text("ccc")
@@ -91,7 +91,7 @@ PASSING = [OSError("SlowDown"), TimeoutError("stalled"), RuntimeError("503"), Co
 
 
 @pytest.mark.parametrize("n_failures", [0, 1, 3])
-def test_what_may_pass_is_tried_again_after_longer_and_longer(moody, monkeypatch, n_failures):
+def test_transient_error_is_retried_with_growing_pauses(moody, monkeypatch, n_failures):
     monkeypatch.setattr(Moody, "failures", iter(PASSING[:n_failures]))
     assert fetch("moody://song.wav") == b"some bytes"
     assert Moody.asked == n_failures + 1
@@ -99,7 +99,7 @@ def test_what_may_pass_is_tried_again_after_longer_and_longer(moody, monkeypatch
     assert all(0.25 * 2**n <= pause <= 0.5 * 2**n for n, pause in enumerate(moody))
 
 
-def test_what_does_not_pass_is_a_failure_with_its_last_reason(moody, monkeypatch):
+def test_last_transient_error_is_raised(moody, monkeypatch):
     monkeypatch.setattr(Moody, "failures", iter(PASSING))
     with pytest.raises(AudioUnreachableError, match=r"moody://song\.wav: cannot be read: gone"):
         fetch("moody://song.wav")
@@ -107,7 +107,7 @@ def test_what_does_not_pass_is_a_failure_with_its_last_reason(moody, monkeypatch
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("no such file"), PermissionError("denied"), ValueError("what?")])
-def test_what_will_not_pass_is_asked_for_once(moody, monkeypatch, error):
+def test_permanent_error_is_not_retried(moody, monkeypatch, error):
     monkeypatch.setattr(Moody, "failures", iter([error]))
     with pytest.raises(AudioUnreachableError, match=re.escape(str(error))):
         fetch("moody://song.wav")
@@ -159,12 +159,12 @@ def website(monkeypatch):
         thread.join()
 
 
-def test_a_redirect_is_followed(website):
+def test_redirect_is_followed(website):
     assert fetch(f"{website}/moved.wav") == b"some bytes"
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]"])
-def test_a_redirect_to_the_address_of_credentials_is_not(website, monkeypatch, host):
+def test_redirect_to_a_metadata_service_is_refused(website, monkeypatch, host):
     monkeypatch.setattr(Redirecting, "elsewhere", f"http://{host}/latest/meta-data/")
     for ask in (fetch, storage_fetch.audio_etag):
         with pytest.raises(
@@ -173,20 +173,20 @@ def test_a_redirect_to_the_address_of_credentials_is_not(website, monkeypatch, h
             ask(f"{website}/moved.wav")
 
 
-def test_nor_is_a_name_that_leads_there(monkeypatch):
+def test_name_of_a_metadata_service_is_refused(monkeypatch):
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
     with pytest.raises(AudioUnreachableError, match=r"it leads to 169\.254\.169\.254"):
         fetch("http://songs.example/a.mp3")
 
 
-def test_a_website_that_is_busy_is_asked_again(website, monkeypatch):
+def test_busy_website_is_retried(website, monkeypatch):
     monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(Redirecting, "busy", 3)
     assert fetch(f"{website}/song.wav") == b"some bytes"
 
 
-def test_what_a_website_lacks_is_not_asked_for_again(website, monkeypatch):
+def test_missing_page_is_not_retried(website, monkeypatch):
     monkeypatch.setattr(Redirecting, "do_HEAD", lambda handler: handler.send_error(404))
     monkeypatch.setattr(Redirecting, "do_GET", lambda handler: handler.send_error(404))
     # Of this module alone: other threads sleep too.

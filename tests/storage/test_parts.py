@@ -16,7 +16,7 @@ def uri(tmp_path):
     return make_table(tmp_path)
 
 
-def test_a_part_is_written_in_one_commit(uri):
+def test_part_is_written_in_one_commit(uri):
     assert parts.write(uri, "p", SCHEMA, rows("a", "b")) == 2
     assert tables.version(uri) == 1
     assert tables.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
@@ -44,7 +44,7 @@ def silent_store(monkeypatch):
 
 
 @pytest.mark.parametrize("is_done", [False, True])
-def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done):
+def test_commit_without_response_is_there_once(uri, silent_store, is_done):
     lost, pauses = silent_store
     lost += [is_done]
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
@@ -56,7 +56,7 @@ def test_a_commit_whose_answer_is_lost_is_there_once(uri, silent_store, is_done)
     assert checksums.read_checksums(tables.folder(uri)).keys() >= tables.files(tables.open_table(uri)).keys()
 
 
-def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_store):
+def test_store_that_never_answers_is_an_error(uri, silent_store):
     lost, pauses = silent_store
     lost += [False] * retry.TRIES
     with pytest.raises(StoreError, match="operation timed out"):
@@ -65,13 +65,13 @@ def test_a_store_that_never_answers_is_an_error_after_some_tries(uri, silent_sto
     assert tables.track_ids(uri) == set()
 
 
-def test_a_part_without_rows_commits_nothing(uri):
+def test_part_without_rows_commits_nothing(uri):
     assert parts.write(uri, "p", SCHEMA, []) == 0
     assert parts.write_table(uri, "q", SCHEMA, SCHEMA.empty_table()) == 0
     assert tables.version(uri) == 0
 
 
-def test_a_part_that_breaks_off_is_not_in_the_table(uri):
+def test_interrupted_part_is_not_committed(uri):
     def breaking():
         yield from rows("a", "b")
         raise RuntimeError("killed")
@@ -85,26 +85,26 @@ def test_a_part_that_breaks_off_is_not_in_the_table(uri):
     assert tables.track_ids(uri) == {"a", "b"}
 
 
-def test_a_file_that_no_commit_names_is_not_in_the_table(uri, tmp_path):
+def test_uncommitted_file_is_not_in_the_table(uri, tmp_path):
     parts.write(uri, "p", SCHEMA, rows("a"))
     pq.write_table(pa.Table.from_pylist(rows("z"), SCHEMA), tmp_path / "table" / "part-z.parquet")
     assert tables.track_ids(uri) == {"a"}
 
 
-def test_a_part_tried_again_is_found_done(uri):
+def test_repeated_part_is_found_committed(uri):
     assert not parts.is_done(uri, "p", 0)
     parts.write(uri, "p", SCHEMA, rows("a"))
     assert parts.is_done(uri, "p", 0)
     assert not parts.is_done(uri, "q", 0)
 
 
-def test_a_part_committed_twice_counts_once(uri):
+def test_part_committed_twice_counts_once(uri):
     for _ in range(2):
         parts.write(uri, "p", SCHEMA, rows("a", "b"))
     assert tables.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["a", "b"]
 
 
-def test_a_part_of_an_earlier_plan_is_not_done_for_a_later_one(uri):
+def test_part_of_an_earlier_version_does_not_count(uri):
     parts.write(uri, "p", SCHEMA, rows("a"))
     tables.delete_tracks(uri, ["a"])
     since = tables.version(uri)
@@ -126,14 +126,14 @@ for number in range(8):
 """
 
 
-def test_writers_of_the_same_parts_at_once_write_each_once(uri):
+def test_concurrent_writers_of_the_same_parts_write_each_once(uri):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, "same"]) for _ in range(3)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
     expected = [f"same-{number}" for number in range(8)]
     assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
 
 
-def test_rows_are_deleted_while_others_write(uri):
+def test_rows_are_deleted_during_concurrent_writes(uri):
     parts.write(uri, "p", SCHEMA, rows(*"abcdefgh"))
     writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
     for track_id in "abcdefg":
@@ -142,7 +142,7 @@ def test_rows_are_deleted_while_others_write(uri):
     assert tables.track_ids(uri) == {"h", *(f"w-{number}" for number in range(8))}
 
 
-def test_writers_of_one_table_at_once_lose_no_row(uri):
+def test_concurrent_writers_lose_no_row(uri):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, name]) for name in "abc"]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
     expected = sorted(f"{name}-{number}" for name in "abc" for number in range(8))

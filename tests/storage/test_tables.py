@@ -15,7 +15,7 @@ def uri(tmp_path):
     return make_table(tmp_path)
 
 
-def test_a_table_is_made_once_with_its_properties(tmp_path):
+def test_table_is_created_once_with_its_properties(tmp_path):
     uri = str(tmp_path / "table")
     tables.create_table(uri, SCHEMA, {"musictag.made": "first"})
     table = tables.create_table(uri, SCHEMA, {"musictag.made": "second"})
@@ -23,26 +23,26 @@ def test_a_table_is_made_once_with_its_properties(tmp_path):
     assert table.metadata().configuration["musictag.made"] == "first"
 
 
-def test_a_table_of_other_columns_is_refused_with_both(uri):
+def test_table_of_other_columns_is_refused(uri):
     with pytest.raises(StoreError, match="has the columns track_id, n instead of track_id, m"):
         tables.create_table(uri, pa.schema([("track_id", pa.string()), ("m", pa.int32())]))
 
 
-def test_tracks_are_deleted_whatever_their_ids_are(uri):
+def test_tracks_with_unusual_ids_are_deleted(uri):
     odd = ["it's", "'; DROP", 'say "x"', "a\\b", "ünï", "100%", "", "a/b.mp3", "tab\t"]
     parts.write(uri, "p", SCHEMA, rows("stays", *odd))
     tables.delete_tracks(uri, odd)
     assert tables.track_ids(uri) == {"stays"}
 
 
-def test_deleting_more_tracks_than_one_statement_names(uri, monkeypatch):
+def test_many_tracks_are_deleted_in_several_statements(uri, monkeypatch):
     monkeypatch.setattr(tables, "IDS_PER_DELETE", 2)
     parts.write(uri, "p", SCHEMA, rows(*"abcdefg"))
     tables.delete_tracks(uri, set("abcde"))
     assert tables.track_ids(uri) == {"f", "g"}
 
 
-def test_deleting_obeys_its_condition_and_nothing_deletes_nothing(uri):
+def test_delete_obeys_its_condition(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
     tables.delete_tracks(uri, [])
     tables.delete_tracks(uri, ["a", "c"], "n >= 1")
@@ -52,7 +52,7 @@ def test_deleting_obeys_its_condition_and_nothing_deletes_nothing(uri):
 
 
 @pytest.mark.parametrize(("row_group_bytes", "n_groups"), [(1, [100]), (200, range(2, 100)), (1 << 20, [1])])
-def test_rows_of_some_tracks_are_read_in_the_tables_order(uri, monkeypatch, row_group_bytes, n_groups):
+def test_rows_of_some_tracks_are_read_in_table_order(uri, monkeypatch, row_group_bytes, n_groups):
     monkeypatch.setattr(parts, "ROW_GROUP_BYTES", row_group_bytes)
     parts.write(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
     wanted = ["t042", "t007", "absent", "t099"]
@@ -62,7 +62,7 @@ def test_rows_of_some_tracks_are_read_in_the_tables_order(uri, monkeypatch, row_
     assert pq.ParquetFile(f"{uri}/{path}").num_row_groups in n_groups
 
 
-def test_rows_are_read_from_a_file_of_which_some_were_deleted(uri):
+def test_rows_are_read_from_a_rewritten_file(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
     tables.delete_tracks(uri, ["a"])
     assert list(tables.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
@@ -72,7 +72,7 @@ def test_rows_are_read_from_a_file_of_which_some_were_deleted(uri):
     assert read.to_pylist() == [{"track_id": "b", "n": 1}]
 
 
-def test_a_table_is_read_as_it_was_at_a_version(uri):
+def test_earlier_version_of_a_table_is_read(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     version = tables.version(uri)
     tables.delete_tracks(uri, ["a"])
@@ -82,7 +82,7 @@ def test_a_table_is_read_as_it_was_at_a_version(uri):
     assert [row["track_id"] for row in tables.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
 
 
-def test_files_with_a_track_are_named(uri):
+def test_files_with_a_track_are_found(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     parts.write(uri, "q", SCHEMA, rows("c"))
     (of_q,) = tables.files_with(uri, ["c"])
@@ -92,7 +92,7 @@ def test_files_with_a_track_are_named(uri):
     assert tables.files_with(uri, []) == []
 
 
-def test_the_counter_tells_rows_gained_since_it_was_made(uri, tmp_path):
+def test_new_rows_are_counted(uri, tmp_path):
     other = str(tmp_path / "other")
     tables.create_table(other, SCHEMA)
     parts.write(uri, "p", SCHEMA, rows("a"))
@@ -103,7 +103,7 @@ def test_the_counter_tells_rows_gained_since_it_was_made(uri, tmp_path):
     assert count() == 3
 
 
-def test_a_table_that_is_not_there_has_no_row_and_cannot_be_opened(tmp_path):
+def test_missing_table_has_no_rows_and_cannot_be_opened(tmp_path):
     uri = str(tmp_path / "none")
     assert not tables.table_exists(uri)
     assert tables.read_columns(uri, ("track_id", "n")).num_rows == 0
@@ -112,36 +112,36 @@ def test_a_table_that_is_not_there_has_no_row_and_cannot_be_opened(tmp_path):
         tables.open_table(uri)
 
 
-def test_a_folder_that_is_no_table_cannot_be_opened(tmp_path):
+def test_folder_without_a_table_cannot_be_opened(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(StoreError, match=str(tmp_path)):
         tables.open_table(str(tmp_path))
 
 
-def test_a_table_whose_log_is_corrupt_cannot_be_opened(uri, tmp_path):
+def test_table_with_a_corrupt_log_cannot_be_opened(uri, tmp_path):
     (tmp_path / "table" / "_delta_log" / f"{0:020}.json").write_text("not a log\n")
     with pytest.raises(StoreError, match=uri):
         tables.open_table(uri)
 
 
-def test_a_table_that_lost_a_file_cannot_be_read(uri, tmp_path):
+def test_table_without_a_data_file_cannot_be_read(uri, tmp_path):
     parts.write(uri, "p", SCHEMA, rows("a"))
     next((tmp_path / "table").glob("*.parquet")).unlink()
     with pytest.raises(StoreError, match=uri):
         tables.read_columns(uri, ("track_id",))
 
 
-def test_a_table_cannot_be_made_where_a_file_is(tmp_path):
+def test_table_cannot_be_created_at_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="file"):
         tables.create_table(str(tmp_path / "file"), SCHEMA)
 
 
-def test_the_table_beside_another_has_its_name():
+def test_companion_uri():
     assert tables.companion_uri("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
 
 
-def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
+def test_deduplicate_keeps_the_newest_row(tmp_path):
     uri, schema = str(tmp_path / "t"), pa.schema([("track_id", pa.string()), ("at", pa.timestamp("us", "UTC"))])
     tables.create_table(uri, schema)
     noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
@@ -156,7 +156,7 @@ def test_of_a_track_written_twice_the_later_row_stays(tmp_path):
     assert tables.deduplicate(uri, "at") == 0
 
 
-def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp_path):
+def test_every_file_has_a_checksum_after_a_delete(uri, tmp_path):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
     tables.delete_tracks(uri, ["a"])
@@ -165,7 +165,7 @@ def test_every_file_of_a_table_is_sealed_even_those_that_a_delete_wrote(uri, tmp
         assert sealed[path] == checksums.file_sha256(tmp_path / "table" / path)
 
 
-def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after_the_next(uri):
+def test_missing_checksum_is_recorded_by_the_next_delete(uri):
     parts.write(uri, "p", SCHEMA, rows("a", "b"))
     parts.write(uri, "q", SCHEMA, rows("c", "d"))
     tables.delete_tracks(uri, ["a"])
@@ -178,7 +178,7 @@ def test_what_a_delete_left_without_a_digest_because_it_was_killed_has_one_after
         assert checksums.recorded_paths(tables.folder(uri)) >= tables.files(tables.open_table(uri)).keys()
 
 
-def test_bytes_that_changed_are_an_error_that_names_the_file(tmp_path):
+def test_damaged_bytes_are_an_error_that_names_the_file(tmp_path):
     uri, schema = str(tmp_path / "table"), pa.schema([("track_id", pa.string()), ("clips", pa.binary())])
     tables.create_table(uri, schema)
     cell = np.random.default_rng(0).bytes(100_000)  # which compression leaves as it is: nothing else would notice
