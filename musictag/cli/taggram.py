@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from musictag.evaluation.report import short, text_width
@@ -53,50 +55,58 @@ def draw(
         title: name of the track.
         subtitle: name of the model.
     """
-    n_tags = len(tags)
-    title, names = (
-        short(title, MAX_TITLE_LENGTH),
-        [short(tag, MAX_TAG_COLUMNS * len(tag) // text_width(tag)) for tag in tags],
-    )
+    title = short(title, MAX_TITLE_LENGTH)
+    names = [short(tag, MAX_TAG_COLUMNS * len(tag) // text_width(tag)) for tag in tags]
     text: dict[str, Any] = {"fontfamily": families("".join([title, subtitle, *names])), "parse_math": False}
-    height = HEADER + 1.0 + 0.42 * n_tags
+    height = HEADER + 1.0 + 0.42 * len(tags)
     figure = Figure(figsize=(WIDTH, height), facecolor=PAPER)
     rect = (MARGIN / WIDTH, MARGIN / height, 1 - 2 * MARGIN / WIDTH, 1 - (HEADER + MARGIN) / height)
     figure.set_layout_engine("constrained", rect=rect)
     axes = figure.subplots()
     axes.set_facecolor(PAPER)
-
-    edges = np.append(start_s, duration_s)
-    brightest = max(MIN_BRIGHTEST, math.ceil(10 * float(clip_scores.max())) / 10)
-    mesh = axes.pcolormesh(
-        edges, np.arange(n_tags + 1) - 0.5, clip_scores.T, cmap=COLOURS, vmin=0, vmax=brightest, rasterized=True
-    )
-    row_transform = axes.get_yaxis_transform()  # x from 0 to 1 over the width, y in rows
-    axes.hlines(np.arange(1, n_tags) - 0.5, 0, 1, transform=row_transform, color=PAPER, linewidth=3)
-    axes.set(xlim=(0, duration_s), ylim=(n_tags - 0.5, -0.5))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, pad=8)
-    axes.set_yticks(range(n_tags), names, fontsize=13, color=INK, **text)
+
+    ribbons = _draw_ribbons(axes, clip_scores, np.append(start_s, duration_s))
+    axes.set_yticks(range(len(tags)), names, fontsize=13, color=INK, **text)
+    _draw_track_scores(axes, track_scores)
+    _draw_time_axis(axes, duration_s)
+    bar = figure.colorbar(ribbons, ax=axes, fraction=0.025, pad=0.02, aspect=2 * len(tags))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelcolor=FAINT, labelsize=10)
+    bar.set_label("score", fontsize=10, color=FAINT, labelpad=8)
+    # As large as fits: a wide character takes two columns, and a column is 0.6 of the font size wide.
+    size = min(20.0, 72 * (WIDTH - 2 * MARGIN) / (0.6 * text_width(title)))
+    figure.text(MARGIN / WIDTH, 1 - 0.5 / height, title, fontsize=size, color=INK, **text)
+    figure.text(MARGIN / WIDTH, 1 - 0.8 / height, subtitle, fontsize=11, color=FAINT, **text)
+    return figure
+
+
+def _draw_ribbons(axes: Axes, clip_scores: Float32, edges_s: npt.NDArray[np.float64]) -> QuadMesh:
+    """Draw scores (C, K) as one row of colours per tag; the clips lie between the edges (C + 1,), s."""
+    n_tags = clip_scores.shape[1]
+    brightest = max(MIN_BRIGHTEST, math.ceil(10 * float(clip_scores.max())) / 10)
+    ribbons = axes.pcolormesh(
+        edges_s, np.arange(n_tags + 1) - 0.5, clip_scores.T, cmap=COLOURS, vmin=0, vmax=brightest, rasterized=True
+    )
+    gaps = np.arange(1, n_tags) - 0.5
+    axes.hlines(gaps, 0, 1, transform=axes.get_yaxis_transform(), color=PAPER, linewidth=3)
+    axes.set(xlim=(0, edges_s[-1]), ylim=(n_tags - 0.5, -0.5))
+    return ribbons
+
+
+def _draw_track_scores(axes: Axes, track_scores: Float32) -> None:
+    row_transform = axes.get_yaxis_transform()  # x from 0 to 1 over the width, y in rows
     for row, score in enumerate(track_scores):
         axes.text(1.012, row, f"{score:.2f}", transform=row_transform, va="center", fontsize=11, color=FAINT)
     axes.text(1.012, -0.6, "track", transform=row_transform, va="bottom", fontsize=10, color=FAINT)
 
+
+def _draw_time_axis(axes: Axes, duration_s: float) -> None:
     step = tick_step(duration_s)
     ticks = np.arange(0, duration_s + step / 100, step)
     axes.set_xticks(ticks, [clock(float(tick), duration_s) for tick in ticks], fontsize=11, color=INK)
     axes.set_xlabel(clock_name(duration_s), fontsize=11, color=FAINT, labelpad=8)
-
-    bar = figure.colorbar(mesh, ax=axes, fraction=0.025, pad=0.02, aspect=2 * n_tags)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelcolor=FAINT, labelsize=10)
-    bar.set_label("score", fontsize=10, color=FAINT, labelpad=8)
-
-    left = MARGIN / WIDTH
-    # As large as fits: a wide character takes two columns, and a column is 0.6 of the font size wide.
-    size = min(20.0, 72 * (WIDTH - 2 * MARGIN) / (0.6 * text_width(title)))
-    figure.text(left, 1 - 0.5 / height, title, fontsize=size, color=INK, **text)
-    figure.text(left, 1 - 0.8 / height, subtitle, fontsize=11, color=FAINT, **text)
-    return figure
 
 
 def tick_step(duration_s: float) -> float:
