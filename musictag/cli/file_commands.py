@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from musictag.cli import local_files, options, output
-from musictag.cli.local_files import Track, printable
+from musictag.cli.local_files import DecodedTrack, printable
 from musictag.cli.model_commands import add_model, find_model
 from musictag.errors import AudioError, LedgerError, StoreError, UsageError
 from musictag.evaluation.calibration import calibrate
@@ -99,7 +99,7 @@ def run_taggram(args: argparse.Namespace) -> None:
     progress.echo(f"{len(shown)} tags over {track.duration_s:.1f} s in {len(clip_scores)} clips; {target}")
 
 
-def score(tagger: Tagger, track: Track) -> tuple[Float32, Float32]:
+def score(tagger: Tagger, track: DecodedTrack) -> tuple[Float32, Float32]:
     """Return the calibrated scores of the clips (C, K) and of the whole track (K,)."""
     clip_scores = tagger.clip_scores(track.clips)
     weights = clip_weights(track.start_s, track.duration_s, tagger.spec.feature_config)
@@ -112,7 +112,7 @@ def _best(scores: Float32, n_tags: int) -> list[int]:
     return [int(k) for k in np.argsort(-scores, kind="stable")[:n_tags]]
 
 
-def _top_tags(tagger: Tagger, track: Track, n_tags: int) -> output.ScoredTags:
+def _top_tags(tagger: Tagger, track: DecodedTrack, n_tags: int) -> output.ScoredTags:
     _, scores = score(tagger, track)
     return [(tagger.spec.vocabulary[k], round(float(scores[k]), 4)) for k in _best(scores, n_tags)]
 

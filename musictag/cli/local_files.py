@@ -23,7 +23,7 @@ DECODED_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Track:
+class DecodedTrack:
     """The clips of a file, and where they begin."""
 
     clips: npt.NDArray[np.float16]
@@ -52,7 +52,7 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) -> Track:
+def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) -> DecodedTrack:
     """Decode a local file and return its clips. Raises an `AudioError` if the file cannot be used."""
     name = printable(path)
     if name != str(path):
@@ -67,21 +67,21 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
     if is_empty:
         raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     clips, starts, duration_s = extract.track_clips(path, name, config, clips_per_track)
-    return Track(clips, [start * config.hop_length / config.sample_rate for start in starts], duration_s)
+    return DecodedTrack(clips, [start * config.hop_length / config.sample_rate for start in starts], duration_s)
 
 
 def read_ahead(
     paths: Iterable[Path], config: FeatureConfig, clips_per_track: int | None
-) -> Iterator[tuple[Path, Track | AudioError]]:
+) -> Iterator[tuple[Path, DecodedTrack | AudioError]]:
     """Yield each path in order with its track or error, while threads decode the next few."""
 
-    def read_or_error(path: Path) -> Track | AudioError:
+    def read_or_error(path: Path) -> DecodedTrack | AudioError:
         try:
             return read(path, config, clips_per_track)
         except AudioError as error:
             return error
 
-    waiting: collections.deque[tuple[Path, concurrent.futures.Future[Track | AudioError]]] = collections.deque()
+    waiting: collections.deque[tuple[Path, concurrent.futures.Future[DecodedTrack | AudioError]]] = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(DECODE_THREADS)
     try:
         for path in paths:

@@ -82,6 +82,6 @@ def test_files_come_in_order_and_few_are_read_ahead(tmp_path, music, write_audio
 
     for n, (path, track) in enumerate(local_files.read_ahead(iter_paths(), CONFIG, None)):
         assert path == paths[n]
-        assert isinstance(track, AudioError if n == 3 else local_files.Track)
+        assert isinstance(track, AudioError if n == 3 else local_files.DecodedTrack)
         assert len(started) <= n + 1 + local_files.DECODED_AHEAD
     assert started == paths
