@@ -25,6 +25,7 @@ import math
 import numpy as np
 
 from musictag.corpora.essen import Tune
+from musictag.corpora.melody import beats_per_bar, quarters_per_beat, sounding_notes, third
 
 LEADS = {"piano": 0, "flute": 73, "strings": 48, "koto": 107, "trumpet": 56, "organ": 19}
 """General MIDI programs (from 0) that play the melody."""
@@ -38,7 +39,7 @@ _BAND_KEYS = (2, 7)
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """One stroke of one instrument; times in seconds, `key` and `velocity` as in MIDI."""
+    """A note of one instrument; `channel`, `key` and `velocity` are those of MIDI."""
 
     start_s: float
     end_s: float
@@ -49,13 +50,13 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Arrangement:
-    """A song before it sounds."""
+    """A song that can be rendered: its notes and how they sound."""
 
     notes: tuple[Note, ...]
     programs: dict[int, int]
-    """General MIDI program of each channel but the drums'."""
+    """General MIDI program (from 0) of each channel but the drums'."""
     reverb: float
-    """Share of the reverberated sound in the mix, 0-1."""
+    """Fraction of reverberated sound in the mix, 0-1."""
     noise_db: float
     """Level of the noise floor relative to full scale."""
     peak: float
@@ -64,7 +65,7 @@ class Arrangement:
     drum_kit: int = 0
     """General MIDI program of the drums."""
     balance_db: dict[int, float] = dataclasses.field(default_factory=dict)
-    """How loud each channel is in the mix, all that have notes; if empty, as velocities and soundfont have it."""
+    """Level of every channel that has notes. If empty, levels follow from the velocities and the soundfont."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,33 +139,12 @@ def describe(tune: Tune, notes: list[Note], *, tempo: float, lead: str, seconds:
     return tuple(sorted(tag for tag, holds in rules.items() if holds))
 
 
-def sounding(tune: Tune) -> list[tuple[int, float]]:
-    """Note number and length in quarter notes of what is no rest."""
-    return [(pitch, length) for pitch, length in tune.notes if pitch is not None]
-
-
-def third(tune: Tune) -> int | None:
-    """Semitones of the third above the last note that the tune dwells on more: 3, 4 or None."""
-    notes = sounding(tune)
-    final = notes[-1][0]
-    minor, major = (sum(length for pitch, length in notes if (pitch - final) % 12 == steps) for steps in (3, 4))
-    return None if minor == major else 3 if minor > major else 4
-
-
-def beats_per_bar(tune: Tune) -> int:
-    """Beats after which accents repeat: 3 in triple metre, else 2 (also where the metre is free or rare)."""
-    return 3 if tune.metre in ("3/4", "3/8") else 2
-
-
-def beat_quarters(tune: Tune) -> float:
-    """Quarter notes in a beat: the metre's own unit in triple metre, a quarter elsewhere."""
-    return 0.5 if tune.metre == "3/8" else 1.0
-
-
 def _transposition(tune: Tune, rng: np.random.Generator) -> int:
     """Semitones that bring the tune to a band's key, near a mean pitch drawn at random."""
     target = rng.uniform(50, 79)
-    mean = sum(pitch * length for pitch, length in sounding(tune)) / sum(length for _, length in sounding(tune))
+    mean = sum(pitch * length for pitch, length in sounding_notes(tune)) / sum(
+        length for _, length in sounding_notes(tune)
+    )
     key_shift = int(rng.choice(_BAND_KEYS)) - tune.do
     return key_shift + 12 * round((target - mean - key_shift) / 12)
 
@@ -188,9 +168,9 @@ def _melody(tune: Tune, rng: np.random.Generator, *, beat_s: float, shift: int, 
 def _accompaniment(tune: Tune, rng: np.random.Generator, *, beat_s: float, shift: int, seconds: float) -> list[Note]:
     """Nothing, a drone, broken chords, or bass notes with chords after them: all on the tune's last note."""
     style = str(rng.choice(["none", "drone", "broken chords", "bass and chords"], p=[0.2, 0.2, 0.3, 0.3]))
-    root = 48 + (sounding(tune)[-1][0] + shift) % 12
+    root = 48 + (sounding_notes(tune)[-1][0] + shift) % 12
     chord = (root, root + (third(tune) or 7), root + 7)  # an open fifth where the tune has no third
-    step_s = beat_s * beat_quarters(tune)
+    step_s = beat_s * quarters_per_beat(tune)
     bar = beats_per_bar(tune)
     loudness = int(rng.uniform(55, 85))
     notes: list[Note] = []
@@ -223,7 +203,7 @@ def _drums(tune: Tune, rng: np.random.Generator, *, beat_s: float, seconds: floa
         ((_KICK, _TOM), (_HAT,), (_HAT,)),
     )
     first, other, half = patterns[int(rng.integers(len(patterns)))]
-    step_s = beat_s * beat_quarters(tune)
+    step_s = beat_s * quarters_per_beat(tune)
     loudness = int(rng.uniform(75, 105))
     notes: list[Note] = []
     for beat in range(math.ceil(seconds / step_s)):
