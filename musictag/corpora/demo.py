@@ -1,8 +1,9 @@
 """Make the demo catalog: 400 short songs, to try the project without any music.
 
-Chinese folk tunes of the Essen collection (`essen`) are arranged for a small band (`arrangement`, which documents the
-rule of each tag) and rendered (`rendering`). Every tune appears once. An artist is an invented ensemble of one province
-with 3-6 songs (fewer only in the smallest catalogs), so a split by artist shares neither tune nor artist.
+The songs are made like those of `experiment`, but fewer, shorter and without a simulated recording: the band arranges
+Chinese folk tunes (`band`) and tags them (`labels` has the rule of every tag). Every tune appears once. An artist is an
+invented ensemble of one province with 3-6 songs (fewer only in the smallest catalogs), so a split by artist shares
+neither tune nor artist.
 
     python -m musictag.corpora.demo FOLDER [--n-tracks N]
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictag.corpora.arrangement import arrange
+from musictag.corpora.band import arrange
 from musictag.corpora.essen import Tune, read_tunes
 from musictag.corpora.rendering import render
 from musictag.corpora.songs import Song, check_arguments, sample_tunes, write_catalog
@@ -25,7 +26,7 @@ from musictag.jobs import progress
 from musictag.jobs.process import run_main
 
 # Raise this number when the same arguments would give other songs: it is part of every file name.
-DEMO_VERSION = 1
+DEMO_VERSION = 2
 
 
 def make_demo(

@@ -35,8 +35,6 @@ class Tune:
     """First word of the genre field in lower case, such as `xiaodiao`; empty if unknown."""
     metre: str
     """As in the file, such as `2/4` or `none`."""
-    do: int
-    """Pitch class 0-11 of the key's first degree (C = 0)."""
     notes: tuple[tuple[int | None, float], ...]
     """MIDI note number (None for a rest) and length in quarter notes, in order. Lengths are dyadic, so exact."""
 
@@ -81,7 +79,6 @@ def _parse_tune(block: str) -> Tune | None:
         region=region[1] if region else "",
         genre=genre[0].lower() if genre else "",
         metre=fields.get("M", "none"),
-        do=7 * _SIGNATURES[key.strip()] % 12,
         notes=tuple(notes),
     )
 

@@ -35,11 +35,11 @@ legato and 1 for staccato; drums are 0 or 1; mode is 0 for minor, 0.5 for neithe
 cue of energy as well. It is not used here, because the level of a file is random.
 """
 
-from musictag.corpora.arrangement import GENRES
 from musictag.corpora.essen import Tune
 from musictag.corpora.melody import beats_per_bar, third
 from musictag.corpora.performance_style import MELODY_PROGRAMS, PerformanceStyle
 
+GENRES = ("shange", "xiaodiao", "haozi")
 TAGS = (
     "slow",
     "fast",

@@ -37,8 +37,6 @@ def _mix(arrangement: Arrangement, *, sample_rate: int, seconds: float) -> npt.N
 
     The measured level of each channel is used, because the programs of a soundfont differ by up to 20 dB.
     """
-    if not arrangement.balance_db:
-        return _synthesize(arrangement, sample_rate=sample_rate, seconds=seconds)
     mix = np.zeros((round(seconds * sample_rate), 2))
     for channel, level_db in arrangement.balance_db.items():
         notes = tuple(note for note in arrangement.notes if note.channel == channel)

@@ -8,7 +8,7 @@ from musictag.corpora.essen import Tune
 
 # C major, in bars of two notes: on do, fa and so, then do.
 PITCHES = (60, 64, 65, 69, 67, 71, 64, 60)
-TUNE = Tune("C1", "Cadence", "Hubei", "haozi", "2/4", 0, tuple((pitch, 1.0) for pitch in PITCHES))
+TUNE = Tune("C1", "Cadence", "Hubei", "haozi", "2/4", tuple((pitch, 1.0) for pitch in PITCHES))
 KINDS = ("drone", "pad", "broken", "bass and chords", "comping")
 
 

@@ -12,7 +12,7 @@ from musictag.corpora.essen import Tune
 from musictag.corpora.labels import TAGS
 from musictag.corpora.performance_style import MELODY_PROGRAMS, PerformanceStyle
 
-TUNE = Tune("C1", "Triad", "Hubei", "haozi", "2/4", 0, ((60, 0.5), (64, 0.5), (67, 1.0), (None, 1.0), (60, 2.0)))
+TUNE = Tune("C1", "Triad", "Hubei", "haozi", "2/4", ((60, 0.5), (64, 0.5), (67, 1.0), (None, 1.0), (60, 2.0)))
 STYLE = PerformanceStyle(
     tempo=60.0,
     swing=0.5,

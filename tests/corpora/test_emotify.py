@@ -76,7 +76,7 @@ def test_command_line_prints_count_and_path(tmp_path, capsys):
     assert "ratings.csv does not exist" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the Emotify set is not beside the repository (../shared/data/emotify)")
+@pytest.mark.skipif(not REAL.exists(), reason="needs the Emotify set next to the repository (../shared/data/emotify)")
 def test_real_set_has_300_tracks_and_13_tags(tmp_path):
     rows = read_catalog(make_emotify(tmp_path, REAL))
     assert len(rows) == 300

@@ -7,7 +7,7 @@ from musictag.corpora.labels import TAGS, assign_tags, compute_energy, compute_v
 from musictag.corpora.performance_style import PerformanceStyle
 
 # The tune has neither third above its last note.
-TUNE = Tune("C1", "Fifths", "Hubei", "wuge", "2/4", 0, ((60, 1.0), (67, 1.0), (60, 2.0)))
+TUNE = Tune("C1", "Fifths", "Hubei", "wuge", "2/4", ((60, 1.0), (67, 1.0), (60, 2.0)))
 MINOR = dataclasses.replace(TUNE, notes=((60, 1.0), (63, 1.0), (60, 2.0)))
 MAJOR = dataclasses.replace(TUNE, notes=((60, 1.0), (64, 1.0), (60, 2.0)))
 STYLE = PerformanceStyle(

@@ -5,7 +5,7 @@ import pytest
 from musictag.corpora.essen import Tune
 from musictag.corpora.melody import beats_per_bar, quarters_per_beat, sounding_notes, third
 
-TUNE = Tune("C1", "Triad", "Hubei", "haozi", "2/4", 0, ((60, 1.0), (64, 1.0), (None, 1.0), (60, 2.0)))
+TUNE = Tune("C1", "Triad", "Hubei", "haozi", "2/4", ((60, 1.0), (64, 1.0), (None, 1.0), (60, 2.0)))
 
 
 def test_sounding_notes_leave_out_rests():

@@ -11,7 +11,7 @@ from musictag.corpora.performance_style import (
 
 
 def tune(genre, metre="2/4"):
-    return Tune("C1", "Tune", "Hubei", genre, metre, 0, ((60, 1.0),))
+    return Tune("C1", "Tune", "Hubei", genre, metre, ((60, 1.0),))
 
 
 def styles(genre, metre="2/4", n=400):

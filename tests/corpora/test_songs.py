@@ -10,7 +10,7 @@ from musictag.corpora.songs import Song, check_arguments, sample_tunes, write_ca
 from musictag.errors import UsageError
 
 TUNES = [
-    Tune(f"C{i}", f"Tune {i}", "", ("haozi", "wuge")[i % 2], ("3/4", "2/4")[i % 2], 0, ((60, 1.0),)) for i in range(200)
+    Tune(f"C{i}", f"Tune {i}", "", ("haozi", "wuge")[i % 2], ("3/4", "2/4")[i % 2], ((60, 1.0),)) for i in range(200)
 ]
 SONGS = [Song(1, index, tune, "Somebody", 0.5, 0) for index, tune in enumerate(TUNES[:8])]
 TAGS = [("a", "b"), *[("c",)] * 7]

@@ -10,7 +10,7 @@ def tune(number, *steps, start=60):
     pitches = [start]
     for step in steps:
         pitches.append(pitches[-1] + step)
-    return Tune(f"C{number}", f"Tune {number}", "Hubei", "shange", "2/4", 0, tuple((pitch, 1.0) for pitch in pitches))
+    return Tune(f"C{number}", f"Tune {number}", "Hubei", "shange", "2/4", tuple((pitch, 1.0) for pitch in pitches))
 
 
 SHARED = (2, 3, -2, -1, 4, 1, -5, 2, 2, -3, 5, -2, 6, -4, 3)
