@@ -78,10 +78,10 @@ def test_table_with_other_settings_is_an_error(tmp_path):
     assert "hop_length" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("held", "wanted", "message"), [(None, 3, "all, not 3"), (3, None, "3, not all")])
-def test_table_with_another_number_of_clips_is_an_error(tmp_path, held, wanted, message):
+@pytest.mark.parametrize(("existing", "wanted", "message"), [(None, 3, "all, not 3"), (3, None, "3, not all")])
+def test_table_with_another_number_of_clips_is_an_error(tmp_path, existing, wanted, message):
     uri = str(tmp_path / "features")
-    open_features(uri, CONFIG, held)
+    open_features(uri, CONFIG, existing)
     with pytest.raises(FeatureMismatchError, match=f"holds clips-per-track {message}"):
         open_features(uri, CONFIG, wanted)
 

@@ -14,11 +14,11 @@ SCHEMA = pa.schema([("track_id", pa.string())])
 NOW = datetime.datetime.now(datetime.UTC)
 EARLIER = NOW - datetime.timedelta(hours=1)
 SIGNED = "https://me:pw@host/a.mp3?id=1&sig={}"
-WRITTEN = "https://***@host/a.mp3?id=1&sig=***"
+REDACTED = "https://***@host/a.mp3?id=1&sig=***"
 
 
-def plan_of(listed, held=None, failed=None, problems=(), max_attempts=3):
-    return make_plan(listed, held or {}, "producer", failed or {}, max_attempts, problems)
+def plan_of(listed, existing=None, failed=None, problems=(), max_attempts=3):
+    return make_plan(listed, existing or {}, "producer", failed or {}, max_attempts, problems)
 
 
 @pytest.mark.parametrize(("error", "stage"), [(AudioUnreachableError, "fetch"), (AudioCorruptError, "decode")])
@@ -41,7 +41,7 @@ def test_failures_hold_no_secret(output):
     row = ledger.failure_row(Task("a", uri, None), AudioUnreachableError(f"{uri}: cannot be read: 403, url={uri!r}"))
     ledger.record_problems(output.failures, [Problem(1, "b", uri, f"uri {uri} is bad")], {})
     written = str([row, *tables.read_columns(output.failures, ledger.FAILURES_SCHEMA.names).to_pylist()])
-    assert WRITTEN in written
+    assert REDACTED in written
     assert "secret" not in written
     assert "pw" not in written
 
@@ -76,8 +76,8 @@ class Output:
     def attempts(self):
         return {track_id: failed.attempts for track_id, failed in ledger.read_failed(self.failures).items()}
 
-    def reconcile(self, listed, held=None, problems=(), **options):
-        made = plan_of(listed, held, ledger.read_failed(self.failures), problems)
+    def reconcile(self, listed, existing=None, problems=(), **options):
+        made = plan_of(listed, existing, ledger.read_failed(self.failures), problems)
         return ledger.reconcile(made, problems, tables.track_ids(self.uri), self.failures, NOW, **options)
 
 
@@ -91,12 +91,12 @@ def listed(*track_ids):
 
 
 def test_account_adds_up(output):
-    output.write("new 1", "new 2", "held")
+    output.write("new 1", "new 2", "kept")
     output.fail(NOW, "bad")
     problem = Problem(9, "broken", "", "why")
     ledger.record_problems(output.failures, [problem], {"broken": FailedTrack("", None, "CatalogError", 1)})
-    held = {"held": ExistingRow("held.mp3", "e", "producer")}
-    account = output.reconcile(listed("new 1", "new 2", "bad", "held"), held, [problem])
+    existing = {"kept": ExistingRow("kept.mp3", "e", "producer")}
+    account = output.reconcile(listed("new 1", "new 2", "bad", "kept"), existing, [problem])
     assert account == Account(listed=5, written=2, unchanged=1, failed=2)
     assert account.listed == account.written + account.unchanged + account.failed
     assert str(account) == "5 listed = 2 written + 1 unchanged + 2 failed"
@@ -123,12 +123,12 @@ def test_failed_track_with_an_old_row_counts_as_failed(output):
 
 
 def test_resolved_failures_are_deleted(output):
-    output.write("mended", "back as it was")
-    output.fail(EARLIER, "mended", "still bad", "back as it was", "of another catalog")
+    output.write("resolved", "unchanged again")
+    output.fail(EARLIER, "resolved", "still bad", "unchanged again", "of another catalog")
     output.fail(EARLIER, "row 7", stage="catalog")
     output.fail(NOW, "still bad", attempts=2)
-    held = {"back as it was": ExistingRow("back as it was.mp3", "e", "producer")}
-    output.reconcile(listed("mended", "still bad", "back as it was"), held)
+    existing = {"unchanged again": ExistingRow("unchanged again.mp3", "e", "producer")}
+    output.reconcile(listed("resolved", "still bad", "unchanged again"), existing)
     assert output.attempts() == {"still bad": 2, "of another catalog": 1}
     assert tables.read_columns(output.failures, ("track_id",)).num_rows == 2
 

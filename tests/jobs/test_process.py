@@ -57,7 +57,7 @@ def test_interrupt_exits_with_130(capsys):
         raise KeyboardInterrupt
 
     assert run_main(main, []) == 130
-    assert "what is committed stays" in capsys.readouterr().err
+    assert "committed rows are kept" in capsys.readouterr().err
 
 
 def test_n_cores_is_at_most_the_cores_of_the_machine():
