@@ -1,7 +1,6 @@
-import functools
 import os
+import resource
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -115,11 +114,15 @@ def test_memory_limit_costs_one_track(tmp_path):
         assert decoder.track_clips(tmp_path / "short.wav", "short", CONFIG)[1] == [0]
 
 
-def test_full_temporary_folder_is_a_store_error(tmp_path, music, write_audio, monkeypatch):
-    monkeypatch.setattr(tempfile, "TemporaryFile", functools.partial(open, "/dev/full", "r+b"))
+def test_temporary_file_that_cannot_be_written_is_a_store_error(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
-    with (
-        DecoderProcess() as decoder,
-        pytest.raises(StoreError, match="No space left on device; set TMPDIR to another folder"),
-    ):
-        decoder.track_clips(path, "a", CONFIG)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with DecoderProcess() as decoder:
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (30_000, hard)
+        )  # the child process inherits it; a clip has 35,904 bytes
+        try:
+            with pytest.raises(StoreError, match="File too large; set TMPDIR to another folder"):
+                decoder.track_clips(path, "a", CONFIG)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
