@@ -173,7 +173,7 @@ class Labels:
     """Number of tracks without tags. Their tags are unknown, so they are not negative examples either."""
     without_features: tuple[str, ...]
     """Tagged tracks that have no features, sorted."""
-    unlisted: tuple[str, ...]
+    orphaned: tuple[str, ...]
     """Tracks that have features but are not in the catalog, sorted."""
     groups: dict[str, str]
     """`groups[track_id]` of the tracks in `tags`."""
@@ -181,8 +181,8 @@ class Labels:
     def __str__(self) -> str:
         kept = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
         left_out = f"{self.n_untagged:,} without tags, {_summarize(self.without_features)} tagged but without features"
-        if self.unlisted:
-            left_out += f", {_summarize(self.unlisted)} with features but not in the catalog"
+        if self.orphaned:
+            left_out += f", {_summarize(self.orphaned)} with features but not in the catalog"
         return f"tracks: {kept}; left out: {left_out}"
 
 
@@ -212,8 +212,8 @@ def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: 
             tags[row["split"] or assigned[group]][row["track_id"]] = row["tags"]
             group_by_track[row["track_id"]] = group
     without_features = sorted(row["track_id"] for row in rows if row["track_id"] not in group_by_track)
-    unlisted = sorted(set(with_features) - set(tracks["track_id"].to_pylist()))
-    return Labels(tags, tracks.num_rows - len(rows), tuple(without_features), tuple(unlisted), group_by_track)
+    orphaned = sorted(set(with_features) - set(tracks["track_id"].to_pylist()))
+    return Labels(tags, tracks.num_rows - len(rows), tuple(without_features), tuple(orphaned), group_by_track)
 
 
 def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]:

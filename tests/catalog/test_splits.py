@@ -163,7 +163,7 @@ def test_labels_are_the_tagged_tracks_with_features(tmp_path):
     assert {track: tags for split in SPLITS for track, tags in labels.tags[split].items()} == {
         track_id: tags for track_id, _, tags in rows
     }
-    assert (labels.n_untagged, labels.without_features, labels.unlisted) == (0, (), ())
+    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (0, (), ())
     assert str(labels).endswith("left out: 0 without tags, 0 tagged but without features")
     splits = split_of(labels)
     assert all(splits[f"{artist}-0"] == splits[f"{artist}-1"] for artist in range(10))
@@ -183,7 +183,7 @@ def test_unlisted_tracks_with_features_are_counted_and_named(tmp_path):
     elsewhere = {f"old-{n}" for n in range(4)}
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows} | elsewhere, str(tmp_path / "splits"))
     assert set(split_of(labels)) == {row[0] for row in rows}
-    assert labels.unlisted == tuple(sorted(elsewhere))
+    assert labels.orphaned == tuple(sorted(elsewhere))
     assert str(labels).endswith(
         "0 tagged but without features, 4 (old-0, old-1, old-2, \u2026) with features but not in the catalog"
     )
