@@ -1,66 +1,10 @@
 import argparse
-import os
 
 import pytest
 
 from musictag import errors
 from musictag.cli import options
 from musictag.engines import ray_cluster
-from musictag.jobs.process import n_cores, run_main
-
-
-def test_a_main_that_ends_well_exits_with_0(capsys):
-    seen = []
-    assert run_main(seen.append, ["--a", "b"]) == 0
-    assert seen == [["--a", "b"]]
-    assert capsys.readouterr().err == ""
-
-
-def test_arguments_come_from_the_command_line(monkeypatch):
-    seen = []
-    monkeypatch.setattr("sys.argv", ["program", "--a"])
-    assert run_main(seen.append) == 0
-    assert seen == [["--a"]]
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (errors.UsageError, 2),
-        (errors.VocabularyError, 2),
-        (errors.CatalogError, 2),
-        (errors.FeatureMismatchError, 1),
-        (errors.StoreError, 1),
-        (errors.ModelError, 1),
-        (errors.TrainingError, 1),
-        (errors.RegistryError, 1),
-        (errors.PromotionError, 1),
-        (errors.LedgerError, 1),
-        (errors.AudioCorruptError, 1),
-    ],
-)
-def test_an_error_of_ours_is_one_line_and_its_exit_code(capsys, error, code):
-    def main(argv):
-        raise error("what is wrong: what to do")
-
-    assert run_main(main, []) == code
-    assert capsys.readouterr().err == "error: what is wrong: what to do\n"
-
-
-def test_an_error_that_is_not_ours_is_not_hidden():
-    def main(argv):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run_main(main, [])
-
-
-def test_an_interrupt_exits_as_shells_expect(capsys):
-    def main(argv):
-        raise KeyboardInterrupt
-
-    assert run_main(main, []) == 130
-    assert "what is committed stays" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "value"), [("all", None), ("1", 1), ("250", 250)])
@@ -83,10 +27,6 @@ def test_a_rate_is_a_share(text, value):
 def test_other_rates_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="not a share from 0 to 1"):
         options.rate(text)
-
-
-def test_the_cores_are_those_this_process_may_use():
-    assert 1 <= n_cores() <= os.cpu_count()
 
 
 def test_names_are_separated_by_commas():
