@@ -45,6 +45,7 @@ from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.features.table import feature_config
 from musictag.jobs import progress
+from musictag.jobs.labels import echo_problems, read_labels
 from musictag.jobs.process import n_cores, run_main
 from musictag.models.artifact import copy_notices, save_model
 from musictag.storage import tables
@@ -95,7 +96,10 @@ def main(argv: list[str]) -> None:
     table = tables.open_table(args.features)
     config = feature_config(table)
     sources = [mlflow_registry.fetch(uri) for uri in args.init]
-    labels = read_labels(args, table.version())
+    catalog = read_catalog(args.catalog)
+    echo_problems(catalog)
+    labels = read_labels(catalog, args.features, table.version())
+    progress.echo(str(labels))
     dataset = split_tracks(labels, args, table.version(), config)
     min_precision = by_tag(args.min_precision, dataset.vocabulary)
     network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)
@@ -133,17 +137,6 @@ def main(argv: list[str]) -> None:
         f"{figures['best_val_macro_pr_auc']:.3f}, ROC-AUC {figures['best_val_macro_roc_auc']:.3f}), "
         f"{np.mean(clips_per_s):.0f} clips/s; version {version} is the {args.alias}: {uri}"
     )
-
-
-def read_labels(args: argparse.Namespace, version: int) -> splits.Labels:
-    """Read and report the labels of tracks that have features."""
-    catalog = read_catalog(args.catalog)
-    for problem in catalog.problems:
-        progress.echo(f"{args.catalog}, {problem}")
-    splits_uri = tables.companion_uri(args.features, "splits")
-    labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features, version), splits_uri)
-    progress.echo(str(labels))
-    return labels
 
 
 def split_tracks(labels: splits.Labels, args: argparse.Namespace, version: int, config: FeatureConfig) -> Dataset:
