@@ -22,13 +22,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import make_vocabulary, targets_by_track
 from musictag.evaluation import bootstrap, metrics
 from musictag.evaluation.report import format_table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
+from musictag.jobs.labels import read_labels
 from musictag.jobs.process import n_cores
 from musictag.models.architectures import build_model
 from musictag.storage import tables
@@ -100,8 +100,7 @@ RUNS = [(name, FEW) for name in VARIANTS] + [(name, ALL) for name in AUGMENTATIO
 def tracks() -> tuple[dict[str, list[batches.Row]], tuple[str, ...], list[str]]:
     """Return rows with targets by split, the vocabulary, and the artists of the validation rows."""
     catalog, features = str(EXPERIMENT / "catalog.csv"), str(EXPERIMENT / "features")
-    with_features = tables.track_ids(features)
-    labels = splits.tags_by_split(read_catalog(catalog).tracks, with_features, tables.companion_uri(features, "splits"))
+    labels = read_labels(read_catalog(catalog), features)
     vocabulary = make_vocabulary(labels.tags["train"].values())
     rows = {}
     for split in ("train", "validation"):

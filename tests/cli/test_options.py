@@ -1,5 +1,4 @@
 import argparse
-import os
 
 import pytest
 from hypothesis import given, settings
@@ -8,61 +7,6 @@ from hypothesis import strategies as st
 from musictag import errors
 from musictag.cli import options
 from musictag.engines import ray_cluster
-from musictag.jobs.process import n_cores, run_main
-
-
-def test_successful_main_exits_with_0(capsys):
-    seen = []
-    assert run_main(seen.append, ["--a", "b"]) == 0
-    assert seen == [["--a", "b"]]
-    assert capsys.readouterr().err == ""
-
-
-def test_arguments_come_from_the_command_line(monkeypatch):
-    seen = []
-    monkeypatch.setattr("sys.argv", ["program", "--a"])
-    assert run_main(seen.append) == 0
-    assert seen == [["--a"]]
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (errors.UsageError, 2),
-        (errors.VocabularyError, 2),
-        (errors.CatalogError, 2),
-        (errors.FeatureMismatchError, 1),
-        (errors.StoreError, 1),
-        (errors.ModelError, 1),
-        (errors.TrainingError, 1),
-        (errors.RegistryError, 1),
-        (errors.PromotionError, 1),
-        (errors.LedgerError, 1),
-        (errors.AudioCorruptError, 1),
-    ],
-)
-def test_musictag_error_prints_one_line_and_sets_the_exit_code(capsys, error, code):
-    def main(argv):
-        raise error("what is wrong: what to do")
-
-    assert run_main(main, []) == code
-    assert capsys.readouterr().err == "error: what is wrong: what to do\n"
-
-
-def test_other_errors_are_not_caught():
-    def main(argv):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run_main(main, [])
-
-
-def test_interrupt_exits_with_130(capsys):
-    def main(argv):
-        raise KeyboardInterrupt
-
-    assert run_main(main, []) == 130
-    assert "what is committed stays" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "value"), [("all", None), ("1", 1), ("250", 250)])
@@ -129,10 +73,6 @@ def test_number_returns_exactly_the_values_within_its_range(value, low, span):
     else:
         with pytest.raises(argparse.ArgumentTypeError):
             parse(str(value))
-
-
-def test_n_cores_counts_the_cores_of_this_process():
-    assert 1 <= n_cores() <= os.cpu_count()
 
 
 def test_names_are_separated_by_commas():

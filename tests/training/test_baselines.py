@@ -99,7 +99,7 @@ def test_ml_knn_follows_the_published_equations() -> None:
     y = np.array([[True], [True], [False], [False], [False]])
     sizes, tensors = baselines.fit_ml_knn(x, y, 0, neighbours=1)
     assert sizes == {"stored": 5, "neighbours": 1}
-    # Tracks 0 and 1 have the tag, and so do their neighbours; of the other tracks' neighbours only that of track 2 does.
+    # Tracks 0 and 1 have the tag, and so do their neighbours; of the other neighbours only that of 2 does.
     prior = np.log((1 + 2) / (1 + 3))
     none = prior + np.log((1 + 0) / (2 + 2)) - np.log((1 + 2) / (2 + 3))
     one = prior + np.log((1 + 2) / (2 + 2)) - np.log((1 + 1) / (2 + 3))
