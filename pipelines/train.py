@@ -47,7 +47,7 @@ from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.labels import echo_problems, read_labels
 from musictag.jobs.process import n_cores, run_main
-from musictag.models.artifact import copy_notices, save_model
+from musictag.models.artifact import TaggerSpec, copy_notices, save_model
 from musictag.storage import tables
 from musictag.training.checkpoints import TrainingState, load_states, save_states
 from musictag.training.config import TrainingConfig
@@ -124,11 +124,7 @@ def main(argv: list[str]) -> None:
         mlflow_registry.log_metrics(run_id, figures)
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         spec = network.spec(*held_back[1:], {"run_id": run_id, "best_epoch": best, **init}, min_precision)
-        with tempfile.TemporaryDirectory() as folder:
-            save_model(Path(folder), model, spec)
-            for source in sources:
-                copy_notices(source.folder, Path(folder))
-            uri = mlflow_registry.log_model(run_id, Path(folder))
+        uri = log_artifact(run_id, model, spec, [source.folder for source in sources])
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     mlflow_registry.set_alias(version, args.alias)
     clips_per_s = [args.num_workers * epoch["clips_per_s"] for state in states for epoch in state.history]
@@ -140,13 +136,23 @@ def main(argv: list[str]) -> None:
 
 
 def split_tracks(labels: splits.Labels, args: argparse.Namespace, version: int, config: FeatureConfig) -> Dataset:
-    """Split the labelled tracks into folds; warn about tags that a fold does not cover."""
+    """Split the labelled tracks into folds; print warnings about tags with too few tracks."""
     folds = splits.folds(labels, training_options.n_folds(args, fine_tuning=bool(args.init)))
     uri = tables.absolute(args.features)
     dataset = make_dataset(folds, args.vocabulary, features_uri=uri, features_version=version, feature_config=config)
     for warning in coverage_warnings(dataset.vocabulary, folds, labels.tags):
         progress.echo(warning)
     return dataset
+
+
+def log_artifact(run_id: str, model: nn.Module, spec: TaggerSpec, sources: Sequence[Path]) -> str:
+    """Log the model to its run, with the licenses of the models that it started from; return its URI."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        save_model(folder, model, spec)
+        for source in sources:
+            copy_notices(source, folder)
+        return mlflow_registry.log_model(run_id, folder)
 
 
 def train_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
@@ -166,14 +172,14 @@ def train_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
     try:
         checkpoint = trainer.fit().checkpoint
     except TrainingFailedError as error:
-        raise cause(error) from error
+        raise worker_error(error) from error
     states = read_checkpoint(checkpoint)
     if len(states) < len(job.dataset.folds):
         raise TrainingError("training ended without a checkpoint of each fold: no epoch was finished")
     return states
 
 
-def cause(error: TrainingFailedError) -> MusictagError:
+def worker_error(error: TrainingFailedError) -> MusictagError:
     """Return the error that a worker raised on purpose, otherwise a `TrainingError` with the last line of the first."""
     causes = list(getattr(error, "worker_failures", {}).values()) or [error]
     ours = [cause for cause in causes if isinstance(cause, MusictagError)]
