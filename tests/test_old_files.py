@@ -219,6 +219,8 @@ def test_old_checkpoint_is_read(old):
     network, _ = load_model(model_folder(old, NETWORK_RUN))
     for name, weight in network.state_dict().items():
         torch.testing.assert_close(state.best_weights[name], weight, rtol=0, atol=0)
+    path = next((old / "checkpoints").rglob("fold-0.pt"))
+    assert "averaged" in torch.load(path, weights_only=True)  # which training does not write any more
 
 
 def test_training_goes_on_from_an_old_checkpoint(old):

@@ -13,7 +13,7 @@ from musictag.features.config import FeatureConfig
 from musictag.models.architectures import ARCHITECTURES, SINGLE, build_model
 from musictag.models.artifact import TaggerSpec, load_model, save_model
 from musictag.models.classical import CLASSICAL, Classical, standardize
-from musictag.training.baselines import fit_choice
+from musictag.training.baselines import fit_setting
 
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((60, 12)) * RNG.uniform(0.1, 9, 12) + RNG.uniform(-5, 5, 12)).astype(np.float32)
@@ -30,7 +30,7 @@ CHOICES = {
 
 
 def fitted(method: str) -> Classical:
-    return fit_choice(method, X, Y, CHOICES[method], 0)
+    return fit_setting(method, X, Y, CHOICES[method], 0)
 
 
 def logits(model: torch.nn.Module) -> np.ndarray:
