@@ -25,9 +25,7 @@ def as_csv(name: str, result: ScoredTags | AudioError) -> str:
         rows = [(name, "", "", _reason(name, result))]
     else:
         rows = [(name, tag, score, "") for tag, score in result]
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(rows)
-    return lines.getvalue()
+    return "".join(map(_csv_line, rows))
 
 
 def as_json(name: str, result: ScoredTags | AudioError) -> str:
@@ -37,6 +35,12 @@ def as_json(name: str, result: ScoredTags | AudioError) -> str:
     else:
         entry = {"file": name, "tags": [{"tag": tag, "score": score} for tag, score in result]}
     return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _csv_line(row: tuple[str | float, ...]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(row)  # its default line end makes it quote fields with a carriage return as well
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _bar_line(tag_score: tuple[str, float]) -> str:
