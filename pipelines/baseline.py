@@ -25,7 +25,7 @@ from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, make_vocabulary, targets_by_track
 from musictag.cli import options, training_options
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import UsageError
 from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
@@ -87,17 +87,17 @@ def fit_and_log(
     scores = score_descriptors(model, descriptors["validation"])
     figures = metrics.validation_metrics(targets["validation"], scores)
     network = Network(architecture=method, params=model.params, feature_config=config, vocabulary=vocabulary)
-    run = mlflow_registry.start_run(
+    run = mlflow_runs.start_run(
         f"baseline {method}", {"model": method, **params, **chosen}, {"feature_hash": config.feature_hash}
     )
     with run as run_id, tempfile.TemporaryDirectory() as folder:
-        mlflow_registry.log_features(args.features, tables.version(args.features), config.feature_hash)
-        mlflow_registry.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
-        mlflow_registry.log_metrics(run_id, {"fit_seconds": fit_seconds})
+        mlflow_runs.log_features(args.features, tables.version(args.features), config.feature_hash)
+        mlflow_runs.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
+        mlflow_runs.log_metrics(run_id, {"fit_seconds": fit_seconds})
         min_precision = by_tag(args.min_precision, vocabulary)
         spec = network.spec(targets["validation"], scores, {"run_id": run_id}, min_precision)
         save_model(Path(folder), model, spec)
-        uri = mlflow_registry.log_model(run_id, Path(folder))
+        uri = mlflow_runs.log_model(run_id, Path(folder))
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     choice = ", ".join(f"{name} {value}" for name, value in chosen.items())
     progress.echo(
@@ -138,7 +138,7 @@ def _methods(text: str) -> list[str]:
 def main(argv: list[str]) -> None:
     """Describe the tracks, then fit, log and register each method."""
     args = parse(argv)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     config = feature_config(tables.open_table(args.features))
     catalog = read_catalog(args.catalog)
     echo_problems(catalog)

@@ -19,7 +19,7 @@ from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
 from musictag.cli import options
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import UsageError
 from musictag.evaluation import calibration, charts, comparison, report, results
 from musictag.features.table import feature_config
@@ -73,7 +73,7 @@ def log(source: mlflow_registry.ModelSource, result: results.Evaluation) -> None
         (folder / "report.txt").write_text(report.evaluation_report(result) + "\n", encoding="utf-8")
         charts.save_figure(charts.precision_recall_chart(result), folder / "precision_recall.png")
         charts.save_figure(charts.curves_chart(result), folder / "curves.png")
-        mlflow_registry.log_evaluation(source.run_id, result.split, folder, results.summary(result))
+        mlflow_runs.log_evaluation(source.run_id, result.split, folder, results.summary(result))
 
 
 def compare(
@@ -95,7 +95,7 @@ def compare(
             pq.write_table(table, f"{files}.parquet")
             Path(f"{files}.txt").write_text(text + "\n", encoding="utf-8")
             charts.save_figure(charts.comparison_chart(result, other, names), Path(f"{files}.png"))
-            mlflow_registry.log_evaluation(source.run_id, result.split, Path(temporary), {})
+            mlflow_runs.log_evaluation(source.run_id, result.split, Path(temporary), {})
     return text
 
 
@@ -120,7 +120,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Evaluate one or two models; print and log the results."""
     args = parse(argv)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     source = mlflow_registry.fetch(args.model)
     catalog = read_catalog(args.catalog)
     labels = read_labels(catalog, args.features)

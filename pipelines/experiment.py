@@ -19,7 +19,7 @@ import musictag
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.cli import options as cli_options
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import TrainingError
 from musictag.evaluation import charts, experiment_report, results
 from musictag.evaluation.experiment_report import CLASSICAL, NETWORK, Entry
@@ -75,7 +75,7 @@ def evaluate(name: str, args: argparse.Namespace, labels: splits.Labels, run: Ru
         raise TrainingError(f"{source.uri} has no MLflow run: train it with this script")
 
     def read_stored() -> results.Evaluation | None:
-        scores = mlflow_registry.evaluation_file(str(source.run_id), "test", results.SCORES_FILE)
+        scores = mlflow_runs.evaluation_file(str(source.run_id), "test", results.SCORES_FILE)
         return results.read(scores, source.uri) if scores else None
 
     evaluation = read_stored()
@@ -84,7 +84,7 @@ def evaluate(name: str, args: argparse.Namespace, labels: splits.Labels, run: Ru
         evaluation = read_stored()
     if evaluation is None:
         raise TrainingError(f"{source.uri} has no evaluation on the test split, although evaluate.py succeeded")
-    cost = mlflow_registry.cost(source.run_id)
+    cost = mlflow_runs.cost(source.run_id)
     return Entry(
         name=name,
         kind=NETWORK if name in NETWORKS else CLASSICAL,
@@ -123,7 +123,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str], run: Run = run_script) -> None:
     """Train and evaluate the models that are missing; write the page and its chart."""
     args = parse(argv)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     train_missing(args, run)
     labels = read_labels(read_catalog(args.catalog), args.features)
     entries = [evaluate(name, args, labels, run) for name in (*NETWORKS, *METHODS)]

@@ -33,7 +33,7 @@ import torch
 
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.cli import options
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
@@ -204,7 +204,7 @@ def main(argv: list[str]) -> None:
     """Tag what is new or changed, or everything that another model tagged; or say what that would change."""
     args = parse(argv)
     started = datetime.datetime.now(datetime.UTC)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     source = mlflow_registry.fetch(args.model)
     spec = Tagger.load(source.folder).spec
     model = Model(*mlflow_registry.identity(source))

@@ -39,7 +39,7 @@ from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, coverage_warnings
 from musictag.cli import options, training_options
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import MusictagError, TrainingError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
     """Train, fit thresholds, log and register the model."""
     args = parse(argv)
     training = training_options.training_config(args, fine_tuning=bool(args.init))
-    tracking_uri = mlflow_registry.connect()
+    tracking_uri = mlflow_runs.connect()
     table = tables.open_table(args.features)
     config = feature_config(table)
     sources = [mlflow_registry.fetch(uri) for uri in args.init]
@@ -111,17 +111,17 @@ def main(argv: list[str]) -> None:
               "folds": len(dataset.folds), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
               "vocabulary": ",".join(dataset.vocabulary), "min_precision": args.min_precision,
               **dataclasses.asdict(training)}  # fmt: skip
-    run = mlflow_registry.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
+    run = mlflow_runs.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, ray_cluster.connect(num_cpus=args.num_workers):
-        mlflow_registry.log_features(str(args.features), table.version(), config.feature_hash)
+        mlflow_runs.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(network, dataset, training, n_cores(), run_id, tracking_uri)
         n_epochs = len(dataset.folds) * training.epochs
-        with progress.polling_bar("train", n_epochs, lambda: mlflow_registry.latest_step(run_id), unit="epoch"):
+        with progress.polling_bar("train", n_epochs, lambda: mlflow_runs.latest_step(run_id), unit="epoch"):
             states = train_on_ray(job, args)
         model = network.build(training.seed).eval()
         held_back = average_folds(model, dataset, states)
         figures = validation_metrics(held_back, labels.tags["validation"])
-        mlflow_registry.log_metrics(run_id, figures)
+        mlflow_runs.log_metrics(run_id, figures)
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         spec = network.spec(*held_back[1:], {"run_id": run_id, "best_epoch": best, **init}, min_precision)
         uri = log_artifact(run_id, model, spec, [source.folder for source in sources])
@@ -152,7 +152,7 @@ def log_artifact(run_id: str, model: nn.Module, spec: TaggerSpec, sources: Seque
         save_model(folder, model, spec)
         for source in sources:
             copy_notices(source, folder)
-        return mlflow_registry.log_model(run_id, folder)
+        return mlflow_runs.log_model(run_id, folder)
 
 
 def train_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
@@ -236,8 +236,8 @@ def train_fold(
         if rank != 0:
             ray.train.report(epoch)
             return
-        mlflow_registry.connect()
-        mlflow_registry.log_metrics(job.run_id, epoch, step=step)
+        mlflow_runs.connect()
+        mlflow_runs.log_metrics(job.run_id, epoch, step=step)
         with tempfile.TemporaryDirectory() as folder:
             save_states(Path(folder), [*finished, state])
             ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))

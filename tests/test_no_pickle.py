@@ -14,7 +14,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError, MusictagError, TrainingError
 from musictag.models.artifact import load_model, save_model
 from musictag.training.checkpoints import load_states
@@ -140,7 +140,7 @@ def home(tmp_path, empty_mlflow, monkeypatch):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     return tmp_path
 
 
@@ -152,7 +152,7 @@ def test_a_registered_pickle_is_refused_and_so_does_mlflow_in_these_tests(home):
     mlflow.pytorch.save_model(small_model(), folder, serialization_format="pickle", pip_requirements=[])
     with pytest.raises(MlflowException, match="pickle is disallowed"):
         mlflow.pytorch.load_model(str(folder))
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
-        MlflowClient().log_artifacts(run_id, str(folder), mlflow_registry.ARTIFACT)
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
+        MlflowClient().log_artifacts(run_id, str(folder), mlflow_runs.ARTIFACT)
     with pytest.raises(MusictagError, match=r"holds no tagger\.json"):
-        load_model(mlflow_registry.fetch(f"runs:/{run_id}/{mlflow_registry.ARTIFACT}").folder)
+        load_model(mlflow_registry.fetch(f"runs:/{run_id}/{mlflow_runs.ARTIFACT}").folder)

@@ -11,7 +11,7 @@ import torch
 
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError
 from musictag.evaluation import results
 from musictag.features.config import FeatureConfig
@@ -55,7 +55,7 @@ def store(old, monkeypatch):
         database.executescript(sql)
     monkeypatch.chdir(old)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old}/mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     return old
 
 
@@ -251,7 +251,7 @@ def test_old_evaluation_is_read(old):
 
 
 def test_old_evaluation_is_found_in_the_old_store(store):
-    path = mlflow_registry.evaluation_file(NETWORK_RUN, "test", results.SCORES_FILE)
+    path = mlflow_runs.evaluation_file(NETWORK_RUN, "test", results.SCORES_FILE)
     assert len(results.read(path, "the old network").track_ids) == 2
 
 
@@ -275,8 +275,8 @@ def test_old_registered_model_that_changed_is_refused(name, store):
 
 
 def test_old_run_has_its_figures(store):
-    assert mlflow_registry.latest_step(NETWORK_RUN) == 2
-    figures = mlflow_registry.cost(NETWORK_RUN)
+    assert mlflow_runs.latest_step(NETWORK_RUN) == 2
+    figures = mlflow_runs.cost(NETWORK_RUN)
     assert figures["best_val_loss"] == pytest.approx(0.2784081)
     assert figures["test_macro_f1"] == pytest.approx(1 / 3)
 
@@ -292,4 +292,4 @@ def test_old_champion_is_rolled_back(store):
 
 def test_old_store_takes_another_version(store):
     folder = shutil.copytree(model_folder(store, NETWORK_RUN), store / "another")
-    assert mlflow_registry.adopt(mlflow_registry.fetch(str(folder))) == "3"
+    assert mlflow_registry.register_any(mlflow_registry.fetch(str(folder))) == "3"

@@ -38,9 +38,9 @@ def find_model(name: str) -> Path:
     if name in pretrained.PUBLISHED:
         return pretrained.find(name)
     if name.startswith(("models:/", "runs:/")):
-        from musictag.engines import mlflow_registry  # here: MLflow takes seconds to import
+        from musictag.engines import mlflow_registry, mlflow_runs  # here: MLflow takes seconds to import
 
-        mlflow_registry.connect()
+        mlflow_runs.connect()
         return mlflow_registry.fetch(name).folder
     if not Path(name).is_dir():
         raise UsageError(
@@ -58,10 +58,10 @@ def run_weights(args: argparse.Namespace) -> None:
 
 def run_register(args: argparse.Namespace) -> None:
     """Register a model. The first one becomes the champion; later ones do not replace it."""
-    from musictag.engines import mlflow_registry  # here: MLflow takes seconds to import
+    from musictag.engines import mlflow_registry, mlflow_runs  # here: MLflow takes seconds to import
 
-    mlflow_registry.connect()
-    version = mlflow_registry.adopt(mlflow_registry.fetch(args.model))
+    mlflow_runs.connect()
+    version = mlflow_registry.register_any(mlflow_registry.fetch(args.model))
     progress.echo(f"{args.model} is version {version} of {mlflow_registry.MODEL}")
     champion = mlflow_registry.alias_version("champion")
     if champion is None:

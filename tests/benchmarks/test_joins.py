@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import targets_by_track
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.evaluation import bootstrap, comparison, results
 from musictag.evaluation.calibration import calibrate, fit_outputs
 from musictag.evaluation.report import format_table
@@ -128,7 +128,7 @@ def network_outputs(tagger: Tagger, row: batches.Row) -> Outputs:
 
 def test_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{EXPERIMENT}/mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     torch.set_num_threads(n_cores())
     tagger = Tagger.load(mlflow_registry.fetch(f"models:/{mlflow_registry.MODEL}@experiment-{MODEL}").folder)
     features = str(EXPERIMENT / "features")

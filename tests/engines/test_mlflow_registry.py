@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError, RegistryError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
@@ -35,7 +35,7 @@ def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     return tmp_path
 
 
@@ -47,8 +47,8 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def logged(artifact: Path) -> str:
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
-        return mlflow_registry.log_model(run_id, artifact)
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
+        return mlflow_runs.log_model(run_id, artifact)
 
 
 def registered(artifact: Path) -> str:
@@ -63,19 +63,19 @@ def test_connecting_makes_the_database_and_its_experiment(tmp_path: Path, monkey
     (tmp_path / "new").mkdir()
     monkeypatch.chdir(tmp_path / "new")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    uri = mlflow_registry.connect()
+    uri = mlflow_runs.connect()
     assert uri == f"sqlite:///{tmp_path}/new/data/mlflow.db"
-    experiment = MlflowClient(uri).get_experiment_by_name(mlflow_registry.EXPERIMENT)
+    experiment = MlflowClient(uri).get_experiment_by_name(mlflow_runs.EXPERIMENT)
     assert experiment.artifact_location == (tmp_path / "new/data/mlartifacts").as_uri()
-    assert mlflow_registry.connect() == uri
+    assert mlflow_runs.connect() == uri
 
 
 def test_a_run_keeps_params_tags_and_curves() -> None:
-    with mlflow_registry.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
-        assert mlflow_registry.latest_step(run_id) == 0
+    with mlflow_runs.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
+        assert mlflow_runs.latest_step(run_id) == 0
         for epoch in (1, 2):
-            mlflow_registry.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
-        assert mlflow_registry.latest_step(run_id) == 2
+            mlflow_runs.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
+        assert mlflow_runs.latest_step(run_id) == 2
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "3"
@@ -87,22 +87,22 @@ def test_a_run_keeps_params_tags_and_curves() -> None:
 
 
 def test_a_run_holds_no_secret() -> None:
-    with mlflow_registry.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
-        mlflow_registry.log_features("s3://key:hunter2@bucket/features", 3, "hash")
+    with mlflow_runs.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
+        mlflow_runs.log_features("s3://key:hunter2@bucket/features", 3, "hash")
     run = MlflowClient().get_run(run_id)
     assert run.data.params == {"catalog": "https://***@host/c.csv?sig=***"}
     assert "hunter2" not in str(run.to_dictionary())
 
 
 def test_a_run_whose_body_raises_has_failed() -> None:
-    with pytest.raises(ModelError), mlflow_registry.start_run("a run", {}, {}) as run_id:
+    with pytest.raises(ModelError), mlflow_runs.start_run("a run", {}, {}) as run_id:
         raise ModelError("broken")
     assert MlflowClient().get_run(run_id).info.status == "FAILED"
 
 
 def test_a_run_keeps_its_features_with_their_version() -> None:
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
-        mlflow_registry.log_features("data/features", 7, "abc")
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
+        mlflow_runs.log_features("data/features", 7, "abc")
     (logged_input,) = MlflowClient().get_run(run_id).inputs.dataset_inputs
     assert logged_input.dataset.digest == "abc"
     assert '"delta_table_version": 7' in logged_input.dataset.source
@@ -170,22 +170,22 @@ def test_a_folder_cannot_be_registered(artifact: Path) -> None:
 
 
 def test_a_folder_is_adopted_once_whatever_it_is_called(artifact: Path, tmp_path: Path) -> None:
-    version = mlflow_registry.adopt(mlflow_registry.fetch(str(artifact)))
+    version = mlflow_registry.register_any(mlflow_registry.fetch(str(artifact)))
     again = Path(shutil.copytree(artifact, tmp_path / "again"))
-    assert mlflow_registry.adopt(mlflow_registry.fetch(str(again))) == version
+    assert mlflow_registry.register_any(mlflow_registry.fetch(str(again))) == version
     source = mlflow_registry.fetch(f"models:/musictag/{version}")
-    assert mlflow_registry.adopt(source) == version
+    assert mlflow_registry.register_any(source) == version
     assert load_model(source.folder)[1] == SPEC
     run = MlflowClient().get_run(source.run_id)
     assert (run.info.run_name, run.info.status) == ("artifact", "FINISHED")
     assert not [name for name in run.data.metrics if name.startswith("system/")]
     (again / "LICENSE").write_text("another model")
-    assert mlflow_registry.adopt(mlflow_registry.fetch(str(again))) == str(int(version) + 1)
+    assert mlflow_registry.register_any(mlflow_registry.fetch(str(again))) == str(int(version) + 1)
 
 
 def test_a_run_is_adopted_as_it_is_registered(artifact: Path) -> None:
     source = mlflow_registry.fetch(logged(artifact))
-    assert mlflow_registry.adopt(source) == mlflow_registry.register(source)
+    assert mlflow_registry.register_any(source) == mlflow_registry.register(source)
 
 
 def test_a_model_that_was_not_stored_wholly_is_adopted_anew(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +196,8 @@ def test_a_model_that_was_not_stored_wholly_is_adopted_anew(artifact: Path, monk
     with monkeypatch.context() as patched:
         patched.setattr(mlflow_registry, "log_model", broken)
         with pytest.raises(RegistryError, match="full"):
-            mlflow_registry.adopt(source)
-    version = mlflow_registry.adopt(source)
+            mlflow_registry.register_any(source)
+    version = mlflow_registry.register_any(source)
     assert load_model(mlflow_registry.fetch(f"models:/musictag/{version}").folder)[1] == SPEC
 
 
@@ -224,7 +224,7 @@ def test_a_decision_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None
     run_id = logged(artifact).split("/")[1]
     (tmp_path / "made").mkdir()
     (tmp_path / "made/decision.json").write_text("{}")
-    mlflow_registry.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
+    mlflow_runs.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
     client = MlflowClient()
     assert [entry.path for entry in client.list_artifacts(run_id, "promotion")] == ["promotion/decision.json"]
     assert client.get_run(run_id).data.metrics == {"promotion_promote": 1.0}
@@ -238,15 +238,15 @@ def test_a_version_keeps_its_decision(artifact: Path) -> None:
 
 def test_an_evaluation_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
     run_id = logged(artifact).split("/")[1]
-    assert mlflow_registry.evaluation_file(run_id, "test", "report.txt") is None
+    assert mlflow_runs.evaluation_file(run_id, "test", "report.txt") is None
     (tmp_path / "made").mkdir()
     (tmp_path / "made/report.txt").write_text("all is well")
-    mlflow_registry.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
-    found = mlflow_registry.evaluation_file(run_id, "test", "report.txt")
+    mlflow_runs.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
+    found = mlflow_runs.evaluation_file(run_id, "test", "report.txt")
     assert found is not None
     assert found.read_text() == "all is well"
-    assert mlflow_registry.evaluation_file(run_id, "test", "scores.parquet") is None
-    assert mlflow_registry.evaluation_file(run_id, "validation", "report.txt") is None
+    assert mlflow_runs.evaluation_file(run_id, "test", "scores.parquet") is None
+    assert mlflow_runs.evaluation_file(run_id, "validation", "report.txt") is None
     assert MlflowClient().get_run(run_id).data.metrics == {"test_macro_f1": 0.5}
 
 
@@ -261,7 +261,7 @@ def test_what_mlflow_does_not_know_is_named_in_one_sentence(uri: str, artifact: 
 
 
 def test_a_run_without_a_model_is_named(artifact: Path) -> None:
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
         pass
     with pytest.raises(RegistryError, match=f"runs:/{run_id}/model") as error:
         mlflow_registry.fetch(f"runs:/{run_id}/model")
@@ -280,7 +280,7 @@ def test_a_server_that_is_not_there_is_said_within_seconds(monkeypatch: pytest.M
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     started = time.monotonic()
     with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9 \(MLFLOW_TRACKING_URI\)") as error:
-        mlflow_registry.connect()
+        mlflow_runs.connect()
     assert time.monotonic() - started < 15
     assert one_sentence(error)
 
@@ -318,11 +318,11 @@ def test_files_are_called_after_exactly_one_model(artifact: Path, tmp_path: Path
 
 
 def test_a_run_took_as_long_as_it_ran_whatever_its_epochs_took_and_a_fit_as_long_as_it_says() -> None:
-    with mlflow_registry.start_run("train", {}, {}, system_metrics=False) as run_id:
-        mlflow_registry.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
-    cost = mlflow_registry.cost(run_id)
+    with mlflow_runs.start_run("train", {}, {}, system_metrics=False) as run_id:
+        mlflow_runs.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
+    cost = mlflow_runs.cost(run_id)
     assert cost["seconds"] < 100
     assert cost["best_val_loss"] == 0.5
-    with mlflow_registry.start_run("fit", {}, {}, system_metrics=False) as run_id:
-        mlflow_registry.log_metrics(run_id, {"fit_seconds": 1000.0})
-    assert mlflow_registry.cost(run_id)["seconds"] == 1000
+    with mlflow_runs.start_run("fit", {}, {}, system_metrics=False) as run_id:
+        mlflow_runs.log_metrics(run_id, {"fit_seconds": 1000.0})
+    assert mlflow_runs.cost(run_id)["seconds"] == 1000

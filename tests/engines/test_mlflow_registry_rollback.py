@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import RegistryError
 
 
@@ -13,7 +13,7 @@ def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def versions(tmp_path: Path) -> list[str]:
     (tmp_path / "artifact/tagger.json").write_text("{}")
     made = []
     for _ in range(3):
-        with mlflow_registry.start_run("a run", {}, {}, system_metrics=False) as run_id:
-            uri = mlflow_registry.log_model(run_id, tmp_path / "artifact")
+        with mlflow_runs.start_run("a run", {}, {}, system_metrics=False) as run_id:
+            uri = mlflow_runs.log_model(run_id, tmp_path / "artifact")
         made.append(mlflow_registry.register(mlflow_registry.fetch(uri)))
     return made
 

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.models.artifact import load_model
 
 
@@ -33,7 +33,7 @@ def test_line_runs_on_five_tracks_with_missing_labels_and_features(own_home, cor
     assert (code, "Traceback" in err) == (0, False), err
     assert "tracks: 3 train, 1 validation, 1 test; left out: 1 without tags, 1 (elsewhere) tagged but without" in out
     assert "features, 44 (track-06, track-07, track-08, \u2026) with features but not in the catalog" in out
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     _, spec = load_model(mlflow_registry.fetch("models:/musictag@candidate").folder)
     assert spec.vocabulary == ("tone",)
 

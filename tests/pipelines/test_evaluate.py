@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 
 from musictag.catalog import reader
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.evaluation import results
 from musictag.evaluation.calibration import calibrate
 from musictag.features import extract
@@ -78,7 +78,7 @@ def test_calibrated_and_raw_scores_are_stored(own_home, corpus, call, artifacts,
     for folder in (artifacts["trained"], tmp_path / "calibrated"):
         version = add_model(folder)
         assert call(own_home, "evaluate", *where(corpus), "--model", f"models:/musictag/{version}")[0] == 0
-        found = mlflow_registry.evaluation_file(run_of(version), "test", results.SCORES_FILE)
+        found = mlflow_runs.evaluation_file(run_of(version), "test", results.SCORES_FILE)
         kept.append(results.read(found, "a model"))
     plain, calibrated = kept
     np.testing.assert_array_equal(calibrated.raw_scores, plain.raw_scores)
@@ -108,7 +108,7 @@ def test_two_models_are_compared_on_the_same_tracks(own_home, corpus, call, arti
     (row,) = [row for row in table if (row["figure"], row["tag"]) == ("pr_auc", None)]
     assert macro[1] == f"{row['candidate']:.3f}"
     for version in ("1", "2"):
-        assert mlflow_registry.evaluation_file(run_of(version), "test", "scores.parquet") is not None
+        assert mlflow_runs.evaluation_file(run_of(version), "test", "scores.parquet") is not None
 
 
 def test_comparisons_do_not_overwrite_each_other(own_home, corpus, call, artifacts, tmp_path, add_model):

@@ -4,7 +4,7 @@ import re
 import pytest
 from matplotlib.image import imread
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.jobs.process import run_main
 
 
@@ -39,7 +39,7 @@ def test_experiment_trains_what_is_missing_and_writes_a_page(
 ):
     version = add_model(artifacts["trained"], "experiment-cnn")  # as an interrupted run left it
     run_id = mlflow_registry.fetch(f"models:/musictag/{version}").run_id
-    mlflow_registry.log_metrics(run_id, {"best_val_macro_pr_auc": 0.75})
+    mlflow_runs.log_metrics(run_id, {"best_val_macro_pr_auc": 0.75})
     where = "--catalog", corpus.catalog, "--features", corpus.features
     options = *where, "--page", own_home.folder / "docs" / "page.md"
     assert experiment(*options) == 0
