@@ -14,8 +14,9 @@ from torch import nn
 
 from musictag.errors import FeatureMismatchError, UsageError
 from musictag.evaluation.calibration import calibrate
-from musictag.models.artifact import TaggerSpec, load_model
+from musictag.models.artifact import load_model
 from musictag.models.classical import Classical
+from musictag.models.specs import TaggerSpec
 from musictag.tagging.scorers import Clips, Float32, Row, _described, join, score_clips, score_descriptors, score_tracks
 
 

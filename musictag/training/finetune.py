@@ -18,11 +18,11 @@ from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.evaluation.calibration import fit_outputs
 from musictag.features.config import FeatureConfig
-from musictag.models.architectures import SINGLE, build_model, fresh_params
-from musictag.models.artifact import TaggerSpec
+from musictag.models.architectures import SINGLE, fresh_params
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
+from musictag.models.specs import NetworkSpec, TaggerSpec
 from musictag.tagging.tagger import check_features
 from musictag.training.loop import is_head
 
@@ -30,14 +30,9 @@ Source = tuple[nn.Module, TaggerSpec]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
-    """A network that is to be trained: what it is, and where it starts."""
+class Network(NetworkSpec):
+    """The description of a network to train, and its initial weights."""
 
-    architecture: str
-    params: dict[str, Any]
-    feature_config: FeatureConfig
-    vocabulary: tuple[str, ...]
-    """The K tags, in the order of its outputs."""
     weights: dict[str, Tensor] | None = None
     """What its body starts with, by names in the network; None starts with fresh weights."""
     head_bias: tuple[float, ...] = ()
@@ -46,8 +41,7 @@ class Network:
     def build(self, seed: int) -> nn.Module:
         """The network as training starts; the seed decides what is fresh. Raises `UsageError`, and as `start` does."""
         torch.manual_seed(seed)
-        n_mels, n_tags = self.feature_config.n_mels, len(self.vocabulary)
-        network = build_model(self.architecture, self.params, n_mels=n_mels, n_tags=n_tags)
+        network = self.build_network()
         if self.weights is not None:
             start(network, self.weights, self.head_bias)
         return network

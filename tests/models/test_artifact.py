@@ -12,7 +12,8 @@ from torch import nn
 from musictag.errors import ModelError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
+from musictag.models.specs import TaggerSpec
 
 SPEC = TaggerSpec(
     architecture="cnn",

@@ -11,8 +11,9 @@ from sklearn.svm import SVC
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import ARCHITECTURES, SINGLE, build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
 from musictag.models.classical import CLASSICAL, Classical, standardize
+from musictag.models.specs import TaggerSpec
 from musictag.training.baselines import fit_choice
 
 RNG = np.random.default_rng(0)

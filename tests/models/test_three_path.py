@@ -7,7 +7,8 @@ import torch
 from musictag.errors import UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
+from musictag.models.specs import TaggerSpec
 from musictag.models.three_path import PITCH_WIDTH, RHYTHM_WIDTH, ThreePath
 
 SMALL = {"channels": (4, 8), "hidden": 16}

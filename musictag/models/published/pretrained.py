@@ -22,10 +22,11 @@ from torch import nn
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import SPEC_FILE, TaggerSpec, save_model
+from musictag.models.artifact import SPEC_FILE, save_model
 from musictag.models.musicnn import Musicnn
 from musictag.models.published.pruning import filters, prune
 from musictag.models.published.tf_checkpoint import read_checkpoint
+from musictag.models.specs import TaggerSpec
 
 PACKAGE = "musicnn==0.1.0"
 WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
