@@ -64,5 +64,5 @@ def test_a_network_joins_the_scores_of_its_clips() -> None:
 
 
 def test_descriptors_of_another_version_are_refused() -> None:
-    with pytest.raises(FeatureMismatchError, match=f"version {VERSION + 1}, this musictag makes {VERSION}"):
+    with pytest.raises(FeatureMismatchError, match=f"version {VERSION + 1}, this musictag computes version {VERSION}"):
         score_tracks(linear_svm(VERSION + 1), [track(1, 1)], CONFIG)
