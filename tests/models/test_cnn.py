@@ -45,7 +45,7 @@ def test_a_pitch_and_its_octave_are_told_apart() -> None:
     [
         ({"depth": 3}, "no parameter depth; it has channels, dropout, hidden"),
         ({"n_tags": 3}, "no parameter n_tags"),
-        ({"channels": ()}, r"channels is \(\): positive whole numbers"),
+        ({"channels": ()}, r"channels is \(\): positive integers"),
         ({"channels": (8, 0)}, r"channels is \(8, 0\)"),
         ({"channels": "wide"}, "channels is wide"),
         ({"channels": 8}, "channels is 8"),

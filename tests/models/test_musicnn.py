@@ -111,7 +111,7 @@ def test_evaluation_is_deterministic_and_the_head_sees_the_embedding() -> None:
 
 
 def test_too_few_mel_bands_are_refused() -> None:
-    with pytest.raises(UsageError, match="musicnn n_mels is 2: its filters need 3 bands at least"):
+    with pytest.raises(UsageError, match="musicnn n_mels is 2: its filters need at least 3 bands"):
         build_model("musicnn", {}, n_mels=2, n_tags=5)
 
 

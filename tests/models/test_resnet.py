@@ -84,7 +84,7 @@ def test_every_weight_learns() -> None:
     ("params", "complaint"),
     [
         ({"hidden": 3}, "no parameter hidden; it has channels, dropout"),
-        ({"channels": ()}, r"channels is \(\): positive whole numbers"),
+        ({"channels": ()}, r"channels is \(\): positive integers"),
         ({"channels": (8, 0)}, r"channels is \(8, 0\)"),
         ({"channels": "wide"}, "channels is wide"),
         ({"channels": 8}, "channels is 8"),

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from musictag.errors import UsageError
-from musictag.models.timbre import TimbrePath, dense
+from musictag.models.layers import dense_layers
+from musictag.models.timbre import TimbrePath
 
 
 def documented(tensor: Tensor) -> str:
@@ -54,7 +55,7 @@ def test_bands_that_cannot_be_are_named(n_mels: float) -> None:
 
 def test_dropout_strikes_before_and_after_the_dense_layer_and_in_training_alone() -> None:
     torch.manual_seed(0)
-    layers = dense(6, 200, 0.5)
+    layers = dense_layers(6, 200, 0.5)
     x = torch.rand(3, 6)
     kept = (layers(x) != 0).float().mean()
     whole = layers.eval()(x)

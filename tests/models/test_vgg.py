@@ -82,5 +82,5 @@ def test_a_block_normalizes_after_its_rectifier() -> None:
 
 
 def test_too_few_mel_bands_are_refused() -> None:
-    with pytest.raises(UsageError, match="vgg n_mels is 62: its pooling needs 63 bands at least"):
+    with pytest.raises(UsageError, match="vgg n_mels is 62: its pooling needs at least 63 bands"):
         build_model("vgg", {}, n_mels=62, n_tags=5)
