@@ -46,7 +46,7 @@ class NetworkSpec:
         except (TypeError, ValueError) as error:
             raise ModelError(f"params cannot be written as JSON: {error}") from error
         if not isinstance(plain_params, dict):
-            raise ModelError("params must be an object, with a value for each name")
+            raise ModelError("params must be an object")
         object.__setattr__(self, "params", plain_params)
 
     def build_network(self) -> nn.Module:
@@ -85,7 +85,7 @@ class TaggerSpec(NetworkSpec):
         if not all(len(pair) == 2 and all(_is_finite(number) for number in pair) for pair in self.calibration):
             raise ModelError("calibration must be a finite (scale, bias) for each tag")
         if not all(isinstance(text, str) for entry in self.provenance.items() for text in entry):
-            raise ModelError("provenance must be strings by name")
+            raise ModelError("provenance must be an object of strings")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of `tagger.json` as JSON types, in the order in which they are written."""
