@@ -172,9 +172,9 @@ def test_a_missing_or_damaged_member_is_named(members: dict[str, bytes]) -> None
         (b"MSD_LABELS = load('tags')", "cannot be read: "),
         (b"MSD_LABELS = {[]: 1}", "cannot be read: "),
         (b"MSD_LABELS = ['\xff']", "cannot be read: "),
-        (b"MSD_LABELS = 50", "MSD_LABELS is not a list of texts"),
-        (b"MSD_LABELS = 'rock'", "MSD_LABELS is not a list of texts"),
-        (b"MSD_LABELS = ['rock', 2]", "MSD_LABELS is not a list of texts"),
+        (b"MSD_LABELS = 50", "MSD_LABELS is not a list of strings"),
+        (b"MSD_LABELS = 'rock'", "MSD_LABELS is not a list of strings"),
+        (b"MSD_LABELS = ['rock', 2]", "MSD_LABELS is not a list of strings"),
         (b"MSD_LABELS = ['rock', 'pop']", r"dense/kernel has shape \(256, 50\), not \(256, 2\)"),
     ],
 )
@@ -243,8 +243,8 @@ def test_install_fetches_the_wheel_by_name_unless_it_is_given(
     ("does", "reason"),
     [
         ("echo 'WARNING: retrying' >&2; echo 'ERROR: No matching distribution' >&2; exit 1", "ERROR: No matching"),
-        ("exit 0", "no wheel came"),
-        ('touch "$dest/musicnn-0.1.0.tar.gz"', "no wheel came"),
+        ("exit 0", "it downloaded no wheel"),
+        ('touch "$dest/musicnn-0.1.0.tar.gz"', "it downloaded no wheel"),
     ],
 )
 def test_a_pip_that_fails_gives_its_reason_and_a_way_out(

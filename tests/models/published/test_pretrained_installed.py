@@ -30,7 +30,7 @@ def test_an_installed_model_is_whole(name: str) -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        UsageError, match="no published model 'msd'; there is msd-musicnn, msd-vgg, mtt-musicnn, mtt-vgg"
+        UsageError, match="no published model 'msd'; the names are msd-musicnn, msd-vgg, mtt-musicnn, mtt-vgg"
     ):
         pretrained.find("msd")
     assert pretrained.find(pretrained.DEFAULT).name == "msd-musicnn"

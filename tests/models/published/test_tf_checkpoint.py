@@ -167,9 +167,9 @@ def one_variable(value: bytes) -> bytes:
         (one_variable(entry(FLOAT32, (2**64 - 1,), 0, 4)), "dense/bias has 4 bytes for the shape"),
         (one_variable(entry(FLOAT32, (2,), 2**63, 8)), "too short for dense/bias"),
         (one_variable(b"\x09" + bytes(8)), "a field has the wire type 1"),
-        (one_variable(b"\x12\x7f"), "it is cut off"),
-        (one_variable(message((1, FLOAT32), (2, 3), (5, 4))), "bytes are needed where a number stands"),
-        (one_variable(message((1, FLOAT32), (5, b"four"))), "a number is needed where bytes stand"),
+        (one_variable(b"\x12\x7f"), "it is truncated"),
+        (one_variable(message((1, FLOAT32), (2, 3), (5, 4))), "expected bytes, found a number"),
+        (one_variable(message((1, FLOAT32), (5, b"four"))), "expected a number, found bytes"),
     ],
 )
 def test_what_is_wrong_with_an_index_is_said(index: bytes, complaint: str) -> None:
