@@ -23,7 +23,7 @@ def test_the_logits_are_the_mean_of_the_members():
     torch.testing.assert_close(model(log_mel), (cnn(log_mel) + musicnn(log_mel)) / 2)
 
 
-def test_it_is_one_linear_head_over_the_embeddings_of_all_members():
+def test_an_ensemble_equals_one_linear_head_over_all_embeddings():
     model = ensemble(
         {"architecture": "musicnn", "params": {}}, {"architecture": "vgg", "params": {}}, n_mels=96, n_tags=4
     )
@@ -37,12 +37,12 @@ def test_it_is_one_linear_head_over_the_embeddings_of_all_members():
     torch.testing.assert_close(model(log_mel), embeddings @ weight.T + bias, rtol=1e-4, atol=1e-5)
 
 
-def test_members_of_the_same_kind_have_weights_of_their_own():
+def test_members_of_the_same_architecture_have_different_weights():
     first, second = ensemble(SMALL_CNN, SMALL_CNN).members
     assert not torch.equal(first.head.weight, second.head.weight)
 
 
-def test_every_member_learns():
+def test_every_member_has_gradients():
     model = ensemble(SMALL_CNN, SMALL_MUSICNN).train()
     model(torch.rand(8, 24, 16)).square().sum().backward()
     for name, weight in model.named_parameters():
@@ -73,6 +73,6 @@ def test_every_member_learns():
         ({"depth": 2}, "model 'ensemble' has no parameter depth; it has members"),
     ],
 )  # fmt: skip
-def test_params_that_cannot_build_an_ensemble_are_named(params, complaint):
+def test_invalid_params_of_an_ensemble_are_named(params, complaint):
     with pytest.raises(UsageError, match=complaint):
         build_model("ensemble", params, n_mels=16, n_tags=2)
