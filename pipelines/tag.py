@@ -42,7 +42,7 @@ from musictag.jobs.plan import Plan, Task, part_name, partition
 from musictag.jobs.process import n_cores, run_main
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
-from musictag.models.artifact import TaggerSpec
+from musictag.models.specs import TaggerSpec
 from musictag.storage import fetch, parts, tables
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS

@@ -19,11 +19,12 @@ from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.evaluation.calibration import fit_outputs
 from musictag.features.config import FeatureConfig
-from musictag.models.architectures import SINGLE, build_model, fresh_params
-from musictag.models.artifact import TaggerSpec, load_model
+from musictag.models.architectures import SINGLE, fresh_params
+from musictag.models.artifact import load_model
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
+from musictag.models.specs import NetworkSpec, TaggerSpec
 from musictag.tagging.tagger import check_features
 from musictag.training.dataset import Dataset
 from musictag.training.loop import is_head
@@ -33,14 +34,9 @@ Source = tuple[nn.Module, TaggerSpec]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
-    """A network to train: its architecture, its vocabulary, and its initial weights."""
+class Network(NetworkSpec):
+    """A network to train: its description and its initial weights."""
 
-    architecture: str
-    params: dict[str, Any]
-    feature_config: FeatureConfig
-    vocabulary: tuple[str, ...]
-    """The K tags, in the order of the outputs."""
     weights: dict[str, Tensor] | None = None
     """Initial weights of the body, by name; None means random weights."""
     head_bias: tuple[float, ...] = ()
@@ -52,8 +48,7 @@ class Network:
         Raises `UsageError` for wrong params, and what `initialize` raises.
         """
         torch.manual_seed(seed)
-        n_mels, n_tags = self.feature_config.n_mels, len(self.vocabulary)
-        network = build_model(self.architecture, self.params, n_mels=n_mels, n_tags=n_tags)
+        network = self.build_network()
         if self.weights is not None:
             initialize(network, self.weights, self.head_bias)
         return network

@@ -99,7 +99,7 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Indices]]) -> Scores:
             network = network_from(sources, CONFIG, vocabulary, [row["targets"] for row in train_rows])
             model = network.build(FINE_TUNING.seed)
             for member, memory in zip(model.members, memories, strict=True):
-                member.memory = memory
+                member.cache = memory
             steps = batches.count_batches(len(train), FINE_TUNING)
             states.append(fit(model, FINE_TUNING, train_batches=train_batches, steps_per_epoch=steps,
                               validate=validate, on_epoch=lambda _: None))  # fmt: skip

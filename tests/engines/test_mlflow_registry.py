@@ -15,8 +15,9 @@ from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError, RegistryError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
 from musictag.models.published import pretrained
+from musictag.models.specs import TaggerSpec
 
 SPEC = TaggerSpec(
     architecture="cnn",

@@ -27,7 +27,8 @@ from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.plan import Task, part_name, partition
 from musictag.jobs.process import n_cores, run_main
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, save_model
+from musictag.models.artifact import save_model
+from musictag.models.specs import TaggerSpec
 from musictag.storage import parts, tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches

@@ -9,8 +9,9 @@ from musictag.errors import FeatureMismatchError, TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
 from musictag.models.ensemble import Ensemble
+from musictag.models.specs import TaggerSpec
 from musictag.training.finetune import Network, average_weights, combine, initialize, network_from, network_from_scratch
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
