@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 
 from encoding import BY_FFMPEG, RATE, SECONDS, by_ffmpeg, by_soundfile, encoded, sound
-from musictag.audio import ogg
+from musictag.audio import ogg_pages
 
 
 def cut(name: str, share: float) -> bytes:
@@ -49,7 +49,7 @@ def patched_ogg(name: str, marker: bytes, offset: int, value: bytes) -> bytes:
     while begin < len(data):
         n_segments = data[begin + 26]
         end = begin + 27 + n_segments + sum(data[begin + 27 : begin + 27 + n_segments])
-        data[begin + 22 : begin + 26] = ogg.checksum(bytes(data[begin:end]))
+        data[begin + 22 : begin + 26] = ogg_pages.checksum(bytes(data[begin:end]))
         begin = end
     return bytes(data)
 

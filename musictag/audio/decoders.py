@@ -19,7 +19,7 @@ import miniaudio
 import numpy as np
 import soundfile
 
-from musictag.audio import ffmpeg, flac, mpg123, ogg, pcm
+from musictag.audio import ffmpeg, flac, mpg123, ogg_pages, pcm
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
@@ -159,10 +159,10 @@ class VorbisDecoder(SoundFileDecoder):
     libsndfile's. Where pages don't tell which samples are theirs, all that lies before is decoded.
     """
 
-    pages: ogg.Pages
+    pages: ogg_pages.OggPages
 
     def _whole(self) -> Iterator[Float32]:
-        self.pages.check()
+        self.pages.check_checksums()
         try:
             with ffmpeg.open_ffmpeg(self.path, self.name) as whole:
                 yield from whole.blocks()
@@ -192,7 +192,7 @@ class VorbisDecoder(SoundFileDecoder):
                     frame.pts = None
                     decoded.write(frame)
                     position += frame.samples
-                if page.position not in (position, ogg.NO_POSITION) and not page.flags & ogg.LAST:
+                if page.position not in (position, ogg_pages.NO_POSITION) and not page.flags & ogg_pages.LAST:
                     return None
                 if position >= stop:
                     break
@@ -205,10 +205,12 @@ class VorbisDecoder(SoundFileDecoder):
     def _marks(self) -> list[tuple[int, int]]:
         """Positions, each with the index of the page that ends there; none if they don't count samples."""
         pages = self.pages.pages
-        counts_all = pages[-1].position == self.file.frames and len({page.stream for page in pages}) == 1
+        counts_all = pages[-1].position == self.file.frames and self.pages.n_streams == 1
         if not counts_all or self.file.channels > ffmpeg.MOST_PLANES:
             return []
-        marks = [(page.position, at) for at, page in enumerate(pages) if page.position not in (0, ogg.NO_POSITION)]
+        marks = [
+            (page.position, at) for at, page in enumerate(pages) if page.position not in (0, ogg_pages.NO_POSITION)
+        ]
         return [(0, marks[0][1] - 1), *marks]
 
     @functools.cached_property
@@ -226,7 +228,7 @@ Decoder = SoundFileDecoder | FFmpegDecoder
 
 
 @contextlib.contextmanager
-def open_soundfile(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[SoundFileDecoder]:
+def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None) -> Iterator[SoundFileDecoder]:
     """The decoder of a file that libsndfile knows, and whose pages these are if it is Ogg.
 
     Raises `AudioUnsupportedError`.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from musictag.audio import decoders, ffmpeg, integrity, ogg
+from musictag.audio import decoders, ffmpeg, integrity, ogg_pages
 from musictag.audio.decoders import Decoder
 from musictag.errors import (
     AudioCorruptError,
@@ -47,7 +47,7 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
         if not stream.read(1):
             raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     integrity.check_complete(path, name)
-    pages = ogg.read_pages(path, name)
+    pages = ogg_pages.read_pages(path, name)
     with contextlib.ExitStack() as stack:
         audio = stack.enter_context(_open(path, name, pages))
         if audio.sample_rate not in SAMPLE_RATES:
@@ -55,14 +55,14 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
         if audio.n_samples == 0:
             raise AudioEmptyError(f"{name}: the file holds no audio frame")
         if pages and not isinstance(audio, decoders.VorbisDecoder):  # which does so as it decodes
-            pages.check()
+            pages.check_checksums()
         if pages and audio.n_samples:
-            _check_length(audio, audio.n_samples, pages.n_samples(audio.sample_rate))
+            _check_length(audio, audio.n_samples, pages.min_samples(audio.sample_rate))
         yield audio
 
 
 @contextlib.contextmanager
-def _open(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[Decoder]:
+def _open(path: Path, name: str, pages: ogg_pages.OggPages | None) -> Iterator[Decoder]:
     with contextlib.ExitStack() as stack:
         try:
             audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages))

@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from musictag.audio import ogg, reader
+from musictag.audio import ogg_pages, reader
 from musictag.audio.decoders import VorbisDecoder
 from musictag.errors import AudioCorruptError
 
@@ -41,13 +41,13 @@ def test_parts_are_what_lies_there_in_the_whole(path, monkeypatch):
 
 def rewritten(path, change):
     """The file after each page went through `change(number, page)`, which gives bytes, with its checksum then."""
-    pages = ogg.read_pages(path, "a")
+    pages = ogg_pages.read_pages(path, "a")
     data = path.read_bytes()
     parts = []
     for number, page in enumerate(pages.pages):
         content = bytearray(change(number, bytearray(data[page.begin : page.end])))
         if content:
-            content[ogg.CHECKSUM] = ogg.checksum(bytes(content))
+            content[ogg_pages.CHECKSUM] = ogg_pages.checksum(bytes(content))
         parts.append(content)
     return b"".join(parts)
 
@@ -55,7 +55,7 @@ def rewritten(path, change):
 def later(number, page):
     """A position 5000 samples later, as in a stream that was cut out of a longer one."""
     (position,) = struct.unpack_from("<Q", page, 6)
-    if position not in (0, ogg.NO_POSITION):
+    if position not in (0, ogg_pages.NO_POSITION):
         struct.pack_into("<Q", page, 6, position + 5_000)
     return page
 
@@ -78,12 +78,12 @@ def test_where_positions_do_not_count_samples_all_before_is_decoded(path, tmp_pa
 
 def test_a_damaged_page_is_no_part_of_another_one(path, tmp_path):
     data = bytearray(path.read_bytes())
-    page = ogg.read_pages(path, "a").pages[10]
+    page = ogg_pages.read_pages(path, "a").pages[10]
     data[page.end - 5] ^= 1
     (tmp_path / "a.ogg").write_bytes(data)
     with reader.open_audio(tmp_path / "a.ogg", "a") as decoder:
         with pytest.raises(
-            AudioCorruptError, match=f"a: damaged: the Ogg page at byte {page.begin:,} is not as written"
+            AudioCorruptError, match=f"a: damaged: the Ogg page at byte {page.begin:,} does not match its checksum"
         ):
             joined(decoder, page.position - 100, page.position + 100)
         with pytest.raises(AudioCorruptError, match="damaged"):
