@@ -1,4 +1,4 @@
-"""Small sounds in every format that there is an encoder for: what hostile files and the fuzzer's seeds are made of."""
+"""Short sounds in every format with an encoder, from which hostile files and the fuzzer's seeds are made."""
 
 import functools
 import io
@@ -11,7 +11,7 @@ import soundfile
 
 SECONDS, RATE = 2.0, 44_100
 
-# What libsndfile writes: container and subtype.
+# Formats that libsndfile writes: container and subtype.
 BY_SOUNDFILE = {
     "pcm8.wav": ("WAV", "PCM_U8"),
     "pcm16.wav": ("WAV", "PCM_16"),
@@ -29,7 +29,7 @@ BY_SOUNDFILE = {
     "vorbis.ogg": ("OGG", "VORBIS"),
     "plain.opus": ("OGG", "OPUS"),
 }
-# What FFmpeg writes: container, codec and options of the container.
+# Formats that FFmpeg writes: container, codec and options of the container.
 BY_FFMPEG: dict[str, tuple[str, str, dict[str, str]]] = {
     "plain.m4a": ("mp4", "aac", {}),
     "faststart.m4a": ("mp4", "aac", {"movflags": "faststart"}),
@@ -45,7 +45,7 @@ FORMATS = (*BY_SOUNDFILE, *BY_FFMPEG)
 
 
 def sound(seconds: float = SECONDS, sample_rate: int = RATE, channels: int = 2, seed: int = 0) -> np.ndarray:
-    """Three tones over a little noise: float32 (samples, channels)."""
+    """Return three tones and soft noise: float32 (samples, channels)."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     tones = sum(np.sin(2 * np.pi * frequency * time) for frequency in rng.uniform(100, 3_000, 3))
@@ -54,7 +54,7 @@ def sound(seconds: float = SECONDS, sample_rate: int = RATE, channels: int = 2, 
 
 @functools.cache
 def encoded(name: str, seconds: float = SECONDS, sample_rate: int = RATE, channels: int = 2, seed: int = 0) -> bytes:
-    """A sound as a file of one of `FORMATS`."""
+    """Return the bytes of a sound encoded in one of `FORMATS`."""
     sample_rate = 48_000 if name == "plain.opus" else sample_rate
     samples = sound(seconds, sample_rate, channels, seed)
     if name in BY_SOUNDFILE:
@@ -63,7 +63,7 @@ def encoded(name: str, seconds: float = SECONDS, sample_rate: int = RATE, channe
 
 
 def by_soundfile(samples: np.ndarray, sample_rate: int, container: str, subtype: str) -> bytes:
-    """Samples (samples, channels) as libsndfile writes them."""
+    """Encode samples (samples, channels) by libsndfile."""
     stream = io.BytesIO()
     with soundfile.SoundFile(stream, "w", sample_rate, samples.shape[1], subtype, format=container) as file:
         # libsndfile crashes when one long block is written to Ogg.
@@ -73,10 +73,10 @@ def by_soundfile(samples: np.ndarray, sample_rate: int, container: str, subtype:
 
 
 def by_ffmpeg(samples: np.ndarray, sample_rate: int, container: str, codec: str, options: dict[str, str]) -> bytes:
-    """Samples (samples, channels), at most 2 channels, as FFmpeg writes them."""
+    """Encode samples (samples, channels), at most 2 channels, by FFmpeg."""
     layout = "mono" if samples.shape[1] == 1 else "stereo"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sound"  # FFmpeg reads what it wrote to move its index to the front
+        path = Path(folder) / "sound"  # a file, because FFmpeg reads its output to move the index to the front
         with av.open(str(path), "w", format=container, container_options=options) as file:
             track = file.add_stream(codec, rate=sample_rate, layout=layout)
             track.bit_rate = 128_000 if sample_rate > 16_000 else 32_000

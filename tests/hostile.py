@@ -1,7 +1,7 @@
-"""Files as catalogs hold them by accident or malice, made anew by each run, and what must come of each.
+"""Damaged, malicious and unusual audio files, and the expected result of each.
 
-`FILES` maps a file's name to what makes its bytes and to its outcome: a duration in s for what plays, or the errors
-that are right for it. Names end as the audio files of a folder do, so that a folder of them is a catalog.
+`FILES` maps a file name to a function that makes its bytes and to the expected result: the duration in s if it can be
+decoded, or the allowed errors. All names have suffixes of audio files, so a folder of these files is a catalog.
 """
 
 import functools
@@ -45,9 +45,9 @@ Outcome = float | tuple[type[AudioError], ...]
 CORRUPT, EMPTY, TRUNCATED, UNSUPPORTED = (
     (error,) for error in (AudioCorruptError, AudioEmptyError, AudioTruncatedError, AudioUnsupportedError)
 )
-# FLAC and others that number their samples: decoders say that they lost their way, or how far they came.
+# Formats that number their samples, such as FLAC: decoders report an error or decode too few samples.
 BROKEN = TRUNCATED + CORRUPT
-# A header that is not even one: no decoder may know it, or one may try.
+# Invalid headers: no decoder recognizes the file, or one tries and fails.
 NO_HEADER = UNSUPPORTED + CORRUPT
 ONE = functools.partial(encoded, seconds=1.0)
 LONG = functools.partial(encoded, seconds=9.0, channels=1)
@@ -65,7 +65,10 @@ WAVS: dict[str, tuple[Make, Outcome]] = {
             ({"size": 352_801}, SECONDS),
             ({"size": 705_600}, TRUNCATED),
             ({"size": 0x7FFF_FFFF}, TRUNCATED),
-            ({"size": 0x7FFF_F000}, SECONDS),  # SoX and FFmpeg when they write to a pipe: up to the end
+            (
+                {"size": 0x7FFF_F000},
+                SECONDS,
+            ),  # SoX and FFmpeg, when they write to a pipe: the samples extend to the end
             ({"size": 0xFFFF_FFFF}, SECONDS),
             ({"n_bytes": 0}, EMPTY),
             ({"n_bytes": 2}, EMPTY),
@@ -81,7 +84,7 @@ WAVS: dict[str, tuple[Make, Outcome]] = {
             ({"bits": 65_535}, UNSUPPORTED),
             ({"kind": 0}, UNSUPPORTED),
             ({"kind": 0xFFFE}, UNSUPPORTED),
-            ({"kind": 3, "bits": 32}, CORRUPT),  # integers that are called floats: some are no numbers
+            ({"kind": 3, "bits": 32}, CORRUPT),  # integers declared as floats: some are NaN
         )
     },
     "nan.wav": (lambda: floats(np.nan), CORRUPT),
@@ -93,7 +96,7 @@ WAVS: dict[str, tuple[Make, Outcome]] = {
     "terabyte.wav": (rf64_of_a_terabyte, TRUNCATED),
 }
 
-# What the fuzzer found, and what it taught.
+# Files that the fuzzer found.
 FOUND: dict[str, tuple[Make, Outcome]] = {
     "box-of-2e63.m4a": (lambda: encoded("plain.m4a") + struct.pack(">I4sQ", 1, b"free", 2**63 - 1), SECONDS),
     "box-before-of-2e63.m4a": (lambda: struct.pack(">I4sQ", 1, b"ftyp", 2**63 - 1) + bytes(5_000), TRUNCATED),
@@ -115,14 +118,17 @@ HEADERS: dict[str, tuple[Make, Outcome]] = {
     "rate-0.aiff": (lambda: patched("plain.aiff", b"COMM", 16, bytes(10)), CORRUPT),
     "rate-2e31.aiff": (lambda: patched("plain.aiff", b"COMM", 16, b"\x40\x1d" + b"\xff" * 8), CORRUPT),
     "rate-1048575.flac": (lambda: flac(None, 18, b"\xff\xff\xf0"), CORRUPT),
-    "unknown-length.flac": (lambda: flac(0), SECONDS),  # FLAC written to a pipe
+    "unknown-length.flac": (lambda: flac(0), SECONDS),  # as FLAC written to a pipe
     "declares-too-much.flac": (lambda: flac(2**36 - 1), (AudioTooLongError,)),
     "header-alone.flac": (lambda: encoded("plain.flac")[:42], BROKEN),
     "channels-0.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x01vorbis", 11, b"\0"), NO_HEADER),
     "rate-0.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x01vorbis", 12, bytes(4)), NO_HEADER),
     "rate-2e31.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x01vorbis", 12, b"\xff\xff\xff\x7f"), CORRUPT),
     "channels-255.opus": (lambda: patched_ogg("plain.opus", b"OpusHead", 9, b"\xff"), NO_HEADER),
-    "rate-0.opus": (lambda: patched_ogg("plain.opus", b"OpusHead", 12, bytes(4)), SECONDS),  # a remark: always 48 kHz
+    "rate-0.opus": (
+        lambda: patched_ogg("plain.opus", b"OpusHead", 12, bytes(4)),
+        SECONDS,
+    ),  # only informative: the rate is always 48 kHz
     "no-samples.m4a": (lambda: patched("plain.m4a", b"stsz", 8, bytes(8)), EMPTY + TRUNCATED),
     "index-of-wrong-places.m4a": (lambda: patched("plain.m4a", b"stco", 8, b"\xff" * 8), EMPTY + BROKEN),
     "video-alone.mp4": (video, UNSUPPORTED),
@@ -130,7 +136,7 @@ HEADERS: dict[str, tuple[Make, Outcome]] = {
     "ftyp-alone.m4a": (lambda: encoded("plain.m4a")[:28], TRUNCATED),
     "id3-alone.mp3": (lambda: id3(1_000), UNSUPPORTED),
     "id3-too-small.mp3": (lambda: id3(100_000, declared=10) + encoded("plain.mp3"), CORRUPT),
-    # The first frames are taken for the tag: all of them, or those behind which a decoder finds its way again.
+    # A tag that is declared too large hides the first frames, or all of them.
     "id3-too-large.mp3": (lambda: id3(1_000, declared=2_000) + encoded("plain.mp3"), SECONDS - 0.07),
     "id3-beyond-the-end.mp3": (lambda: id3(1_000, declared=2**28 - 1) + encoded("plain.mp3"), UNSUPPORTED),
     "many-id3.mp3": (lambda: 1_000 * id3(100) + encoded("plain.mp3"), SECONDS),
@@ -176,7 +182,7 @@ NO_AUDIO: dict[str, tuple[Make, Outcome]] = {
     }.items()
 }
 
-# Where a file breaks off: in its header, in the middle, at its end; or goes on with zeros, or has garbage within.
+# Truncated in the header, in the middle or near the end; or with zeros at the end, or with garbage in the middle.
 BREAKS: dict[str, Callable[[str], bytes]] = {
     "header": lambda name: encoded(name)[:200],
     "middle": lambda name: cut(name, 0.6),
@@ -184,22 +190,28 @@ BREAKS: dict[str, Callable[[str], bytes]] = {
     "zeros": zero_tail,
     "garbage": garbage_within,
 }
-# Samples without a code are whatever bytes there are: garbage is noise, and zeros are silence.
+# In uncompressed formats all bytes are valid samples: garbage is noise, and zeros are silence.
 PLAIN = (TRUNCATED, TRUNCATED, TRUNCATED, SECONDS, SECONDS)
 BROKEN_OUTCOMES: dict[str, tuple[Outcome, ...]] = {
     "pcm8.wav": PLAIN,
     "pcm16.wav": PLAIN,
     "pcm24.wav": PLAIN,
     "pcm32.wav": PLAIN,
-    "float.wav": (TRUNCATED, TRUNCATED, TRUNCATED, SECONDS, CORRUPT),  # among random floats are some that are none
+    "float.wav": (TRUNCATED, TRUNCATED, TRUNCATED, SECONDS, CORRUPT),  # some random floats are NaN
     "adpcm.wav": PLAIN,
     "wavex.wav": PLAIN,
     "rf64.wav": PLAIN,
     "plain.aiff": PLAIN,
     "plain.flac": (BROKEN, BROKEN, BROKEN, BROKEN, BROKEN),
     "plain.mp3": (UNSUPPORTED, TRUNCATED, TRUNCATED, BROKEN, BROKEN),
-    "noxing.mp3": (UNSUPPORTED, 0.6 * SECONDS, 0.85 * SECONDS, BROKEN, BROKEN),  # nothing says how long it was
-    "adts.aac": (UNSUPPORTED, CORRUPT, CORRUPT, CORRUPT, CORRUPT),  # unless cut between frames, nothing would either
+    "noxing.mp3": (UNSUPPORTED, 0.6 * SECONDS, 0.85 * SECONDS, BROKEN, BROKEN),  # it declares no length
+    "adts.aac": (
+        UNSUPPORTED,
+        CORRUPT,
+        CORRUPT,
+        CORRUPT,
+        CORRUPT,
+    ),  # it declares no length either, but is cut within a frame
     "vorbis.ogg": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
     "plain.opus": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
     "plain.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
@@ -213,7 +225,7 @@ CUTS: dict[str, tuple[Make, Outcome]] = {
     for name, outcomes in BROKEN_OUTCOMES.items()
     for (kind, make), outcome in zip(BREAKS.items(), outcomes, strict=True)
 }
-# By the name of another format: what a file is called is not what it is.
+# Files with the suffix of another format: the suffix must not matter.
 MISNAMED: dict[str, tuple[Make, Outcome]] = {
     f"{name}{suffix}": (functools.partial(encoded, name), SECONDS)
     for name in (

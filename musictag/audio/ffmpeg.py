@@ -1,4 +1,4 @@
-"""FFmpeg by PyAV: what decodes formats that libsndfile does not know, and Ogg Vorbis."""
+"""Decoding by FFmpeg, through PyAV: for formats that libsndfile does not know, and for Ogg Vorbis."""
 
 import contextlib
 import dataclasses
@@ -15,30 +15,31 @@ from musictag.audio import pcm
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
 
-# What FFmpeg may open: audio, and neither playlists nor images nor what leads to other files.
+# The formats that FFmpeg may open: audio only. Playlists and images are not allowed, nor any format that can make
+# FFmpeg open other files.
 CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
-# Of these FFmpeg guesses the length from the bit rate of the first frames.
-UNDECLARED_LENGTH = ("aac", "mp3")
-# What PyAV raises beside FFmpeg's own errors: of values that FFmpeg gives and it does not expect, or of our file.
+# Formats without a length in the header: FFmpeg estimates it from the bit rate of the first frames.
+FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
+# PyAV also raises ValueError for values from FFmpeg that it does not expect, and OSError from the open file.
 ERRORS = (av.error.FFmpegError, OSError, ValueError)
-# Channels of a frame that PyAV can take apart: it looks for the end of a list that has room for eight.
-MOST_PLANES = 7
-# What AAC's transform and its band replication reach back, samples.
-AAC_REACH = 8192
+# The largest number of planar channels that PyAV reads safely: it searches for the end of a list with eight entries.
+MAX_PLANES = 7
+# Samples that are decoded before a part, because AAC's transform and band replication depend on them.
+AAC_MARGIN = 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class FFmpegDecoder:
-    """FFmpeg by PyAV: M4A, AAC, WMA and whatever else libsndfile does not know."""
+    """Decode M4A, AAC, WMA and other formats by FFmpeg."""
 
     container: av.container.InputContainer
     name: str
     sample_rate: int
-    """Samples per second, Hz, that the header declares: FFmpeg's own number follows the frames."""
+    """Sample rate in Hz according to the header; FFmpeg changes its own value as it decodes frames."""
 
     @property
     def tolerance_s(self) -> float:
-        """As `SoundFileDecoder.tolerance_s`."""
+        """See `SoundFileDecoder.tolerance_s`."""
         return pcm.TRUNCATION_TOLERANCE_S
 
     @property
@@ -48,8 +49,8 @@ class FFmpegDecoder:
 
     @property
     def n_samples(self) -> int | None:
-        """Length that the header declares, in samples per channel; None if it declares none."""
-        if self.container.format.name in UNDECLARED_LENGTH:
+        """Length according to the header, in samples per channel; None if the header has no length."""
+        if self.container.format.name in FORMATS_WITHOUT_LENGTH:
             return None
         if self.stream.duration is not None and self.stream.time_base is not None:
             return round(self.stream.duration * self.stream.time_base * self.sample_rate)
@@ -59,33 +60,33 @@ class FFmpegDecoder:
 
     @property
     def seeks(self) -> bool:
-        """Whether a part is found without decoding what lies before it: in an MP4 file that numbers its samples.
+        """Whether a part can be decoded without decoding everything before it: if an MP4 file's time unit is a sample.
 
-        Noise that AAC has the decoder make up is another one then: it depends on what was decoded before.
+        The noise that AAC's noise substitution generates then differs from that of the whole file.
         """
         numbered = self.stream.time_base == Fraction(1, self.sample_rate)
         return numbered and self.stream.frames > 0 and self.stream.start_time == 0
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
-        """The samples [start, stop), fewer where the file ends earlier. Raises `AudioCorruptError`.
+        """Yield blocks of the samples [start, stop), fewer if the file ends earlier. Raises `AudioCorruptError`.
 
-        Streams that are chained behind the first one may have other channels, but not another rate.
+        In a chain of streams, the number of channels may change, but not the sample rate.
         """
         try:
             position, frames = self._frames_from(start)
             size = pcm.BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
-            yield from pcm.between(_joined(self._of_one_rate(frames), size), position, start, stop)
+            yield from pcm.between(_joined(self._checked_rate(frames), size), position, start, stop)
         except ERRORS as error:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {_reason(error)}") from error
+            raise AudioCorruptError(f"{self.name}: decoding failed: {_reason(error)}") from error
 
     def _frames(self) -> Iterator[av.AudioFrame]:
-        # As PyAV's own `decode`, which keeps some memory for good where not all frames are taken.
+        # PyAV's own `decode` leaks memory if the caller does not read all frames.
         packets = cast("Generator[av.packet.Packet[av.AudioStream]]", self.container.demux(audio=0))
         with contextlib.closing(packets):
             for packet in packets:
                 yield from packet.decode()
 
-    def _of_one_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    def _checked_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
         for frame in frames:
             if frame.sample_rate != self.sample_rate:
                 raise AudioCorruptError(
@@ -94,44 +95,44 @@ class FFmpegDecoder:
             yield frame
 
     def _frames_from(self, start: int) -> tuple[int, Iterator[av.AudioFrame]]:
-        """Frames from `start` or earlier on, and the position of the first one."""
+        """Return the position of the first frame, at `start` or earlier, and the frames from there on."""
         frames = self._frames()
         if not self.seeks:
             return 0, frames
-        self.container.seek(max(0, start - AAC_REACH), stream=self.stream)
+        self.container.seek(max(0, start - AAC_MARGIN), stream=self.stream)
         first = next(frames, None)
         if first is None or first.pts is None or first.pts > start:
-            raise AudioCorruptError(f"{self.name}: decoding broke off: the index leads past sample {start}")
+            raise AudioCorruptError(f"{self.name}: decoding failed: the index points past sample {start}")
         return first.pts, itertools.chain([first], frames)
 
 
 def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
-    """Frames as mono blocks of `size` samples: some thousand, as a frame has, are too few for what costs per block."""
+    """Join frames to mono blocks of `size` samples; a frame has only about a thousand, which would make blocks slow."""
     for (_, layout), alike in itertools.groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name)):
         n_channels = av.AudioLayout(layout).nb_channels
-        # Planes are what most decoders give as it is, and of more of them PyAV reads where it should not.
-        floats = av.AudioResampler(format="fltp" if n_channels <= MOST_PLANES else "flt")
-        waiting = av.AudioFifo()
+        # Most decoders yield planar frames. With more planes, PyAV reads beyond its list.
+        floats = av.AudioResampler(format="fltp" if n_channels <= MAX_PLANES else "flt")
+        queue = av.AudioFifo()
         for frame in alike:
             for part in floats.resample(frame):
-                part.pts = None  # what lies between frames in time is not filled
-                waiting.write(part)
-            while (full := waiting.read(min(size, pcm.BLOCK_VALUES // n_channels))) is not None:
+                part.pts = None  # gaps between timestamps are not filled
+                queue.write(part)
+            while (full := queue.read(min(size, pcm.BLOCK_VALUES // n_channels))) is not None:
                 yield mono_of(full)
-        if (rest := waiting.read()) is not None:
+        if (rest := queue.read()) is not None:
             yield mono_of(rest)
 
 
 def mono_of(frame: av.AudioFrame) -> Float32:
-    """The mean of the channels of a frame of floats (samples,)."""
+    """Return the mean (samples,) of the channels of a frame of floats."""
     samples = frame.to_ndarray()
     return pcm.mono(samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels))
 
 
 @contextlib.contextmanager
 def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
-    """The decoder of a file that FFmpeg knows. Raises `AudioUnsupportedError`."""
-    # Given an open file and no protocol, FFmpeg has no way to another file or host.
+    """Open a file by FFmpeg. Raises `AudioUnsupportedError` if it has no audio in a format that FFmpeg knows."""
+    # With an open file and no allowed protocol, FFmpeg cannot open other files or connect to hosts.
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(path.open("rb", buffering=0))
@@ -145,5 +146,5 @@ def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
 
 
 def _reason(error: Exception) -> str:
-    """What FFmpeg says, without the path that it says it of."""
+    """Return FFmpeg's message without the path."""
     return getattr(error, "strerror", None) or str(error)

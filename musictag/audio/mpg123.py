@@ -1,7 +1,8 @@
-"""MP3 by the system's libmpg123, where it is installed: the decoder that soundfile carries, and it mixes on the way.
+"""Decode MP3 by the system's libmpg123, if it is installed.
 
-What is decoded to one channel costs a fifth less than two that are mixed afterwards. No package brings the library, so
-it is looked for (Debian and Ubuntu: libmpg123-0, macOS: `brew install mpg123`); without it soundfile does the same.
+soundfile contains the same decoder, but decodes both channels. libmpg123 can mix them while it decodes, which takes a
+fifth less time. No Python package contains the library: it is installed by the system's package manager (Debian and
+Ubuntu: libmpg123-0, macOS: `brew install mpg123`). Without it, soundfile decodes MP3.
 """
 
 import contextlib
@@ -24,13 +25,14 @@ from musictag.errors import AudioCorruptError
 OK, DONE = 0, -12
 FLAGS_PARAMETER, PREFRAMES_PARAMETER = 1, 16
 MONO_MIX, QUIET, GAPLESS, FORCE_FLOAT, SKIP_ID3V2, NO_FRANKENSTEIN = 0x4, 0x20, 0x40, 0x400, 0x2000, 0x1000000
-# What soundfile sets, so that both give the same; and one channel, and no reading of the covers that tags hold.
+# The flags that soundfile sets, so that both decode the same samples; also mix to one channel, and skip ID3v2 tags,
+# which may contain large pictures.
 FLAGS = MONO_MIX | QUIET | GAPLESS | FORCE_FLOAT | SKIP_ID3V2 | NO_FRANKENSTEIN
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """libmpg123, if this machine has it."""
+    """Load libmpg123; return None if it is not installed."""
     name = ctypes.util.find_library("mpg123")
     if name is None:
         return None
@@ -68,12 +70,12 @@ class MP3:
     library: ctypes.CDLL
     handle: int
     name: str
-    """What errors call the file."""
+    """The name of the file in error messages."""
 
     def blocks(self, start: int, stop: float, block_samples: int) -> Iterator[npt.NDArray[np.float32]]:
-        """The samples [start, stop) in blocks (up to `block_samples`,) float32, the channels mixed to their mean.
+        """Yield the samples [start, stop) in blocks (up to `block_samples`,) float32, the mean of the channels.
 
-        Fewer where the file ends earlier. Raises `AudioCorruptError`.
+        They are fewer if the file ends earlier. Raises `AudioCorruptError`.
         """
         self.check(min(OK, self.library.mpg123_seek(self.handle, start, os.SEEK_SET)))
         n_bytes = ctypes.c_size_t()
@@ -89,7 +91,7 @@ class MP3:
             start += n_samples
 
     def read_frames(self, path: Path) -> mp3.Frames | None:
-        """The frames of the file, which lies at `path`, from the one on that libmpg123 counts as the first."""
+        """Find the frames of the file at `path`, from the one that libmpg123 counts as the first."""
         begins, step, n_begins = ctypes.POINTER(ctypes.c_long)(), ctypes.c_long(), ctypes.c_size_t()
         self.check(self.library.mpg123_index(self.handle, *map(ctypes.byref, (begins, step, n_begins))))
         if not n_begins.value:
@@ -98,15 +100,15 @@ class MP3:
             return mp3.read_frames(data, begins[0])
 
     def check(self, status: int) -> None:
-        """Raise `AudioCorruptError` for what is no success: a rate that changes on the way, as soundfile has it."""
+        """Raise `AudioCorruptError` if a status is an error; a change of the sample rate is one, as in soundfile."""
         if status not in (OK, DONE):
             reason = self.library.mpg123_strerror(self.handle).decode(errors="replace")
-            raise AudioCorruptError(f"{self.name}: decoding broke off: {reason}")
+            raise AudioCorruptError(f"{self.name}: decoding failed: {reason}")
 
 
 @contextlib.contextmanager
 def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str) -> Iterator[MP3 | None]:
-    """Open a local file; `name` is what errors call it. None if mixing as it decodes would not give its samples.
+    """Open a local file; `name` is its name in errors. Yield None if mixing during decoding would be wrong.
 
     Raises `AudioCorruptError`.
     """
@@ -115,13 +117,13 @@ def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str) -> Iterator[MP3 | None]
         mpg123.mpg123_param(handle, FLAGS_PARAMETER, FLAGS, 0)
         opened = MP3(mpg123, handle, name)
         opened.check(mpg123.mpg123_open(handle, os.fsencode(path)))
-        # Else the first read would give the format instead of samples.
+        # Without this call, the first read would return a change of format instead of samples.
         rate, channels, encoding = ctypes.c_long(), ctypes.c_int(), ctypes.c_int()
         opened.check(mpg123.mpg123_getformat(handle, *map(ctypes.byref, (rate, channels, encoding))))
         frames = opened.read_frames(path)
         if frames and frames.channels_agree:
-            # It would look for each frame that lies before what is sought, and begin with four before it, too few for
-            # frames that are small.
+            # Without an index, libmpg123 would parse every frame before a part, and begin only four frames before it,
+            # which is too few for small frames.
             opened.check(mpg123.mpg123_set_index(handle, frames.begins.ctypes.data, 1, len(frames.begins)))
             opened.check(mpg123.mpg123_param(handle, PREFRAMES_PARAMETER, frames.n_preframes, 0))
             yield opened

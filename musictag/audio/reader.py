@@ -1,6 +1,6 @@
-"""Audio files of this machine, decoded to a mono waveform at the rate that is asked for.
+"""Read local audio files as mono waveforms at a given sample rate.
 
-All is read and resampled in blocks, so that a track of any length costs the memory of a block.
+Files are read and resampled in blocks, so memory does not grow with the length of a track.
 
 Conventions: a waveform is float32 of shape (samples,), full scale at 1. Sample positions count from 0, per channel.
 """
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from musictag.audio import decoders, ffmpeg, integrity, ogg
+from musictag.audio import decoders, ffmpeg, integrity, ogg_pages
 from musictag.audio.decoders import Decoder
+from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import (
     AudioCorruptError,
     AudioEmptyError,
@@ -26,47 +27,48 @@ from musictag.errors import (
 Float32 = npt.NDArray[np.float32]
 
 EMPTY = np.zeros(0, np.float32)
-# Rates that audio has, Hz: from telephone lines of old to what studios and sonars record.
+# Plausible sample rates in Hz, from old telephone lines to sonar recordings.
 SAMPLE_RATES = range(1_000, 1_000_001)
-# Far beyond what any file holds (integers written as floats reach 2e9), and below what overflows a spectrogram.
+# Far above the peaks of real files (integers written as floats reach 2e9), and too low to overflow a spectrogram.
 MAX_PEAK = 1e12
-# Of a track's end, what is decoded to see whether it is there.
+# Seconds that `check_ends` decodes at the end of a track.
 END_S = 0.5
-# What an excerpt needs on both sides for the resampler's filter to have settled.
+# Seconds that an excerpt needs on both sides, until the resampler's filter has settled.
 RESAMPLER_MARGIN_S = 0.02
 
 
 @contextlib.contextmanager
 def open_audio(path: Path, name: str) -> Iterator[Decoder]:
-    """Open a local file with the first decoder that knows it; `name` is what errors call it.
+    """Open a local file by the first decoder that supports it; `name` is the file's name in errors.
 
-    Raises `AudioUnsupportedError` if none does, `AudioCorruptError` if the header declares a rate that no audio has,
-    `AudioTruncatedError` if the file ends before its container does, `AudioEmptyError` if there is no audio frame.
+    Raises `AudioUnsupportedError` if no decoder does, `AudioCorruptError` if the sample rate in the header is not
+    plausible, `AudioTruncatedError` if the file is shorter than its container declares, `AudioEmptyError` if it has no
+    samples.
     """
     with path.open("rb") as stream:
         if not stream.read(1):
             raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     integrity.check_complete(path, name)
-    pages = ogg.read_pages(path, name)
+    pages = ogg_pages.read_pages(path, name)
     with contextlib.ExitStack() as stack:
         audio = stack.enter_context(_open(path, name, pages))
         if audio.sample_rate not in SAMPLE_RATES:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
-            raise AudioEmptyError(f"{name}: the file holds no audio frame")
-        if pages and not isinstance(audio, decoders.VorbisDecoder):  # which does so as it decodes
-            pages.check()
+            raise AudioEmptyError(f"{name}: the file has no audio frame")
+        if pages and not isinstance(audio, VorbisDecoder):  # which checks them when it decodes
+            pages.check_checksums()
         if pages and audio.n_samples:
-            _check_length(audio, audio.n_samples, pages.n_samples(audio.sample_rate))
+            _check_length(audio, audio.n_samples, pages.min_samples(audio.sample_rate))
         yield audio
 
 
 @contextlib.contextmanager
-def _open(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[Decoder]:
+def _open(path: Path, name: str, pages: ogg_pages.OggPages | None) -> Iterator[Decoder]:
     with contextlib.ExitStack() as stack:
         try:
             audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages))
-            # libsndfile reads the first stream of a chain alone, and nothing of a FLAC of unknown length.
+            # libsndfile reads only the first stream of a chain, and cannot read a FLAC file of unknown length.
             if (pages and pages.n_chained > 1) or audio.n_samples is None:
                 audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
         except AudioUnsupportedError as by_libsndfile:
@@ -74,14 +76,15 @@ def _open(path: Path, name: str, pages: ogg.Pages | None) -> Iterator[Decoder]:
                 audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
             except AudioUnsupportedError as error:
                 reasons = f"{by_libsndfile} {error}"
-                raise AudioUnsupportedError(f"{name}: not audio that a decoder recognizes ({reasons})") from error
+                raise AudioUnsupportedError(f"{name}: not audio in a supported format ({reasons})") from error
         yield audio
 
 
 def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
-    """All of `audio` as mono samples at `sample_rate`: `ceil(samples * sample_rate / audio.sample_rate)`, in blocks.
+    """Yield all of `audio` as blocks of mono samples at `sample_rate` Hz.
 
-    Raises `AudioCorruptError`, `AudioTruncatedError` or `AudioEmptyError`, at the latest after the last block.
+    Their length is `ceil(samples * sample_rate / audio.sample_rate)` in all. Raises `AudioCorruptError`,
+    `AudioTruncatedError` or `AudioEmptyError`, at the latest in place of the last block.
     """
     n_decoded = n_yielded = 0
 
@@ -91,23 +94,23 @@ def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
             n_decoded += len(block)
             yield block
 
-    # The last block is held back: only then is it known how long the whole is.
+    # The last block is yielded after the check of the length, and is cut or padded to the exact total length.
     last = EMPTY
     for block in _resampled(counted(), audio, sample_rate):
         yield last
         n_yielded, last = n_yielded + len(last), block
     _check_length(audio, n_decoded, audio.n_samples or n_decoded)
     if n_decoded == 0:
-        raise AudioEmptyError(f"{audio.name}: the file holds no audio frame")
-    yield _fit(last, max(0, n_resampled(n_decoded, audio.sample_rate, sample_rate) - n_yielded))
+        raise AudioEmptyError(f"{audio.name}: the file has no audio frame")
+    yield _cut_or_pad(last, max(0, n_resampled(n_decoded, audio.sample_rate, sample_rate) - n_yielded))
 
 
 def excerpt(audio: Decoder, sample_rate: int, start: int, stop: int) -> Float32:
-    """Samples [start, stop) of what `waveform_blocks` gives, within 1e-5, decoding only them and a margin.
+    """Return samples [start, stop) of the waveform, decoding only these and a margin.
 
-    Raises `AudioCorruptError` or `AudioTruncatedError`.
+    They equal those of `waveform_blocks` within 1e-5. Raises `AudioCorruptError` or `AudioTruncatedError`.
     """
-    # Starting at a whole multiple of the ratio's denominator keeps the resampler's phase that of the whole track.
+    # The resampler has the same phase as for the whole track if decoding starts at a multiple of `step_in`.
     divisor = math.gcd(audio.sample_rate, sample_rate)
     step_in, step_out = audio.sample_rate // divisor, sample_rate // divisor
     margin = math.ceil(RESAMPLER_MARGIN_S * sample_rate)
@@ -120,17 +123,17 @@ def excerpt(audio: Decoder, sample_rate: int, start: int, stop: int) -> Float32:
     _check_length(audio, source_start + sum(map(len, blocks)), source_stop)
     offset = start - first_step * step_out
     samples = np.concatenate([EMPTY, *_resampled(iter(blocks), audio, sample_rate)])
-    return _fit(samples[offset:], stop - start)
+    return _cut_or_pad(samples[offset:], stop - start)
 
 
 def check_ends(audio: Decoder) -> None:
-    """Check that the first and the last samples are there that the header declares, decoding only them.
+    """Check that the first and the last declared samples can be decoded, without decoding the rest.
 
     Raises `AudioCorruptError` or `AudioTruncatedError`.
     """
-    # From a Vorbis stream whose setup it does not understand libsndfile reads nothing; to seek in it, it crashes.
+    # libsndfile reads nothing from a Vorbis stream with a damaged setup header, and crashes if it seeks in it.
     if not any(map(len, audio.blocks(0, 1))):
-        raise AudioCorruptError(f"{audio.name}: nothing can be decoded at its beginning")
+        raise AudioCorruptError(f"{audio.name}: no samples can be decoded at the beginning")
     if audio.n_samples is not None:
         start = max(0, audio.n_samples - int(END_S * audio.sample_rate))
         n_decoded = sum(map(len, audio.blocks(start, audio.n_samples)))
@@ -138,25 +141,25 @@ def check_ends(audio: Decoder) -> None:
 
 
 def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
-    """Length of `n_samples` at `source_rate` after resampling."""
+    """Return the length of `n_samples` at `source_rate` after resampling to `sample_rate`."""
     return -(-n_samples * sample_rate // source_rate)
 
 
 def _resampled(blocks: Iterator[Float32], audio: Decoder, sample_rate: int) -> Iterator[Float32]:
     if audio.sample_rate == sample_rate:
-        yield from (_finite(block, audio) for block in blocks)
+        yield from (_checked_finite(block, audio) for block in blocks)
         return
     stream = soxr.ResampleStream(audio.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:  # what is not finite does not become so by filtering
-        yield _finite(stream.resample_chunk(block), audio)
-    yield _finite(stream.resample_chunk(EMPTY, last=True), audio)
+    for block in blocks:  # filtering keeps NaN and infinity, so they are checked afterwards
+        yield _checked_finite(stream.resample_chunk(block), audio)
+    yield _checked_finite(stream.resample_chunk(EMPTY, last=True), audio)
 
 
-def _finite(block: Float32, audio: Decoder) -> Float32:
-    peak = max(block.max(initial=0), -block.min(initial=0))  # NaN where any sample is
+def _checked_finite(block: Float32, audio: Decoder) -> Float32:
+    peak = max(block.max(initial=0), -block.min(initial=0))  # NaN if any sample is NaN
     if not peak <= MAX_PEAK:
         raise AudioCorruptError(
-            f"{audio.name}: the samples hold NaN or infinity, or come close: their peak is {peak:g}"
+            f"{audio.name}: the samples hold NaN or infinity, or values near it: their peak is {peak:g}"
         )
     return block
 
@@ -165,9 +168,9 @@ def _check_length(audio: Decoder, n_decoded: int, n_declared: int) -> None:
     if n_declared - n_decoded > audio.tolerance_s * audio.sample_rate:
         raise AudioTruncatedError(
             f"{audio.name}: truncated: the header declares {n_declared / audio.sample_rate:.2f} s, "
-            f"the file holds {n_decoded / audio.sample_rate:.2f} s"
+            f"the file has {n_decoded / audio.sample_rate:.2f} s"
         )
 
 
-def _fit(samples: Float32, length: int) -> Float32:
+def _cut_or_pad(samples: Float32, length: int) -> Float32:
     return samples[:length] if len(samples) >= length else np.pad(samples, (0, length - len(samples)))

@@ -27,7 +27,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1]))
 
 import encoding
-from musictag.audio import ogg
+from musictag.audio import ogg_pages
 from musictag.errors import AudioError
 from musictag.features.config import FeatureConfig
 
@@ -114,7 +114,7 @@ def mend_ogg(data: bytearray) -> None:
         end = begin + 27 + len(sizes) + sum(sizes)
         if not sizes or end > len(data):
             continue
-        data[begin + 22 : begin + 26] = ogg.checksum(bytes(data[begin:end]))
+        data[begin + 22 : begin + 26] = ogg_pages.checksum(bytes(data[begin:end]))
 
 
 def write_seeds(folder: Path) -> None:

@@ -3,8 +3,8 @@ import struct
 import numpy as np
 import pytest
 
-from musictag.audio import ogg, reader
-from musictag.audio.decoders import VorbisDecoder
+from musictag.audio import ogg_pages, reader
+from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import AudioCorruptError
 
 RATE, SECONDS = 44_100, 12
@@ -12,7 +12,7 @@ RATE, SECONDS = 44_100, 12
 
 @pytest.fixture(scope="module", params=[1, 2, 6])
 def path(request, tmp_path_factory, write_audio):
-    """Soft noise with attacks, which Vorbis codes in packets of another length."""
+    """Soft noise with attacks, so that Vorbis uses long and short packets."""
     rng = np.random.default_rng(0)
     samples = 0.02 * rng.standard_normal((SECONDS * RATE, request.param))
     for attack in range(5_000, len(samples) - 400, 20_011):
@@ -30,32 +30,31 @@ def spans():
     return [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
 
 
-def test_parts_are_what_lies_there_in_the_whole(path, monkeypatch):
+def test_parts_equal_the_same_parts_of_the_whole(path):
     with reader.open_audio(path, "a") as decoder:
         everything = joined(decoder)
         assert len(everything) == SECONDS * RATE
-        monkeypatch.setattr(VorbisDecoder, "_whole", None)
         for start, stop in [*spans(), (0, 1), (0, RATE), (SECONDS * RATE - 1, SECONDS * RATE)]:
             np.testing.assert_allclose(joined(decoder, start, stop), everything[start:stop], atol=1e-6)
 
 
 def rewritten(path, change):
-    """The file after each page went through `change(number, page)`, which gives bytes, with its checksum then."""
-    pages = ogg.read_pages(path, "a")
+    """Return the file with each page replaced by `change(number, page)` and its new checksum."""
+    pages = ogg_pages.read_pages(path, "a")
     data = path.read_bytes()
     parts = []
     for number, page in enumerate(pages.pages):
         content = bytearray(change(number, bytearray(data[page.begin : page.end])))
         if content:
-            content[ogg.CHECKSUM] = ogg.checksum(bytes(content))
+            content[ogg_pages.CHECKSUM] = ogg_pages.checksum(bytes(content))
         parts.append(content)
     return b"".join(parts)
 
 
 def later(number, page):
-    """A position 5000 samples later, as in a stream that was cut out of a longer one."""
+    """Move the position by 5000 samples, as in a stream that was cut out of a longer one."""
     (position,) = struct.unpack_from("<Q", page, 6)
-    if position not in (0, ogg.NO_POSITION):
+    if position not in (0, ogg_pages.NO_POSITION):
         struct.pack_into("<Q", page, 6, position + 5_000)
     return page
 
@@ -67,7 +66,7 @@ def misplaced(number, page):
 
 
 @pytest.mark.parametrize("change", [later, misplaced])
-def test_where_positions_do_not_count_samples_all_before_is_decoded(path, tmp_path, change):
+def test_parts_are_right_if_page_positions_do_not_count_samples(path, tmp_path, change):
     (tmp_path / "a.ogg").write_bytes(rewritten(path, change))
     with reader.open_audio(tmp_path / "a.ogg", "a") as decoder:
         assert isinstance(decoder, VorbisDecoder)
@@ -76,16 +75,21 @@ def test_where_positions_do_not_count_samples_all_before_is_decoded(path, tmp_pa
             np.testing.assert_allclose(joined(decoder, start, stop), everything[start:stop], atol=1e-6)
 
 
-def test_a_damaged_page_is_no_part_of_another_one(path, tmp_path):
+def test_a_damaged_page_is_an_error_of_the_parts_that_need_it(path, tmp_path):
+    with reader.open_audio(path, "a") as decoder:
+        everything = joined(decoder)
     data = bytearray(path.read_bytes())
-    page = ogg.read_pages(path, "a").pages[10]
+    page = ogg_pages.read_pages(path, "a").pages[10]
     data[page.end - 5] ^= 1
     (tmp_path / "a.ogg").write_bytes(data)
     with reader.open_audio(tmp_path / "a.ogg", "a") as decoder:
         with pytest.raises(
-            AudioCorruptError, match=f"a: damaged: the Ogg page at byte {page.begin:,} is not as written"
+            AudioCorruptError, match=f"a: damaged: the Ogg page at byte {page.begin:,} does not match its checksum"
         ):
             joined(decoder, page.position - 100, page.position + 100)
         with pytest.raises(AudioCorruptError, match="damaged"):
             joined(decoder)
-        assert len(joined(decoder, page.position + 2 * RATE, page.position + 3 * RATE)) == RATE
+        # Later parts are decoded from their own pages, without the damaged page.
+        for start in range(page.position + RATE, len(everything) - RATE, 50_021):
+            part = joined(decoder, start, start + RATE)
+            np.testing.assert_allclose(part, everything[start : start + RATE], atol=1e-6)

@@ -1,0 +1,181 @@
+"""The pages of an Ogg file, for checks of its integrity and for the Vorbis decoder.
+
+A page (RFC 3533) holds the serial number of its stream, its own number in that stream, the sample position at its end,
+a checksum, and flags for the first and last page of a stream. Streams that follow each other in a file are a chain.
+Decoders skip missing and damaged pages without an error, so this module checks them.
+"""
+
+import contextlib
+import dataclasses
+import mmap
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from musictag.errors import AudioCorruptError, AudioTruncatedError
+
+MAGIC = b"OggS"
+HEADER = struct.Struct("<4sBBQIIIB")
+CONTINUED, FIRST, LAST = 1, 2, 4
+# The position of a page on which no packet ends.
+NO_POSITION = 2**64 - 1
+# Positions in Opus count samples at this rate, Hz; in other streams at the rate of the stream.
+OPUS_RATE = 48_000
+# The bytes of the checksum in a page; they count as 0 when the checksum is computed.
+CHECKSUM = slice(22, 26)
+# Every segment of a packet has this many bytes, except the last one, which has fewer.
+FULL_SEGMENT = 255
+BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """The byte range of a page in its file, and the fields of its header."""
+
+    begin: int
+    end: int
+    flags: int
+    position: int
+    stream: int
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class OggPages:
+    """All pages of a file."""
+
+    path: Path
+    name: str
+    """The name of the file in error messages."""
+    pages: tuple[Page, ...]
+    is_opus: bool
+
+    @property
+    def n_streams(self) -> int:
+        return len({page.stream for page in self.pages})
+
+    @property
+    def n_chained(self) -> int:
+        """Number of streams that follow each other; streams that begin together count once."""
+        begins = [bool(page.flags & FIRST) for page in self.pages]
+        return sum(now and not before for before, now in zip([False, *begins], begins, strict=False))
+
+    def min_samples(self, sample_rate: int) -> int:
+        """Return the least number of samples per channel in the file, at the stream's `sample_rate` in Hz.
+
+        It is 0 if the file has several streams.
+        """
+        positions = [page.position for page in self.pages if page.position not in (0, NO_POSITION)]
+        if not positions or self.n_chained != 1 or self.n_streams != 1:
+            return 0
+        # A stream that was cut out of a longer one begins at any position, so the first page's samples are not counted.
+        n_positions = max(0, positions[-1] - positions[0])
+        return n_positions * sample_rate // (OPUS_RATE if self.is_opus else sample_rate)
+
+    def check_checksums(self) -> None:
+        """Raise `AudioCorruptError` if the content of a page does not match its checksum."""
+        with _mapped(self.path) as data:
+            for page in self.pages:
+                self._checked_content(data, page)
+
+    def packets(self, first: int = 0) -> Iterator[tuple[Page, list[bytes]]]:
+        """Yield each page from index `first` on, with the packets that end on it.
+
+        A packet that begins before page `first` is left out. Raises `AudioCorruptError` if a page is damaged.
+        """
+        with _mapped(self.path) as data:
+            packet, is_whole = b"", not self.pages[first].flags & CONTINUED
+            for page in self.pages[first:]:
+                packets = []
+                for segment in _segments(self._checked_content(data, page)):
+                    packet += segment
+                    if len(segment) < FULL_SEGMENT:
+                        packets += [packet] * is_whole
+                        packet, is_whole = b"", True
+                yield page, packets
+
+    def _checked_content(self, data: mmap.mmap, page: Page) -> bytes:
+        content = data[page.begin : page.end]
+        if content[CHECKSUM] != checksum(content):
+            raise AudioCorruptError(
+                f"{self.name}: damaged: the Ogg page at byte {page.begin:,} does not match its checksum"
+            )
+        return content
+
+
+def read_pages(path: Path, name: str) -> OggPages | None:
+    """Read the header of each page; return None if the file is not Ogg. `name` is the file's name in errors.
+
+    Raises `AudioTruncatedError` if the last page does not end its stream, `AudioCorruptError` if pages are missing
+    between others.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            return None
+    with _mapped(path) as data:
+        pages = tuple(_iter_pages(data))
+        _check_end(data, pages, name)
+        is_opus = b"OpusHead" in data[pages[0].begin : pages[0].end]
+    _check_numbers(pages, name)
+    return OggPages(path, name, pages, is_opus)
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+def _iter_pages(data: mmap.mmap) -> Iterator[Page]:
+    """Yield pages that directly follow each other, up to the first bytes that are not a complete page."""
+    begin = 0
+    while (page := _parse_page(data, begin)) is not None:
+        yield page
+        begin = page.end
+
+
+def _parse_page(data: mmap.mmap, begin: int) -> Page | None:
+    if begin + HEADER.size > len(data):
+        return None
+    magic, _, flags, position, stream, number, _, n_segments = HEADER.unpack_from(data, begin)
+    body = begin + HEADER.size + n_segments
+    end = body + sum(data[begin + HEADER.size : body])
+    if magic != MAGIC or end > len(data):
+        return None
+    return Page(begin, end, flags, position, stream, number)
+
+
+def _check_end(data: mmap.mmap, pages: Sequence[Page], name: str) -> None:
+    if pages and pages[-1].flags & LAST:
+        return
+    end = pages[-1].end if pages else 0
+    if data.find(MAGIC, end + 1) > 0:
+        raise AudioCorruptError(f"{name}: damaged: the bytes from {end:,} on are not an Ogg page")
+    raise AudioTruncatedError(f"{name}: truncated: the last page of the Ogg stream is missing")
+
+
+def _check_numbers(pages: Iterable[Page], name: str) -> None:
+    numbers: dict[int, int] = {}
+    for page in pages:
+        if not page.flags & FIRST and page.number != numbers.get(page.stream, -1) + 1:
+            raise AudioCorruptError(f"{name}: damaged: Ogg pages are missing before byte {page.begin:,}")
+        numbers[page.stream] = page.number
+
+
+def _segments(content: bytes) -> Iterator[bytes]:
+    begin = HEADER.size + content[HEADER.size - 1]
+    for size in content[HEADER.size : begin]:
+        yield content[begin : begin + size]
+        begin += size
+
+
+def checksum(page: bytes) -> bytes:
+    """Compute the checksum of a page.
+
+    It is zlib's CRC-32 with the order of the bits reversed, the initial value 0 and no inversion at the end.
+    """
+    mirrored = page.translate(BITS_REVERSED)
+    crc = zlib.crc32(mirrored[: CHECKSUM.start], 0xFFFF_FFFF)
+    crc = zlib.crc32(memoryview(mirrored)[CHECKSUM.stop :], zlib.crc32(bytes(4), crc))
+    return (crc ^ 0xFFFF_FFFF).to_bytes(4, "big").translate(BITS_REVERSED)
