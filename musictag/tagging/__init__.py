@@ -1,5 +1,5 @@
-"""A features row becomes scores, and the scores become a tags row.
+"""Turn a features row into scores, and the scores into a tags row.
 
-`tagger` joins and calibrates the scores of a track's clips and compares them with thresholds. `table` is the schema
-of the tags table: a new column belongs there. `diff` computes on a sample what another model would change.
+`scorers` scores clips and tracks with a model. `tagger` calibrates the scores and compares them with the thresholds.
+`table` has the schema of the tags table; add new columns there. `diff` compares another model's tags on a sample.
 """

@@ -1,4 +1,4 @@
-"""What another model would change in a tags table, computed on a sample before anything is written."""
+"""Compare a tags table with the tags of another model on a sample of tracks, without writing anything."""
 
 import collections
 import hashlib
@@ -16,7 +16,7 @@ from musictag.storage import tables
 from musictag.tagging.table import read_existing
 
 TagsByTrack = Mapping[str, frozenset[str]]
-"""The tags of each track, by its id."""
+"""The tags of each track, by track_id."""
 COUNTS = ("now", "gain", "lose", "then")
 
 
@@ -31,17 +31,17 @@ def echo_diff(
     vocabulary_of: Callable[[str], Collection[str]],
     score: Callable[[tuple[Task, ...]], Iterable[list[dict[str, Any]]]],
 ) -> None:
-    """Print how many tracks a model would gain and lose each tag on; write nothing.
+    """Print for each tag how many sampled tracks would gain and lose it with a new model.
 
     Args:
         tags_uri: the tags table to compare with.
         source: the catalog or features table, as messages name it.
-        uris: its tracks, track_id to uri.
-        n_tracks: size of the sample, which is drawn from tracks that both hold.
-        producer: the new model, as `table.producer_of` names it.
-        vocabulary: the tags that it knows.
-        vocabulary_of: returns the tags that another producer knows.
-        score: yields rows of the tags table, some with a `failure`, for tasks; called once.
+        uris: the tracks of the source, track_id to uri.
+        n_tracks: size of the sample, which is drawn from the tracks that are in the source and in the tags table.
+        producer: the new model, as named by `table.producer_of`.
+        vocabulary: the tags of the new model.
+        vocabulary_of: returns the tags of another producer.
+        score: returns rows of the tags table, each with a `failure` or None, in parts; called once.
 
     Raises:
         UsageError: the tags table is empty, or has no track in common with the source.
@@ -50,51 +50,61 @@ def echo_diff(
     existing = read_existing(tags_uri)
     if not existing:
         raise UsageError(
-            f"--diff compares with tags, and {tags_uri} holds none: name another table with --tags, or tag"
+            f"--diff compares with tags, and {tags_uri} holds none: name another table with --tags, or run without "
+            "--diff first"
         )
     common = uris.keys() & existing.keys()
     if not common:
-        raise UsageError(f"{tags_uri} and {source} have no track in common: name what was tagged, or its tags")
+        raise UsageError(
+            f"{tags_uri} and {source} have no track in common: name the tagged tracks or another tags table"
+        )
     producers = collections.Counter(row.producer for row in existing.values())
     names = ", ".join(f"{name} ({n:,})" for name, n in producers.most_common())
     echo(f"{tags_uri}: {len(existing):,} tracks, tagged by {names}; {len(common):,} of them are in {source}")
     known = {tag for name in producers for tag in vocabulary_of(name)}
 
     tasks = tuple(Task(track_id, uris[track_id], None) for track_id in sample(common, n_tracks))
+    before = tags_by_track(tables.read_rows(tags_uri, ("track_id", "tags"), [task.track_id for task in tasks]))
+    after = tags_by_track(_score_sample(tasks, score))
+    echo(report(before, after, known.union(*before.values()), vocabulary))
+    echo(f"compared with the tags that {producer} gives to {len(after):,} of these tracks; nothing was written")
+
+
+def _score_sample(
+    tasks: tuple[Task, ...], score: Callable[[tuple[Task, ...]], Iterable[list[dict[str, Any]]]]
+) -> list[dict[str, Any]]:
+    """Return the rows of the tracks that did not fail; raise `LedgerError` if all of them failed."""
     rows: list[dict[str, Any]] = []
-    with bar((), "score", len(tasks), "track") as shown:
+    with bar((), "score", len(tasks), "track") as progress_bar:
         for part in score(tasks):
             rows += part
-            shown.update(len(part))
+            progress_bar.update(len(part))
     failures = [row["failure"]["message"] for row in rows if row["failure"]]
     if failures:
         echo(f"{len(failures):,} of {len(tasks):,} sampled tracks failed and are left out, such as: {failures[0]}")
     if len(failures) == len(tasks):
         raise LedgerError("all sampled tracks failed, so that nothing can be compared")
-    before = tags_by_track(tables.read_rows(tags_uri, ("track_id", "tags"), [task.track_id for task in tasks]))
-    after = tags_by_track(row for row in rows if not row["failure"])
-    echo(report(before, after, known.union(*before.values()), vocabulary))
-    echo(f"compared with what {producer} gives {len(after):,} of these tracks; nothing was written")
+    return [row for row in rows if not row["failure"]]
 
 
 def sample(track_ids: Iterable[str], n_tracks: int) -> list[str]:
-    """`n_tracks` of the tracks, or all if they are fewer: those of the least SHA-256, on every machine the same.
+    """Return the `n_tracks` ids with the lowest SHA-256, or all ids if there are fewer.
 
-    A catalog that grows keeps most of its sample.
+    The sample is the same on every machine, and a growing catalog keeps most of it.
     """
     return heapq.nsmallest(n_tracks, track_ids, key=lambda track_id: hashlib.sha256(track_id.encode()).digest())
 
 
 def tags_by_track(rows: Iterable[Mapping[str, Any]]) -> TagsByTrack:
-    """The tags of tracks, from rows of a tags table (`tagging.table.TAGS_SCHEMA`)."""
+    """Return the tags of tracks from rows of a tags table (`tagging.table.TAGS_SCHEMA`)."""
     return {row["track_id"]: frozenset(tag["tag"] for tag in row["tags"]) for row in rows}
 
 
 def changes(before: TagsByTrack, after: TagsByTrack, vocabulary: Iterable[str]) -> pa.Table:
-    """Rows of tag, now, gain, lose, then: how many tracks have a tag, would gain and lose it, and would have it.
+    """Count for each tag the tracks that have it (now), would gain it, would lose it, and would have it (then).
 
-    Tracks count that are in both. Every tag of `vocabulary` has a row, and every other that a track has; the tags that
-    change most come first, those that change equally by code point.
+    Only tracks in both `before` and `after` are counted. There is a row for every tag of `vocabulary` and of a track,
+    sorted by the number of changes, largest first, then by the name of the tag.
     """
     both = before.keys() & after.keys()
     rows: list[dict[str, Any]] = []
@@ -106,24 +116,24 @@ def changes(before: TagsByTrack, after: TagsByTrack, vocabulary: Iterable[str]) 
 
 
 def report(before: TagsByTrack, after: TagsByTrack, known: Collection[str], known_after: Collection[str]) -> str:
-    """The table for the terminal, with the share of tracks that each tag changes on; and what there is to say of all.
+    """Format the table of `changes`, with the fraction of tracks that change, and totals, for the terminal.
 
     Args:
-        before: what the tags table holds.
-        after: what the new model gives; at least one track is in both.
-        known: the tags that the models of the table know.
+        before: the tags in the tags table.
+        after: the tags of the new model; at least one track is in both.
+        known: the tags that the models of the tags table know.
         known_after: the tags that the new model knows.
     """
     both = sorted(before.keys() & after.keys())
     table = changes(before, after, {*known, *known_after})
-    shares = [f"{(row['gain'] + row['lose']) / len(both):6.1%}" for row in table.to_pylist()]
+    fractions = [f"{(row['gain'] + row['lose']) / len(both):6.1%}" for row in table.to_pylist()]
     n_changed = sum(before[track] != after[track] for track in both)
     lines = [
         f"{n_changed:,} of {len(both):,} sampled tracks ({n_changed / len(both):.1%}) would change: "
         f"{sum(bool(after[track] - before[track]) for track in both):,} gain a tag, "
         f"{sum(bool(before[track] - after[track]) for track in both):,} lose one."
     ]
-    for who, only in (("new", {*known_after} - {*known}), ("old", {*known} - {*known_after})):
-        if only:
-            lines.append(f"Only the {who} model knows {len(only)} tags: {', '.join(sorted(only))}.")
-    return "\n".join([format_table(table.append_column("changes", pa.array(shares, pa.string()))), "", *lines])
+    for model, tags in (("new", {*known_after} - {*known}), ("old", {*known} - {*known_after})):
+        if tags:
+            lines.append(f"Only the {model} model knows {len(tags)} tags: {', '.join(sorted(tags))}.")
+    return "\n".join([format_table(table.append_column("changes", pa.array(fractions, pa.string()))), "", *lines])

@@ -1,4 +1,4 @@
-"""The tags table: its columns, its rows from features rows, and what it says of each track."""
+"""The tags table: its schema, its rows, and the existing rows that a rerun can keep."""
 
 import datetime
 from collections.abc import Sequence
@@ -50,12 +50,12 @@ def tag_rows(tagger: Tagger, rows: Sequence[Row], model: str, model_version: str
 
 
 def producer_of(model: str, model_version: str) -> str:
-    """Return what a tags row depends on besides its audio, as one text: name and version of the model."""
+    """Return the name and version of the model as one string; a tags row depends on it and on the audio."""
     return f"{model} {model_version}"
 
 
 def read_existing(tags_uri: str) -> dict[str, ExistingRow]:
-    """Read what the tags table holds of each track, by track_id."""
+    """Read the existing row of each track, by track_id."""
     columns = ("track_id", "uri", "audio_etag", "model", "model_version")
     return {
         row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], producer_of(row["model"], row["model_version"]))

@@ -293,7 +293,7 @@ def test_diff_without_tags_is_refused(home, corpus, tagged, call, tmp_path):
     options = ("--model", "models:/musictag/1", "--diff")
     code, _, err = call(home, "tag", "--features", corpus.features, "--tags", tmp_path / "none", *options)
     assert (code, err) == (2, f"error: --diff compares with tags, and {tmp_path / 'none'} holds none: "
-                              "name another table with --tags, or tag\n")  # fmt: skip
+                              "name another table with --tags, or run without --diff first\n")  # fmt: skip
     (tmp_path / "catalog.csv").write_text("track_id,uri\nelsewhere,broken.wav\n")
     code, _, err = call(home, "tag", "--catalog", tmp_path / "catalog.csv", "--tags", tagged, *options)
     assert code == 2
