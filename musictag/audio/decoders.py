@@ -7,15 +7,14 @@ the format, and decodes any part of the file. Two decoders of one format give th
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import miniaudio
 import numpy as np
 import soundfile
 
-from musictag.audio import flac, mpg123, ogg_pages, pcm
+from musictag.audio import mpg123, ogg_pages, pcm
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.pcm import Float32
@@ -27,11 +26,10 @@ NO_SUCH_FILE = 7
 
 
 class FlacDecoder(SoundFileDecoder):
-    """Decode FLAC by miniaudio's dr_flac.
+    """Decode whole FLAC files by miniaudio's dr_flac, and parts by libsndfile.
 
     dr_flac skips damaged frames without an error, so the number of samples must be exact. Its seeking sometimes fails
-    and decodes everything before the part, so it gets only the frames of the part. If these frames cannot be found or
-    are damaged, libsndfile decodes the part.
+    and decodes everything before the part.
     """
 
     @property
@@ -40,31 +38,18 @@ class FlacDecoder(SoundFileDecoder):
         return 0.0
 
     def _whole(self) -> Iterator[Float32]:
+        n_channels = self.file.channels
         try:
-            yield from self._by_miniaudio(miniaudio.stream_file, str(self.path))
+            for values in miniaudio.stream_file(
+                str(self.path),
+                output_format=miniaudio.SampleFormat.FLOAT32,
+                nchannels=n_channels,
+                sample_rate=self.sample_rate,
+                frames_to_read=min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // n_channels),
+            ):
+                yield pcm.mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
         except miniaudio.MiniaudioError as error:
             raise AudioCorruptError(f"{self.name}: decoding failed: {error}") from error
-
-    def _part(self, start: int, stop: float) -> Iterator[Float32]:
-        part = flac.cut(self.path, start, int(min(stop, self.file.frames)))
-        if part is not None:
-            with contextlib.suppress(miniaudio.MiniaudioError):
-                blocks = list(self._by_miniaudio(miniaudio.stream_memory, part.content))
-                if sum(map(len, blocks)) == part.n_samples:
-                    yield from pcm.between(blocks, part.start, start, stop)
-                    return
-        yield from super()._part(start, stop)
-
-    def _by_miniaudio(self, stream: Callable[..., Iterable[Any]], source: str | bytes) -> Iterator[Float32]:
-        n_channels = self.file.channels
-        for values in stream(
-            source,
-            output_format=miniaudio.SampleFormat.FLOAT32,
-            nchannels=n_channels,
-            sample_rate=self.sample_rate,
-            frames_to_read=min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // n_channels),
-        ):
-            yield pcm.mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
 
 
 @dataclasses.dataclass(frozen=True)
