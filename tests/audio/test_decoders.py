@@ -144,7 +144,7 @@ def test_a_damaged_flac_frame_is_an_error_of_the_parts_that_need_it(uneven_flac,
     (tmp_path / "a.flac").write_bytes(data)
     with reader.open_audio(tmp_path / "a.flac", "a") as decoder:
         assert len(whole(decoder, 30 * SAMPLE_RATE, 32 * SAMPLE_RATE)) == 2 * SAMPLE_RATE
-        with pytest.raises(AudioCorruptError, match="decoding failed: .*flac decoder"):
+        with pytest.raises(AudioCorruptError, match="flac decoder"):
             whole(decoder, 0, 20 * SAMPLE_RATE)
 
 
