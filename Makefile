@@ -17,7 +17,7 @@ demo: install  ## The whole line on music that it makes itself: some minutes on 
 	@echo "What lies where:  data/demo (songs), data/features, data/tags (Delta tables), data/mlflow.db (runs and models)"
 	@echo "What to do next:  .venv/bin/mlflow ui --backend-store-uri sqlite:///data/mlflow.db   (runs, curves, charts)"
 	@echo "                  .venv/bin/python pipelines/tag.py --catalog YOUR_MUSIC_FOLDER --tags data/my-tags"
-	@echo "                  README.md, 'Your own music': a model of your own tags"
+	@echo "                  README.md, 'Your own tags': a model of your own tags"
 
 emotify: install  ## The same on real music: make emotify EMOTIFY=folder-with-ratings.csv
 	$(PYTHON) -m musictag.corpora.emotify $(EMOTIFY) data/emotify

@@ -4,7 +4,7 @@ python pipelines/evaluate.py
 python pipelines/evaluate.py --model models:/musictag@champion --split test
 python pipelines/evaluate.py --against models:/musictag@champion
 
-The scores, the table and the charts go to the model's MLflow run, where promote.py finds them.
+The scores, the table and the charts are logged to the model's MLflow run, where promote.py finds them.
 """
 
 import argparse
@@ -19,11 +19,12 @@ from musictag.catalog import splits
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import targets_by_track, unknown_tags
 from musictag.cli import options
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import UsageError
 from musictag.evaluation import calibration, charts, comparison, report, results
 from musictag.features.table import feature_config
 from musictag.jobs import progress
+from musictag.jobs.labels import read_labels
 from musictag.jobs.process import run_main
 from musictag.storage import tables
 from musictag.tagging import scorers, tagger
@@ -33,7 +34,7 @@ from musictag.training import batches
 def evaluate(
     source: mlflow_registry.ModelSource, features_uri: str, labels: splits.Labels, split: str
 ) -> results.Evaluation:
-    """Score the tracks of a split with one model."""
+    """Score the tracks of a split with one model. Raises `UsageError` if the split is empty."""
     model = tagger.Tagger.load(source.folder)
     table = tables.open_table(features_uri)
     tagger.check_features(model.spec, feature_config(table).feature_hash)
@@ -45,9 +46,7 @@ def evaluate(
         )
     vocabulary = model.spec.vocabulary
     if unknown := unknown_tags(tags.values(), vocabulary):
-        progress.echo(
-            f"not judged, the model does not know them: {', '.join(f'{t} ({n})' for t, n in unknown.items())}"
-        )
+        progress.echo(f"not evaluated, unknown to the model: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
     targets = targets_by_track(tags, vocabulary)
     rows = batches.labelled_rows(tables.read_rows(features_uri, scorers.SCORE_COLUMNS, targets), targets)
     track_ids, truth, scores = scorers.score_labelled(model.model, rows, model.spec.feature_config)
@@ -63,8 +62,8 @@ def evaluate(
     )
 
 
-def keep(source: mlflow_registry.ModelSource, result: results.Evaluation) -> None:
-    """Log an evaluation to its model's run; a model in a folder has none."""
+def log(source: mlflow_registry.ModelSource, result: results.Evaluation) -> None:
+    """Log an evaluation to the model's MLflow run, if it has one: a model in a folder has none."""
     if source.run_id is None:
         return
     with tempfile.TemporaryDirectory() as temporary:
@@ -74,7 +73,7 @@ def keep(source: mlflow_registry.ModelSource, result: results.Evaluation) -> Non
         (folder / "report.txt").write_text(report.evaluation_report(result) + "\n", encoding="utf-8")
         charts.save_figure(charts.precision_recall_chart(result), folder / "precision_recall.png")
         charts.save_figure(charts.curves_chart(result), folder / "curves.png")
-        mlflow_registry.log_evaluation(source.run_id, result.split, folder, results.summary(result))
+        mlflow_runs.log_evaluation(source.run_id, result.split, folder, results.summary(result))
 
 
 def compare(
@@ -83,9 +82,9 @@ def compare(
     other_source: mlflow_registry.ModelSource,
     other: results.Evaluation,
 ) -> str:
-    """Compare two models, and say what was found; table and chart lie beside the first one's evaluation.
+    """Compare two models; return the result as text, and log table and chart to the first model's run.
 
-    They are called after the second, so that a comparison with one more leaves them.
+    The files are named after the second model, so that several comparisons do not overwrite each other.
     """
     names = source.uri, other_source.uri
     table = comparison.compare(result, other)
@@ -96,18 +95,17 @@ def compare(
             pq.write_table(table, f"{files}.parquet")
             Path(f"{files}.txt").write_text(text + "\n", encoding="utf-8")
             charts.save_figure(charts.comparison_chart(result, other, names), Path(f"{files}.png"))
-            mlflow_registry.log_evaluation(source.run_id, result.split, Path(temporary), {})
+            mlflow_runs.log_evaluation(source.run_id, result.split, Path(temporary), {})
     return text
 
 
 def titles(catalog: Catalog) -> dict[str, str]:
-    """What to call each track."""
+    """Return the artist and title of each track, by track_id."""
     rows = catalog.tracks.select(["track_id", "title", "artist"]).to_pylist()
     return {row["track_id"]: " \u2013 ".join(filter(None, (row["artist"], row["title"]))) for row in rows}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", default=mlflow_registry.CANDIDATE, help="registered model, run or folder (default: %(default)s)"
@@ -115,27 +113,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--catalog", default=options.CATALOG, help="default: %(default)s")
     parser.add_argument("--features", default=options.FEATURES, help="default: %(default)s")
     parser.add_argument("--split", default="test", choices=splits.SPLITS, help="default: %(default)s")
-    parser.add_argument("--against", metavar="MODEL", help="a second model, judged on the same tracks")
+    parser.add_argument("--against", metavar="MODEL", help="second model to compare with, on the same tracks")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> None:
-    """Evaluate one model or two, print and log."""
+    """Evaluate one or two models; print and log the results."""
     args = parse(argv)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     source = mlflow_registry.fetch(args.model)
     catalog = read_catalog(args.catalog)
-    splits_uri = tables.companion_uri(args.features, "splits")
-    labels = splits.tags_by_split(catalog.tracks, tables.track_ids(args.features), splits_uri)
+    labels = read_labels(catalog, args.features)
     progress.echo(str(labels))
     result = evaluate(source, args.features, labels, args.split)
-    keep(source, result)
+    log(source, result)
     progress.echo(report.examples(result, titles(catalog)) + "\n")
     progress.echo(report.evaluation_report(result))
     if args.against:
         other_source = mlflow_registry.fetch(args.against)
         other = evaluate(other_source, args.features, labels, args.split)
-        keep(other_source, other)
+        log(other_source, other)
         progress.echo("\n" + compare(source, result, other_source, other))
     figures = results.summary(result)
     progress.echo(

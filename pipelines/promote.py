@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import MusictagError, PromotionError, UsageError
 from musictag.evaluation import charts, gate, results
 from musictag.jobs import progress
@@ -44,7 +44,7 @@ def force(source: mlflow_registry.ModelSource, champion: str | None, folder: Pat
 
 def evaluated(source: mlflow_registry.ModelSource) -> results.Evaluation:
     """A model's evaluation on the test split."""
-    found = mlflow_registry.evaluation_file(source.run_id, "test", results.SCORES_FILE) if source.run_id else None
+    found = mlflow_runs.evaluation_file(source.run_id, "test", results.SCORES_FILE) if source.run_id else None
     if found is None:
         raise PromotionError(
             f"{source.uri} has no evaluation on the test split: run `python pipelines/evaluate.py --model {source.uri}`"
@@ -83,7 +83,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Decide, say why, and move the alias or not."""
     args = parse(argv)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     if args.rollback:
         roll_back(args.alias, args.reason)
         return
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
         decision = force(source, champion, folder, args.reason) if args.force else judge(source, champion, folder)
         (folder / "decision.json").write_text(gate.to_json(decision) + "\n", encoding="utf-8")
         if source.run_id is not None:
-            mlflow_registry.log_decision(source.run_id, folder, gate.numbers(decision))
+            mlflow_runs.log_decision(source.run_id, folder, gate.numbers(decision))
     if not decision.promote:
         mlflow_registry.tag_version(version, {"decision": decision.reason})
         raise PromotionError(

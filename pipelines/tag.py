@@ -33,7 +33,7 @@ import torch
 
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.cli import options
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
@@ -42,7 +42,7 @@ from musictag.jobs.plan import Plan, Task, part_name, partition
 from musictag.jobs.process import n_cores, run_main
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
-from musictag.models.artifact import TaggerSpec
+from musictag.models.specs import TaggerSpec
 from musictag.storage import fetch, parts, tables
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
@@ -204,7 +204,7 @@ def main(argv: list[str]) -> None:
     """Tag what is new or changed, or everything that another model tagged; or say what that would change."""
     args = parse(argv)
     started = datetime.datetime.now(datetime.UTC)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     source = mlflow_registry.fetch(args.model)
     spec = Tagger.load(source.folder).spec
     model = Model(*mlflow_registry.identity(source))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from musictag.features.config import FeatureConfig
 from musictag.features.table import encode_clips
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec
+from musictag.models.specs import TaggerSpec
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 SPEC = TaggerSpec(

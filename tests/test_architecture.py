@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {
     "apache_beam": {"musictag/engines/beam_runner.py", "pipelines/featurize.py"},
     "ray": {"musictag/engines/ray_cluster.py", "pipelines/train.py", "pipelines/tag.py"},
-    "mlflow": {"musictag/engines/mlflow_registry.py"},
+    "mlflow": {"musictag/engines/mlflow_registry.py", "musictag/engines/mlflow_runs.py"},
 }
 NOT_SOURCE = {"tests", "data", "build", "dist"}
 SOURCES = sorted(

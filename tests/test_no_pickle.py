@@ -14,7 +14,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError, MusictagError, TrainingError
 from musictag.models.artifact import load_model, save_model
 from musictag.training.checkpoints import load_states
@@ -78,7 +78,7 @@ def dangers(source: str) -> list[str]:
         "eval('1')",
     ],
 )
-def test_what_runs_code_is_found(source):
+def test_calls_that_run_code_are_found(source):
     assert dangers(source)
 
 
@@ -93,11 +93,11 @@ def test_what_runs_code_is_found(source):
         "model.eval()",
     ],
 )
-def test_what_does_not_is_not(source):
+def test_harmless_calls_are_not_found(source):
     assert not dangers(source)
 
 
-def test_no_source_runs_code_that_a_file_holds():
+def test_no_source_runs_code_from_a_file():
     assert len(SOURCES) > 50
     found = {str(path.relative_to(ROOT)): dangers(path.read_text()) for path in SOURCES}
     assert not {path: names for path, names in found.items() if names}
@@ -122,7 +122,7 @@ def saved_by_torch(path):
 
 @pytest.mark.parametrize("write", [dumped, saved_by_torch])
 @pytest.mark.parametrize("name", ["weights.safetensors", "tagger.json", "fold-0.pt"])
-def test_a_file_that_holds_a_pickle_is_refused_unread(write, name, tmp_path, monkeypatch):
+def test_a_pickle_is_refused_without_unpickling(write, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "model", small_model(), SPEC)
     unpickle = write(tmp_path / "model" / name)
@@ -140,19 +140,19 @@ def home(tmp_path, empty_mlflow, monkeypatch):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     return tmp_path
 
 
 # Of MLflow's own code, as its flavour is imported.
 @pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
-def test_a_registered_pickle_is_refused_and_so_does_mlflow_in_these_tests(home):
+def test_a_registered_pickle_is_refused(home):
     """MLflow's own way of loading is closed to all tests, so that no part of the line can come to depend on it."""
     folder = home / "flavour"
     mlflow.pytorch.save_model(small_model(), folder, serialization_format="pickle", pip_requirements=[])
     with pytest.raises(MlflowException, match="pickle is disallowed"):
         mlflow.pytorch.load_model(str(folder))
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
-        MlflowClient().log_artifacts(run_id, str(folder), mlflow_registry.ARTIFACT)
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
+        MlflowClient().log_artifacts(run_id, str(folder), mlflow_runs.ARTIFACT)
     with pytest.raises(MusictagError, match=r"holds no tagger\.json"):
-        load_model(mlflow_registry.fetch(f"runs:/{run_id}/{mlflow_registry.ARTIFACT}").folder)
+        load_model(mlflow_registry.fetch(f"runs:/{run_id}/{mlflow_runs.ARTIFACT}").folder)

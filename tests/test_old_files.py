@@ -11,7 +11,7 @@ import torch
 
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError
 from musictag.evaluation import results
 from musictag.features.config import FeatureConfig
@@ -55,7 +55,7 @@ def store(old, monkeypatch):
         database.executescript(sql)
     monkeypatch.chdir(old)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old}/mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     return old
 
 
@@ -89,7 +89,7 @@ def test_old_cells_hold_the_same_clips(old):
     assert not clips[1, 40:].any()  # silence after the end of the track
 
 
-def test_old_feature_settings_are_those_of_today(old):
+def test_old_feature_settings_equal_the_current_ones(old):
     config = feature_config(tables.open_table(str(old / "features")))
     assert config == FeatureConfig()
     assert config.feature_hash == FEATURE_HASH
@@ -122,7 +122,7 @@ def test_old_failures_are_read(old):
     assert rows["no-uri"]["message"] == "row 15: uri is empty"
 
 
-def test_attempts_of_old_failures_are_counted_on(old):
+def test_attempts_continue_from_old_failures(old):
     of_features = ledger.read_failed(str(old / "features-failures"))
     of_tags = ledger.read_failed(str(old / "tags-failures"))
     assert {track_id: failed.attempts for track_id, failed in of_features.items()} == {
@@ -149,7 +149,7 @@ def test_old_splits_are_kept_when_the_catalog_is_read_again(old):
     }  # fmt: skip
 
 
-def test_old_version_of_a_table_is_read_and_returned_to(old):
+def test_old_version_of_a_table_is_read_and_restored(old):
     uri = str(old / "features")
     assert rows_of(uri)["track-2"]["duration_s"] == 2.5
     assert rows_of(uri, version=2)["track-2"]["duration_s"] == 2.0
@@ -219,9 +219,11 @@ def test_old_checkpoint_is_read(old):
     network, _ = load_model(model_folder(old, NETWORK_RUN))
     for name, weight in network.state_dict().items():
         torch.testing.assert_close(state.best_weights[name], weight, rtol=0, atol=0)
+    path = next((old / "checkpoints").rglob("fold-0.pt"))
+    assert "averaged" in torch.load(path, weights_only=True)  # which training does not write any more
 
 
-def test_training_goes_on_from_an_old_checkpoint(old):
+def test_training_continues_from_an_old_checkpoint(old):
     network, _ = load_model(model_folder(old, NETWORK_RUN))
     batch = torch.ones(2, 187, 96), torch.eye(2)
     state = loop.fit(
@@ -249,7 +251,7 @@ def test_old_evaluation_is_read(old):
 
 
 def test_old_evaluation_is_found_in_the_old_store(store):
-    path = mlflow_registry.evaluation_file(NETWORK_RUN, "test", results.SCORES_FILE)
+    path = mlflow_runs.evaluation_file(NETWORK_RUN, "test", results.SCORES_FILE)
     assert len(results.read(path, "the old network").track_ids) == 2
 
 
@@ -273,8 +275,8 @@ def test_old_registered_model_that_changed_is_refused(name, store):
 
 
 def test_old_run_has_its_figures(store):
-    assert mlflow_registry.latest_step(NETWORK_RUN) == 2
-    figures = mlflow_registry.cost(NETWORK_RUN)
+    assert mlflow_runs.latest_step(NETWORK_RUN) == 2
+    figures = mlflow_runs.cost(NETWORK_RUN)
     assert figures["best_val_loss"] == pytest.approx(0.2784081)
     assert figures["test_macro_f1"] == pytest.approx(1 / 3)
 
@@ -288,6 +290,6 @@ def test_old_champion_is_rolled_back(store):
     assert mlflow_registry.alias_version("champion") == "1"
 
 
-def test_old_store_takes_another_version(store):
+def test_old_store_accepts_a_new_version(store):
     folder = shutil.copytree(model_folder(store, NETWORK_RUN), store / "another")
-    assert mlflow_registry.adopt(mlflow_registry.fetch(str(folder))) == "3"
+    assert mlflow_registry.register_any(mlflow_registry.fetch(str(folder))) == "3"

@@ -1,10 +1,13 @@
-"""Train, validation and test: tracks are split by artist, tags evenly, and a decision once made stays.
+"""Split tracks into train, validation and test by artist, with balanced tags.
 
-No artist is in two splits, since a model recognizes a singer or a studio sooner than a genre. Tags are stratified by an
-adaptation of iterative stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data",
-ECML PKDD 2011), which places the examples of the rarest remaining tag first. Here what is placed is a group (all tracks
-of an artist); it goes to the split that lacks its tags most, all of them weighed together; groups that have a split
-count towards the shares and stay; and the last groups of a tag go where the tag is still absent.
+No artist is in two splits, because a model recognizes a singer or a studio more easily than a genre. An assigned split
+never changes, also when the catalog grows.
+
+Tags are stratified by an adaptation of iterative stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification
+of multi-label data", ECML PKDD 2011), which first assigns the examples of the rarest remaining tag. There are four
+differences. The unit is a group, that is, all tracks of an artist. A group goes to the split that lacks its tags most,
+all its tags taken together. Groups that already have a split keep it and count towards the shares. The last groups of a
+tag go to splits that do not have the tag yet.
 """
 
 import dataclasses
@@ -13,6 +16,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,15 +25,21 @@ from numpy.typing import NDArray
 from musictag.errors import CatalogError
 from musictag.storage import parts, tables
 
+Int64 = NDArray[np.int64]
+
 SPLITS = ("train", "validation", "test")
+_FOLD_SPLITS = ("train", "validation")
 SHARES = np.array([0.70, 0.15, 0.15])
-"""Share of the tracks, and of the tracks of each tag, that each split should have."""
+"""Target share of each split in all tracks and in the tracks of each tag."""
+
+SCHEMA = pa.schema([("group", pa.string()), ("split", pa.string()), ("assigned_at", pa.timestamp("us", "UTC"))])
+"""Columns of the splits table."""
 
 
 def group_of(track_id: str, artist: str | None) -> str:
-    """The group that a track is split with: its artist, or the track alone if it names none.
+    """Return the group of a track: its artist, or the track alone if it has no artist.
 
-    Two spellings of an artist that differ in case, spacing or Unicode form are one group.
+    Spellings of an artist that differ only in case, spacing or Unicode form are one group.
     """
     name = " ".join(unicodedata.normalize("NFKC", artist or "").casefold().split())
     return f"artist:{name}" if name else f"track:{track_id}"
@@ -38,126 +48,162 @@ def group_of(track_id: str, artist: str | None) -> str:
 def assign_splits(
     groups: Sequence[str], tag_lists: Sequence[Sequence[str]], known: Mapping[str, str]
 ) -> dict[str, str]:
-    """The split of every group; independent of the order of the tracks.
+    """Return the split of every group; independent of the order of the tracks.
 
-    The first new group goes to train if train is empty, three new groups reach all splits, and a tag of three or more
-    groups reaches all splits unless its groups were needed elsewhere for rarer tags.
+    The first new group goes to train if train is empty. Three new groups reach all splits. A tag of three or more
+    groups reaches all splits, unless its groups were needed elsewhere for rarer tags.
 
     Args:
-        groups: the group of each track, as `group_of` gives it.
+        groups: the group of each track, from `group_of`.
         tag_lists: the tags of each track.
-        known: splits decided earlier, by group; they are kept. Groups without a track are ignored.
+        known: existing splits by group; they are kept. Groups without a track are ignored.
 
     Raises:
         CatalogError: `known` holds a split that does not exist.
     """
-    if wrong := sorted({split for split in known.values() if split not in SPLITS}):
-        raise CatalogError(f"unknown split {', '.join(map(repr, wrong))}: a split is one of {', '.join(SPLITS)}")
+    if unknown := sorted({split for split in known.values() if split not in SPLITS}):
+        raise CatalogError(f"unknown split {', '.join(map(repr, unknown))}: a split is one of {', '.join(SPLITS)}")
+    tag_counts, n_columns = _count_tags(groups, tag_lists)
+    split_by_group = {group: known[group] for group in tag_counts if group in known}
+    counts = _Counts.zeros(n_columns)
+    for group, count in tag_counts.items():
+        counts.add_group(count)
+        if group in split_by_group:
+            counts.assign(count, SPLITS.index(split_by_group[group]))
+
+    # Large groups come first, while every split has room for them. Equal ones are ordered by hash: random, but the same
+    # on every machine.
+    hashes = {group: _hash(group) for group in tag_counts if group not in split_by_group}
+    groups_by_column: defaultdict[int, list[str]] = defaultdict(list)
+    for group in sorted(hashes, key=lambda group: (-tag_counts[group].n_all, hashes[group])):
+        for column in tag_counts[group].columns.tolist():
+            groups_by_column[column].append(group)
+
+    while counts.unassigned.any():
+        rarest = int(np.argmin(np.where(counts.unassigned > 0, counts.unassigned, len(hashes) + 1)))
+        for group in groups_by_column[rarest]:
+            if group not in split_by_group:
+                chosen = counts.best_split(tag_counts[group], hashes[group])
+                counts.assign(tag_counts[group], chosen)
+                split_by_group[group] = SPLITS[chosen]
+    return dict(sorted(split_by_group.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _TagCount:
+    """How many tracks of a group have each tag."""
+
+    columns: Int64
+    """The tags of the group as columns, ascending; the last one is the additional tag of all tracks."""
+    n_tracks: Int64
+    """Number of the group's tracks with each tag of `columns`."""
+
+    @property
+    def n_all(self) -> int:
+        return int(self.n_tracks[-1])
+
+
+def _count_tags(groups: Sequence[str], tag_lists: Sequence[Sequence[str]]) -> tuple[dict[str, _TagCount], int]:
+    """Return the tag counts of each group, and the number of columns.
+
+    The last column is an additional tag that every track has: it balances the sizes of the splits.
+    """
     names = sorted({tag for tags in tag_lists for tag in tags})
     column = {tag: k for k, tag in enumerate(names)}
-    every = len(names)  # one more column, a tag that every track has: it balances the sizes of the splits
-    counted: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    counters: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for group, tags in zip(groups, tag_lists, strict=True):
-        counted[group].update({every, *(column[tag] for tag in tags)})
-    content = {group: _arrays(counter) for group, counter in counted.items()}
-
-    split = {group: known[group] for group in counted if group in known}
-    total = np.zeros(every + 1, dtype=np.int64)  # tracks of each tag
-    waiting = np.zeros(every + 1, dtype=np.int64)  # groups of each tag that have no split yet
-    placed = np.zeros((len(SPLITS), every + 1), dtype=np.int64)  # tracks of each tag in each split
-    for group, (columns, n_tracks) in content.items():
-        total[columns] += n_tracks
-        if group in split:
-            placed[SPLITS.index(split[group]), columns] += n_tracks
-        else:
-            waiting[columns] += 1
-
-    # Large groups first, while there is room for them; the hash is a random order that is the same on every machine.
-    hashes = {group: int.from_bytes(hashlib.sha256(group.encode()).digest()) for group in counted if group not in split}
-    groups_with: defaultdict[int, list[str]] = defaultdict(list)
-    for group in sorted(hashes, key=lambda group: (-counted[group][every], hashes[group])):
-        for k in content[group][0].tolist():
-            groups_with[k].append(group)
-
-    while waiting.any():
-        rarest = int(np.argmin(np.where(waiting > 0, waiting, len(hashes) + 1)))
-        for group in groups_with[rarest]:
-            if group in split:
-                continue
-            columns, n_tracks = content[group]
-            chosen = _choose(columns, n_tracks, total, waiting, placed, hashes[group])
-            split[group] = SPLITS[chosen]
-            placed[chosen, columns] += n_tracks
-            waiting[columns] -= 1
-    return dict(sorted(split.items()))
+        counters[group].update({len(names), *(column[tag] for tag in tags)})
+    tag_counts = {}
+    for group, counter in counters.items():
+        columns = sorted(counter)
+        tag_counts[group] = _TagCount(np.array(columns), np.array([counter[k] for k in columns]))
+    return tag_counts, len(names) + 1
 
 
-def _arrays(counter: Counter[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns of a group's tags, ascending, and the number of its tracks that have each."""
-    columns = sorted(counter)
-    return np.array(columns), np.array([counter[k] for k in columns])
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+    """The state of an assignment: changed in place while groups get their splits."""
+
+    total: Int64
+    """Number of tracks with each tag, (columns,)."""
+    unassigned: Int64
+    """Number of groups with each tag that have no split yet, (columns,)."""
+    assigned: Int64
+    """Number of tracks with each tag in each split, (splits, columns)."""
+
+    @classmethod
+    def zeros(cls, n_columns: int) -> Self:
+        shapes = (n_columns, n_columns, (len(SPLITS), n_columns))
+        return cls(*(np.zeros(shape, dtype=np.int64) for shape in shapes))
+
+    def add_group(self, count: _TagCount) -> None:
+        self.total[count.columns] += count.n_tracks
+        self.unassigned[count.columns] += 1
+
+    def assign(self, count: _TagCount, split: int) -> None:
+        self.assigned[split, count.columns] += count.n_tracks
+        self.unassigned[count.columns] -= 1
+
+    def best_split(self, count: _TagCount, tie_breaker: int) -> int:
+        """Return the index of the split that a group should go to."""
+        columns, n_tracks = count.columns, count.n_tracks
+        n_assigned = self.assigned[:, columns]  # (splits, tags of the group)
+        absent = n_assigned == 0
+        # A tag has no more unassigned groups than splits without it: each of them must go to such a split.
+        urgent = absent & (absent.sum(axis=0) >= self.unassigned[columns])
+        # The decrease of sum((n_assigned - target)^2 / target) over the group's tags if the group goes to the split.
+        target = SHARES[:, None] * self.total[columns]
+        gain = (n_tracks * (2 * (target - n_assigned) - n_tracks) / target).sum(axis=1)
+        needs = zip(urgent[:, -1].tolist(), urgent.sum(axis=1).tolist(), gain.tolist(), strict=True)
+        ranked = [(*need, (tie_breaker + split) % len(SPLITS)) for split, need in enumerate(needs)]
+        return ranked.index(max(ranked))
 
 
-def _choose(
-    columns: NDArray[np.int64],
-    n_tracks: NDArray[np.int64],
-    total: NDArray[np.int64],
-    waiting: NDArray[np.int64],
-    placed: NDArray[np.int64],
-    tie: int,
-) -> int:
-    """Index of the split that a group with `n_tracks` of the tags `columns` should go to."""
-    have = placed[:, columns]  # (split, tags of the group)
-    absent = have == 0
-    # A tag's groups are about to run out: from here on each must go to a split that the tag has not reached.
-    urgent = absent & (absent.sum(axis=0) >= waiting[columns])
-    # How much nearer to its shares each split gets: the fall of sum((have - want)^2 / want) over the group's tags.
-    want = SHARES[:, None] * total[columns]
-    gain = (n_tracks * (2 * (want - have) - n_tracks) / want).sum(axis=1)
-    needs = zip(urgent[:, -1].tolist(), urgent.sum(axis=1).tolist(), gain.tolist(), strict=True)
-    ranked = [(*need, (tie + s) % len(SPLITS)) for s, need in enumerate(needs)]
-    return ranked.index(max(ranked))
-
-
-SCHEMA = pa.schema([("group", pa.string()), ("split", pa.string()), ("assigned_at", pa.timestamp("us", "UTC"))])
+def _hash(group: str) -> int:
+    return int.from_bytes(hashlib.sha256(group.encode()).digest())
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The tags of the tracks that can be learned from or judged on, by split."""
+    """The tags of the tracks that models are trained and evaluated on, by split."""
 
     tags: dict[str, dict[str, list[str]]]
     """`tags[split][track_id]`."""
     n_untagged: int
-    """Tracks without tags: what they are is unknown, so that they are no negatives either."""
+    """Number of tracks without tags. Their tags are unknown, so they are not negative examples either."""
     without_features: tuple[str, ...]
     """Tagged tracks that have no features, sorted."""
-    unlisted: tuple[str, ...]
-    """Tracks that have features and are not in the catalog, sorted."""
+    orphaned: tuple[str, ...]
+    """Tracks that have features but are not in the catalog, sorted."""
     groups: dict[str, str]
-    """The group of each of the tracks in `tags`, by track_id."""
+    """`groups[track_id]` of the tracks in `tags`."""
 
     def __str__(self) -> str:
         kept = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
-        left_out = f"{self.n_untagged:,} without tags, {_count(self.without_features)} tagged but without features"
-        if self.unlisted:
-            left_out += f", {_count(self.unlisted)} with features but not in the catalog"
+        left_out = f"{self.n_untagged:,} without tags, {_summarize(self.without_features)} tagged but without features"
+        if self.orphaned:
+            left_out += f", {_summarize(self.orphaned)} with features but not in the catalog"
         return f"tracks: {kept}; left out: {left_out}"
 
 
 def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: str) -> Labels:
-    """The tagged tracks of a catalog (`catalog.SCHEMA`) that have features, by split.
+    """Return the tagged tracks of a catalog that have features, by split.
 
-    A track's own `split` counts; other tracks go where their group is, and new groups are assigned. The table at
-    `splits_uri` remembers each group's split, so that a test artist stays one when the catalog grows.
+    The split of a track is its column `split`, else the split of its group. Groups without a split get one, and the
+    table at `splits_uri` keeps it, so that an artist's split stays the same when the catalog grows.
+
+    Args:
+        tracks: table of `catalog.reader.SCHEMA`.
+        with_features: ids of the tracks that have features.
+        splits_uri: table of `SCHEMA`; created if necessary.
     """
     rows = [row for row in tracks.select(["track_id", "artist", "tags", "split"]).to_pylist() if row["tags"]]
     groups = [group_of(row["track_id"], row["artist"]) for row in rows]
-    remembered = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
-    known = {row["group"]: row["split"] for row in remembered}
+    stored = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
+    known = {row["group"]: row["split"] for row in stored}
     known |= {group: row["split"] for group, row in zip(groups, rows, strict=True) if row["split"]}
     assigned = assign_splits(groups, [row["tags"] for row in rows], known)
-    _remember(splits_uri, {group: split for group, split in assigned.items() if group not in known})
+    _store_splits(splits_uri, {group: split for group, split in assigned.items() if group not in known})
 
     tags: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
     group_by_track = {}
@@ -166,26 +212,26 @@ def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: 
             tags[row["split"] or assigned[group]][row["track_id"]] = row["tags"]
             group_by_track[row["track_id"]] = group
     without_features = sorted(row["track_id"] for row in rows if row["track_id"] not in group_by_track)
-    unlisted = sorted(set(with_features) - set(tracks["track_id"].to_pylist()))
-    return Labels(tags, tracks.num_rows - len(rows), tuple(without_features), tuple(unlisted), group_by_track)
+    orphaned = sorted(set(with_features) - set(tracks["track_id"].to_pylist()))
+    return Labels(tags, tracks.num_rows - len(rows), tuple(without_features), tuple(orphaned), group_by_track)
 
 
 def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]:
-    """Ways to learn from the train and validation tracks, `[fold]["train" or "validation"][track_id]` their tags.
+    """Return the train and validation tracks of each fold: `[fold]["train" or "validation"][track_id]` are tags.
 
-    One fold takes the two splits as they are. More deal both anew: each track is held back for validation in one fold,
-    with its whole group. There are no more folds than groups.
+    A single fold has the two splits as they are. Several folds divide the tracks of both splits anew: each track is a
+    validation track in one fold, together with its whole group. There are at most as many folds as groups.
 
     Raises:
-        CatalogError: no track to learn from or none to hold back.
+        CatalogError: a fold would have no train or no validation track.
     """
     if n_folds == 1:
-        for split in (learned := ("train", "validation")):
+        for split in _FOLD_SPLITS:
             if not labels.tags[split]:
                 raise CatalogError(
                     f"no track of the {split} split has both tags and features: add tracks or change splits"
                 )
-        return [{split: labels.tags[split] for split in learned}]
+        return [{split: labels.tags[split] for split in _FOLD_SPLITS}]
     from sklearn.model_selection import GroupKFold  # takes a second to import
 
     tags = labels.tags["train"] | labels.tags["validation"]
@@ -193,24 +239,24 @@ def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]
     groups = [labels.groups[track_id] for track_id in track_ids]
     if (n_groups := len(set(groups))) < 2:
         raise CatalogError(
-            f"train and validation tracks with tags and features are of {n_groups} artists, {n_folds} folds need 2 or "
-            "more: add tracks or change splits"
+            f"{n_folds} folds need 2 or more artists, but the train and validation tracks with tags and features have "
+            f"{n_groups}: add tracks or change splits"
         )
-    dealt = GroupKFold(min(n_folds, n_groups)).split(track_ids, groups=groups)
+    indices_by_fold = GroupKFold(min(n_folds, n_groups)).split(track_ids, groups=groups)
     return [
-        {split: {track_ids[n]: tags[track_ids[n]] for n in places}
-         for split, places in zip(("train", "validation"), fold, strict=True)}
-        for fold in dealt
+        {split: {track_ids[n]: tags[track_ids[n]] for n in indices}
+         for split, indices in zip(_FOLD_SPLITS, fold, strict=True)}
+        for fold in indices_by_fold
     ]  # fmt: skip
 
 
-def _count(track_ids: Sequence[str]) -> str:
-    """How many they are, and the first three."""
+def _summarize(track_ids: Sequence[str]) -> str:
+    """Return the number of tracks and the first three ids."""
     more = ", \u2026" if len(track_ids) > 3 else ""
     return f"{len(track_ids):,}" + (f" ({', '.join(track_ids[:3])}{more})" if track_ids else "")
 
 
-def _remember(uri: str, assigned: Mapping[str, str]) -> None:
+def _store_splits(uri: str, assigned: Mapping[str, str]) -> None:
     if not assigned:
         return
     now = datetime.datetime.now(datetime.UTC)

@@ -1,7 +1,7 @@
-"""The vocabulary: which tags a model knows, in which order, and tag lists as a table of true and false.
+"""Build the vocabulary of a model and encode tags as multi-hot targets.
 
-A vocabulary is a tuple of unique tags sorted by code point, so that it depends on the tags alone, never on the order in
-which a catalog happens to list its tracks.
+A vocabulary is a tuple of unique tags, sorted by code point, so that it does not depend on the order of the tracks in a
+catalog.
 """
 
 import difflib
@@ -18,31 +18,30 @@ TagsBySplit = Mapping[str, Mapping[str, Iterable[str]]]
 
 
 def make_vocabulary(tag_lists: Iterable[Iterable[str]], only: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The tags of a catalog, or the chosen ones among them, sorted by code point.
+    """Return the tags of a catalog, or the tags `only`, sorted by code point.
 
     Args:
-        tag_lists: the tags of each track to learn from.
-        only: the tags to learn; None takes every tag that occurs.
+        tag_lists: the tags of each training track.
+        only: the tags to learn; None means every tag that occurs.
 
     Raises:
-        VocabularyError: a chosen tag is on no track (the text offers the closest that are), or no tag is left.
+        VocabularyError: no track has one of the tags `only` (the message suggests similar tags), or there is no tag.
     """
     found = {tag for tags in tag_lists for tag in tags}
-    wanted = found if only is None else set(only)
-    if missing := sorted(wanted - found):
-        raise VocabularyError(f"no track to learn from has the tag {'; '.join(_hint(tag, found) for tag in missing)}")
-    if not wanted:
-        cause = (
-            "no track to learn from has a tag: fill the catalog's column `tags`" if only is None else "no tag is chosen"
-        )
-        raise VocabularyError(f"{cause}; a vocabulary needs at least one tag")
-    return tuple(sorted(wanted))
+    chosen = found if only is None else set(only)
+    if missing := sorted(chosen - found):
+        hints = "; ".join(_with_similar(tag, found) for tag in missing)
+        raise VocabularyError(f"no training track has the tag {hints}")
+    if not chosen:
+        reason = "no training track has a tag: fill the catalog's column `tags`" if only is None else "no tag is chosen"
+        raise VocabularyError(f"{reason}; a vocabulary needs at least one tag")
+    return tuple(sorted(chosen))
 
 
 def encode(tag_lists: Sequence[Iterable[str]], vocabulary: Sequence[str]) -> NDArray[np.bool_]:
-    """Targets (N, K), bool: which of the K tags each of the N tracks has.
+    """Return targets (N, K), bool: which of the K tags each of the N tracks has.
 
-    A tag outside the vocabulary is left aside; `unknown_tags` tells which those are.
+    Tags outside the vocabulary are ignored; `unknown_tags` counts them.
     """
     column = {tag: k for k, tag in enumerate(vocabulary)}
     targets = np.zeros((len(tag_lists), len(vocabulary)), dtype=np.bool_)
@@ -54,50 +53,59 @@ def encode(tag_lists: Sequence[Iterable[str]], vocabulary: Sequence[str]) -> NDA
 
 
 def targets_by_track(tags: Mapping[str, Iterable[str]], vocabulary: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    """Targets (K,) of each track, from its tags by its id."""
+    """Return the targets (K,) of each track, by track id."""
     return dict(zip(tags, encode(list(tags.values()), vocabulary), strict=True))
 
 
 def unknown_tags(tag_lists: Iterable[Iterable[str]], vocabulary: Sequence[str]) -> dict[str, int]:
-    """Number of tracks of each tag that the vocabulary lacks, the most frequent first."""
+    """Return the number of tracks with each tag that is not in the vocabulary, most frequent first."""
     known = set(vocabulary)
-    tracks = Counter(tag for tags in tag_lists for tag in set(tags) - known)
-    return dict(sorted(tracks.items(), key=lambda item: (-item[1], item[0])))
+    n_tracks = Counter(tag for tags in tag_lists for tag in set(tags) - known)
+    return dict(sorted(n_tracks.items(), key=lambda item: (-item[1], item[0])))
 
 
 def coverage_warnings(vocabulary: Sequence[str], folds: Sequence[TagsBySplit], tags: TagsBySplit) -> list[str]:
-    """What a model cannot learn of the catalog's tags, in sentences with their names; none if all is well.
+    """Return a message for each group of tags that cannot be learned or predicted; an empty list if there is none.
 
     Args:
         vocabulary: the tags that the model learns.
-        folds: what it learns from, and what is held back to fit thresholds on (see `musictag.catalog.splits.folds`).
+        folds: train and validation tracks of each fold (see `musictag.catalog.splits.folds`).
         tags: all tracks with features, in the splits `train`, `validation` and `test`.
     """
-    of_folds = [_tags_found(fold) for fold in folds]
-    learned, held_back = (set[str]().union(*(fold[split] for fold in of_folds)) for split in ("train", "validation"))
-    sentences = []
-    if unlearned := sorted(set[str]().union(*_tags_found(tags).values()) - learned):
-        sentences.append(f"not learned, since no train track has them: {', '.join(unlearned)}")
-    if never := sorted(set(vocabulary) - held_back):
-        sentences.append(f"never given, since no validation track has them to fit a threshold on: {', '.join(never)}")
-    for number, fold in enumerate(of_folds, start=1):
+    tags_by_fold = [_tag_sets(fold) for fold in folds]
+    in_train = set[str]().union(*(fold["train"] for fold in tags_by_fold))
+    in_validation = set[str]().union(*(fold["validation"] for fold in tags_by_fold))
+    warnings = []
+    if not_in_train := sorted(set[str]().union(*_tag_sets(tags).values()) - in_train):
+        warnings.append(f"not learned, since no train track has them: {', '.join(not_in_train)}")
+    if not_in_validation := sorted(set(vocabulary) - in_validation):
+        warnings.append(
+            f"never predicted, since no validation track has them to fit a threshold on: {', '.join(not_in_validation)}"
+        )
+    for number, fold in enumerate(tags_by_fold, start=1):
         if missing := sorted(set(vocabulary) - fold["train"]):
-            sentences.append(f"not learned in fold {number}, which holds back all their tracks: {', '.join(missing)}")
-    return sentences
+            warnings.append(f"not learned in fold {number}, which validates on all their tracks: {', '.join(missing)}")
+    return warnings
 
 
-def _tags_found(tags: TagsBySplit) -> dict[str, set[str]]:
-    return {split: {tag for of_track in tracks.values() for tag in of_track} for split, tracks in tags.items()}
+def _tag_sets(tags: TagsBySplit) -> dict[str, set[str]]:
+    """Return the set of tags that occur in each split."""
+    return {split: {tag for track_tags in tracks.values() for tag in track_tags} for split, tracks in tags.items()}
 
 
 def by_tag(values: Mapping[str, float], vocabulary: Sequence[str]) -> NDArray[np.float64]:
-    """Values of some tags as (K,), NaN for the others. Raises `VocabularyError` for a tag that is not one of them."""
+    """Return the values of some tags as (K,), with NaN for the other tags.
+
+    Raises:
+        VocabularyError: a tag is not in the vocabulary.
+    """
     if missing := sorted(set(values) - set(vocabulary)):
-        hints = "; ".join(_hint(tag, set(vocabulary)) for tag in missing)
+        hints = "; ".join(_with_similar(tag, set(vocabulary)) for tag in missing)
         raise VocabularyError(f"the vocabulary has no tag {hints}")
     return np.array([values.get(tag, np.nan) for tag in vocabulary], dtype=np.float64)
 
 
-def _hint(tag: str, found: set[str]) -> str:
-    close = difflib.get_close_matches(tag, sorted(found))
-    return f"{tag!r} (close: {', '.join(map(repr, close))})" if close else repr(tag)
+def _with_similar(tag: str, known: set[str]) -> str:
+    """Return the tag and similar known tags, for a message."""
+    similar = difflib.get_close_matches(tag, sorted(known))
+    return f"{tag!r} (close: {', '.join(map(repr, similar))})" if similar else repr(tag)

@@ -1,4 +1,4 @@
-"""Music files of this machine: found, and decoded while the network is still busy with those before."""
+"""Find music files on this machine, and decode them while the network scores earlier ones."""
 
 import collections
 import concurrent.futures
@@ -18,46 +18,46 @@ from musictag.features.config import FeatureConfig
 from musictag.storage import fetch
 
 DECODE_THREADS = 2
-# Files decoded ahead of the network: some more than there are threads, and no more however many files there are.
+# Bounds the memory: files that are decoded, or being decoded, before the network needs them.
 DECODED_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Track:
-    """A file as the network sees it."""
+class DecodedTrack:
+    """The clips of a file, and where they begin."""
 
     clips: npt.NDArray[np.float16]
     """(C, T, M)."""
     start_s: list[float]
-    """Where each clip starts (C,), s."""
+    """Start of each clip (C,), s."""
     duration_s: float
 
 
 def find(arguments: Iterable[Path]) -> list[Path]:
-    """The files that are named, and those that a folder catalog of each named folder would list, in its order.
+    """Return the files among `arguments`, and the files in the folders among them, in the order of a folder catalog.
 
-    A folder without any stands for itself, so that reading it says so.
+    A folder without audio files is returned itself: `read` then raises an error that says so.
     """
     local = fsspec.filesystem("file")
     files: list[Path] = []
     for path in arguments:
-        is_folder = os.path.isdir(path)  # noqa: PTH112 # of a path that may not be asked, pathlib raises
-        within = audio_files(local, os.path.abspath(path)) if is_folder else []  # noqa: PTH100 # it follows no links
-        files += [path / relative for relative in within] or [path]
+        is_folder = os.path.isdir(path)  # noqa: PTH112 # pathlib raises if access is denied
+        relatives = audio_files(local, os.path.abspath(path)) if is_folder else []  # noqa: PTH100 # does not resolve links
+        files += [path / relative for relative in relatives] or [path]
     return files
 
 
 def printable(path: Path) -> str:
-    """A path as text that any stream can take: bytes that are not UTF-8 are written as backslash, x and two digits."""
+    """Return a path as text that can be encoded; bytes that are not UTF-8 become a backslash, x and two hex digits."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) -> Track:
-    """Decode a local file and cut its clips. Raises an `AudioError` that says what is wrong with it."""
+def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) -> DecodedTrack:
+    """Decode a local file and return its clips. Raises an `AudioError` if the file cannot be used."""
     name = printable(path)
     if name != str(path):
         raise AudioUnreachableError(f"{name}: the file name is not UTF-8; rename it")
-    try:  # not `fetching.local_audio`: to that, a file's name may read like a url
+    try:  # not `fetch.local_audio`, which would read some file names as URLs
         is_empty = not fetch.has_content(path)
     except IsADirectoryError as error:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
@@ -67,30 +67,30 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
     if is_empty:
         raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     clips, starts, duration_s = extract.track_clips(path, name, config, clips_per_track)
-    return Track(clips, [start * config.hop_length / config.sample_rate for start in starts], duration_s)
+    return DecodedTrack(clips, [start * config.hop_length / config.sample_rate for start in starts], duration_s)
 
 
 def read_ahead(
     paths: Iterable[Path], config: FeatureConfig, clips_per_track: int | None
-) -> Iterator[tuple[Path, Track | AudioError]]:
-    """Each path, in order, with its track or what is wrong with it; the next few are read meanwhile."""
+) -> Iterator[tuple[Path, DecodedTrack | AudioError]]:
+    """Yield each path in order with its track or error, while threads decode the next few."""
 
-    def outcome(path: Path) -> Track | AudioError:
+    def read_or_error(path: Path) -> DecodedTrack | AudioError:
         try:
             return read(path, config, clips_per_track)
         except AudioError as error:
             return error
 
-    waiting: collections.deque[tuple[Path, concurrent.futures.Future[Track | AudioError]]] = collections.deque()
+    waiting: collections.deque[tuple[Path, concurrent.futures.Future[DecodedTrack | AudioError]]] = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(DECODE_THREADS)
     try:
         for path in paths:
-            waiting.append((path, pool.submit(outcome, path)))
+            waiting.append((path, pool.submit(read_or_error, path)))
             if len(waiting) > DECODED_AHEAD:
-                first, reading = waiting.popleft()
-                yield first, reading.result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         while waiting:
-            first, reading = waiting.popleft()
-            yield first, reading.result()
+            first, future = waiting.popleft()
+            yield first, future.result()
     finally:
         pool.shutdown(cancel_futures=True)

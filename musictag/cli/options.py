@@ -1,6 +1,9 @@
-"""What every command line has in common: defaults, and errors as one sentence with an exit code."""
+"""Command-line options that several commands share: defaults, parsers of values, groups of options."""
 
 import argparse
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from musictag.features.extract import MAX_HOURS
 
@@ -9,73 +12,97 @@ FEATURES = "data/features"
 TAGS = "data/tags"
 
 
+def number(
+    kind: type[int] | type[float],
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    words: Mapping[str, Any] | None = None,
+) -> Callable[[str], Any]:
+    """Return an argparse type that parses a finite number and checks its range.
+
+    Args:
+        kind: `int` or `float`.
+        minimum: smallest allowed number.
+        above: bound that the number must exceed, instead of `minimum`.
+        maximum: largest allowed number.
+        words: values of texts that are allowed besides numbers, such as `all`.
+
+    The returned function raises `argparse.ArgumentTypeError`, which names the allowed values.
+    """
+    values = words or {}
+    allowed = _allowed(kind, minimum, above, maximum, list(values))
+
+    def parse(text: str) -> Any:
+        if text in values:
+            return values[text]
+        try:
+            value = kind(text)
+            is_valid = math.isfinite(value)
+        except (ValueError, OverflowError):
+            is_valid = False
+        if (
+            not is_valid
+            or (minimum is not None and value < minimum)
+            or (above is not None and value <= above)
+            or (maximum is not None and value > maximum)
+        ):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+        return value
+
+    return parse
+
+
+def _allowed(kind: type, minimum: float | None, above: float | None, maximum: float | None, words: list[str]) -> str:
+    """Describe the numbers and words that `number` allows, such as `a number from 0 to 1`."""
+    noun = "a whole number" if kind is int else "a number"
+    if minimum is not None and maximum is not None:
+        noun += f" from {minimum:g} to {maximum:g}"
+    else:
+        bounds = (("of at least", minimum), ("above", above), ("of at most", maximum))
+        noun += " and".join(f" {bound} {value:g}" for bound, value in bounds if value is not None)
+    return " or ".join([noun, *map(repr, words)])
+
+
+count = number(int, minimum=1)
+hours = number(float, above=0)
+rate = number(float, minimum=0, maximum=1)
+clips_per_track = number(int, minimum=1, words={"all": None})
+
+
 def names(text: str) -> list[str]:
-    """Names that commas separate."""
+    """Split names at commas."""
     return text.split(",")
 
 
-def clips_per_track(text: str) -> int | None:
-    """The value of `--clips-per-track`: a number from 1, or `all` as None."""
-    if text == "all":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1, nor 'all'")
-    return int(text)
-
-
-def hours(text: str) -> float:
-    """The value of `--max-hours`: a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0")
-    return value
-
-
 def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
-    """Add the options that say what of a track's audio is decoded."""
+    """Add the options that limit the decoded audio of each track; `when` says when they apply."""
     parser.add_argument("--clips-per-track", type=clips_per_track, default="all", metavar="N|all", help=when or None)
     parser.add_argument(
         "--max-hours", type=hours, default=MAX_HOURS, metavar="H",
-        help=f"a track that is longer fails{when and ', '}{when} (default: %(default)g)",
+        help=f"fail tracks that are longer{when and ', '}{when} (default: %(default)g)",
     )  # fmt: skip
 
 
-def count(text: str) -> int:
-    """A number from 1, the value of `--diff`, `--num-workers` and `--max-attempts`."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
-
-
-def add_workers(parser: argparse.ArgumentParser, default: int, what: str) -> None:
-    """Add the options that say on how much of a machine or a cluster Ray works."""
-    parser.add_argument("--num-workers", type=count, default=default, help=f"{what} (default: %(default)s)")
-    parser.add_argument("--use-gpu", action="store_true", help="one GPU for each of them")
+def add_workers(parser: argparse.ArgumentParser, default: int, noun: str) -> None:
+    """Add the options that size Ray's workers; `noun` says what the workers are."""
+    parser.add_argument("--num-workers", type=count, default=default, help=f"{noun} (default: %(default)s)")
+    parser.add_argument("--use-gpu", action="store_true", help="give each worker one GPU")
 
 
 def add_ledger(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a job that leaves a row, or a failure, of each listed track."""
-    parser.add_argument("--max-failures", type=rate, default=0.1, metavar="RATE", help="default: %(default)s")
+    """Add the options of a job that writes a row or a failure for each listed track."""
+    parser.add_argument(
+        "--max-failures", type=rate, default=0.1, metavar="RATE",
+        help="fail the run if a larger share of its tracks fails (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--max-attempts", type=count, default=3, metavar="N",
-        help="runs that try to decode the same audio; what failed so often counts as failed (default: %(default)s)",
+        help="number of runs that try to decode the same audio before they give it up (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--allow", action="append", default=[], metavar="ROOT",
-        help="folder or url that each track of a catalog must lie within; may be given again (default: any)",
+        help="folder or URL that must contain each track of a catalog; repeatable (default: any)",
     )  # fmt: skip
-    parser.add_argument("--prune", action="store_true", help="remove the tracks that are not listed any more")
-
-
-def rate(text: str) -> float:
-    """A share from 0 to 1, the value of `--max-failures`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
-    return value
+    parser.add_argument("--prune", action="store_true", help="remove tracks that the catalog no longer lists")

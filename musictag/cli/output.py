@@ -1,4 +1,4 @@
-"""What `musictag tag` answers of a file: text for a person, CSV or JSON for a program."""
+"""The output of `musictag tag`: text for people, CSV or JSON for programs."""
 
 import csv
 import io
@@ -6,41 +6,45 @@ import json
 
 from musictag.errors import AudioError
 
-Scored = list[tuple[str, float]]
+ScoredTags = list[tuple[str, float]]
 """Tags and their scores, best first."""
 
 BAR_CELLS = 24
 CSV_HEADER = "file,tag,score,error\n"
 
 
-def as_text(name: str, found: Scored | AudioError) -> str:
-    """A file and its tags for a person; nothing of one that failed, which standard error tells."""
-    return "" if isinstance(found, AudioError) else "\n".join([name, *map(_row, found)]) + "\n\n"
+def as_text(name: str, result: ScoredTags | AudioError) -> str:
+    """Return a file's name and a line per tag; nothing for an error, which is printed on standard error."""
+    return "" if isinstance(result, AudioError) else "\n".join([name, *map(_bar_line, result)]) + "\n\n"
 
 
-def as_csv(name: str, found: Scored | AudioError) -> str:
-    """Lines of the columns of `CSV_HEADER`: one a tag, or one with the error."""
+def as_csv(name: str, result: ScoredTags | AudioError) -> str:
+    """Return rows with the columns of `CSV_HEADER`: one per tag, or one with the error."""
     rows: list[tuple[str | float, ...]]
-    if isinstance(found, AudioError):
-        rows = [(name, "", "", _reason(name, found))]
+    if isinstance(result, AudioError):
+        rows = [(name, "", "", _reason(name, result))]
     else:
-        rows = [(name, *tag_score, "") for tag_score in found]
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(rows)
-    return lines.getvalue()
+        rows = [(name, tag, score, "") for tag, score in result]
+    return "".join(map(_csv_line, rows))
 
 
-def as_json(name: str, found: Scored | AudioError) -> str:
-    """A JSON object, on a line."""
-    if isinstance(found, AudioError):
-        entry: dict[str, object] = {"file": name, "error": _reason(name, found)}
+def as_json(name: str, result: ScoredTags | AudioError) -> str:
+    """Return a JSON object on one line."""
+    if isinstance(result, AudioError):
+        entry: dict[str, object] = {"file": name, "error": _reason(name, result)}
     else:
-        entry = {"file": name, "tags": [{"tag": tag, "score": score} for tag, score in found]}
+        entry = {"file": name, "tags": [{"tag": tag, "score": score} for tag, score in result]}
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _row(tag_score: tuple[str, float]) -> str:
-    # The tag stands last: so nothing need be aligned after it, whatever its script.
+def _csv_line(row: tuple[str | float, ...]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(row)  # its default line end makes it quote fields with a carriage return as well
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _bar_line(tag_score: tuple[str, float]) -> str:
+    # The tag is last, so that nothing has to be aligned after characters of unknown width.
     tag, score = tag_score
     full, eighths = divmod(round(score * BAR_CELLS * 8), 8)
     cells = "\u2588" * full + (chr(0x2590 - eighths) if eighths else "")

@@ -1,6 +1,6 @@
-"""The taggram: scores over time as a picture, one ribbon per tag (Pons & Serra, 2019, give it its name).
+"""Draw a taggram: scores over time, one ribbon per tag (the name is from Pons & Serra, 2019).
 
-The colours are those of matplotlib's "magma": even to the eye from dark to bright, in grey and to colour-blind readers.
+The colours are matplotlib's "magma", whose lightness rises evenly, also in grey and for colour-blind readers.
 """
 
 import math
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from musictag.evaluation.report import short, text_width
@@ -19,16 +21,17 @@ Float32 = npt.NDArray[np.float32]
 COLOURS = "magma"
 PAPER, INK, FAINT = "#17161F", "#F2EFE9", "#9A97A0"
 WIDTH, HEADER, MARGIN = 12.0, 1.0, 0.25  # inches
-# Of a tag: columns, of which a wide character takes two. Of a title: characters.
-LONGEST_TAG, LONGEST_TITLE = 28, 80
-MOST_TICKS = 9
-LONGEST_IN_SECONDS_S = 90
-# The font of matplotlib's own that has a box for every character there is.
+MAX_TAG_COLUMNS = 28
+"""Longest tag that is shown in full; a wide character, such as a Chinese one, takes two columns."""
+MAX_TITLE_LENGTH = 80
+MAX_TICKS = 9
+MAX_IN_SECONDS_S = 90
+"""Longest track whose time axis is in seconds, s."""
 LAST_RESORT = "Last Resort"
-# Distances of ticks that a clock's reader expects, s.
-TICKS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
-# The least that the brightest colour stands for: the noise of a track without any tag stays dark.
-LEAST_BRIGHT = 0.2
+"""The font in matplotlib that has a box for every character."""
+TICK_STEPS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+MIN_BRIGHTEST = 0.2
+"""Lower bound of the score with the brightest colour, so that a track without any tag stays dark."""
 
 
 def draw(
@@ -41,68 +44,79 @@ def draw(
     title: str,
     subtitle: str,
 ) -> Figure:
-    """The picture of some tags of one track.
+    """Draw the scores of some tags of one track.
 
     Args:
         clip_scores: (C, K), in the order of time and of `tags`; the first tag is drawn on top.
-        track_scores: (K,), written beside the ribbons.
-        tags: what the ribbons are called.
-        start_s: where each clip begins (C,), s: it lasts until the next one, the last until the end of the track.
+        track_scores: (K,), written to the right of the ribbons.
+        tags: names of the ribbons.
+        start_s: start of each clip (C,), s. A clip is drawn until the next one starts, the last until the track ends.
         duration_s: length of the track, s.
-        title: what was heard.
-        subtitle: whose tags they are.
+        title: name of the track.
+        subtitle: name of the model.
     """
-    n_tags = len(tags)
-    title, names = short(title, LONGEST_TITLE), [short(tag, LONGEST_TAG * len(tag) // text_width(tag)) for tag in tags]
+    title = short(title, MAX_TITLE_LENGTH)
+    names = [short(tag, MAX_TAG_COLUMNS * len(tag) // text_width(tag)) for tag in tags]
     text: dict[str, Any] = {"fontfamily": families("".join([title, subtitle, *names])), "parse_math": False}
-    height = HEADER + 1.0 + 0.42 * n_tags
+    height = HEADER + 1.0 + 0.42 * len(tags)
     figure = Figure(figsize=(WIDTH, height), facecolor=PAPER)
-    inside = (MARGIN / WIDTH, MARGIN / height, 1 - 2 * MARGIN / WIDTH, 1 - (HEADER + MARGIN) / height)
-    figure.set_layout_engine("constrained", rect=inside)
+    rect = (MARGIN / WIDTH, MARGIN / height, 1 - 2 * MARGIN / WIDTH, 1 - (HEADER + MARGIN) / height)
+    figure.set_layout_engine("constrained", rect=rect)
     axes = figure.subplots()
     axes.set_facecolor(PAPER)
-
-    edges = np.append(start_s, duration_s)
-    brightest = max(LEAST_BRIGHT, math.ceil(10 * float(clip_scores.max())) / 10)
-    mesh = axes.pcolormesh(
-        edges, np.arange(n_tags + 1) - 0.5, clip_scores.T, cmap=COLOURS, vmin=0, vmax=brightest, rasterized=True
-    )
-    across = axes.get_yaxis_transform()  # x from 0 to 1 over the width, y in rows
-    axes.hlines(np.arange(1, n_tags) - 0.5, 0, 1, transform=across, color=PAPER, linewidth=3)
-    axes.set(xlim=(0, duration_s), ylim=(n_tags - 0.5, -0.5))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, pad=8)
-    axes.set_yticks(range(n_tags), names, fontsize=13, color=INK, **text)
-    for row, score in enumerate(track_scores):
-        axes.text(1.012, row, f"{score:.2f}", transform=across, va="center", fontsize=11, color=FAINT)
-    axes.text(1.012, -0.6, "track", transform=across, va="bottom", fontsize=10, color=FAINT)
 
+    ribbons = _draw_ribbons(axes, clip_scores, np.append(start_s, duration_s))
+    axes.set_yticks(range(len(tags)), names, fontsize=13, color=INK, **text)
+    _draw_track_scores(axes, track_scores)
+    _draw_time_axis(axes, duration_s)
+    bar = figure.colorbar(ribbons, ax=axes, fraction=0.025, pad=0.02, aspect=2 * len(tags))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelcolor=FAINT, labelsize=10)
+    bar.set_label("score", fontsize=10, color=FAINT, labelpad=8)
+    # As large as fits: a wide character takes two columns, and a column is 0.6 of the font size wide.
+    size = min(20.0, 72 * (WIDTH - 2 * MARGIN) / (0.6 * text_width(title)))
+    figure.text(MARGIN / WIDTH, 1 - 0.5 / height, title, fontsize=size, color=INK, **text)
+    figure.text(MARGIN / WIDTH, 1 - 0.8 / height, subtitle, fontsize=11, color=FAINT, **text)
+    return figure
+
+
+def _draw_ribbons(axes: Axes, clip_scores: Float32, edges_s: npt.NDArray[np.float64]) -> QuadMesh:
+    """Draw scores (C, K) as one row of colours per tag; the clips lie between the edges (C + 1,), s."""
+    n_tags = clip_scores.shape[1]
+    brightest = max(MIN_BRIGHTEST, math.ceil(10 * float(clip_scores.max())) / 10)
+    ribbons = axes.pcolormesh(
+        edges_s, np.arange(n_tags + 1) - 0.5, clip_scores.T, cmap=COLOURS, vmin=0, vmax=brightest, rasterized=True
+    )
+    gaps = np.arange(1, n_tags) - 0.5
+    axes.hlines(gaps, 0, 1, transform=axes.get_yaxis_transform(), color=PAPER, linewidth=3)
+    axes.set(xlim=(0, edges_s[-1]), ylim=(n_tags - 0.5, -0.5))
+    return ribbons
+
+
+def _draw_track_scores(axes: Axes, track_scores: Float32) -> None:
+    row_transform = axes.get_yaxis_transform()  # x from 0 to 1 over the width, y in rows
+    for row, score in enumerate(track_scores):
+        axes.text(1.012, row, f"{score:.2f}", transform=row_transform, va="center", fontsize=11, color=FAINT)
+    axes.text(1.012, -0.6, "track", transform=row_transform, va="bottom", fontsize=10, color=FAINT)
+
+
+def _draw_time_axis(axes: Axes, duration_s: float) -> None:
     step = tick_step(duration_s)
     ticks = np.arange(0, duration_s + step / 100, step)
     axes.set_xticks(ticks, [clock(float(tick), duration_s) for tick in ticks], fontsize=11, color=INK)
     axes.set_xlabel(clock_name(duration_s), fontsize=11, color=FAINT, labelpad=8)
 
-    bar = figure.colorbar(mesh, ax=axes, fraction=0.025, pad=0.02, aspect=2 * n_tags)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelcolor=FAINT, labelsize=10)
-    bar.set_label("score", fontsize=10, color=FAINT, labelpad=8)
-
-    left = MARGIN / WIDTH
-    # As large as fits: a wide character takes two columns, a column of the font is 0.6 of its size.
-    size = min(20.0, 72 * (WIDTH - 2 * MARGIN) / (0.6 * text_width(title)))
-    figure.text(left, 1 - 0.5 / height, title, fontsize=size, color=INK, **text)
-    figure.text(left, 1 - 0.8 / height, subtitle, fontsize=11, color=FAINT, **text)
-    return figure
-
 
 def tick_step(duration_s: float) -> float:
-    """Distance of the ticks of a time axis, s: the least of `TICKS_S` that gives no more than `MOST_TICKS`."""
-    return next((step for step in TICKS_S if duration_s / step <= MOST_TICKS), math.ceil(duration_s / MOST_TICKS))
+    """Return the smallest of `TICK_STEPS_S` that gives at most `MAX_TICKS` ticks."""
+    return next((step for step in TICK_STEPS_S if duration_s / step <= MAX_TICKS), math.ceil(duration_s / MAX_TICKS))
 
 
 def clock(second: float, duration_s: float) -> str:
-    """A time within a track of this length, as `clock_name` says."""
-    if duration_s <= LONGEST_IN_SECONDS_S:
+    """Format a time within a track of this length, in the unit of `clock_name`."""
+    if duration_s <= MAX_IN_SECONDS_S:
         return f"{second:.3g}"
     minutes, seconds = divmod(round(second), 60)
     hours, of_hour = divmod(minutes, 60)
@@ -110,14 +124,14 @@ def clock(second: float, duration_s: float) -> str:
 
 
 def clock_name(duration_s: float) -> str:
-    """What the times of a track of this length are written in."""
-    if duration_s <= LONGEST_IN_SECONDS_S:
+    """Return the unit of the time axis of a track of this length."""
+    if duration_s <= MAX_IN_SECONDS_S:
         return "seconds"
     return "hours:minutes:seconds" if duration_s >= 3600 else "minutes:seconds"
 
 
 def families(text: str) -> list[str]:
-    """Font families that together have all of the text's characters; boxes where no installed font has any."""
+    """Return font families that together have all characters of the text; boxes stand for the ones no font has."""
     missing = {ord(character) for character in text} - _characters(font_manager.findfont("DejaVu Sans"))
     found = ["DejaVu Sans"]
     fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: font.name.startswith(LAST_RESORT))

@@ -1,4 +1,4 @@
-"""Command-line options of training: a recipe, and what the options change of it."""
+"""Command-line options of training, and the settings that they give."""
 
 import argparse
 import dataclasses
@@ -13,85 +13,93 @@ from musictag.training.config import TrainingConfig
 
 # Option, field of `TrainingConfig`, help.
 OPTIONS = (
-    ("--epochs", "epochs", "passes over the tracks, at most"),
-    ("--head-epochs", "head_epochs", "epochs at the start in which the last layer alone learns"),
-    ("--patience", "patience", "epochs without a better validation loss"),
-    ("--batch-size", "batch_size", "clips of a step on each worker"),
-    ("--clips-per-epoch", "clips_per_track", "clips of each track"),
-    ("--learning-rate", "learning_rate", "of the last layer"),
-    ("--body-rate", "body_rate", "that of the other layers as a share of it; musicnn's convolutions never learn"),
-    ("--seed", "seed", "decides everything random"),
-)
+    ("--epochs", "epochs", "maximum number of passes over the tracks"),
+    ("--head-epochs", "head_epochs", "epochs at the start in which only the last layer is trained"),
+    ("--patience", "patience", "epochs without a lower validation loss after which training ends"),
+    ("--batch-size", "batch_size", "clips per step on each worker"),
+    ("--clips-per-epoch", "clips_per_track", "clips of each track per epoch"),
+    ("--learning-rate", "learning_rate", "learning rate of the last layer"),
+    ("--body-rate", "body_rate", "learning rate of the other layers as a share of --learning-rate; musicnn's "
+                                 "convolutions are never trained"),
+    ("--seed", "seed", "seed of all random numbers"),
+)  # fmt: skip
+
+precision = options.number(float, above=0, maximum=1)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options; numbers that are not given are not among the arguments, so that the recipe decides."""
+    """Add the options. Numbers that are not given are missing in the arguments: the recipe decides them."""
     parser.add_argument("--model", choices=sorted(SINGLE),
                         help=f"network to train from scratch (default: {recipes.DEFAULT_MODEL})")  # fmt: skip
     parser.add_argument("--model-params", type=json_object, metavar="JSON", default={},
                         help='parameters of that network, such as \'{"channels": [32, 64, 128]}\'')  # fmt: skip
     parser.add_argument("--init", type=options.names, metavar="MODEL,MODEL", default=(),
-                        help="start from these instead: published models, folders or MLflow uris")  # fmt: skip
-    parser.add_argument("--vocabulary", type=options.names, metavar="TAG,TAG", help="default: all tags")
-    for option, field, what in OPTIONS:
+                        help="models to start from instead: published names, folders or MLflow URIs")  # fmt: skip
+    parser.add_argument("--vocabulary", type=options.names, metavar="TAG,TAG", help="tags to learn (default: all)")
+    for option, field, text in OPTIONS:
         plain, tuned = getattr(recipes.FROM_SCRATCH, field), getattr(recipes.FINE_TUNING, field)
         default = f"{plain:.3g}" if tuned == plain else f"{plain:.3g}, with --init {tuned:.3g}"
         parser.add_argument(
-            option, dest=field, type=type(plain), default=argparse.SUPPRESS, metavar="N",
-            help=f"{what} (default: {default})",
+            option, dest=field, type=options.number(type(plain)), default=argparse.SUPPRESS, metavar="N",
+            help=f"{text} (default: {default})",
         )  # fmt: skip
-    parser.add_argument("--folds", type=int, metavar="N",
-                        help=f"with --init: train so many networks, each with another part of the train and validation "
-                        f"tracks held back, and take the mean of their weights; 1 learns from the train tracks alone "
+    parser.add_argument("--folds", type=options.count, metavar="N",
+                        help="with --init: number of networks to train and average; each holds back other tracks of "
+                        "the train and validation splits; 1 trains on the train split only "
                         f"(default: {recipes.FOLDS})")  # fmt: skip
     parser.add_argument("--min-precision", type=precisions, metavar="TAG=SHARE,…", default={},
-                        help="thresholds of these tags reach a precision on the validation tracks, at the most recall; "
-                        "all others have the best F1")  # fmt: skip
+                        help="minimum precision of some tags on the validation tracks: their thresholds reach it with "
+                        "the highest recall; those of other tags maximize F1")  # fmt: skip
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raise `UsageError` where the arguments of `add_options` contradict each other."""
+    """Raise `UsageError` if the arguments of `add_options` contradict each other."""
     if args.init and (args.model or args.model_params):
         raise UsageError("--model and --model-params do not go with --init: the models to start from are the network")
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """Values by name, from JSON. Raises `UsageError` for anything else."""
+    """Parse `--model-params`: a JSON object. Raises `UsageError` for anything else."""
     try:
         value = json.loads(text)
     except ValueError as error:
         raise UsageError(f"--model-params is {text!r}, which is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"--model-params is {text!r}: it takes values by name, in braces")
+        raise UsageError(f"--model-params is {text!r}: it must be a JSON object, with names and values in braces")
     return value
 
 
 def precisions(text: str) -> dict[str, float]:
-    """The precision that each tag must reach, from `TAG=SHARE,TAG=SHARE`. Raises `UsageError` for anything else."""
+    """Parse `--min-precision`: `TAG=SHARE,TAG=SHARE`. Raises `UsageError` for anything else."""
     wanted = {}
-    for part in text.split(","):
+    for part in options.names(text):
         tag, _, share = part.rpartition("=")
         try:
-            wanted[tag] = float(share)
-        except ValueError:
-            tag = ""
-        if not tag or not 0 < wanted[tag] <= 1:
-            raise UsageError(f"--min-precision has {part!r}: it takes TAG=SHARE, such as calm=0.9, separated by commas")
+            wanted[tag] = precision(share)
+        except argparse.ArgumentTypeError as error:
+            raise _wrong_precision(part) from error
+        if not tag:
+            raise _wrong_precision(part)
     return wanted
 
 
+def _wrong_precision(part: str) -> UsageError:
+    return UsageError(
+        f"--min-precision has {part!r}: it takes TAG=SHARE, such as calm=0.9, with a share above 0 and at most 1, "
+        "separated by commas"
+    )
+
+
 def n_folds(args: argparse.Namespace, *, fine_tuning: bool) -> int:
-    """How many folds the arguments of `add_options` ask for. Raises `UsageError` where they make no sense."""
+    """Return the number of folds. Raises `UsageError` for several folds without fine-tuning."""
     if args.folds is None:
         return recipes.FOLDS if fine_tuning else 1
-    if args.folds < 1:
-        raise UsageError(f"--folds is {args.folds}: it must be at least 1")
     if args.folds > 1 and not fine_tuning:
-        raise UsageError("--folds goes with --init: networks that start from nothing have no mean that makes sense")
+        raise UsageError("--folds needs --init: the mean of networks trained from scratch is useless")
     return int(args.folds)
 
 
 def training_config(args: argparse.Namespace, *, fine_tuning: bool) -> TrainingConfig:
-    """The recipe that the arguments of `add_options` make. Raises `UsageError` for a wrong number."""
+    """Return the recipe, changed by the arguments. Raises `UsageError` for a number out of range."""
     given = {field: getattr(args, field) for _, field, _ in OPTIONS if field in args}
     return dataclasses.replace(recipes.FINE_TUNING if fine_tuning else recipes.FROM_SCRATCH, **given)

@@ -1,5 +1,5 @@
-"""Catalogs that we make to try musictag on.
+"""Make catalogs to try musictag on.
 
-`demo` and `experiment` render folk tunes and label them by what is known of each; `emotify` reads a published data
-set.
+`demo` and `experiment` render folk tunes to audio and label every song by known rules. `emotify` reads a published
+data set. Each of the three writes a `catalog.csv` and returns its path.
 """

@@ -1,8 +1,8 @@
-"""Chinese folk tunes: the Han part of the Essen Folksong Collection, as music21's package ships it.
+"""Read Chinese folk tunes: the Han part of the Essen Folksong Collection, from the package music21.
 
-The collection (Schaffrath, "The Essen Folksong Collection", 1995) is in ABC notation, of which these files use a small
-dialect: one voice, no tuplets, chords, ornaments or repeats. `parse_tunes` reads just that, in a few milliseconds per
-hundred tunes, where music21's general parser takes some 30 ms for each; the tests hold the two against each other.
+The collection (Schaffrath, "The Essen Folksong Collection", 1995) is in ABC notation. These files use a small subset:
+one voice without tuplets, chords, ornaments or repeats. `parse_tunes` reads this subset in a few milliseconds per
+hundred tunes; music21's general parser takes about 30 ms per tune. The tests compare the two.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from musictag.errors import UsageError
 _FILES = ("han1.abc", "han2.abc")
 _LETTER_STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"_": -1, "=": 0, "^": 1}
-# Fifths above C of the major key: how many sharps (or, below 0, flats) the signature has.
+# Number of sharps of each major key; negative numbers are flats.
 _SIGNATURES = {"Ab": -4, "Eb": -3, "Bb": -2, "F": -1, "C": 0, "G": 1, "D": 2, "A": 3, "E": 4}
 _TOKEN = re.compile(
     r"(?P<bar>[|\n])|(?P<sign>[_=^]?)(?P<letter>[A-Ga-gz])(?P<octave>[,']*)(?P<length>\d*)(?P<tie>-?)|\s+"
@@ -24,31 +24,29 @@ _TOKEN = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Tune:
-    """One melody and what the collection says of it."""
+    """One melody with the collection's metadata."""
 
     tune_id: str
-    """The collection's own number, such as `C0002`."""
+    """Number in the collection, such as `C0002`."""
     title: str
     region: str
-    """Province, such as `Shaanxi`; empty where the file names none."""
+    """Province, such as `Shaanxi`; empty if unknown."""
     genre: str
-    """First word of the genre field in lower case, such as `xiaodiao`; empty where the file gives none."""
+    """First word of the genre field in lower case, such as `xiaodiao`; empty if unknown."""
     metre: str
-    """As written: `2/4`, `3/8`, `none`."""
-    do: int
-    """Pitch class 0-11 of the key's first degree (C = 0)."""
+    """As in the file, such as `2/4` or `none`."""
     notes: tuple[tuple[int | None, float], ...]
-    """MIDI note number (None: a rest) and length in quarter notes (dyadic, so exact), one after the other."""
+    """MIDI note number (None for a rest) and length in quarter notes, in order. Lengths are dyadic, so exact."""
 
 
 def read_tunes() -> list[Tune]:
-    """All tunes of the Chinese part, in the collection's order; `UsageError` where music21 is not installed."""
+    """Return all tunes of the Han part in the order of the collection; `UsageError` if music21 is not installed."""
     corpus = package_folder("music21") / "corpus" / "essenFolksong"
     return [tune for name in _FILES for tune in parse_tunes((corpus / name).read_text(encoding="utf-8"))]
 
 
 def package_folder(package: str) -> Path:
-    """Where an optional package lies, without importing it; `UsageError` where it is not installed."""
+    """Return the folder of an optional package without importing it; `UsageError` if it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"making songs needs the package {package}, which is not installed: run `make install`")
@@ -56,7 +54,7 @@ def package_folder(package: str) -> Path:
 
 
 def parse_tunes(abc: str) -> list[Tune]:
-    """The tunes of one ABC file; leaves out a tune that is not in the dialect (an unknown key or sign, no notes)."""
+    """Return the tunes of an ABC file, without those that are empty or use notation outside of the subset."""
     tunes = (_parse_tune(block) for block in re.split(r"\n(?=X:)", abc))
     return [tune for tune in tunes if tune is not None and tune.notes]
 
@@ -72,7 +70,7 @@ def _parse_tune(block: str) -> Tune | None:
     notes = _parse_notes(body, _SIGNATURES[key.strip()], _quarters(fields.get("L", "1/8")))
     if notes is None:
         return None
-    # "China, Shaanxi, Zizhou" or "China, Ningxia Yanchi": the province is the word after the country.
+    # The province is the word after the country: "China, Shaanxi, Zizhou" or "China, Ningxia Yanchi".
     region = re.match(r"China[, ]+([A-Z]\w+)", fields.get("O", ""))
     genre = re.match(r"\w+", fields.get("R", ""))
     return Tune(
@@ -81,19 +79,21 @@ def _parse_tune(block: str) -> Tune | None:
         region=region[1] if region else "",
         genre=genre[0].lower() if genre else "",
         metre=fields.get("M", "none"),
-        do=7 * _SIGNATURES[key.strip()] % 12,
         notes=tuple(notes),
     )
 
 
 def _quarters(fraction: str) -> float:
-    """Quarter notes in a fraction of a whole note: 0.25 for `1/16`."""
+    """Convert a fraction of a whole note to quarter notes: `1/16` is 0.25."""
     numerator, _, denominator = fraction.partition("/")
     return 4 * int(numerator) / int(denominator)
 
 
 def _parse_notes(body: str, fifths: int, unit: float) -> list[tuple[int | None, float]] | None:
-    """Notes of a tune's body, ties joined; `unit` is the length of an undecorated note in quarters."""
+    """Return the notes of a tune's body with ties joined, or None if it uses notation outside of the subset.
+
+    `unit` is the length, in quarter notes, of a note without a number.
+    """
     order = "FCGDAEB"
     signature = dict.fromkeys(order[: max(fifths, 0)], 1) | dict.fromkeys(order[7 + min(fifths, 0) :], -1)
     notes: list[tuple[int | None, float]] = []

@@ -1,6 +1,6 @@
-"""A catalog whose songs we make: which tunes they play, and their audio, written once and finished where it stopped.
+"""Write a catalog of generated songs: choose tunes, render audio, and finish an interrupted run.
 
-Each corpus gives its own `Perform`, the sound of a song; what is here is the same for all.
+`demo` and `experiment` share this module. Each has its own function that renders a song.
 """
 
 import concurrent.futures
@@ -21,12 +21,13 @@ import numpy.typing as npt
 import soundfile
 
 from musictag.corpora.essen import Tune
+from musictag.corpora.melody import beats_per_bar
 from musictag.errors import UsageError
 from musictag.jobs import progress
 from musictag.jobs.process import n_cores
 
 _COLUMNS = ("track_id", "uri", "artist", "album", "title", "tags")
-# (file type, sample rate in Hz, channels), track after track: each decoder and resampling ratio gets its share.
+# (file type, sample rate in Hz, channels), used in turn, so that every decoder and resampling ratio is exercised.
 _ENCODINGS = (
     ("ogg", 22_050, 2),
     ("mp3", 22_050, 2),
@@ -39,21 +40,21 @@ _ENCODINGS = (
 )
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     "ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.8},
-    # At a constant rate: what libsndfile writes at a variable one, mono at 22.05 kHz, its own decoder finds broken.
+    # libsndfile cannot decode its own variable-bitrate files (mono at 22.05 kHz), so the bitrate is constant.
     "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.7},
     "flac": {"format": "FLAC", "subtype": "PCM_16"},
 }
 _AUDIO_NAME = re.compile(r"\d{4}-\w+-[0-9a-f]{8}\.(ogg|mp3|flac)")
-# Rare kinds of tune are drawn more often than others, so that their tags have enough songs.
-_TRIPLE_ODDS, _HAOZI_ODDS = 3.0, 2.5
+# Weights of rare kinds of tune (others: 1). They make sure that the tags of rare kinds have enough songs.
+_TRIPLE_WEIGHT, _HAOZI_WEIGHT = 3.0, 2.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """What one song of a catalog is made from."""
+    """A song that can be rendered: its audio depends only on these fields."""
 
     version: int | str
-    """Changes whenever a corpus would make another song of the same seed, index, length and tune."""
+    """Version of the corpus: it changes when the same other fields would give another song."""
     index: int
     tune: Tune
     artist: str
@@ -67,66 +68,70 @@ class Song:
 
     @property
     def uri(self) -> str:
-        """Path relative to the catalog; it holds a fingerprint of all that the audio depends on."""
-        made_from = json.dumps([self.version, self.seed, self.index, self.seconds, self.tune.tune_id])
-        fingerprint = hashlib.sha256(made_from.encode()).hexdigest()[:8]
+        """Path relative to the catalog. It contains a fingerprint of everything that the audio depends on."""
+        identity = json.dumps([self.version, self.seed, self.index, self.seconds, self.tune.tune_id])
+        fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:8]
         return f"audio/{self.index:04d}-{self.tune.tune_id}-{fingerprint}.{self.encoding[0]}"
 
     def rng(self) -> np.random.Generator:
-        """A generator of this song's own, so that neither order nor number of workers changes it."""
+        """Return a new generator seeded for this song, so that the order and number of workers do not matter."""
         return np.random.default_rng((self.seed, self.index))
 
 
-Perform = Callable[[Song], npt.NDArray[np.float32]]
-"""The waveform (samples, channels) of a song, at the sample rate and channels of its encoding; a module's function."""
+RenderSong = Callable[[Song], npt.NDArray[np.float32]]
+"""Returns the waveform (samples, channels) of a song at the sample rate and channels of its encoding.
+
+With several workers it must be a function of a module, because it is pickled.
+"""
 
 
 def check_arguments(*, n_tracks: int, seconds: float, seed: int, workers: int | None) -> None:
-    """Raise `UsageError` for what can make no catalog."""
+    """Raise `UsageError` if an argument is out of range."""
     if n_tracks < 1 or seconds <= 0 or seed < 0 or (workers is not None and workers < 1):
         raise UsageError(
             f"n_tracks={n_tracks}, seconds={seconds}, seed={seed}, workers={workers}: "
-            "seed must be at least 0, the others more"
+            "seed must be at least 0, the others positive"
         )
 
 
-def draw_tunes(tunes: Sequence[Tune], *, n_tracks: int, seed: int) -> list[Tune]:
-    """`n_tracks` of `tunes`, each at most once; a longer draw of the same seed begins with a shorter one.
+def sample_tunes(tunes: Sequence[Tune], *, n_tracks: int, seed: int) -> list[Tune]:
+    """Return `n_tracks` random tunes, each at most once; rare kinds of tune have a higher weight.
 
-    Raises `UsageError` if there are fewer.
+    A longer sample with the same seed begins with the shorter one. Raises `UsageError` if there are too few tunes.
     """
     if n_tracks > len(tunes):
         raise UsageError(f"n_tracks={n_tracks}: the collection has only {len(tunes)} distinct tunes")
-    odds = [
-        (_TRIPLE_ODDS if tune.metre in ("3/4", "3/8") else 1) * (_HAOZI_ODDS if tune.genre == "haozi" else 1)
+    weights = [
+        (_TRIPLE_WEIGHT if beats_per_bar(tune) == 3 else 1) * (_HAOZI_WEIGHT if tune.genre == "haozi" else 1)
         for tune in tunes
     ]
     # Weighted sampling without replacement by exponential keys (Efraimidis and Spirakis, 2006).
-    keys = np.random.default_rng(seed).exponential(size=len(tunes)) / odds
+    keys = np.random.default_rng(seed).exponential(size=len(tunes)) / weights
     return [tunes[i] for i in np.argsort(keys)[:n_tracks]]
 
 
 def write_catalog(
-    folder: Path, songs: Sequence[Song], tags: Sequence[Sequence[str]], perform: Perform, *, workers: int | None
+    folder: Path, songs: Sequence[Song], tags: Sequence[Sequence[str]], render_song: RenderSong, *, workers: int | None
 ) -> Path:
-    """Write the audio of `songs` that is missing in `folder`, then `catalog.csv`, and return its path.
+    """Write missing audio of `songs` to `folder/audio`, then `folder/catalog.csv`, and return the catalog's path.
 
-    A catalog already there with these songs and tags is left as it is. `catalog.csv` is written last; audio of other
-    songs of ours then goes. `workers` processes perform (None: one per core). With 1 this process does; with more, the
-    caller's main module must be importable without side effects, because they are spawned.
+    A finished catalog with the same songs and tags is not changed. Audio that an earlier catalog left is deleted;
+    files with other names are not. `workers` is the number of processes (None: one per core). With 1, songs are
+    rendered in this process. With more, the caller's main module must be importable without side effects, because
+    the processes are spawned.
     """
     catalog, text = folder / "catalog.csv", _catalog_text(songs, tags)
     missing = [song for song in songs if not (folder / song.uri).exists()]
     if not missing and catalog.exists() and catalog.read_text(encoding="utf-8") == text:
         return catalog
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    written = _write_all(missing, folder, perform, workers or n_cores())
+    written = _write_songs(missing, folder, render_song, workers or n_cores())
     for _ in progress.bar(written, "make songs", len(missing), "song"):
         pass
     _replace(catalog, lambda part: part.write_text(text, encoding="utf-8"))
-    kept = {folder / song.uri for song in songs}
+    current = {folder / song.uri for song in songs}
     for path in (folder / "audio").iterdir():
-        if _AUDIO_NAME.fullmatch(path.name) and path not in kept:
+        if _AUDIO_NAME.fullmatch(path.name) and path not in current:
             path.unlink()
     return catalog
 
@@ -135,31 +140,31 @@ def _catalog_text(songs: Sequence[Song], tags: Sequence[Sequence[str]]) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for song, its_tags in zip(songs, tags, strict=True):
+    for song, song_tags in zip(songs, tags, strict=True):
         album = f"Folk songs of {song.tune.region or 'China'}"
         title = song.tune.title or song.tune.tune_id
-        writer.writerow((f"{song.index:04d}", song.uri, song.artist, album, title, ";".join(its_tags)))
+        writer.writerow((f"{song.index:04d}", song.uri, song.artist, album, title, ";".join(song_tags)))
     return lines.getvalue()
 
 
-def _write_all(songs: Sequence[Song], folder: Path, perform: Perform, workers: int) -> Iterator[None]:
-    """Write the audio of `songs`, yielding after each."""
-    arguments = (songs, itertools.repeat(folder), itertools.repeat(perform))
+def _write_songs(songs: Sequence[Song], folder: Path, render_song: RenderSong, workers: int) -> Iterator[None]:
+    """Write the audio of `songs` and yield after each."""
+    arguments = (songs, itertools.repeat(folder), itertools.repeat(render_song))
     if workers == 1 or len(songs) <= 1:
-        yield from map(_write, *arguments)
+        yield from map(_write_song, *arguments)
         return
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(min(workers, len(songs)), mp_context=spawn) as pool:
-        yield from pool.map(_write, *arguments)
+        yield from pool.map(_write_song, *arguments)
 
 
-def _write(song: Song, folder: Path, perform: Perform) -> None:
-    waveform = perform(song)
+def _write_song(song: Song, folder: Path, render_song: RenderSong) -> None:
+    waveform = render_song(song)
     kind, sample_rate, channels = song.encoding
 
     def encode(part: Path) -> None:
         with soundfile.SoundFile(part, "w", sample_rate, channels, **_WRITE_OPTIONS[kind]) as sound:
-            # A second at a time: libsndfile's Vorbis encoder overflows the stack when given a long block.
+            # One second at a time: libsndfile's Vorbis encoder overflows the stack if a block is long.
             for start in range(0, len(waveform), sample_rate):
                 sound.write(waveform[start : start + sample_rate])
 
@@ -167,7 +172,7 @@ def _write(song: Song, folder: Path, perform: Perform) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make the file under another name first, so that a file that is there is whole."""
+    """Call `write` with a temporary path and rename it to `path`, so that a file is never incomplete."""
     part = path.with_name(f".{path.name}.part")
     write(part)
     part.replace(path)

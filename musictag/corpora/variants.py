@@ -1,4 +1,4 @@
-"""Which tunes of a collection are one melody: the same one printed twice, or variants of it sung elsewhere."""
+"""Find tunes that are printed twice, and tunes that are variants of the same melody."""
 
 import itertools
 from collections import Counter
@@ -6,58 +6,59 @@ from collections.abc import Iterable, Sequence
 
 from musictag.corpora.essen import Tune
 
-RUN_STEPS = 9
-SHARED_RUNS, SHARED_SHARE = 7, 0.4
-"""Tunes are variants if they have this many runs of `RUN_STEPS` melodic steps in common, or this share of those of the
-shorter one. Stricter figures chain tunes that have no more in common than the phrases of all."""
+NGRAM_STEPS = 9
+MIN_SHARED_NGRAMS, MIN_SHARED_FRACTION = 7, 0.4
+"""Two tunes are variants if they share this many n-grams of `NGRAM_STEPS` melodic intervals, or this fraction of the
+shorter tune's n-grams. Lower thresholds would join tunes that share only phrases common to all tunes."""
 
 
-def distinct_tunes(tunes: Iterable[Tune]) -> list[Tune]:
-    """Leave out what is not a tune of its own: an id or a title seen before, or the same opening in any key."""
+def deduplicate_tunes(tunes: Iterable[Tune]) -> list[Tune]:
+    """Return the tunes without those that repeat an earlier id, title or opening (16 notes, in any key)."""
     seen: set[object] = set()
     distinct = []
     for tune in tunes:
         first = next(pitch for pitch, _ in tune.notes if pitch is not None)
         opening = tuple((None if pitch is None else pitch - first, length) for pitch, length in tune.notes[:16])
-        marks = {opening, ("id", tune.tune_id), ("title", tune.title)}
-        if not marks & seen:
+        keys = {opening, ("id", tune.tune_id), ("title", tune.title)}
+        if not keys & seen:
             distinct.append(tune)
-        seen |= marks
+        seen |= keys
     return distinct
 
 
-def melody_families(tunes: Sequence[Tune]) -> list[int]:
-    """For each tune the place, in `tunes`, of the first tune of its family; a tune without variants is its own.
+def group_variants(tunes: Sequence[Tune]) -> list[int]:
+    """Return, for each tune, the index of the first tune of its group; a tune without variants is its own group.
 
-    Variants are one family, in any key and rhythm; so are two tunes that a third one links.
+    Key and rhythm do not matter. Groups are transitive: two tunes are in one group if a third is a variant of both.
     """
-    runs = [_runs(tune) for tune in tunes]
-    places_of: dict[tuple[int, ...], list[int]] = {}
-    shared: Counter[tuple[int, int]] = Counter()
-    for place, its_runs in enumerate(runs):
-        for run in its_runs:
-            earlier = places_of.setdefault(run, [])
-            shared.update((other, place) for other in earlier)
-            earlier.append(place)
-    head = list(range(len(tunes)))
+    ngrams = [_interval_ngrams(tune) for tune in tunes]
+    tunes_with: dict[tuple[int, ...], list[int]] = {}
+    n_shared: Counter[tuple[int, int]] = Counter()
+    for index, its_ngrams in enumerate(ngrams):
+        for ngram in its_ngrams:
+            earlier = tunes_with.setdefault(ngram, [])
+            n_shared.update((other, index) for other in earlier)
+            earlier.append(index)
+    # A union-find forest: the root of a tree is the first tune of its group.
+    parent = list(range(len(tunes)))
 
-    def first_of(place: int) -> int:
-        while head[place] != place:
-            place = head[place]
-        return place
+    def find_root(index: int) -> int:
+        while parent[index] != index:
+            index = parent[index]
+        return index
 
-    for (one, other), n_shared in shared.items():
-        if n_shared >= min(SHARED_RUNS, SHARED_SHARE * min(len(runs[one]), len(runs[other]))):
-            heads = first_of(one), first_of(other)
-            head[max(heads)] = min(heads)
-    return [first_of(place) for place in range(len(tunes))]
+    for (one, other), n in n_shared.items():
+        if n >= min(MIN_SHARED_NGRAMS, MIN_SHARED_FRACTION * min(len(ngrams[one]), len(ngrams[other]))):
+            roots = find_root(one), find_root(other)
+            parent[max(roots)] = min(roots)
+    return [find_root(index) for index in range(len(tunes))]
 
 
-def _runs(tune: Tune) -> set[tuple[int, ...]]:
-    """Every run of `RUN_STEPS` steps (semitones up or down) of a tune; a note struck again is no step.
+def _interval_ngrams(tune: Tune) -> set[tuple[int, ...]]:
+    """Return all n-grams of `NGRAM_STEPS` intervals in semitones; a repeated note is not an interval.
 
-    Repeated notes follow the words' syllables, which are what verses and variants change first.
+    Note repetitions depend on the syllables of the words, which change first between verses and variants.
     """
     pitches = [pitch for pitch, _ in tune.notes if pitch is not None]
     steps = [after - before for before, after in itertools.pairwise(pitches) if after != before]
-    return {tuple(steps[start : start + RUN_STEPS]) for start in range(len(steps) - RUN_STEPS + 1)}
+    return {tuple(steps[start : start + NGRAM_STEPS]) for start in range(len(steps) - NGRAM_STEPS + 1)}

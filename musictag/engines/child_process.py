@@ -1,8 +1,8 @@
-"""Run a command for a process, and no longer than that is there; it is told, by SIGUSR1, if the command fails.
+"""Run a command that exits with its parent; report its failure by SIGUSR1.
 
 python -m musictag.engines.child_process PARENT COMMAND...
 
-PARENT is the number of the process that starts this.
+PARENT is the process id of the process that starts this.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ POLL_S = 1.0
 
 
 def run(parent: int, command: Sequence[str]) -> int:
-    """Run `command`, whose stderr is dropped, as a child process; its exit code, below 0 where a signal ended it."""
+    """Run `command` without its stderr, and return its exit code, negative if a signal ended it."""
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
             if os.getppid() != parent:
                 process.kill()
-    # Only the parent itself: once it has ended, its number may be another process's.
+    # Only if the parent still runs: afterwards its id may belong to another process.
     if process.returncode and os.getppid() == parent:
         os.kill(parent, signal.SIGUSR1)
     return process.returncode

@@ -1,9 +1,10 @@
-"""How sure a figure is: 95 % intervals by drawing the artists of a split again and again, with replacement.
+"""95 % intervals of metrics by bootstrap over artists.
 
-Tracks of one artist resemble each other, so that whole groups are drawn, not tracks (Efron & Tibshirani, "An
-Introduction to the Bootstrap", 1993: intervals are percentiles of the draws, chapter 13; what is drawn is what is
-independent, chapter 8). A draw is an integer weight for each track, how often its group came. Two models under the same
-weights are paired: the interval of their difference leaves out what is hard or easy for both.
+Tracks of one artist resemble each other, so whole groups of tracks are drawn with replacement (Efron & Tibshirani, "An
+Introduction to the Bootstrap", 1993: intervals are percentiles of the draws, chapter 13; independent units are drawn,
+chapter 8). A draw is an integer weight for each track: how often its group was drawn. Two models evaluated with the
+same weights are paired: the interval of their difference excludes the difficulty of the tracks, which is common to
+both.
 
 Conventions are those of `evaluation.metrics`, with D draws: figures are (D, K), NaN where a draw does not define them.
 """
@@ -17,16 +18,17 @@ from musictag.evaluation import metrics
 
 N_DRAWS = 1000
 SEED = 0
-"""The same for all, so that the same evaluation always has the same intervals."""
+"""Fixed, so that the same evaluation always has the same intervals."""
 LEVEL = 0.95
 BLOCK = 1 << 18
-"""Weights that are ranked at once: few enough for the cache."""
+"""Number of weights that are processed at once, so that they fit into the cache."""
 
 
 def draws(groups: Sequence[str], n_draws: int = N_DRAWS, seed: int = SEED) -> NDArray[np.int64]:
-    """How often each track counts in each draw (D, N), from the group of each track; independent of their order.
+    """Return the weight of each track in each draw (D, N), from the group of each track (N).
 
-    Fewer than two groups cannot be drawn from: there is no draw then, (0, N), and every `interval` is NaN.
+    Weights do not depend on the order of the tracks. With fewer than two groups there are no draws, (0, N), and every
+    `interval` is NaN.
     """
     names, group_of_track = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
     if len(names) < 2:
@@ -41,15 +43,15 @@ def figures(
     thresholds: NDArray[np.float64],
     weights: NDArray[np.integer],
 ) -> dict[str, NDArray[np.float64]]:
-    """`precision`, `recall`, `f1`, `pr_auc` and `roc_auc` of each draw and tag, (D, K) each.
+    """Return `precision`, `recall`, `f1`, `pr_auc` and `roc_auc` of each draw and tag, (D, K) each.
 
-    A track of weight w counts as w equal tracks: weights of 1 give what `musictag.evaluation.metrics` gives.
+    A track of weight w counts as w equal tracks. Weights of 1 give the values of `evaluation.metrics`.
 
     Args:
         targets: (N, K).
         scores: (N, K).
         thresholds: (K,).
-        weights: (D, N), as `draws` gives them.
+        weights: (D, N), from `draws`.
     """
     counts = weights.astype(np.float64)  # matrix products of integers are slow
     given = metrics.give(scores, thresholds)
@@ -64,11 +66,11 @@ def figures(
 def pooled_calibration_error(
     targets: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Calibration error of all decisions of each draw (D,): see `metrics.expected_calibration_error`.
+    """Return the calibration error of all decisions in each draw (D,); see `metrics.expected_calibration_error`.
 
-    That of single tags is not drawn: it is a mean of absolute values, to which each draw adds its own chance, so that
-    its draws lie beside it and not around it. Pooled, there is little of that. What is left makes a good model's error
-    a little too large, and the difference from a bad one's a little too small.
+    There is no such function for single tags: their error is a mean of absolute values of few decisions, which every
+    draw increases by chance, so that the draws do not lie around it. Pooled over all tags the bias is small; it makes
+    the error of a good model slightly too large, and its difference from a bad model slightly too small.
     """
     counts = weights.astype(np.float64)
     gaps = metrics.calibration_gaps(targets, scores).sum(axis=2)  # (bins, N)
@@ -76,13 +78,13 @@ def pooled_calibration_error(
 
 
 def macro(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of each draw (D,) over the tags for which it defines the values (D, K); see `metrics.macro`."""
+    """Return the mean of each draw (D,) over the tags with a defined value, from values (D, K)."""
     defined = ~np.isnan(values)
     return metrics.ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
 
 
 def interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Low and high end (2, ...) of the 95 % interval of values (D, ...), over the draws that define them; else NaN."""
+    """Return low and high end (2, ...) of the 95 % interval of values (D, ...); NaN if no draw defines a value."""
     ends = np.full((2, *values.shape[1:]), np.nan)
     defined = ~np.isnan(values).all(axis=0)
     if defined.any():
@@ -93,12 +95,12 @@ def interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _areas(
     targets: NDArray[np.bool_], scores: NDArray[np.floating], counts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """PR-AUC and ROC-AUC (2, D) of one tag in each draw: targets (N,), scores (N,), counts (D, N)."""
+    """Return PR-AUC and ROC-AUC (2, D) of one tag in each draw: targets (N,), scores (N,), counts (D, N)."""
     if not len(scores):
         return np.full((2, len(counts)), np.nan)
     order = np.argsort(-scores, kind="stable")
     truth = targets[order]
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # tracks of one score are cut together
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # tracks of equal score are not separated
     blocks = np.array_split(counts, max(1, counts.size // BLOCK))
     return np.concatenate([_ranked_areas(truth, block[:, order], ends) for block in blocks], axis=1)
 
@@ -106,7 +108,7 @@ def _areas(
 def _ranked_areas(
     truth: NDArray[np.bool_], counts: NDArray[np.float64], ends: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The same, of tracks that are ranked by score; `ends` is the last place of each score."""
+    """Return the areas for tracks ranked by score; `ends` holds the last index of each distinct score."""
     hits = np.cumsum(counts * truth, axis=1)[:, ends]
     n_given = np.cumsum(counts, axis=1)[:, ends]
     misses = n_given - hits

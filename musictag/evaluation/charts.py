@@ -1,6 +1,6 @@
-"""What the eye sees of an evaluation: charts.
+"""Charts of evaluations and comparisons.
 
-They are matplotlib `Figure` objects, made without pyplot and its global state. Colours are those of Okabe and Ito
+They are matplotlib `Figure` objects, created without pyplot's global state. Colours are those of Okabe and Ito
 ("Color universal design", 2008), which colour-blind readers can tell apart; shapes differ as well.
 """
 
@@ -23,7 +23,7 @@ LONGEST_LABEL = 32
 
 
 def precision_recall_chart(evaluation: Evaluation) -> Figure:
-    """Precision and recall of each tag as two marks on one line; the tag of the best F1 on top, tags without last."""
+    """Draw precision and recall of each tag as two marks on a line; tags are sorted by F1, undefined ones last."""
     table = per_tag(evaluation).to_pydict()
     f1 = np.nan_to_num(table["f1"], nan=-1.0)
     order = np.lexsort((table["tag"], -f1))[::-1]  # from the bottom of the chart
@@ -46,7 +46,7 @@ def precision_recall_chart(evaluation: Evaluation) -> Figure:
 
 
 def comparison_chart(candidate: Evaluation, champion: Evaluation, names: tuple[str, str]) -> Figure:
-    """Precision and recall of each tag by two models of the same tracks; the tag of the candidate's best F1 on top.
+    """Draw precision and recall of each tag by two models on the same tracks, sorted by the candidate's F1.
 
     A tag that one model does not know has no mark of it. `names` is what to call the two.
     """
@@ -73,8 +73,8 @@ def comparison_chart(candidate: Evaluation, champion: Evaluation, names: tuple[s
 
 
 def curves_chart(evaluation: Evaluation) -> Figure:
-    """Precision over recall of each tag at every threshold; a dot where the tag's own threshold puts it."""
-    from sklearn.metrics import precision_recall_curve  # here: it takes 2 s, and a taggram needs none of it
+    """Draw the precision-recall curve of each tag; a dot marks the tag's threshold."""
+    from sklearn.metrics import precision_recall_curve  # imported here: it takes 2 s, and a taggram does not need it
 
     table = per_tag(evaluation).to_pydict()
     n_tags = len(table["tag"])
@@ -82,7 +82,7 @@ def curves_chart(evaluation: Evaluation) -> Figure:
     n_rows = math.ceil(n_tags / n_columns)
     width, height = max(2.1 * n_columns + 0.7, 5.0), 2.1 * n_rows + 1.1  # inches
     figure = Figure(figsize=(width, height))
-    # Margins by hand: the automatic layout takes seconds for some dozens of panels.
+    # Margins are set by hand because the automatic layout takes seconds for dozens of panels.
     margins = {"left": 0.6 / width, "right": 1 - 0.1 / width, "bottom": 0.55 / height, "top": 1 - 0.9 / height}
     grid = figure.subplots(
         n_rows,
@@ -109,11 +109,11 @@ def curves_chart(evaluation: Evaluation) -> Figure:
             axes.text(0.5, 0.5, "no positive track", ha="center", va="center", fontsize=8, color=GREY)
             continue
         precision, recall, _ = precision_recall_curve(truth, evaluation.scores[:, k])
-        precision[-1] = precision[-2]  # scikit-learn ends the curve in a point (recall 0, precision 1) that nothing had
+        precision[-1] = precision[-2]  # scikit-learn appends (recall 0, precision 1), which no threshold reaches
         axes.axhline(truth.mean(), color=GREY, linewidth=1, linestyle=":")
         axes.step(recall, precision, where="post", color=BLUE, linewidth=1.5)
         axes.plot(table["recall"][k], table["precision"][k], "o", color=ORANGE, markeredgecolor="black")
-    for axes in grid.flat[n_tags - n_columns : n_tags]:  # the lowest of each column, even over an empty place
+    for axes in grid.flat[n_tags - n_columns : n_tags]:  # the lowest panel of each column
         axes.tick_params(labelbottom=True)
     figure.supxlabel("recall", fontsize=10, y=0.1 / height)
     figure.supylabel("precision", fontsize=10, x=0.05 / width)
@@ -128,7 +128,7 @@ def curves_chart(evaluation: Evaluation) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix (.png, .svg, .pdf) says as what. Missing folders are made."""
+    """Write a figure in the format of the suffix (.png, .svg, .pdf); create missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
@@ -136,9 +136,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 def _dumbbells(
     axes: Axes, rows: NDArray[np.int64], first: NDArray[Any], second: NDArray[Any], names: tuple[str, str]
 ) -> None:
-    """Two values from 0 to 1 for each row, as marks on one line."""
+    """Draw two values from 0 to 1 for each row as marks on a line."""
     axes.hlines(rows, np.fmin(first, second), np.fmax(first, second), color="#C8C8C8", linewidth=2, zorder=1)
-    # The second is the larger, hollow mark, so that both are seen where they coincide.
+    # The second mark is larger and hollow, so that both are visible if they coincide.
     axes.scatter(first, rows, s=30, color=BLUE, label=names[0], zorder=3)
     axes.scatter(
         second, rows, s=70, marker="D", facecolor="white", edgecolor=ORANGE, linewidth=2, label=names[1], zorder=2
@@ -148,7 +148,7 @@ def _dumbbells(
 
 
 def _rank(row: Mapping[str, Any] | None) -> float:
-    """F1 to sort by: undefined comes before 0, and a tag that is not known before that."""
+    """Return F1 for sorting: undefined values before 0, unknown tags before them."""
     if row is None:
         return -2.0
     return -1.0 if math.isnan(row["f1"]) else float(row["f1"])

@@ -1,4 +1,4 @@
-"""Two models on the same tracks: by how much one is better, tag by tag, and where that is more than chance."""
+"""Compare two models on the same tracks, tag by tag, with intervals of the differences."""
 
 from collections.abc import Collection
 
@@ -11,24 +11,25 @@ from musictag.evaluation import bootstrap
 from musictag.evaluation.results import Evaluation
 
 COMPARED = ("pr_auc", "roc_auc", "f1")
-"""Figures of `bootstrap.figures` that are compared tag by tag."""
+"""Figures of `bootstrap.figures` that are compared per tag."""
 
 
 def compare(candidate: Evaluation, champion: Evaluation) -> pa.Table:
-    """Rows of figure, tag, candidate, champion, difference, low, high, clear: for each figure the tags of both, sorted.
+    """Return a table of figure, tag, candidate, champion, difference, low, high, clear.
 
-    `difference` is candidate minus champion, `low` and `high` are its 95 % interval: both models are judged on the same
-    draws of the artists (paired bootstrap, see `evaluation.bootstrap`). `clear` is whether the interval leaves out 0. A
-    figure of a tag that a model does not know is NaN. The last row of each figure has the tag null: macro, over the
-    tags that both know. The last row of all is the calibration error (`ece`) of all decisions on those; less is better.
+    It has a row for each figure and each tag of either model, sorted. `difference` is candidate minus champion; `low`
+    and `high` are its 95 % interval by paired bootstrap (see `evaluation.bootstrap`); `clear` says whether the interval
+    excludes 0. The figure of a tag that a model does not know is NaN. The last row of each figure has the tag null and
+    holds the macro value over the tags that both models know. The last row of the table is the calibration error
+    (`ece`) of all decisions on those tags; lower is better.
 
     Raises:
-        PromotionError: they are not evaluations of the same tracks with the same truth.
+        PromotionError: the evaluations are not of the same tracks with the same truth.
     """
     check_comparable(candidate, champion)
     tags = sorted({*candidate.vocabulary, *champion.vocabulary})
     shared = np.array([tag in candidate.vocabulary and tag in champion.vocabulary for tag in tags], dtype=bool)
-    # The first draw is the tracks as they are.
+    # The first draw has weight 1 for each track: the figures themselves.
     weights = np.concatenate([np.ones((1, len(candidate.groups)), dtype=int), bootstrap.draws(candidate.groups)])
     row_of = {track_id: n for n, track_id in enumerate(candidate.track_ids)}
     of_candidate = _drawn(candidate, weights)
@@ -47,7 +48,7 @@ def compare(candidate: Evaluation, champion: Evaluation) -> pa.Table:
 
 
 def check_comparable(candidate: Evaluation, champion: Evaluation) -> None:
-    """`PromotionError` with the first difference in split, tracks or truth that makes a comparison unfair."""
+    """Raise `PromotionError` if split, tracks or truth differ; the message names the first difference."""
     if champion.split != candidate.split:
         _refuse(f"the champion was evaluated on the {champion.split} split")
     if added_or_gone := differences("tracks", candidate.track_ids, champion.track_ids):
@@ -59,22 +60,24 @@ def check_comparable(candidate: Evaluation, champion: Evaluation) -> None:
     changed = (new != old[rows]).any(axis=1)
     if changed.any():
         relabelled = [candidate.track_ids[n] for n in np.flatnonzero(changed)]
-        _refuse(f"{len(relabelled)} {candidate.split} tracks were relabelled in between ({some(relabelled)})")
+        _refuse(f"{len(relabelled)} {candidate.split} tracks were relabelled in between ({abbreviate(relabelled)})")
 
 
 def differences(what: str, candidate: Collection[str], champion: Collection[str]) -> str:
-    """Which names only one of the two has, or an empty text."""
+    """Describe the names that only one of the two has; empty if there are none."""
     only = {"candidate": set(candidate) - set(champion), "champion": set(champion) - set(candidate)}
-    return ", ".join(f"{len(names)} {what} only the {who} has ({some(names)})" for who, names in only.items() if names)
+    return ", ".join(
+        f"{len(names)} {what} only the {who} has ({abbreviate(names)})" for who, names in only.items() if names
+    )
 
 
-def some(names: Collection[str]) -> str:
-    """The first three of these names."""
+def abbreviate(names: Collection[str]) -> str:
+    """Return the first three names, sorted, and an ellipsis if there are more."""
     return ", ".join(sorted(names)[:3]) + (", \u2026" if len(names) > 3 else "")
 
 
 def _rows(figure: str, tags: list[str | None], new: NDArray[np.float64], old: NDArray[np.float64]) -> pa.Table:
-    """The rows of one figure from its values (D, len(tags)), of which the first are those of the tracks as they are."""
+    """Return the rows of one figure from its values (D, len(tags)); the first draw is the figure itself."""
     difference = new - old
     low, high = bootstrap.interval(difference[1:])
     columns = {
@@ -91,7 +94,7 @@ def _rows(figure: str, tags: list[str | None], new: NDArray[np.float64], old: ND
 
 
 def _calibration_error(evaluation: Evaluation, weights: NDArray[np.int64], tags: set[str]) -> NDArray[np.float64]:
-    """Values (D, 1), of all decisions on these tags."""
+    """Return the pooled calibration error (D, 1) over these tags."""
     known = [tag in tags for tag in evaluation.vocabulary]
     values = bootstrap.pooled_calibration_error(evaluation.targets[:, known], evaluation.scores[:, known], weights)
     return values[:, None]
@@ -102,14 +105,14 @@ def _drawn(evaluation: Evaluation, weights: NDArray[np.int64]) -> dict[str, NDAr
 
 
 def _spread(values: NDArray[np.float64], vocabulary: tuple[str, ...], tags: list[str]) -> NDArray[np.float64]:
-    """Values (D, K) of a vocabulary as values (D, len(tags)), NaN for a tag that it lacks."""
+    """Return values (D, K) of a vocabulary as (D, len(tags)), NaN for tags it does not have."""
     spread = np.full((len(values), len(tags)), np.nan)
     spread[:, [tags.index(tag) for tag in vocabulary]] = values
     return spread
 
 
 def _with_macro(values: NDArray[np.float64], shared: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Values (D, K) and as one more column their macro over the shared tags."""
+    """Append the macro value over the shared tags to values (D, K) as a column."""
     return np.column_stack([values, bootstrap.macro(values[:, shared])])
 
 

@@ -1,4 +1,4 @@
-"""An experiment as a page of Markdown: many models on the same test tracks, networks beside classical methods."""
+"""Report an experiment as a page of Markdown: networks and classical methods on the same test tracks."""
 
 import dataclasses
 import functools
@@ -35,23 +35,23 @@ class Entry:
     """`NETWORK` or `CLASSICAL`."""
     evaluation: Evaluation
     validation_pr_auc: float
-    """Macro PR-AUC on the validation tracks, by which the best of a kind is chosen; NaN where they define none."""
+    """Macro PR-AUC on the validation tracks, by which the best model of a kind is chosen; NaN if undefined."""
     minutes: float
-    """How long its training took."""
+    """Duration of training, minutes."""
 
 
 def best(entries: Iterable[Entry], kind: str) -> Entry:
-    """The model of a kind that did best on the validation tracks."""
+    """Return the model of a kind with the best validation PR-AUC."""
     return _ranked(entry for entry in entries if entry.kind == kind)[0]
 
 
 def _ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """The best on the validation tracks first; last are those of which that is not known."""
+    """Sort entries by validation PR-AUC, best first; undefined ones last."""
     return sorted(entries, key=lambda entry: -np.nan_to_num(entry.validation_pr_auc, nan=-1.0))
 
 
 def page(title: str, about: str, entries: Sequence[Entry], chart: str) -> str:
-    """The whole page.
+    """Return the page.
 
     Args:
         title: its heading.
@@ -80,7 +80,7 @@ def page(title: str, about: str, entries: Sequence[Entry], chart: str) -> str:
 
 
 def verdict(network: Entry, classical: Entry) -> str:
-    """Whether the network is better than the classical method, and how sure of itself, in a few figures."""
+    """Return sentences on whether the network is better than the classical method, with figures and intervals."""
     of_f1 = [row for row in _compared(network, classical) if row["figure"] == "f1"]
     *tags, macro = of_f1
     values = summary(network.evaluation)
@@ -102,7 +102,7 @@ def verdict(network: Entry, classical: Entry) -> str:
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table; text is left-aligned in the first column, all else right-aligned."""
+    """Return a Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell(value).replace("|", "\\|") for value in line) + " |" for line in lines)
 
@@ -129,7 +129,7 @@ def _all_models(entries: Sequence[Entry]) -> str:
 
 
 def _tag_by_tag(network: Entry, classical: Entry) -> str:
-    # A tag may be known to one of them alone: networks in folds also learn from validation tracks.
+    # One of them alone may know a tag: networks in folds learn from validation tracks as well.
     of = [{row["tag"]: row for row in per_tag(entry.evaluation).to_pylist()} for entry in (network, classical)]
     known = {**of[1], **of[0]}
     rows = []
@@ -160,7 +160,7 @@ def _against(entries: Sequence[Entry], champion: Entry) -> str:
 
 @functools.lru_cache
 def _compared(entry: Entry, champion: Entry) -> list[dict[str, Any]]:
-    """The rows of `comparison.compare`. It takes a second, and several parts of the page say something of it."""
+    """Return the rows of `comparison.compare`; cached, because it takes a second and is used several times."""
     rows: list[dict[str, Any]] = comparison.compare(entry.evaluation, champion.evaluation).to_pylist()
     return rows
 
@@ -175,7 +175,7 @@ def _with_interval(values: dict[str, float], name: str) -> str:
 
 
 def _with_ends(value: float, low: float, high: float, form: str) -> str:
-    """A value and its interval, as far as they are defined."""
+    """Format a value and its interval; undefined ones as a dash."""
     if math.isnan(value):
         return cell(value)
     return f"{value:{form}}" + ("" if math.isnan(low) else f" ({low:{form}} to {high:{form}})")
@@ -186,7 +186,7 @@ def _named(tags: Sequence[str]) -> str:
 
 
 def _by_chance(evaluation: Evaluation) -> float:
-    """The macro calibration error of scores that are true probabilities, on as many tracks: the mean of some draws."""
+    """Return the macro calibration error that perfectly calibrated scores have by chance, as the mean of some draws."""
     rng = np.random.default_rng(bootstrap.SEED)
     scores = evaluation.scores
     truths = (rng.random(scores.shape) < scores for _ in range(100))

@@ -1,4 +1,4 @@
-"""The gate: may a candidate become the champion? A pure decision from two evaluations on the same test tracks."""
+"""The gate: decide whether a candidate becomes the champion, from two evaluations on the same test tracks."""
 
 import dataclasses
 import json
@@ -9,67 +9,68 @@ from typing import Any
 import pyarrow as pa
 
 from musictag.errors import PromotionError
-from musictag.evaluation.comparison import compare, differences, some
+from musictag.evaluation.comparison import abbreviate, compare, differences
 from musictag.evaluation.results import Evaluation, summary
 
-LEAST_LOW = -0.005
-"""The interval of the macro difference must lie above this. Not above 0: on some hundreds of test tracks that would
-refuse most of the small steps by which models get better."""
-WORST_TAG = -0.05
-"""What one tag may lose for the good of the others: where it surely loses more, its users would see it."""
-MOST_ECE = 0.05
-"""Calibration error up to which a score of 0.8 still means 8 of 10: thresholds and sorted lists lean on it."""
+MIN_LOW = -0.005
+"""Minimum of the low end of the macro difference's interval. It is below 0 because some hundreds of test tracks cannot
+show the small steps by which models improve."""
+MIN_TAG_HIGH = -0.05
+"""Minimum of the high end of a tag's interval: a tag that surely loses more would be noticed by its users."""
+MAX_ECE = 0.05
+"""Calibration error that is accepted in any case; thresholds and sorted lists depend on calibrated scores."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What one rule of the gate found."""
+    """The result of one rule of the gate."""
 
     name: str
     passed: bool
     finding: str
-    """With the figures, as the end of a sentence."""
+    """The result with its figures, as the end of a sentence."""
     figures: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Decision:
-    """What was decided, why, and the figures behind it."""
+    """A decision, its reason and its figures."""
 
     promote: bool
     reason: str
     """One sentence with the figures."""
     n_tracks: int
-    """Test tracks that the candidate was judged on; 0 where it was forced without being judged."""
+    """Number of test tracks; 0 if the decision was forced without an evaluation."""
     candidate_pr_auc: float | None
-    """Macro PR-AUC; None where it was forced without being judged."""
+    """Macro PR-AUC; None if the decision was forced without an evaluation."""
     champion_pr_auc: float | None
-    """Macro PR-AUC; None where there is no champion, or it was forced without being judged."""
+    """Macro PR-AUC; None if there is no champion, or the decision was forced without an evaluation."""
     rules: tuple[Rule, ...]
-    """All that were asked, in order; none where there is no champion."""
+    """The rules that were applied, in order; none if there is no champion."""
     comparison: pa.Table | None
-    """See `musictag.evaluation.comparison.compare`; None where there is no champion, or one of another vocabulary."""
+    """See `comparison.compare`; None if there is no champion, or its vocabulary differs."""
     forced: bool = False
-    """Whether a person decided it, whatever the rules say."""
+    """Whether a person overruled the gate."""
 
 
 def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
-    """Promote if there is no champion, or if all of these rules pass on the same test tracks.
+    """Promote the candidate if there is no champion, or if all of these rules pass on the same test tracks.
 
     vocabulary: both models know the same tags.
-    macro_pr_auc: the candidate's macro PR-AUC is higher, and the 95 % interval of the difference above `LEAST_LOW`.
-    tags: no tag's PR-AUC is worse by more than 0.05 beyond its interval, that is, the upper end of the 95 % interval of
-        its difference is below `WORST_TAG` for none.
-    calibration: the candidate's calibration error of all decisions is at most `MOST_ECE`, or not worse than the
-        champion's: few tracks make it larger by chance, so that worse means an interval of the difference above 0.
+    macro_pr_auc: the candidate's macro PR-AUC is higher, and the 95 % interval of the difference above `MIN_LOW`.
+    tags: for no tag is the high end of the 95 % interval of the PR-AUC's difference below `MIN_TAG_HIGH`.
+    calibration: the candidate's calibration error of all decisions is at most `MAX_ECE`, or not worse than the
+        champion's. Worse means that the interval of the difference is above 0, because on few tracks the error is
+        larger by chance.
 
-    All intervals are paired, by artist: see `musictag.evaluation.bootstrap`.
+    Intervals are paired and drawn by artist; see `evaluation.bootstrap`.
 
     Raises:
-        PromotionError: an evaluation is not of the test split, defines no PR-AUC, or the two are not of the same
+        PromotionError: an evaluation is not of the test split, defines no PR-AUC, or the evaluations are not of the
+        same
             tracks and targets.
     """
-    _check_judgeable(candidate)
+    _check_evaluation(candidate)
     new, n_tracks = summary(candidate)["macro_pr_auc"], len(candidate.track_ids)
     rules: list[Rule] = []
     table, failed = None, []
@@ -79,7 +80,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
         if rules[0].passed:
             table = compare(candidate, champion)
             rows = table.to_pylist()
-            rules += [_better(rows, n_tracks), _no_tag_lost(rows), _calibrated(rows)]
+            rules += [_macro_improves(rows, n_tracks), _no_tag_lost(rows), _is_is_calibrated(rows)]
         failed = [rule for rule in rules if not rule.passed]
         finding = (failed or rules[1:])[0].finding
     return Decision(
@@ -94,14 +95,14 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
 
 
 def force(because: str, judged: Decision) -> Decision:
-    """Promoted because a person says so; what the rules say stays beside it."""
+    """Return the decision overruled by a person; the results of the rules are kept."""
     return dataclasses.replace(
         judged, promote=True, forced=True, reason=f"forced: {because}; by the figures {judged.reason}"
     )
 
 
 def force_unjudged(because: str, hindrance: str) -> Decision:
-    """Promoted because a person says so, where `hindrance` left nothing to compare."""
+    """Return a decision by a person without a comparison, which `hindrance` prevented."""
     return Decision(
         promote=True,
         reason=f"forced: {because}; nothing was compared: {hindrance}",
@@ -115,17 +116,17 @@ def force_unjudged(because: str, hindrance: str) -> Decision:
 
 
 def numbers(decision: Decision) -> dict[str, float]:
-    """The figures of all rules, named as rule_figure, and `promote` as 1 or 0."""
+    """Return the figures of all rules, named RULE_FIGURE, and `promote` as 1 or 0."""
     of_rules = {f"{rule.name}_{name}": value for rule in decision.rules for name, value in rule.figures.items()}
     return {"promote": float(decision.promote), **of_rules}
 
 
 def to_json(decision: Decision) -> str:
-    """The decision as JSON text, with the comparison as a list of its rows; what is undefined is null."""
-    rules = [{**dataclasses.asdict(rule), "figures": _known(rule.figures)} for rule in decision.rules]
-    rows = None if decision.comparison is None else [_known(row) for row in decision.comparison.to_pylist()]
+    """Return the decision as JSON, with the comparison as a list of rows; undefined figures are null."""
+    rules = [{**dataclasses.asdict(rule), "figures": _nan_to_none(rule.figures)} for rule in decision.rules]
+    rows = None if decision.comparison is None else [_nan_to_none(row) for row in decision.comparison.to_pylist()]
     fields = {field.name: getattr(decision, field.name) for field in dataclasses.fields(Decision)}
-    fields = {**_known(fields), "rules": rules, "comparison": rows}
+    fields = {**_nan_to_none(fields), "rules": rules, "comparison": rows}
     return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False)
 
 
@@ -141,41 +142,41 @@ def _same_vocabulary(candidate: Evaluation, champion: Evaluation) -> Rule:
     return Rule("vocabulary", not changed, finding, figures)
 
 
-def _better(rows: list[dict[str, Any]], n_tracks: int) -> Rule:
+def _macro_improves(rows: list[dict[str, Any]], n_tracks: int) -> Rule:
     figures = _macro(rows, "pr_auc")
     difference = figures["difference"]
     relation = "above" if difference > 0 else "below" if difference < 0 else "equal to"
     finding = (
         f"macro PR-AUC {figures['candidate']:.4f} is {relation} the champion's {figures['champion']:.4f} "
-        f"({_in_figures(figures)}) on the same {n_tracks} test tracks"
+        f"({_format_difference(figures)}) on the same {n_tracks} test tracks"
     )
-    if difference > 0 and not figures["low"] > LEAST_LOW:
-        finding += f", but the interval must lie above {LEAST_LOW}"
-    return Rule("macro_pr_auc", difference > 0 and figures["low"] > LEAST_LOW, finding, figures)
+    if difference > 0 and not figures["low"] > MIN_LOW:
+        finding += f", but the interval must lie above {MIN_LOW}"
+    return Rule("macro_pr_auc", difference > 0 and figures["low"] > MIN_LOW, finding, figures)
 
 
 def _no_tag_lost(rows: list[dict[str, Any]]) -> Rule:
     tags = [row for row in rows if row["figure"] == "pr_auc" and row["tag"] is not None]
-    lost = {row["tag"]: row for row in tags if row["high"] < WORST_TAG}
-    finding = f"PR-AUC of no tag is worse by more than {-WORST_TAG} beyond its interval"
+    lost = {row["tag"]: row for row in tags if row["high"] < MIN_TAG_HIGH}
+    finding = f"PR-AUC of no tag is worse by more than {-MIN_TAG_HIGH} beyond its interval"
     if lost:
         worst = min(lost, key=lambda tag: lost[tag]["high"])
         finding = (
-            f"PR-AUC is worse by more than {-WORST_TAG} beyond the interval for {len(lost)} of {len(tags)} tags "
-            f"({some(lost)}), most of all for {worst} ({_in_figures(lost[worst])})"
+            f"PR-AUC is worse by more than {-MIN_TAG_HIGH} beyond the interval for {len(lost)} of {len(tags)} tags "
+            f"({abbreviate(lost)}), most of all for {worst} ({_format_difference(lost[worst])})"
         )
     defined = [row["high"] for row in tags if not math.isnan(row["high"])]
     return Rule("tags", not lost, finding, {"lost": float(len(lost)), "least_high": min(defined, default=math.nan)})
 
 
-def _calibrated(rows: list[dict[str, Any]]) -> Rule:
+def _is_is_calibrated(rows: list[dict[str, Any]]) -> Rule:
     figures = _macro(rows, "ece")
     worse = figures["difference"] > 0 and figures["low"] > 0
-    passed = figures["candidate"] <= MOST_ECE or not worse
-    relation = "against" if passed else f"is above {MOST_ECE} and worse than"
+    passed = figures["candidate"] <= MAX_ECE or not worse
+    relation = "against" if passed else f"is above {MAX_ECE} and worse than"
     finding = (
         f"calibration error {figures['candidate']:.4f} {relation} the champion's {figures['champion']:.4f} "
-        f"({_in_figures(figures)})"
+        f"({_format_difference(figures)})"
     )
     return Rule("calibration", passed, finding, figures)
 
@@ -185,17 +186,17 @@ def _macro(rows: list[dict[str, Any]], figure: str) -> dict[str, float]:
     return {name: row[name] for name in ("candidate", "champion", "difference", "low", "high")}
 
 
-def _in_figures(row: Mapping[str, float]) -> str:
+def _format_difference(row: Mapping[str, float]) -> str:
     if math.isnan(row["low"]):
         return f"difference {row['difference']:+.4f}, without an interval, since all tracks are of one artist"
     return f"difference {row['difference']:+.4f}, 95 % interval {row['low']:+.4f} to {row['high']:+.4f}"
 
 
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+def _nan_to_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
-def _check_judgeable(candidate: Evaluation) -> None:
+def _check_evaluation(candidate: Evaluation) -> None:
     if candidate.split != "test":
         raise PromotionError(
             f"the candidate was evaluated on the {candidate.split} split, and promotion is decided on the test split: "

@@ -1,4 +1,4 @@
-"""What a person reads of an evaluation: plain-text tables for the terminal."""
+"""Plain-text reports of evaluations and comparisons for the terminal."""
 
 import math
 import unicodedata
@@ -13,20 +13,20 @@ from musictag.evaluation.results import WITH_INTERVAL, Evaluation, per_tag, summ
 
 UNDEFINED = "\u2013"
 SHOWN_INTERVALS = ("f1", "pr_auc")
-"""Figures whose intervals the table of an evaluation has room for."""
+"""Figures whose intervals are shown in the table of an evaluation."""
 TITLES = {"pr_auc": "PR-AUC", "roc_auc": "ROC-AUC", "f1": "F1"}
-"""The figures of a comparison, and what to call them."""
+"""The figures of a comparison and their headings."""
 
 
 def format_table(table: pa.Table, rules: tuple[int, ...] = ()) -> str:
-    """Aligned plain text: a heading, a rule, one line per row; numbers right-aligned with 3 decimals, NaN as a dash.
+    """Format a table: a heading, a rule, a line per row; numbers right-aligned with 3 decimals, NaN as a dash.
 
     Args:
         table: columns of text or numbers.
-        rules: rows before which a further rule is drawn.
+        rules: indices of rows before which another rule is drawn.
     """
     columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):  # a name may come twice
+    for name, column in zip(table.column_names, table.columns, strict=True):  # names need not be unique
         values = column.to_pylist()
         cells = [name, *map(cell, values)]
         width = max(map(text_width, cells))
@@ -40,7 +40,7 @@ def format_table(table: pa.Table, rules: tuple[int, ...] = ()) -> str:
 
 
 def evaluation_report(evaluation: Evaluation) -> str:
-    """The per-tag table, a macro and a micro row, and what there is to say of all."""
+    """Return the per-tag table with a macro and a micro row, and remarks below it."""
     rows = per_tag(evaluation)
     values = summary(evaluation)
     n_positive = int(evaluation.targets.sum())
@@ -72,12 +72,12 @@ def evaluation_report(evaluation: Evaluation) -> str:
 
 
 def examples(evaluation: Evaluation, names: Mapping[str, str], n_tracks: int = 8) -> str:
-    """The tags given to some tracks, evenly taken from all, best first; those that are not true in brackets.
+    """Return the given tags of some evenly spaced tracks, best first; wrong tags in brackets.
 
     Args:
-        evaluation: what was scored.
-        names: what to call each track, by its id; a track without a name is called by its id.
-        n_tracks: how many to show, at most.
+        evaluation: the evaluation.
+        names: track_id to name; a track without a name is shown by its id.
+        n_tracks: maximum number of tracks.
     """
     given = metrics.give(evaluation.scores, evaluation.thresholds)
     shown = np.unique(np.linspace(0, len(evaluation.track_ids) - 1, n_tracks).astype(int))
@@ -95,11 +95,11 @@ def examples(evaluation: Evaluation, names: Mapping[str, str], n_tracks: int = 8
 
 
 def comparison(table: pa.Table, names: tuple[str, str]) -> str:
-    """By how much one model differs from another: a table for each figure, and how many tags are better.
+    """Return a table of differences for each figure, and the number of tags that are better and worse.
 
     Args:
-        table: what `musictag.evaluation.comparison.compare` gives.
-        names: what to call its candidate and its champion.
+        table: the result of `comparison.compare`.
+        names: how to name the candidate and the champion.
     """
     rows = table.to_pylist()
     blocks = [_block([row for row in rows if row["figure"] == name], title, names) for name, title in TITLES.items()]
@@ -120,19 +120,19 @@ def comparison(table: pa.Table, names: tuple[str, str]) -> str:
 
 
 def short(tag: str, longest: int) -> str:
-    """A tag of at most `longest` characters: what is cut off is an ellipsis."""
+    """Shorten a tag to at most `longest` characters with an ellipsis."""
     return tag if len(tag) <= longest else tag[: longest - 1].rstrip() + "\u2026"
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """Return a value as it is shown in tables."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNDEFINED
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _block(rows: list[dict[str, Any]], title: str, names: tuple[str, str]) -> str:
-    """The table of one figure, and a line that counts."""
+    """Return the table of one figure and a line with counts."""
     headings = (title, *names, "difference", "95 %", "")
     columns = [
         ["macro" if row["tag"] is None else row["tag"] for row in rows],
@@ -142,7 +142,7 @@ def _block(rows: list[dict[str, Any]], title: str, names: tuple[str, str]) -> st
         [_range(row, _signed) for row in rows],
         ["*" if row["clear"] else "" for row in rows],
     ]
-    *tags, _ = rows  # the last is macro
+    *tags, _ = rows  # the last row is the macro value
     better, worse = ([row for row in tags if sign * row["difference"] > 0] for sign in (1, -1))
     return (
         f"{format_table(pa.table(columns, headings), rules=(len(tags),))}\n"
@@ -167,7 +167,7 @@ def _signed(value: float) -> str:
 
 
 def text_width(text: str) -> int:
-    """Columns of a terminal: East Asian wide characters take two."""
+    """Return the width of a text in terminal columns; East Asian wide characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 

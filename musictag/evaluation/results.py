@@ -1,4 +1,4 @@
-"""What one model scored on the tracks of one split: kept whole as a table, so that figures can be made again later."""
+"""The evaluation of one model on one split: truth and scores, stored as a table, and the figures computed from them."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from musictag.errors import ModelError, StoreError
 from musictag.evaluation import bootstrap, metrics
 
 SCORES_FILE = "scores.parquet"
-"""Name of the file that holds `to_table` among the artifacts of a model's run."""
+"""Name of the file with `to_table` among the artifacts of a model's run."""
 METADATA_KEY = b"musictag.evaluation"
 FIGURES = ("precision", "recall", "f1", "pr_auc", "roc_auc", "ece", "ece_raw")
 WITH_INTERVAL = ("precision", "recall", "f1", "pr_auc", "roc_auc")
@@ -26,27 +26,26 @@ COLUMNS = ("track_id", "group", "targets", "scores", "raw_scores")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """Truth and scores of N tracks and K tags; `ModelError` if the fields do not fit together."""
+    """Truth and scores of N tracks and K tags. Raises `ModelError` if the fields do not fit together."""
 
     split: str
-    """The split that the tracks are of."""
+    """The split of the tracks."""
     track_ids: tuple[str, ...]
     """N unique ids."""
     groups: tuple[str, ...]
-    """N: what each track resembles others by, its artist (see `catalog.splits.group_of`); intervals draw these."""
+    """N: the artist of each track (see `catalog.splits.group_of`), by which intervals are drawn."""
     vocabulary: tuple[str, ...]
     """K tags, sorted."""
     targets: NDArray[np.bool_]
-    """(N, K): the tags that each track truly has."""
+    """(N, K): the truth."""
     scores: NDArray[np.float32]
-    """(N, K): joined and calibrated probabilities, from 0 to 1."""
+    """(N, K): joined and calibrated scores, from 0 to 1."""
     raw_scores: NDArray[np.float32]
-    """(N, K): joined, not calibrated, so that what calibration did can be told."""
+    """(N, K): joined scores before calibration."""
     thresholds: NDArray[np.float64]
-    """(K,): a tag is given where its score is above; fitted on validation tracks."""
+    """(K,): fitted on validation tracks."""
 
     def __post_init__(self) -> None:
-        """Check that the fields fit together."""
         shape = len(self.track_ids), len(self.vocabulary)
         if len(self.groups) != shape[0]:
             raise ModelError(f"Evaluation.groups has {len(self.groups)} entries for {shape[0]} tracks: one per track")
@@ -68,9 +67,9 @@ class Evaluation:
 
     @functools.cached_property
     def intervals(self) -> dict[str, NDArray[np.float64]]:
-        """Low and high end of the 95 % interval of `WITH_INTERVAL` by name, (2, K + 1) each; their macro is last.
+        """Low and high end of the 95 % intervals of `WITH_INTERVAL` by name, (2, K + 1) each; the macro value is last.
 
-        See `musictag.evaluation.bootstrap`: they are NaN where all tracks are of one group.
+        They are NaN if all tracks are of one group; see `evaluation.bootstrap`.
         """
         drawn = bootstrap.figures(self.targets, self.scores, self.thresholds, bootstrap.draws(self.groups))
         return {
@@ -80,10 +79,10 @@ class Evaluation:
 
 
 def per_tag(evaluation: Evaluation) -> pa.Table:
-    """One row per tag, vocabulary order: tag, support, `FIGURES`, threshold.
+    """Return a row per tag, in vocabulary order: tag, support, `FIGURES`, threshold.
 
-    `evaluation.metrics` says what each of them is, and when it is NaN. `ece` is the calibration error, `ece_raw` what
-    it was before calibration. `WITH_INTERVAL` are followed by the ends of their 95 % intervals, as `f1_low` …
+    See `evaluation.metrics` for the figures. `ece` is the calibration error, `ece_raw` the one before calibration. Each
+    of `WITH_INTERVAL` is followed by the ends of its 95 % interval, such as `f1_low` and `f1_high`.
     """
     figures = _figures(*_arrays(evaluation))
     columns: dict[str, Any] = {
@@ -98,7 +97,7 @@ def per_tag(evaluation: Evaluation) -> pa.Table:
 
 
 def summary(evaluation: Evaluation) -> dict[str, float]:
-    """`macro_` and `micro_` of each of `FIGURES`, the ends of 95 % intervals such as `macro_f1_low`, and n_tracks."""
+    """Return the macro and micro values of `FIGURES`, the ends of their intervals (`macro_f1_low`, …), and n_tracks."""
     targets, scores, raw_scores, given = _arrays(evaluation)
     of_tags = _figures(targets, scores, raw_scores, given)
     pooled = metrics.pooled
@@ -116,7 +115,7 @@ def summary(evaluation: Evaluation) -> dict[str, float]:
 
 
 def is_of(evaluation: Evaluation, tags: Mapping[str, Collection[str]]) -> bool:
-    """Whether it judged just these tracks by just these tags, as far as its model knows them."""
+    """Return whether an evaluation is of exactly these tracks with these tags, of those that its model knows."""
     truth = targets_by_track(tags, evaluation.vocabulary)
     return truth.keys() == set(evaluation.track_ids) and all(
         (truth[track_id] == targets).all()
@@ -125,9 +124,9 @@ def is_of(evaluation: Evaluation, tags: Mapping[str, Collection[str]]) -> bool:
 
 
 def to_table(evaluation: Evaluation) -> pa.Table:
-    """One row per track: track_id, group, targets list<bool>, scores and raw_scores list<float32>, in vocabulary order.
+    """Return a row per track: track_id, group, targets list<bool>, scores and raw_scores list<float32>.
 
-    Split, vocabulary and thresholds are JSON in the schema's metadata: the table is one Parquet file, whole in itself.
+    Lists are in vocabulary order. Split, vocabulary and thresholds are stored as JSON in the schema's metadata.
     """
     description = {
         "split": evaluation.split,
@@ -146,7 +145,7 @@ def to_table(evaluation: Evaluation) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> Evaluation:
-    """The inverse of `to_table`; `StoreError` names what the table lacks."""
+    """Invert `to_table`. Raises `StoreError`, which names what the table lacks."""
     advice = "it is no evaluation of this version of musictag; write one with `python pipelines/evaluate.py`"
     if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise StoreError(f"the table has no column {', '.join(missing)}: {advice}")
@@ -170,7 +169,7 @@ def from_table(table: pa.Table) -> Evaluation:
 
 
 def read(path: Path, model: str) -> Evaluation:
-    """The evaluation of a model that a file holds; `StoreError` names the model if it is broken."""
+    """Read the evaluation of a model from a file. Raises `StoreError`, which names the model, if it is broken."""
     try:
         return from_table(pq.read_table(path))
     except (StoreError, ModelError, pa.ArrowInvalid) as error:
@@ -180,7 +179,7 @@ def read(path: Path, model: str) -> Evaluation:
 def _arrays(
     evaluation: Evaluation,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Targets, scores, raw scores and given tags, (N, K) each."""
+    """Return targets, scores, raw scores and given tags, (N, K) each."""
     given = metrics.give(evaluation.scores, evaluation.thresholds)
     return evaluation.targets, evaluation.scores, evaluation.raw_scores, given
 
@@ -191,7 +190,7 @@ def _figures(
     raw_scores: NDArray[np.floating],
     given: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.float64]]:
-    """`FIGURES` by name, (K,) each."""
+    """Return `FIGURES` by name, (K,) each."""
     precision, recall, f1 = metrics.precision_recall_f1(targets, given)
     return {
         "precision": precision,
@@ -205,7 +204,7 @@ def _figures(
 
 
 def _matrix(table: pa.Table, name: str, n_tags: int) -> NDArray[Any]:
-    """A column of lists as (N, K)."""
+    """Return a column of lists as (N, K)."""
     column = table[name].combine_chunks()
     if wrong := set(column.value_lengths().to_pylist()) - {n_tags}:
         raise StoreError(

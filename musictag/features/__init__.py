@@ -1,6 +1,6 @@
-"""A waveform becomes clips, and the clips of one track become a row of the features table.
+"""Compute the features of a track: its clips of log-mel spectrogram, in one row of the features table.
 
-`config` holds the settings of the front end and their hash, `log_mel` computes spectrograms, `clips` places clips in
-a track, `extract` makes the row of one track, and `table` is the schema of the features table. `decoder_process`
-decodes in a child process, which may crash. `descriptors` summarizes whole tracks for the classical methods.
+`config` holds the settings of the front end and their hash, `log_mel` computes spectrograms, `clips` places and cuts
+clips, `extract` makes the row of one track, and `table` defines the features table. `decoder_process` decodes in a
+child process, so that a crash costs one track only. `descriptors` summarizes whole tracks for the classical methods.
 """

@@ -1,7 +1,7 @@
-"""Where a track's clips lie, and cutting them out of its log-mel spectrogram.
+"""Place the clips of a track and cut them from its log-mel spectrogram.
 
-All clips (`clips_per_track=None`) stand one behind the other, the last one padded with silence. N clips stand evenly
-spread over the track. A track shorter than one clip has one clip, padded.
+With `clips_per_track=None`, the clips cover the whole track, one after the other, and the last one is padded with
+silence. N clips are spread evenly over the track. A track shorter than a clip has one padded clip.
 """
 
 from typing import TypeVar
@@ -17,10 +17,13 @@ Frames = TypeVar("Frames", npt.NDArray[np.float16], npt.NDArray[np.float32])
 
 
 def clip_starts(n_frames: int, config: FeatureConfig, clips_per_track: int | None = None) -> list[int]:
-    """First frame of each clip of a track of `n_frames` frames, ascending.
+    """Return the first frame of each clip of a track with `n_frames` frames, ascending.
 
-    N clips are centred in N equal parts of the track, as far as its ends allow; a track with no more than N clips gives
-    all of them. Raises `UsageError` if `clips_per_track` is below 1.
+    N clips are centred in N equal parts of the track, and moved inwards where they would extend past its ends. A track
+    with at most N clips gets all of them.
+
+    Raises:
+        UsageError: `clips_per_track` is below 1.
     """
     if clips_per_track is not None and clips_per_track < 1:
         raise UsageError(f"clips per track is {clips_per_track}: use a number from 1, or 'all'")
@@ -33,16 +36,16 @@ def clip_starts(n_frames: int, config: FeatureConfig, clips_per_track: int | Non
 
 
 def cut_clips(log_mel: Frames, starts: list[int], config: FeatureConfig) -> Frames:
-    """The clips (C, T, M) of a log_mel (frames, M) that start at `starts`; beyond the track's end there is silence."""
-    missing = max(starts) + config.clip_frames - len(log_mel)
-    padded = np.pad(log_mel, ((0, max(0, missing)), (0, 0)))
-    if starts == list(range(0, len(padded), config.clip_frames)):  # one behind the other: nothing need be copied
+    """Return the clips (C, T, M) of a log_mel (frames, M) that begin at `starts`, padded with silence at the end."""
+    n_missing = max(starts) + config.clip_frames - len(log_mel)
+    padded = np.pad(log_mel, ((0, max(0, n_missing)), (0, 0)))
+    if starts == list(range(0, len(padded), config.clip_frames)):  # adjacent clips: no copy is needed
         return padded.reshape(len(starts), config.clip_frames, -1)
     return np.stack([padded[start : start + config.clip_frames] for start in starts])
 
 
 def clip_weights(start_s: npt.ArrayLike, duration_s: float, config: FeatureConfig) -> Float32:
-    """Weight (C,) of each clip in the track's score: the share of it that is audio rather than padding, above 0."""
+    """Return the weight (C,) of each clip in the track's score: the share that is audio, not padding; above 0."""
     remaining = (duration_s - np.asarray(start_s, dtype=np.float64)) / config.clip_seconds
-    # A track may end within the last clip's first frame: it keeps the weight of that one frame.
+    # A track may end within the first frame of the last clip. The clip then has the weight of one frame.
     return np.clip(remaining, 1 / config.clip_frames, 1.0).astype(np.float32)

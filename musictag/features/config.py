@@ -1,7 +1,7 @@
-"""What determines a spectrogram, and the fingerprint that keeps two settings from ever being mixed.
+"""The settings of the front end, and their hash, by which features of different settings are never mixed.
 
-The default is the front end of the published musicnn models (Pons & Serra, "musicnn: pre-trained convolutional neural
-networks for music audio tagging", 2019), so that one features table serves them and our own.
+The defaults are the front end of the published musicnn models (Pons & Serra, "musicnn: pre-trained convolutional neural
+networks for music audio tagging", 2019), so that one features table serves these models and our own.
 """
 
 import dataclasses
@@ -11,30 +11,30 @@ from typing import Any, Self
 
 from musictag.errors import UsageError
 
-# Raised whenever the code that turns audio into cells changes its result: resampler, mono mix, padding, cell layout.
+# Increase it whenever a change of the code changes the cells: resampler, mono mix, padding, cell layout.
 FRONT_END_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
-    """Settings of the front end; frozen, and validated when made."""
+    """Settings of the front end; validated when created."""
 
     sample_rate: int = 16_000
     """Samples per second after resampling, Hz."""
     n_fft: int = 512
     """Length of the Hann window and of the Fourier transform, samples."""
     hop_length: int = 256
-    """Distance of two frames, samples."""
+    """Distance between two frames, samples."""
     n_mels: int = 96
-    """Mel bands (Slaney's scale and norm, as librosa's default)."""
+    """Number of mel bands, with Slaney's scale and norm as in librosa."""
     fmin: float = 0.0
     """Lower edge of the lowest band, Hz."""
     fmax: float = 8_000.0
     """Upper edge of the highest band, Hz."""
     log_gain: float = 10_000.0
-    """`g` of the compression `log10(1 + g * mel)`."""
+    """Factor `g` of the compression `log10(1 + g * mel)`."""
     clip_frames: int = 187
-    """Frames of a clip; 187 are 3 s."""
+    """Frames per clip; 187 frames are 3 s."""
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels", "clip_frames"):
@@ -42,12 +42,13 @@ class FeatureConfig:
                 raise UsageError(f"FeatureConfig.{name} is {getattr(self, name)}: it must be at least 1")
         if self.hop_length > self.n_fft:
             raise UsageError(
-                f"FeatureConfig.hop_length is {self.hop_length}, above n_fft ({self.n_fft}): samples would be left out"
+                f"FeatureConfig.hop_length is {self.hop_length}, above n_fft ({self.n_fft}): some samples would be in "
+                "no frame"
             )
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
             raise UsageError(
-                f"FeatureConfig.fmin and .fmax are {self.fmin} and {self.fmax} Hz: "
-                f"0 <= fmin < fmax <= sample_rate / 2 = {self.sample_rate / 2} must hold"
+                f"FeatureConfig.fmin and .fmax are {self.fmin} and {self.fmax} Hz: they must satisfy "
+                f"0 <= fmin < fmax <= sample_rate / 2 = {self.sample_rate / 2}"
             )
         if not self.log_gain > 0:
             raise UsageError(f"FeatureConfig.log_gain is {self.log_gain}: it must be positive")
@@ -59,17 +60,21 @@ class FeatureConfig:
 
     @property
     def feature_hash(self) -> str:
-        """16 hex digits that differ whenever the settings or the front end's version do."""
+        """16 hexadecimal digits that identify the settings and the version of the front end."""
         fingerprint = json.dumps([FRONT_END_VERSION, self.to_dict()], sort_keys=True)
         return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain numbers, for JSON."""
+        """Return the fields as a dictionary of numbers."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; `UsageError` names a field that does not exist."""
+        """Return the settings with these fields, the inverse of `to_dict`.
+
+        Raises:
+            UsageError: a field does not exist.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
             raise UsageError(f"FeatureConfig has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")

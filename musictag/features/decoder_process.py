@@ -1,9 +1,8 @@
-"""Decoding in a process of its own, kept alive: a decoder that crashes or hangs costs the one track that it did so on.
+"""Decode audio in a child process, so that a decoder that crashes or hangs costs one track only.
 
-Files come from anywhere, and decoders are C: what makes one of them read where it should not ends its process, and with
-it, were it ours, every track that the process had at hand.
+Files come from anywhere, and decoders are written in C: a damaged file may crash the process that decodes it.
 
-Clips come back in a nameless file that both processes have open: through a pipe they would be there six times at once.
+Clips are returned in an unnamed temporary file that both processes have open. A pipe would hold six copies of them.
 """
 
 import concurrent.futures
@@ -30,20 +29,21 @@ from musictag.features.config import FeatureConfig
 from musictag.features.extract import MAX_HOURS, TrackClips, track_clips
 from musictag.features.table import CELL_DTYPE, encode_clips
 
-ClipsElsewhere = tuple[tuple[int, ...], list[int], float]
+_Description = tuple[tuple[int, ...], list[int], float]
+"""Shape of the clips in the file, the first frame of each, and the duration of the track in s."""
 
-# An hour of audio takes some seconds, and some 200 MB.
-TIME_LIMIT_S, MEMORY_LIMIT_GIB = 300.0, 4.0
+# An hour of audio needs a few seconds and about 200 MB.
+_TIME_LIMIT_S, _MEMORY_LIMIT_GIB = 300.0, 4.0
 
 
 class DecoderProcess:
-    """A process that decodes, on one core; started on first use, and anew where it was lost."""
+    """A child process that decodes on one core; it is started on first use and restarted after a crash."""
 
-    def __init__(self, time_limit_s: float = TIME_LIMIT_S, memory_limit_gib: float = MEMORY_LIMIT_GIB) -> None:
+    def __init__(self, time_limit_s: float = _TIME_LIMIT_S, memory_limit_gib: float = _MEMORY_LIMIT_GIB) -> None:
         self.time_limit_s, self.memory_limit_gib = time_limit_s, memory_limit_gib
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 # `close` closes it
         self._pool = self._new_pool()
-        self._one_at_a_time = threading.Lock()  # a process that is lost takes with it what waits for it
+        self._lock = threading.Lock()  # a crash would also end all tracks that wait in the pool
 
     def track_clips(
         self,
@@ -53,13 +53,16 @@ class DecoderProcess:
         clips_per_track: int | None = None,
         max_hours: float = MAX_HOURS,
     ) -> TrackClips:
-        """As `features.track_clips`, elsewhere; one track at a time, whatever the threads that ask.
+        """Call `features.extract.track_clips` in the child process; threads that call it wait for each other.
 
-        Raises what that raises, `AudioCrashError` where the process was lost or its memory was not enough,
-        `AudioTimeoutError`, or `StoreError` where the folder for temporary files is full.
+        Raises:
+            AudioError: the errors of `track_clips`.
+            AudioCrashError: the child process crashed or reached its memory limit.
+            AudioTimeoutError: decoding reached its time limit.
+            StoreError: the folder for temporary files is full.
         """
         try:
-            with self._one_at_a_time:
+            with self._lock:
                 shape, starts, duration_s = self._schedule(path, name, config, clips_per_track, max_hours).result()
                 self._file.seek(0)
                 return np.fromfile(self._file, CELL_DTYPE, math.prod(shape)).reshape(shape), starts, duration_s
@@ -68,27 +71,26 @@ class DecoderProcess:
         except pebble.ProcessExpired as error:
             raise AudioCrashError(f"{name}: the decoder crashed (exit code {error.exitcode})") from error
         except MemoryError as error:
-            raise AudioCrashError(
-                f"{name}: decoding takes more than {self.memory_limit_gib:g} GiB of memory"
-            ) from error
+            message = f"{name}: decoding needs more than {self.memory_limit_gib:g} GiB of memory"
+            raise AudioCrashError(message) from error
         except concurrent.futures.BrokenExecutor as error:
-            raise AudioCrashError(f"{name}: the decoder's process was lost as it began") from error
+            raise AudioCrashError(f"{name}: the decoder's process ended when it started") from error
 
-    def _schedule(self, *arguments: object) -> "concurrent.futures.Future[ClipsElsewhere]":
+    def _schedule(self, *arguments: object) -> "concurrent.futures.Future[_Description]":
         try:
             return self._pool.schedule(_track_clips, args=arguments, timeout=self.time_limit_s)
-        except RuntimeError:  # the process was lost while it had nothing to do, and the pool with it
+        except RuntimeError:  # the process ended while it was idle, and the pool with it
             self._pool = self._new_pool()
             return self._pool.schedule(_track_clips, args=arguments, timeout=self.time_limit_s)
 
     def _new_pool(self) -> pebble.ProcessPool:
-        # Spawned: a copy of this process would hold locks of threads that it has not.
+        # Not forked: a fork would hold locks of threads that it does not have.
         context = multiprocessing.get_context("spawn")
-        prepared_with = [self.memory_limit_gib, _Handed(self._file)]
-        return pebble.ProcessPool(1, initializer=_prepare, initargs=prepared_with, context=context)
+        arguments = [self.memory_limit_gib, _InheritedFile(self._file)]
+        return pebble.ProcessPool(1, initializer=_prepare, initargs=arguments, context=context)
 
     def close(self) -> None:
-        """End the process."""
+        """End the child process."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
         self._file.close()
@@ -102,39 +104,39 @@ class DecoderProcess:
 
 @functools.cache
 def shared_process() -> DecoderProcess:
-    """The one of this process, for workers of engines that do not say when they end."""
+    """Return the only instance in this process, for workers of engines, which are not told when they end."""
     return DecoderProcess()
 
 
-class _Handed:
-    """An open file on its way into a process that is being spawned."""
+class _InheritedFile:
+    """Pickles an open file as its descriptor, for a process that is being spawned."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
 
     def __reduce__(self) -> tuple[Callable[..., IO[bytes]], tuple[object]]:
-        return _taken, (reduction.DupFd(self.file.fileno()),)
+        return _open_descriptor, (reduction.DupFd(self.file.fileno()),)
 
 
-def _taken(descriptor: Any) -> IO[bytes]:
+def _open_descriptor(descriptor: Any) -> IO[bytes]:
     return os.fdopen(descriptor.detach(), "r+b")
 
 
 def _prepare(memory_limit_gib: float, file: IO[bytes]) -> None:
-    """Leave one core to each process, bound its memory, and have decoders' messages of damaged files go nowhere."""
-    global _file  # of the process: pebble hands nothing from here to what it calls
+    """Prepare the child process: one thread, a memory limit, no messages of decoders on standard error."""
+    global _file  # pebble passes no state from here to the functions that it calls
     _file = file
     threadpoolctl.threadpool_limits(1)
-    begun_with = psutil.Process().memory_info().data if sys.platform == "linux" else 0
-    resource.setrlimit(resource.RLIMIT_DATA, (begun_with + int(memory_limit_gib * 2**30),) * 2)
+    initial_bytes = psutil.Process().memory_info().data if sys.platform == "linux" else 0
+    resource.setrlimit(resource.RLIMIT_DATA, (initial_bytes + int(memory_limit_gib * 2**30),) * 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 _file: IO[bytes]
 
 
-def _track_clips(*arguments: Any) -> ClipsElsewhere:
-    """`features.track_clips` with the clips in the file, and their shape in their place."""
+def _track_clips(*arguments: Any) -> _Description:
+    """Call `track_clips` in the child process, write the clips to the file, and return their description."""
     clips, starts, duration_s = track_clips(*arguments)
     try:
         _file.seek(0)
@@ -142,5 +144,5 @@ def _track_clips(*arguments: Any) -> ClipsElsewhere:
         _file.truncate()
         _file.flush()
     except OSError as error:
-        raise StoreError(f"{tempfile.gettempdir()}: {error.strerror}; name another by TMPDIR") from error
+        raise StoreError(f"{tempfile.gettempdir()}: {error.strerror}; set TMPDIR to another folder") from error
     return clips.shape, starts, duration_s

@@ -1,4 +1,8 @@
-"""To be written."""
+"""The features table: one row per track, with all its clips in one cell.
+
+A cell has the bytes of float16 values in C order (C, T, M). Rounding to float16 changes a log-mel value (0 to about 7)
+by at most 0.002, and a score of a trained network by at most 0.005 (see `tests/features/test_table.py`).
+"""
 
 import json
 
@@ -25,24 +29,23 @@ SCHEMA = pa.schema(
         ("featurized_at", pa.timestamp("us", "UTC")),
     ]
 )
-
-
 CELL_DTYPE = np.dtype("<f2")
-
-
 CONFIG_KEY = "musictag.feature_config"
-
-
-CLIPS_KEY = "musictag.clips_per_track"
+"""Table property with the `FeatureConfig` as JSON."""
+_CLIPS_KEY = "musictag.clips_per_track"
 
 
 def encode_clips(clips: npt.NDArray[np.floating]) -> memoryview:
-    """Clips (C, T, M) as the bytes of a cell; without copying, if they are float16 and contiguous."""
+    """Return clips (C, T, M) as the bytes of a cell; no copy is made of contiguous float16 clips."""
     return np.ascontiguousarray(clips, dtype=CELL_DTYPE).reshape(-1).view(np.uint8).data
 
 
 def decode_clips(cell: bytes, config: FeatureConfig) -> npt.NDArray[np.float16]:
-    """The clips (C, T, M) float16 of a cell, without copying. Raises `StoreError` if the size does not fit."""
+    """Return the clips (C, T, M), float16, of a cell, without a copy.
+
+    Raises:
+        StoreError: the cell is empty or does not hold a whole number of clips.
+    """
     shape = (config.clip_frames, config.n_mels)
     if len(cell) == 0 or len(cell) % (CELL_DTYPE.itemsize * shape[0] * shape[1]):
         raise StoreError(f"a clips cell of {len(cell)} bytes is not a whole number of {shape[0]} x {shape[1]} clips")
@@ -50,28 +53,33 @@ def decode_clips(cell: bytes, config: FeatureConfig) -> npt.NDArray[np.float16]:
 
 
 def open_features(uri: str, config: FeatureConfig, clips_per_track: int | None) -> DeltaTable:
-    """The features table at `uri`, made if it is not there.
+    """Open the features table at `uri`; create it if it does not exist.
 
-    Raises `FeatureMismatchError` if it was made by other settings or with another number of clips per track.
+    Raises:
+        FeatureMismatchError: the table has other settings or another number of clips per track.
     """
-    settings = {CONFIG_KEY: json.dumps(config.to_dict()), CLIPS_KEY: _clips_text(clips_per_track)}
+    settings = {CONFIG_KEY: json.dumps(config.to_dict()), _CLIPS_KEY: _clips_text(clips_per_track)}
     table = tables.create_table(uri, SCHEMA, settings)
-    held = feature_config(table)
-    if held != config:
+    existing = feature_config(table)
+    if existing != config:
         raise FeatureMismatchError(
-            f"features {uri}: made by other settings ({_differences(held, config)}): "
-            "name another table with --features, or delete this one"
+            f"features {uri}: made with other settings ({_differences(existing, config)}): "
+            "choose another table with --features, or delete this one"
         )
-    if (held_clips := table.metadata().configuration.get(CLIPS_KEY)) != _clips_text(clips_per_track):
+    if (existing_clips := table.metadata().configuration.get(_CLIPS_KEY)) != _clips_text(clips_per_track):
         raise FeatureMismatchError(
-            f"features {uri}: holds clips-per-track {held_clips}, not {_clips_text(clips_per_track)}: "
-            f"run with --clips-per-track {held_clips}, or name another table with --features"
+            f"features {uri}: holds clips-per-track {existing_clips}, not {_clips_text(clips_per_track)}: "
+            f"run with --clips-per-track {existing_clips}, or choose another table with --features"
         )
     return table
 
 
 def feature_config(table: DeltaTable) -> FeatureConfig:
-    """The settings that made a features table. Raises `StoreError` if it is not a features table."""
+    """Return the settings of a features table.
+
+    Raises:
+        StoreError: the table is not a features table.
+    """
     text = table.metadata().configuration.get(CONFIG_KEY)
     if text is None:
         raise StoreError(f"{table.table_uri}: not a features table (it has no property {CONFIG_KEY})")
@@ -82,6 +90,6 @@ def _clips_text(clips_per_track: int | None) -> str:
     return "all" if clips_per_track is None else str(clips_per_track)
 
 
-def _differences(held: FeatureConfig, wanted: FeatureConfig) -> str:
-    theirs, ours = held.to_dict(), wanted.to_dict()
-    return ", ".join(f"{name} {theirs[name]} there, {ours[name]} here" for name in ours if theirs[name] != ours[name])
+def _differences(existing: FeatureConfig, wanted: FeatureConfig) -> str:
+    old, new = existing.to_dict(), wanted.to_dict()
+    return ", ".join(f"{name} {old[name]} there, {new[name]} here" for name in new if old[name] != new[name])

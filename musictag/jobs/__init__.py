@@ -1,7 +1,7 @@
-"""What every batch job shares, whatever the engine.
+"""The parts that all batch jobs share, independent of the engine.
 
-`run` is the life of a run: plan, process, reconcile. A job hands in the engine's step as a function. `plan` decides
-what to process, `ledger` keeps the failures table and the account `listed = written + unchanged + failed`,
-`featurizing` featurizes many tracks, `progress` prints messages and bars, `maintenance` verifies, rolls back and
-vacuums tables, and `process` holds exit codes and the number of cores.
+`run` executes a run: plan, process, reconcile. A job passes the engine's step to it as a function. `plan` decides which
+tracks to process, and `ledger` keeps the failures table and the account `listed = written + unchanged + failed`.
+`featurizing` featurizes many tracks, `labels` reads the labels of a catalog, `progress` prints messages and progress
+bars, `maintenance` verifies, restores and vacuums tables, and `process` holds exit codes and the number of cores.
 """

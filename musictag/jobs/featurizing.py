@@ -1,4 +1,4 @@
-"""Featurize many tracks, one after the other: each gives a row of the features table or a row of the failures table."""
+"""Featurize many tracks: each gives a row of the features table or a row of the failures table."""
 
 import collections
 import concurrent.futures
@@ -17,14 +17,14 @@ Row = dict[str, Any]
 Outcome = tuple[Row | None, Row | None]
 """A features row and None, or None and a failures row."""
 
-# Tracks in progress beside the one that the caller writes or scores: one is decoded, one is fetched.
+# Tracks in progress while the caller uses a row: one is decoded and one is fetched.
 TRACKS_AHEAD = 2
 
 
 def featurize_tasks(
     tasks: Iterable[Task], config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
 ) -> Iterator[Outcome]:
-    """Yield the outcome of each task, in order; the next ones are decoded in another process meanwhile."""
+    """Yield the outcome of each task, in order, while the next tracks are fetched and decoded in a child process."""
     decode = shared_process().track_clips
 
     def featurize(task: Task) -> Outcome:

@@ -1,7 +1,7 @@
 """The failures table, and the account of a run: `listed = written + unchanged + failed`.
 
-The account is read back from the tables after the run, not from counters, so that it holds on every engine and after
-every crash.
+The account is computed from the tables after the run, not from counters, so that it is correct on every engine and
+after every crash.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ FAILURES_SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """How a run ended: the number of tracks of each outcome."""
+    """The number of tracks with each outcome of a run."""
 
     listed: int
     written: int
@@ -62,12 +62,12 @@ def failure_row(task: Task, error: AudioError) -> dict[str, Any]:
 
 
 def read_failed(failures_uri: str) -> dict[str, FailedTrack]:
-    """Read the failures table; of several rows of one track the one with the most attempts counts."""
+    """Read the failures table; if a track has several rows, use the row with the most attempts."""
     columns = ("track_id", "uri", "audio_etag", "error", "attempts")
     failed: dict[str, FailedTrack] = {}
     for row in tables.read_columns(failures_uri, columns).to_pylist():
-        other = failed.get(row["track_id"])
-        if other is None or row["attempts"] > other.attempts:
+        previous = failed.get(row["track_id"])
+        if previous is None or row["attempts"] > previous.attempts:
             failed[row["track_id"]] = FailedTrack(row["uri"], row["audio_etag"], row["error"], row["attempts"])
     return failed
 
@@ -109,11 +109,11 @@ def reconcile(
     """Return the account of a run that began at `started`, and delete the failures that it resolved.
 
     Args:
-        plan: what the run set out to do.
+        plan: the plan of the run.
         problems: catalog rows that cannot be used.
-        written: tracks that now have a row by the run's own producer.
+        written: tracks whose row now has the producer of the run.
         failures_uri: the failures table.
-        started: when the run began; later failures are its own.
+        started: the start of the run; later failures belong to it.
         prune: delete also the failures of tracks that are no longer listed.
 
     Raises:
@@ -140,7 +140,7 @@ def missing_tracks(plan: Plan, written: set[str], recorded: set[str], failed_now
 
 
 def make_account(plan: Plan, n_problems: int, failed_now: set[str]) -> Account:
-    """Count the outcomes of a run none of whose tracks is missing; `failed_now` are the tracks that failed in it."""
+    """Count the outcomes of a run without missing tracks; `failed_now` are the tracks that failed in it."""
     n_failed = sum(task.track_id in failed_now for task in plan.tasks)
     return Account(
         listed=plan.n_listed,
@@ -153,7 +153,7 @@ def make_account(plan: Plan, n_problems: int, failed_now: set[str]) -> Account:
 def _delete_resolved_failures(
     plan: Plan, failed: set[str], failures_uri: str, started: datetime.datetime, *, prune: bool
 ) -> None:
-    """Delete the failures of earlier runs, of tracks that are done; with `prune`, also of unlisted tracks."""
+    """Delete failures that earlier runs recorded for tracks that are now done; with `prune`, also for unlisted ones."""
     is_earlier = f"failed_at < {tables.timestamp(started)}"
     if failed and not prune:
         tables.delete_rows(failures_uri, f"{is_earlier} AND stage = 'catalog'")
@@ -162,7 +162,7 @@ def _delete_resolved_failures(
 
 
 def check_failures(account: Account, max_failures: float, failures_uri: str) -> None:
-    """Raise `LedgerError` if a larger share of the listed tracks failed than `max_failures` (0 to 1)."""
+    """Raise `LedgerError` if the share of listed tracks that failed is above `max_failures` (0 to 1)."""
     if account.failed > max_failures * account.listed:
         raise LedgerError(
             f"{account.failed} of {account.listed} tracks failed, more than --max-failures {max_failures} allows: "
@@ -171,7 +171,7 @@ def check_failures(account: Account, max_failures: float, failures_uri: str) -> 
 
 
 def echo_account(account: Account, uri: str, failures_uri: str, started: datetime.datetime) -> None:
-    """Print the last lines of a job: the equation, what the run cost, and where its tables are."""
+    """Print the last lines of a job: the account, duration and speed, and the uris of its tables."""
     seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
     cost = f"{seconds:.1f} s"
     if account.written:

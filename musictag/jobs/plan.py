@@ -27,14 +27,14 @@ class Task:
     track_id: str
     uri: str
     audio_etag: str | None
-    """Changes whenever the audio does; None where the store did not tell it."""
+    """Changes whenever the audio does; None if the store did not report it."""
     attempts: int = 0
-    """How many earlier runs failed on the same audio."""
+    """Number of earlier runs that failed on the same audio."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExistingRow:
-    """The part of an output table's row that says whether the row is up to date."""
+    """The columns of an output row that determine whether the row is up to date."""
 
     uri: str
     audio_etag: str
@@ -44,7 +44,7 @@ class ExistingRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FailedTrack:
-    """The part of a failures table's row that says whether to try the track again."""
+    """The columns of a failures row that determine whether to try the track again."""
 
     uri: str
     audio_etag: str | None
@@ -53,13 +53,13 @@ class FailedTrack:
     attempts: int
 
     def is_exhausted(self, max_attempts: int) -> bool:
-        """Return whether another attempt is pointless: the audio was read, and decoding failed often enough."""
+        """Return whether another attempt is pointless: the audio was read, and decoding failed `max_attempts` times."""
         return self.error not in RETRYABLE_ERRORS and self.audio_etag is not None and self.attempts >= max_attempts
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run does, decided before it starts."""
+    """The tracks of a run, by what the run does with them."""
 
     n_listed: int
     """Number of listed tracks, including catalog rows that cannot be used."""
@@ -86,15 +86,15 @@ def make_plan(
 ) -> Plan:
     """Compare the listed tracks with the output table and with the failures of earlier runs.
 
-    A track is unchanged if uri, etag and producer are those of its row. If the etag of a track with a row is unknown,
-    the track is tried again and its row stays: a store that does not answer has not changed the audio.
+    A track is unchanged if its row has the same uri, etag and producer. If the etag of a track is unknown, the track is
+    tried again and an existing row is kept: the audio may be the same although the store did not answer.
 
     Args:
         listed: `(track_id, uri, audio_etag)` of each usable catalog row.
         existing: rows of the output table by track_id.
-        producer: what produces the rows of this run.
+        producer: hash of the settings, or name and version of the model, that produces the rows of this run.
         failed: rows of the failures table by track_id.
-        max_attempts: runs that may try to decode the same audio.
+        max_attempts: number of runs that may try to decode the same audio.
         problems: catalog rows that cannot be used.
     """
     tasks: list[Task] = []
@@ -136,14 +136,14 @@ def delete_obsolete_rows(plan: Plan, uri: str, *, prune: bool) -> None:
 
 
 def partition(tasks: Sequence[Task], max_size: int, n_workers: int) -> list[tuple[Task, ...]]:
-    """Cut tasks into parts of at most `max_size`, of nearly equal size, and equally many for each worker."""
+    """Divide tasks into parts of nearly equal size, at most `max_size`, with the same number of parts per worker."""
     n_parts = min(n_workers * math.ceil(len(tasks) / (n_workers * max_size)), len(tasks))
     ends = [len(tasks) * n // n_parts for n in range(1, n_parts + 1)]
     return [tuple(tasks[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
 
 
 def part_name(tasks: Iterable[Task], producer: str) -> str:
-    """Return a name that is derived from the tasks and the producer, and therefore the same on every attempt."""
+    """Return the name of a part, a hash of its tasks and the producer: it is the same on every attempt."""
     digest = hashlib.sha256(producer.encode())
     for task in tasks:
         digest.update(repr((task.track_id, task.uri, task.audio_etag)).encode())
@@ -151,7 +151,7 @@ def part_name(tasks: Iterable[Task], producer: str) -> str:
 
 
 def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool) -> None:
-    """Print what a run is about to do with the tracks of `source`, a catalog or a features table."""
+    """Print what a run will do with the tracks of `source`, a catalog or a features table."""
     echo(f"{source}: {counted(plan.n_listed, 'track')} listed, {len(plan.tasks):,} {purpose}")
     if plan.exhausted:
         echo(

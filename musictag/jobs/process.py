@@ -1,4 +1,4 @@
-"""The process that a job runs in: its exit code and its cores."""
+"""The exit code of a job's process, and the number of its cores."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ from musictag.storage.urls import redacted
 
 
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
-    """Call `main` with the arguments and return the exit code.
+    """Call `main` with `argv`, or the arguments of the command line if it is None, and return the exit code.
 
-    An error of `musictag.errors` is printed as one sentence, without a traceback. Every other error is raised.
+    An error of `musictag.errors` is printed as one line, without a traceback. Other errors are raised.
     """
     try:
         main(sys.argv[1:] if argv is None else argv)
@@ -19,11 +19,11 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
         sys.stderr.write(f"error: {redacted(str(error))}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; what is committed stays, and the next run goes on from there\n")
+        sys.stderr.write("stopped; committed rows are kept, and the next run continues from there\n")
         return 130
     return 0
 
 
 def n_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

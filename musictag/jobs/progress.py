@@ -14,13 +14,13 @@ from musictag.storage.urls import redacted
 Item = TypeVar("Item")
 
 POLL_S = 1.0
-"""How often a bar is updated on a terminal, s."""
+"""Interval between updates of a bar on a terminal, s."""
 LOG_S = 10.0
-"""How often a bar is printed where there is no terminal, s."""
+"""Interval between lines of a bar without a terminal, s."""
 
 
 def echo(text: str) -> None:
-    """Print a line to standard output, without the secrets of its urls."""
+    """Print a line to standard output; secrets in URLs are redacted."""
     sys.stdout.write(redacted(text) + "\n")
     sys.stdout.flush()
 
@@ -31,7 +31,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def bar(items: Iterable[Item], description: str, total: int, unit: str) -> "tqdm[Item]":
-    """Return a progress bar over `items`; in a log, where every update is a line, it is updated less often."""
+    """Return a progress bar over `items`; without a terminal, where each update is a line, it is updated less often."""
     interval = POLL_S if sys.stderr.isatty() else LOG_S
     return tqdm(
         items, desc=description, total=total, unit=unit, mininterval=interval, maxinterval=interval, dynamic_ncols=True
@@ -40,9 +40,9 @@ def bar(items: Iterable[Item], description: str, total: int, unit: str) -> "tqdm
 
 @contextlib.contextmanager
 def polling_bar(description: str, total: int, n_done: Callable[[], int], unit: str = "track") -> Iterator[None]:
-    """Show a progress bar while the body runs; a thread asks `n_done` once a second.
+    """Show a progress bar while the body runs; a thread calls `n_done` once a second.
 
-    Workers may be on other machines, so `n_done` typically counts the rows of their tables.
+    Workers may be on other machines, so `n_done` usually counts the rows of their tables.
     """
     if total == 0:
         yield
@@ -51,7 +51,7 @@ def polling_bar(description: str, total: int, n_done: Callable[[], int], unit: s
     with bar((), description, total, unit) as shown:
 
         def update() -> None:
-            with contextlib.suppress(MusictagError):  # a store that does not answer delays the bar, not the work
+            with contextlib.suppress(MusictagError):  # a store that does not answer must not stop the work
                 shown.update(min(n_done(), total) - shown.n)
 
         def poll() -> None:

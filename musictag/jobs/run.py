@@ -1,4 +1,4 @@
-"""The life of a run: plan, process, reconcile. What differs between jobs is handed in."""
+"""Execute a run: plan, process, reconcile. Each job passes in what differs, such as the engine's step."""
 
 import dataclasses
 import datetime
@@ -12,10 +12,10 @@ from musictag.storage import tables
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run reads and writes; its tables exist."""
+    """What a run reads and writes. The tables must exist."""
 
     source: str
-    """Catalog or features table, as messages name it."""
+    """Name of the catalog or features table in messages."""
     listed: Iterable[tuple[str, str, str | None]]
     """`(track_id, uri, audio_etag)` of each listed track."""
     problems: Sequence[Problem] = ()
@@ -28,21 +28,24 @@ class Run:
     read_existing: Callable[[], dict[str, ExistingRow]]
     """Reads the output table."""
     time_column: str
-    """Column of the output table that says when a row was made."""
+    """Column of the output table with the time at which a row was made."""
     max_attempts: int | None
-    """Runs that may try to decode the same audio; None where nothing is decoded."""
+    """Number of runs that may try to decode the same audio; None for a job that does not decode audio."""
     max_failures: float
     """Share of the listed tracks (0 to 1) that may fail."""
     prune: bool
     """Whether to delete the rows of tracks that are no longer listed."""
     started: datetime.datetime
+    """The start of the run; later failures belong to it."""
 
 
 def execute(run: Run, process: Callable[[Plan], None], purpose: str) -> None:
-    """Plan the run, have `process` write rows and failures for the plan's tasks, and check the account.
+    """Plan the run, process its tasks, and check the account.
 
-    `process` is the engine's step. It is not called where there is no task. `purpose` is what the first message says
-    of the tasks, such as "to do".
+    Args:
+        run: the run.
+        process: writes a row or a failure for each task of the plan; not called if there is no task.
+        purpose: what the first message says about the tasks, such as "to do".
 
     Raises:
         LedgerError: a task is neither written nor failed, or more tracks failed than `max_failures` allows.
@@ -54,8 +57,8 @@ def execute(run: Run, process: Callable[[Plan], None], purpose: str) -> None:
     delete_obsolete_rows(plan, run.uri, prune=run.prune)
     if plan.tasks:
         process(plan)
-    tables.deduplicate(run.uri, run.time_column)  # two runs at once may have written a track twice
-    tables.record_missing_checksums(run.uri)  # a killed run may have left files without
+    tables.deduplicate(run.uri, run.time_column)  # two simultaneous runs may have written a track twice
+    tables.record_missing_checksums(run.uri)  # a killed run may have left files without a checksum
     written = [track_id for track_id, row in run.read_existing().items() if row.producer == run.producer]
     account = reconcile(plan, run.problems, written, run.failures_uri, run.started, prune=run.prune)
     echo_account(account, run.uri, run.failures_uri, run.started)

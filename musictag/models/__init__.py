@@ -1,6 +1,6 @@
 """Networks, classical models, and the artifact that stores them.
 
-`architectures` lists the models by name; each has a module of its own. `artifact` reads and writes a model folder
-(`weights.safetensors`, `tagger.json`) without running code. `embedding_cache` remembers the outputs of frozen layers.
-`published` reads the musicnn models out of their package.
+`architectures` builds a model by its name; each network has its own module. `specs` describes a model without its
+weights. `artifact` reads and writes a model folder (`weights.safetensors`, `tagger.json`) without running code.
+`embedding_cache` stores the outputs of frozen layers. `published` converts the models of the package musicnn.
 """

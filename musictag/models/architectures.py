@@ -1,7 +1,7 @@
-"""The models by name.
+"""The registry of models by name.
 
-Every network maps log-mel clips (B, T, M) float32 to logits (B, K), by a linear `head` at last. What is in `CLASSICAL`
-maps descriptors (N, D) of whole tracks (`musictag.features.descriptors`) to logits (N, K).
+A network maps log-mel clips (B, T, M) float32 to logits (B, K); its last layer is a linear `head`. A classical model
+(`CLASSICAL`) maps descriptors (N, D) of whole tracks (`musictag.features.descriptors`) to logits (N, K).
 """
 
 import inspect
@@ -21,16 +21,16 @@ from musictag.models.vgg import VGG
 
 
 def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_tags: int) -> nn.Module:
-    """A model with fresh weights, drawn from torch's global generator.
+    """Build a model with fresh weights, drawn from torch's global generator.
 
     Args:
         architecture: a name in `ARCHITECTURES`.
-        params: the architecture's own keyword arguments; what is left out has its default.
-        n_mels: M, the bands of a spectrogram.
+        params: keyword arguments of the architecture; the others have their defaults.
+        n_mels: M, the number of mel bands.
         n_tags: K, the length of the vocabulary.
 
     Raises:
-        UsageError: an unknown architecture or parameter, or a parameter's value that cannot build it.
+        UsageError: the architecture or a parameter is unknown, or the value of a parameter is invalid.
     """
     if architecture not in ARCHITECTURES:
         raise UsageError(f"there is no model {architecture!r}; there is {', '.join(sorted(ARCHITECTURES))}")
@@ -44,35 +44,35 @@ def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_
 
 
 def fresh_params(architecture: str, **settings: Any) -> dict[str, Any]:
-    """Those of the front end's settings that the architecture has parameters for: with them it starts from nothing."""
+    """Return those of the front end's settings that are parameters of the architecture, to train it from scratch."""
     known = inspect.signature(ARCHITECTURES[architecture]).parameters
     return {name: value for name, value in settings.items() if name in known}
 
 
-def build_ensemble(*, n_mels: int, n_tags: int, members: Sequence[Mapping[str, Any]] = ()) -> Ensemble:
-    """An ensemble with fresh weights.
+def _build_ensemble(*, n_mels: int, n_tags: int, members: Sequence[Mapping[str, Any]] = ()) -> Ensemble:
+    """Build an ensemble with fresh weights.
 
     Args:
         n_mels: M.
         n_tags: K.
-        members: what `build_model` needs of each, `{"architecture": a name in SINGLE, "params": {...}}`.
+        members: `{"architecture": a name in SINGLE, "params": {...}}` for each member.
 
     Raises:
-        UsageError: a member that cannot be built, by its place.
+        UsageError: a member is invalid; the message names its index.
     """
     if not isinstance(members, Sequence) or isinstance(members, str) or not members:
-        raise UsageError(f"ensemble members is {members!r}: a list of networks is needed, at least one")
+        raise UsageError(f"ensemble members is {members!r}: a list with at least one network is needed")
     networks = []
-    for place, member in enumerate(members):
-        field = f"ensemble members[{place}]"
+    for index, member in enumerate(members):
+        field = f"ensemble members[{index}]"
         if not isinstance(member, Mapping) or set(member) != {"architecture", "params"}:
-            raise UsageError(f"{field} is {member!r}: it must have architecture and params, and nothing else")
+            raise UsageError(f"{field} is {member!r}: its fields must be architecture and params")
         if member["architecture"] not in tuple(SINGLE):
             raise UsageError(
                 f"{field}.architecture is {member['architecture']!r}; there is {', '.join(sorted(SINGLE))}"
             )
         if not isinstance(member["params"], Mapping):
-            raise UsageError(f"{field}.params is {member['params']!r}: it must be values by name")
+            raise UsageError(f"{field}.params is {member['params']!r}: it must be an object")
         try:
             networks.append(build_model(**member, n_mels=n_mels, n_tags=n_tags))
         except UsageError as error:
@@ -87,5 +87,5 @@ SINGLE: dict[str, Callable[..., nn.Module]] = {
     "three-path": ThreePath,
     "vgg": VGG,
 }
-"""Networks of one piece: those that an ensemble may have as members."""
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {**SINGLE, "ensemble": build_ensemble, **CLASSICAL}
+"""The networks that can be members of an ensemble: all except ensembles themselves."""
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {**SINGLE, "ensemble": _build_ensemble, **CLASSICAL}

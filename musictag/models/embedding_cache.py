@@ -1,4 +1,4 @@
-"""What a network's frozen part made of clips: computed once, then remembered."""
+"""A cache for the outputs of a network's frozen layers, so that each clip passes through them once."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,28 +7,29 @@ import torch
 from torch import Tensor
 
 MAX_CLIPS = 100_000
-"""More are computed anew each time: they would take 0.6 GB for each network, with 1,506 numbers a clip."""
+"""Outputs of further clips are not stored: 100,000 of 1,506 float32 numbers take 0.6 GB for each network."""
 
 
 class EmbeddingCache:
-    """Outputs by the clips that they are of. What it remembers has no gradients."""
+    """Outputs of one function, by the content of the clip; stored without gradients."""
 
     def __init__(self, max_clips: int = MAX_CLIPS) -> None:
         self.max_clips = max_clips
         self.outputs: dict[bytes, Tensor] = {}
 
-    def recall(self, clips: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the function, always the same one, makes of clips (B, T, M), (B, P) float32.
+    def get_or_compute(self, clips: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the function's outputs (B, P) float32 for clips (B, T, M).
 
-        It is called with the clips that are not known yet.
+        The function is called, without gradients, with only those clips that are not in the cache. It must be the same
+        one in every call.
         """
         keys = [hashlib.blake2b(clip.tobytes(), digest_size=16).digest() for clip in clips.cpu().numpy()]
-        unknown = [n for n, key in enumerate(keys) if key not in self.outputs]
-        known = {key: self.outputs[key] for key in keys if key in self.outputs}
-        if unknown:
+        missing = [n for n, key in enumerate(keys) if key not in self.outputs]
+        found = {key: self.outputs[key] for key in keys if key in self.outputs}
+        if missing:
             with torch.no_grad():
-                outputs = function(clips[unknown]).float()
-            known |= {keys[n]: output for n, output in zip(unknown, outputs, strict=True)}
-            room = self.max_clips - len(self.outputs)
-            self.outputs.update({keys[n]: known[keys[n]].clone() for n in unknown[: max(0, room)]})
-        return torch.stack([known[key] for key in keys])
+                outputs = function(clips[missing]).float()
+            found |= {keys[n]: output for n, output in zip(missing, outputs, strict=True)}
+            n_free = max(0, self.max_clips - len(self.outputs))
+            self.outputs.update({keys[n]: found[keys[n]].clone() for n in missing[:n_free]})
+        return torch.stack([found[key] for key in keys])

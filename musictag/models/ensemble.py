@@ -1,4 +1,4 @@
-"""Several networks as one: each hears the clip in its own way, and all have a say in every tag."""
+"""Several networks that are trained and used as one."""
 
 from collections.abc import Iterable
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 class Ensemble(nn.Module):
     """Log-mel clips (B, T, M) float32 to logits (B, K): the mean of the members' logits.
 
-    Members that end in a linear `head` make one linear head over the embeddings of all of them, side by side: what one
-    has not learned to hear, another may have, and training all together lets each mend what the others miss.
+    If each member ends in a linear `head`, the ensemble is one linear head over the concatenated embeddings of all
+    members, and training it fits all of them to a common loss.
 
     Args:
-        members: networks of the same M and K, at least one.
+        members: networks with the same M and K, at least one.
     """
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
@@ -21,5 +21,5 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, T, M) float32 to logits (B, K)."""
+        """Return logits (B, K) for log-mel clips (B, T, M) float32."""
         return torch.stack([member(log_mel) for member in self.members]).mean(dim=0)

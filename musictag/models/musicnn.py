@@ -1,4 +1,4 @@
-"""The musicnn network: filters shaped after timbre and rhythm, a small convolutional middle, pooling over time.
+"""The musicnn network: filters with the shapes of timbres and rhythms, a few convolutions, and pooling over time.
 
 Pons, Nieto, Prockup, Schmidt, Ehmann & Serra, "End-to-end learning for music audio tagging at scale", ISMIR 2018;
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", ISMIR 2019.
@@ -12,16 +12,17 @@ from torch.nn import functional
 
 from musictag.errors import UsageError
 from musictag.models.embedding_cache import EmbeddingCache
+from musictag.models.layers import are_widths
 
 TIMBRAL_FRAMES = 7
 TIMBRAL_HEIGHTS = (0.4, 0.7)
-"""Heights of the timbral filters, as shares of the mel bands."""
+"""Heights of the timbral filters, as fractions of the number of mel bands."""
 TEMPORAL_FRAMES = (128, 64, 32)
 MIDEND_FILTERS = 64
 DENSE_UNITS = 200
 DROPOUT = 0.5
 BATCH_NORM_EPS = 1e-3
-"""TensorFlow's, with which the published weights were trained."""
+"""The default of TensorFlow, with which the published weights were trained."""
 
 
 class Musicnn(nn.Module):
@@ -33,20 +34,20 @@ class Musicnn(nn.Module):
     layer                   output         why
     ======================  =============  ==========================================================================
     input                   (B, 1, T, M)   log-mel, batch norm over all of it
-    timbral 0               (B, 204, T)    7 frames x 38 bands, maximum over frequency: a timbre, wherever its pitch
+    timbral 0               (B, 204, T)    7 frames x 38 bands, maximum over frequency: timbre at any pitch
     timbral 1               (B, 204, T)    7 frames x 67 bands, the same
     temporal 0, 1, 2        (B, 51, T)     128, 64, 32 frames x 1 band, maximum over frequency: onsets and tempo
     concatenated            (B, 561, T)    the front end
     midend 0                (B, 64, T)     7 frames over all front-end channels
     midend 1, 2             (B, 64, T)     7 frames, added to their input
-    concatenated            (B, 753, T)    front end and all three of the middle
-    pool over time          (B, 1506)      maximum and mean of each channel, one beside the other
+    concatenated            (B, 753, T)    the front end and the outputs of midend 0, 1 and 2
+    pool over time          (B, 1506)      maximum and mean of each channel, interleaved
     batch norm, dropout
     dense, ReLU, batch norm (B, 200)       `embed`
-    dropout, head           (B, K)         one logit per tag; the sigmoid is the caller's
+    dropout, head           (B, K)         one logit per tag; the caller applies the sigmoid
     ======================  =============  ==========================================================================
 
-    Clips of any length pass.
+    Clips may have any length.
 
     Args:
         n_mels: M.
@@ -55,7 +56,7 @@ class Musicnn(nn.Module):
         temporal: filters of each temporal block; the published networks have 51.
 
     Raises:
-        UsageError: fewer mel bands than a filter needs, or numbers of filters that cannot build a network.
+        UsageError: fewer mel bands than a filter needs, or invalid numbers of filters.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class Musicnn(nn.Module):
     ) -> None:
         super().__init__()
         for name, filters, kernels in (("timbral", timbral, TIMBRAL_HEIGHTS), ("temporal", temporal, TEMPORAL_FRAMES)):
-            if not isinstance(filters, Sequence) or len(filters) != len(kernels) or not all(map(_is_width, filters)):
-                raise UsageError(f"musicnn {name} is {filters}: {len(kernels)} positive whole numbers are needed")
-        heights = [int(share * n_mels) for share in TIMBRAL_HEIGHTS]
+            if not are_widths(filters) or len(filters) != len(kernels):
+                raise UsageError(f"musicnn {name} is {filters}: it must be a list of {len(kernels)} positive integers")
+        heights = [int(fraction * n_mels) for fraction in TIMBRAL_HEIGHTS]
         if min(heights) < 1:
-            raise UsageError(f"musicnn n_mels is {n_mels}: its filters need 3 bands at least")
+            raise UsageError(f"musicnn n_mels is {n_mels}: its filters need at least 3 bands")
         self.input_norm = nn.BatchNorm2d(1, eps=BATCH_NORM_EPS)
-        # The filters after it can learn a scale and a shift as well, and without its gradient in half the time.
+        # The convolutions that follow can learn the same scale and shift, and training without this gradient takes
+        # half the time.
         self.input_norm.requires_grad_(False)
         self.timbral = nn.ModuleList(
             FilterBlock(filters, (TIMBRAL_FRAMES, height)) for filters, height in zip(timbral, heights, strict=True)
@@ -90,62 +92,63 @@ class Musicnn(nn.Module):
         self.dense_norm = nn.BatchNorm1d(DENSE_UNITS, eps=BATCH_NORM_EPS)
         self.dropout = nn.Dropout(DROPOUT)
         self.head = nn.Linear(DENSE_UNITS, n_tags)
-        self.memory: EmbeddingCache | None = None
+        self.cache: EmbeddingCache | None = None
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, T, M) float32 to logits (B, K)."""
+        """Return logits (B, K) for log-mel clips (B, T, M) float32."""
         logits: Tensor = self.head(self.dropout(self.embed(log_mel)))
         return logits
 
     def embed(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, T, M) to what the head sees of them, (B, 200)."""
+        """Return the head's input (B, 200) for log-mel clips (B, T, M)."""
         return self.backend(self.encode(log_mel))
 
     def encode(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, T, M) to what the convolutions hear in them, pooled over time, (B, 1506)."""
-        if self.memory is None:
+        """Return the convolutions' channels, pooled over time (B, 1506), for log-mel clips (B, T, M)."""
+        if self.cache is None:
             return self.pool(self.frontend(log_mel))
-        return self.memory.recall(log_mel, lambda unknown: self.pool(self.frontend(unknown)))
+        return self.cache.get_or_compute(log_mel, lambda clips: self.pool(self.frontend(clips)))
 
     def frontend(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, T, M) to the channels (B, 561, T) of the timbral and temporal filters."""
+        """Return the channels (B, 561, T) of the timbral and temporal filters for log-mel clips (B, T, M)."""
         x = self.input_norm(log_mel.unsqueeze(1))  # (B, 1, T, M)
         return torch.cat([block(x) for block in self.filter_blocks()], dim=1)
 
     def pool(self, frontend: Tensor) -> Tensor:
-        """The front end's channels (B, 561, T) and what the middle makes of them, pooled over time, (B, 1506)."""
+        """Apply the midend to the front end's channels (B, 561, T), and pool all channels over time: (B, 1506)."""
         channels = [frontend]
         x = self.midend[0](frontend)
         channels.append(x)
         for block in self.midend[1:]:
             x = x + block(x)
             channels.append(x)
-        every = torch.cat(channels, dim=1)  # (B, 753, T)
-        return torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)  # max 0, mean 0, max 1, ...
+        concatenated = torch.cat(channels, dim=1)  # (B, 753, T)
+        # Channel 0's maximum, channel 0's mean, channel 1's maximum, ...
+        return torch.stack([concatenated.amax(dim=2), concatenated.mean(dim=2)], dim=2).flatten(1)
 
     def backend(self, pooled: Tensor) -> Tensor:
-        """Pooled channels (B, 1506) through the dense layer, (B, 200)."""
+        """Apply the dense layer to pooled channels (B, 1506): (B, 200)."""
         dense = functional.relu(self.dense(self.dropout(self.pooled_norm(pooled))))
         embedding: Tensor = self.dense_norm(dense)
         return embedding
 
     def freeze_encoder(self) -> None:
-        """From now on the convolutions learn nothing more, and what they heard in a clip is remembered."""
+        """Stop training of the convolutions, and cache their output for each clip from now on."""
         for part in self._encoder():
             part.requires_grad_(False)
-        self.memory = EmbeddingCache()
+        self.cache = EmbeddingCache()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Musicnn":
-        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        """Switch between training and evaluation mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
-        if self.memory is not None:
+        if self.cache is not None:
             for part in self._encoder():
                 part.eval()
         return self
 
     def filter_blocks(self) -> "list[FilterBlock]":
-        """The blocks of the front end, in the order of their channels."""
+        """Return the blocks of the front end, in the order of their channels."""
         return [block for block in (*self.timbral, *self.temporal) if isinstance(block, FilterBlock)]
 
     def _encoder(self) -> list[nn.Module]:
@@ -153,7 +156,7 @@ class Musicnn(nn.Module):
 
 
 class FilterBlock(nn.Module):
-    """Filters over the spectrogram, (B, 1, T, M) to their maximum over frequency, (B, filters, T)."""
+    """A convolution over the spectrogram (B, 1, T, M), then the maximum over frequency: (B, filters, T)."""
 
     def __init__(self, filters: int, kernel: tuple[int, int]) -> None:
         super().__init__()
@@ -161,14 +164,15 @@ class FilterBlock(nn.Module):
         self.norm = nn.BatchNorm2d(filters, eps=BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spectrograms (B, 1, T, M) to channels (B, filters, T)."""
+        """Return channels (B, filters, T) for spectrograms (B, 1, T, M)."""
         frames = self.conv.kernel_size[0]
-        before = (frames - 1) // 2  # where the frames are even, TensorFlow pads one more after than before
+        before = (frames - 1) // 2  # for an even number of frames, TensorFlow pads one more after than before
         x = functional.pad(x, (0, 0, before, frames - 1 - before))
         if self.norm.training:
             return self.norm(functional.relu(self.conv(x))).amax(dim=3)  # type: ignore[no-any-return]
-        # ReLU and batch norm keep or turn the order of numbers, so that they need only see an extreme. Where they turn
-        # it, that is the minimum: the maximum of the turned filter, turned.
+        # ReLU and batch norm are monotonic, so it is enough to apply them to one extreme over frequency: the maximum,
+        # or the minimum where the scale of the batch norm is negative. The minimum is computed as the negated maximum
+        # of the negated filter.
         sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
         x = functional.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.get_parameter("bias") * sign)
         extreme = x.amax(dim=3, keepdim=True) * sign.view(-1, 1, 1)  # (B, filters, T, 1)
@@ -176,7 +180,7 @@ class FilterBlock(nn.Module):
 
 
 class MidendBlock(nn.Module):
-    """A convolution along time, (B, width, T) to (B, 64, T)."""
+    """A convolution over time, (B, width, T) to (B, 64, T)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -184,9 +188,5 @@ class MidendBlock(nn.Module):
         self.norm = nn.BatchNorm1d(MIDEND_FILTERS, eps=BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Channels (B, width, T) to channels (B, 64, T)."""
+        """Return channels (B, 64, T) for channels (B, width, T)."""
         return self.norm(functional.relu(self.conv(x)))  # type: ignore[no-any-return]
-
-
-def _is_width(number: object) -> bool:
-    return isinstance(number, int) and number > 0

@@ -1,4 +1,4 @@
-"""Our own network to train from nothing: it hears what sounds, when it sounds and which notes, each in its own way."""
+"""A network to train from scratch, with separate paths for timbre, rhythm and pitch."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from musictag.models.layers import dense_layers
 from musictag.models.pitch import PitchPath
 from musictag.models.rhythm import RhythmPath
-from musictag.models.timbre import TimbrePath, dense
+from musictag.models.timbre import TimbrePath
 
 RHYTHM_WIDTH, PITCH_WIDTH = 128, 64
 
@@ -16,29 +17,29 @@ RHYTHM_WIDTH, PITCH_WIDTH = 128, 64
 class ThreePath(nn.Module):
     """Log-mel clips (B, T, M) float32 to logits (B, K).
 
-    Convolutions over a spectrogram name instruments well, but pool away what tempo, swing and mode are made of: a few
-    hundredths of a second, a semitone. Batch norm levels each mel band; then three paths hear the same clip, and their
-    results lie side by side before the dense layers:
+    Convolutions over a spectrogram recognize instruments well, but their pooling removes the small differences that
+    tempo, swing and mode depend on: a few hundredths of a second, a semitone. Therefore, after batch norm of each mel
+    band, three paths process the same clip, and the dense layers get their concatenated results:
 
     =============  ==============  =======================================================================
-    path           output          hears
+    path           output          represents
     =============  ==============  =======================================================================
-    `TimbrePath`   (B, 2 hidden)   what sounds; of every two frames the mean, as time is the next one's
-    `RhythmPath`   (B, 128)        when: onsets, correlated with themselves
-    `PitchPath`    (B, 64)         which notes: pitch classes in all keys
+    `TimbrePath`   (B, 2 hidden)   timbres; its input is the mean of every two frames
+    `RhythmPath`   (B, 128)        rhythms: the autocorrelation of onsets
+    `PitchPath`    (B, 64)         chords and modes: pitch classes, in all keys
     =============  ==============  =======================================================================
 
     Args:
         n_mels: M.
         n_tags: K.
         channels: feature maps of the timbre path's blocks.
-        hidden: width of its later layers and of the dense layer.
-        dropout: share of inputs dropped before each dense layer.
-        fmin: where the lowest mel band begins, Hz.
-        fmax: where the highest ends, Hz.
+        hidden: width of the timbre path's later layers and of the dense layer.
+        dropout: fraction of inputs dropped before each dense layer.
+        fmin: lower edge of the lowest mel band, Hz.
+        fmax: upper edge of the highest mel band, Hz.
 
     Raises:
-        UsageError: a parameter that cannot build a network, by name.
+        UsageError: a parameter is invalid; the message names it.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class ThreePath(nn.Module):
         self.pitch = PitchPath(n_mels=n_mels, width=PITCH_WIDTH, fmin=fmin, fmax=fmax)
         width = 2 * hidden + RHYTHM_WIDTH + PITCH_WIDTH
         self.norm = nn.BatchNorm1d(width)
-        self.dense = dense(width, hidden, dropout)
+        self.dense = dense_layers(width, hidden, dropout)
         self.head = nn.Linear(hidden, n_tags)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Log-mel clips (B, T, M) float32 to logits (B, K)."""
+        """Return logits (B, K) for log-mel clips (B, T, M) float32."""
         x = self.input_norm(log_mel.transpose(1, 2))  # (B, M, T)
-        heard = [self.timbre(functional.avg_pool1d(x, 2, ceil_mode=True)), self.rhythm(x), self.pitch(x)]
-        logits: Tensor = self.head(self.dense(self.norm(torch.cat(heard, dim=1))))
+        paths = [self.timbre(functional.avg_pool1d(x, 2, ceil_mode=True)), self.rhythm(x), self.pitch(x)]
+        logits: Tensor = self.head(self.dense(self.norm(torch.cat(paths, dim=1))))
         return logits

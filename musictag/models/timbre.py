@@ -1,4 +1,4 @@
-"""What sounds: convolutions over the spectrogram, which keep pitch, then a look along time."""
+"""The timbre path: 2-D convolutions over the spectrogram that keep pitch, then convolutions over time."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from musictag.errors import UsageError
+from musictag.models.layers import are_widths
 
-# Steps of the temporal convolution. A step is 8 frames (0.13 s), so 9 steps see 1.2 s: two beats down to 100 bpm, and
-# with what the convolutions below see around them, down to 70 bpm.
+# Steps of the temporal convolution. A step is 8 frames (0.13 s), so 9 steps span 1.2 s: two beats at 100 bpm or faster;
+# together with the receptive field of the earlier convolutions, two beats at 70 bpm or faster.
 TEMPORAL_STEPS = 9
 
 
 class TimbrePath(nn.Module):
-    """Levelled spectrograms (B, M, T) to what sounds in them, (B, 2 * hidden).
+    """Normalized spectrograms (B, M, T) to an embedding of their timbres (B, 2 * hidden).
 
     Shapes for `channels` = (8, 32, 64, 128), `hidden` = 128, clips of T = 187 frames and M = 96 bands:
 
@@ -25,29 +26,29 @@ class TimbrePath(nn.Module):
     block 2           (B, 32, 24, 47)    the same
     block 3           (B, 64, 12, 24)    the same
     block 4           (B, 128, 6, 24)    the last block pools frequency only: 24 steps of 8 frames stay for rhythm
-    flatten           (B, 768, 24)       each step holds its spectrum: pitch is a place here, not averaged away
+    flatten           (B, 768, 24)       each step holds its spectrum, so that pitch is not averaged out
     pitch             (B, 128, 24)       convolution of 1 step, batch norm, ReLU: chords, timbres, strokes
-    rhythm            (B, 128, 24)       convolution of 9 steps, batch norm, ReLU: what follows what, how soon
-    pool over time    (B, 256)           mean (how much of the clip) and max (whether at all)
+    rhythm            (B, 128, 24)       convolution of 9 steps, batch norm, ReLU: sequences of sounds and their timing
+    pool over time    (B, 256)           mean (for how long) and maximum (whether it occurs)
     ================  =================  ========================================================================
 
-    A block pools before it normalizes: ReLU and max pool commute, and what follows then sees a quarter of the numbers.
-    Pooling rounds sizes up, so that clips and spectrograms of any size pass.
+    A block pools before batch norm and ReLU, which then process a quarter of the numbers. Pooling rounds sizes up, so
+    that spectrograms of any size are accepted.
 
     Args:
         n_mels: M.
         channels: feature maps of each block.
-        hidden: width of what comes after them.
+        hidden: channels of the pitch and rhythm layers.
 
     Raises:
-        UsageError: a parameter that cannot build a network, by name.
+        UsageError: a parameter is invalid; the message names it.
     """
 
     def __init__(self, *, n_mels: int, channels: Sequence[int], hidden: int) -> None:
         super().__init__()
         for name, widths in (("n_mels", [n_mels]), ("hidden", [hidden]), ("channels", channels)):
-            if not isinstance(widths, Sequence) or not widths or not all(map(is_width, widths)):
-                raise UsageError(f"{name} is {widths}: positive whole numbers are needed")
+            if not are_widths(widths):
+                raise UsageError(f"{name} is {widths}: positive integers are needed")
         blocks: list[nn.Module] = []
         width, height = 1, n_mels
         for number, maps in enumerate(channels, start=1):
@@ -59,7 +60,8 @@ class TimbrePath(nn.Module):
                 nn.ReLU(inplace=True),
             ]
             width, height = maps, -(-height // 2)
-        # Half the time on a CPU; `forward` lays its input out alike, so that weights, outputs and gradients all agree.
+        # The layout channels_last halves the time on a CPU. `forward` gives its input the same layout, so that weights,
+        # outputs and gradients all have it.
         self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pitch = nn.Sequential(
             nn.Conv1d(width * height, hidden, kernel_size=1, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
@@ -71,23 +73,8 @@ class TimbrePath(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spectrograms (B, M, T) to (B, 2 * hidden)."""
-        x = x.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)  # (B, 1, M, T), laid out channels last
+        """Return embeddings (B, 2 * hidden) for spectrograms (B, M, T)."""
+        x = x.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)  # (B, 1, M, T), channels_last
         x = self.blocks(x).flatten(1, 2)  # (B, channels[-1] * M', T')
         x = self.rhythm(self.pitch(x))  # (B, hidden, T')
         return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)
-
-
-def dense(width: int, hidden: int, dropout: float) -> nn.Sequential:
-    """The layers between what the paths heard (B, width) and the head, which gets (B, hidden).
-
-    Raises `UsageError` unless `dropout`, the share of inputs dropped before each dense layer, is from 0 to below 1.
-    """
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise UsageError(f"dropout is {dropout}: it must be at least 0 and below 1")
-    return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout))
-
-
-def is_width(number: object) -> bool:
-    """Whether this is a number of channels."""
-    return isinstance(number, int) and number > 0

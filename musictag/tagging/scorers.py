@@ -1,7 +1,11 @@
-"""Clips of tracks to scores: through the network in batches, joined per track."""
+"""Scores of tracks and clips, not yet calibrated, from their clips of log-mel frames.
+
+There is one scorer for each kind of model. A network scores every clip, and the scores of a track's clips are joined. A
+classical model scores the descriptors that are computed from all clips of a track together.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,76 +20,146 @@ from musictag.features.table import decode_clips
 from musictag.models.classical import Classical
 
 Row = Mapping[str, Any]
-
-
 Float32 = npt.NDArray[np.float32]
-
-
 Clips = npt.NDArray[np.float16] | Float32
-
-
-# Clips (C, T, M) and weights (C,) of a track.
-Track = tuple[Clips, Float32]
-
 
 SCORE_COLUMNS = ("track_id", "duration_s", "n_clips", "start_s", "clips")
 """Columns of the features table that scoring reads."""
 
-
-# Clips that go through the network together. On a CPU what a small batch makes of a clip stays in the cache: musicnn
-# takes up to twice as long for a clip in batches of 64. A GPU must have work for all of it.
+# Clips that go through the network together. On a CPU the intermediate results of a small batch fit into the cache:
+# musicnn takes up to twice as long per clip in batches of 64. A GPU needs large batches to be fully used.
 BATCH_SIZE, GPU_BATCH_SIZE = 8, 256
+# Tracks are decoded until they fill this number of batches, then scored together: short tracks share batches, and the
+# memory needed does not depend on the number of tracks.
+BATCHES_PER_GROUP = 8
 
 
-# Tracks are decoded until they fill so many batches, then scored together: a track of two clips costs two clips, and
-# memory does not grow with the number of tracks.
-BATCHES_AT_ONCE = 8
+class TrackClips(NamedTuple):
+    """The decoded clips of one track."""
+
+    clips: Clips
+    """(C, T, M)."""
+    weights: Float32
+    """(C,), the fraction of each clip that is audio."""
+
+
+class Scorer(Protocol):
+    """What both kinds of scorers can do. No score is calibrated."""
+
+    batch_size: int
+    """Clips that are processed together."""
+
+    def clip_scores(self, clips: Clips) -> Float32:
+        """Score each of the clips (C, T, M) of one track: (C, K)."""
+
+    def joined_scores(self, clip_scores: Float32, track: TrackClips) -> Float32:
+        """Return the scores (K,) of a track whose clips have the scores `clip_scores` (C, K)."""
+
+    def score_group(self, tracks: Sequence[TrackClips]) -> Float32:
+        """Score some tracks, at least one: (N, K)."""
+
+
+class NetworkScorer:
+    """Scores clips with a network; a track's scores are the weighted mean of its clips' scores.
+
+    Args:
+        model: log_mel (B, T, M) to logits (B, K), on any device; scoring restores its mode (training or evaluation).
+        batch_size: clips that go through the network together, also of different tracks; None: suitable for the device.
+    """
+
+    def __init__(self, model: nn.Module, batch_size: int | None = None) -> None:
+        self.model = model
+        self.batch_size = batch_size or _default_batch_size(model)
+
+    def clip_scores(self, clips: Clips) -> Float32:
+        """See `Scorer`."""
+        return score_clips(self.model, clips, batch_size=self.batch_size)
+
+    def joined_scores(self, clip_scores: Float32, track: TrackClips) -> Float32:
+        """See `Scorer`."""
+        return join(clip_scores, track.weights)
+
+    def score_group(self, tracks: Sequence[TrackClips]) -> Float32:
+        """See `Scorer`."""
+        scores = self.clip_scores(np.concatenate([track.clips for track in tracks]))
+        ends = np.cumsum([len(track.clips) for track in tracks])
+        per_track = np.split(scores, ends[:-1])
+        return np.stack([self.joined_scores(*pair) for pair in zip(per_track, tracks, strict=True)])
+
+
+class ClassicalScorer:
+    """Scores the descriptors of whole tracks with a classical model.
+
+    Args:
+        model: descriptors (N, D) to logits (N, K), on any device.
+        config: the front end that made the clips.
+        batch_size: clips that are decoded together are `BATCHES_PER_GROUP` times as many.
+    """
+
+    def __init__(self, model: Classical, config: FeatureConfig, batch_size: int | None = None) -> None:
+        self.model = model
+        self.config = config
+        self.batch_size = batch_size or BATCH_SIZE
+
+    def clip_scores(self, clips: Clips) -> Float32:
+        """Score each clip as if it were a whole track."""
+        return self.score_group([TrackClips(clip[None], np.ones(1, dtype=np.float32)) for clip in clips])
+
+    def joined_scores(self, clip_scores: Float32, track: TrackClips) -> Float32:
+        """Score all clips together; `clip_scores` is not used, since it does not determine the track's scores."""
+        scores: Float32 = self.score_group([track])[0]
+        return scores
+
+    def score_group(self, tracks: Sequence[TrackClips]) -> Float32:
+        """See `Scorer`."""
+        descriptors = np.stack([describe(track.clips, track.weights, self.config) for track in tracks])
+        return score_descriptors(self.model, descriptors)
+
+
+def make_scorer(model: nn.Module, config: FeatureConfig, *, batch_size: int | None = None) -> Scorer:
+    """Return the scorer for this kind of model; `config` is the front end that made the clips."""
+    if isinstance(model, Classical):
+        return ClassicalScorer(model, config, batch_size)
+    return NetworkScorer(model, batch_size)
 
 
 def score_tracks(
     model: nn.Module, rows: Iterable[Row], config: FeatureConfig, *, batch_size: int | None = None
 ) -> Float32:
-    """Joined scores (N, K), not calibrated, of tracks in the order of their rows; (0, 0) if there are none.
+    """Return joined scores (N, K) of tracks, in the order of their rows; (0, 0) if there are none.
 
     Args:
-        model: log_mel (B, T, M) to logits (B, K), or a classical one, on any device; its mode is restored afterwards.
-        rows: one per track, with `clips` (the table's cell), `start_s` (C,) and `duration_s`; read once.
-        config: the front end that made the cells.
-        batch_size: clips that go through the network together, of whichever tracks; None: what suits the device.
+        model: a network or a classical model, on any device; its mode is restored afterwards.
+        rows: one per track, with `clips` (the cell of the features table), `start_s` (C,) and `duration_s`; read once.
+        config: the front end that made the clips.
+        batch_size: see `NetworkScorer`.
     """
-    joined: list[Float32] = []
-    batch_size = batch_size or _batch_size(model)
-    for group in _groups(rows, config, batch_size * BATCHES_AT_ONCE):
-        if isinstance(model, Classical):
-            joined += list(score_descriptors(model, _described(group, config)))
-            continue
-        scores = score_clips(model, np.concatenate([clips for clips, _ in group]), batch_size=batch_size)
-        ends = np.cumsum([len(clips) for clips, _ in group])
-        per_track = np.split(scores, ends[:-1])
-        joined += [join(clip_scores, weights) for clip_scores, (_, weights) in zip(per_track, group, strict=True)]
-    return np.stack(joined) if joined else np.zeros((0, 0), dtype=np.float32)
+    scorer = make_scorer(model, config, batch_size=batch_size)
+    groups = _groups(rows, config, scorer.batch_size * BATCHES_PER_GROUP)
+    scores = [scorer.score_group(group) for group in groups]
+    return np.concatenate(scores) if scores else np.zeros((0, 0), dtype=np.float32)
 
 
 def score_labelled(
     model: nn.Module, rows: Iterable[Row], config: FeatureConfig
 ) -> tuple[list[str], npt.NDArray[np.bool_], Float32]:
-    """Track ids, targets (N, K) and joined scores (N, K) of rows that carry `targets` as well; see `score_tracks`."""
+    """Return track ids, targets (N, K) and joined scores (N, K) of rows that have `targets`; see `score_tracks`."""
     track_ids, targets = [], []
 
-    def noted() -> Iterator[Row]:
+    def collect() -> Iterator[Row]:
         for row in rows:
             track_ids.append(row["track_id"])
             targets.append(np.asarray(row["targets"], dtype=np.bool_))
             yield row
 
-    scores = score_tracks(model, noted(), config)
+    scores = score_tracks(model, collect(), config)
     return track_ids, np.array(targets).reshape(scores.shape), scores
 
 
 def score_clips(model: nn.Module, clips: Clips, *, batch_size: int | None = None) -> Float32:
-    """Scores (C, K), the sigmoid of the logits, of clips (C, T, M): float32, on a GPU with bfloat16 inside."""
+    """Return scores (C, K), the sigmoid of a network's logits, of clips (C, T, M); on a GPU computed with bfloat16."""
     device = next(model.parameters()).device
-    batch_size = batch_size or _batch_size(model)
+    batch_size = batch_size or _default_batch_size(model)
     was_training = model.training
     model.eval()
     scores: list[Float32] = []
@@ -98,14 +172,15 @@ def score_clips(model: nn.Module, clips: Clips, *, batch_size: int | None = None
 
 
 def score_descriptors(model: Classical, descriptors: Float32) -> Float32:
-    """Scores (N, K), the sigmoid of the logits, of the descriptors (N, D) of whole tracks.
+    """Return scores (N, K), the sigmoid of the logits, of the descriptors (N, D) of whole tracks.
 
-    Raises `FeatureMismatchError` if the model was fitted on descriptors of another version.
+    Raises:
+        FeatureMismatchError: the model was fitted on descriptors of another version.
     """
     if model.described_by != VERSION:
         raise FeatureMismatchError(
-            f"the model was fitted on descriptors of version {model.described_by}, this musictag makes {VERSION}: "
-            "fit it again with pipelines/baseline.py"
+            f"the model was fitted on descriptors of version {model.described_by}, this musictag computes version "
+            f"{VERSION}: fit it again with pipelines/baseline.py"
         )
     with torch.inference_mode():
         logits = model(torch.from_numpy(descriptors).to(model.mean.device))
@@ -114,27 +189,23 @@ def score_descriptors(model: Classical, descriptors: Float32) -> Float32:
 
 
 def join(clip_scores: Float32, weights: Float32) -> Float32:
-    """A track's scores (K,) from those of its clips (C, K): their mean, weighted by (C,), how much of each is audio."""
+    """Return the scores (K,) of a track: the mean of its clips' scores (C, K), weighted by `weights` (C,)."""
     scores: Float32 = (weights @ clip_scores / weights.sum()).astype(np.float32)
     return scores
 
 
-def _batch_size(model: nn.Module) -> int:
-    on_gpu = any(parameter.is_cuda for parameter in model.parameters())  # a classical model has none
+def _default_batch_size(model: nn.Module) -> int:
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
     return GPU_BATCH_SIZE if on_gpu else BATCH_SIZE
 
 
-def _described(tracks: Sequence[Track], config: FeatureConfig) -> Float32:
-    """Descriptors (N, D) of tracks, at least one."""
-    return np.stack([describe(clips, weights, config) for clips, weights in tracks])
-
-
-def _groups(rows: Iterable[Row], config: FeatureConfig, min_clips: int) -> Iterator[list[Track]]:
-    """Clips and weights of tracks, some tracks at a time: as many as make `min_clips` clips."""
-    group: list[Track] = []
+def _groups(rows: Iterable[Row], config: FeatureConfig, min_clips: int) -> Iterator[list[TrackClips]]:
+    """Decode tracks and yield them in groups of at least `min_clips` clips; the last group may have fewer."""
+    group: list[TrackClips] = []
     for row in rows:
-        group.append((decode_clips(row["clips"], config), clip_weights(row["start_s"], row["duration_s"], config)))
-        if sum(len(clips) for clips, _ in group) >= min_clips:
+        weights = clip_weights(row["start_s"], row["duration_s"], config)
+        group.append(TrackClips(decode_clips(row["clips"], config), weights))
+        if sum(len(track.clips) for track in group) >= min_clips:
             yield group
             group = []
     if group:

@@ -1,11 +1,12 @@
-"""Where training starts: a network with fresh weights, or networks that have learned from other music already.
+"""Prepare the network to train: from scratch, or from pretrained models (the sources).
 
-Those give their bodies and the shape of the new network: one source passes its own on, several become an ensemble. The
-head is new, for it has the catalog's own vocabulary to learn.
+One source gives its architecture and the weights of its body; several become the members of an ensemble. The head is
+new, because it learns the vocabulary of the catalog.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,38 +19,38 @@ from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.evaluation.calibration import fit_outputs
 from musictag.features.config import FeatureConfig
-from musictag.models.architectures import SINGLE, build_model, fresh_params
-from musictag.models.artifact import TaggerSpec
+from musictag.models.architectures import SINGLE, fresh_params
+from musictag.models.artifact import load_model
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
+from musictag.models.specs import NetworkSpec, TaggerSpec
 from musictag.tagging.tagger import check_features
+from musictag.training.dataset import Dataset
 from musictag.training.loop import is_head
+from musictag.training.recipes import DEFAULT_MODEL
 
 Source = tuple[nn.Module, TaggerSpec]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
-    """A network that is to be trained: what it is, and where it starts."""
+class Network(NetworkSpec):
+    """A network to train: its description and its initial weights."""
 
-    architecture: str
-    params: dict[str, Any]
-    feature_config: FeatureConfig
-    vocabulary: tuple[str, ...]
-    """The K tags, in the order of its outputs."""
     weights: dict[str, Tensor] | None = None
-    """What its body starts with, by names in the network; None starts with fresh weights."""
+    """Initial weights of the body, by name; None means random weights."""
     head_bias: tuple[float, ...] = ()
-    """With `weights`: the logits (K,) with which the head starts."""
+    """Initial bias (K,) of the head; used only with `weights`."""
 
     def build(self, seed: int) -> nn.Module:
-        """The network as training starts; the seed decides what is fresh. Raises `UsageError`, and as `start` does."""
+        """Build the network in its initial state; `seed` makes its random weights.
+
+        Raises `UsageError` for wrong params, and what `initialize` raises.
+        """
         torch.manual_seed(seed)
-        n_mels, n_tags = self.feature_config.n_mels, len(self.vocabulary)
-        network = build_model(self.architecture, self.params, n_mels=n_mels, n_tags=n_tags)
+        network = self.build_network()
         if self.weights is not None:
-            start(network, self.weights, self.head_bias)
+            initialize(network, self.weights, self.head_bias)
         return network
 
     def spec(
@@ -62,9 +63,9 @@ class Network:
         """Describe the trained network, with calibration and thresholds from validation tracks.
 
         Args:
-            truth: their targets (N, K).
-            scores: their joined scores (N, K).
-            provenance: where the weights come from, by name; the version of musictag is added.
+            truth: targets (N, K) of the validation tracks.
+            scores: joined scores (N, K) of the validation tracks.
+            provenance: origin of the weights, by name; the version of musictag is added.
             min_precision: (K,), see `metrics.fit_thresholds`.
         """
         calibration, thresholds = fit_outputs(truth, scores, min_precision)
@@ -82,14 +83,33 @@ class Network:
 def network_from_scratch(
     architecture: str, params: Mapping[str, Any], feature_config: FeatureConfig, vocabulary: tuple[str, ...]
 ) -> Network:
-    """The network that starts with fresh weights; `params` are as `models.architectures` takes them."""
-    of_front_end = fresh_params(architecture, fmin=feature_config.fmin, fmax=feature_config.fmax)
+    """Describe a network with random weights; `params` are those of `models.architectures.build_model`."""
+    defaults = fresh_params(architecture, fmin=feature_config.fmin, fmax=feature_config.fmax)
     return Network(
         architecture=architecture,
-        params={**of_front_end, **params},
+        params={**defaults, **params},
         feature_config=feature_config,
         vocabulary=vocabulary,
     )
+
+
+def make_network(
+    dataset: Dataset, sources: Sequence[Path], architecture: str | None, params: Mapping[str, Any]
+) -> Network:
+    """Describe the network to train on a dataset.
+
+    Args:
+        dataset: its tracks and vocabulary.
+        sources: artifact folders of the models to start from; if there are none, the network starts from scratch.
+        architecture: of a network from scratch; None is `recipes.DEFAULT_MODEL`.
+        params: of a network from scratch.
+
+    Raises as `artifact.load_model` and `combine` do.
+    """
+    if not sources:
+        return network_from_scratch(architecture or DEFAULT_MODEL, params, dataset.feature_config, dataset.vocabulary)
+    loaded = [load_model(folder) for folder in sources]
+    return network_from(loaded, dataset.feature_config, dataset.vocabulary, dataset.train_targets().values())
 
 
 def network_from(
@@ -98,11 +118,11 @@ def network_from(
     vocabulary: tuple[str, ...],
     train_targets: Iterable[npt.NDArray[np.bool_]],
 ) -> Network:
-    """The network that starts from some sources, to learn the `train_targets` (K,) of some tracks.
+    """Describe a network that starts from sources; the `train_targets` (K,) of its tracks give the bias of its head.
 
-    Raises `FeatureMismatchError` unless all sources take features of `feature_config`.
+    Raises `FeatureMismatchError` unless all sources need features of `feature_config`.
     """
-    architecture, params, weights = combined(sources, feature_config.feature_hash)
+    architecture, params, weights = combine(sources, feature_config.feature_hash)
     return Network(
         architecture=architecture,
         params=params,
@@ -113,22 +133,23 @@ def network_from(
     )
 
 
-def combined(sources: Sequence[Source], feature_hash: str) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Architecture, params and weights, without those of the heads, of a network that is all sources in one.
+def combine(sources: Sequence[Source], feature_hash: str) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Combine sources into one network: return its architecture, its params, and the weights of its body.
 
-    A source that is an ensemble is its members: there are no ensembles of ensembles.
+    The members of a source that is an ensemble become members of the new one: ensembles are not nested.
 
-    Raises `FeatureMismatchError` unless all of them, at least one, take features of this hash, `UsageError` if one of
-    them is no network.
+    Raises:
+        FeatureMismatchError: a source needs features of another hash.
+        UsageError: a source is not a network.
     """
     for _, spec in sources:
         check_features(spec, feature_hash)
         if spec.architecture in CLASSICAL:
             raise UsageError(
-                f"a model to start from is a {spec.architecture}: it has no network that could learn on; name models "
+                f"a model to start from is a {spec.architecture}: it has no network to train further; name models "
                 f"of other architectures ({', '.join(sorted(SINGLE))}, ensemble)"
             )
-    members, bodies = zip(*(part for source in sources for part in _parts(*source)), strict=True)
+    members, bodies = zip(*(member for source in sources for member in _members(*source)), strict=True)
     if len(members) == 1:
         return members[0]["architecture"], members[0]["params"], bodies[0]
     weights = {f"members.{n}.{name}": weight for n, body in enumerate(bodies) for name, weight in body.items()}
@@ -136,26 +157,25 @@ def combined(sources: Sequence[Source], feature_hash: str) -> tuple[str, dict[st
 
 
 @torch.no_grad()
-def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence[float]) -> None:
-    """Give the network's body its weights, and each of its heads weights of 0 and the bias (K,).
+def initialize(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence[float]) -> None:
+    """Load the weights into the network's body; set the weights of each head to 0 and its bias (K,) to `head_bias`.
 
-    The convolutions of musicnn learn nothing more (ADR 9).
+    The convolutions of musicnn are frozen (ADR 9).
 
     Raises:
-        TrainingError: the weights are not those of the network's body, or the bias has not the K numbers of a head;
-            names the first that does not fit.
+        TrainingError: the weights do not fit the body, or the bias does not fit the head; names the first mismatch.
     """
-    needed, given = ({name: tuple(weight.shape) for name, weight in of.items()} for of in (_body(network), weights))
-    for name in sorted(needed.keys() | given.keys()):
-        if needed.get(name) != given.get(name):
+    expected, given = _shapes(_body(network)), _shapes(weights)
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
             raise TrainingError(
                 f"the weights to start from do not fit the network: {name} has shape {given.get(name, 'none')}, "
-                f"needed is {needed.get(name, 'none')}"
+                f"expected {expected.get(name, 'none')}"
             )
     heads = [layer for name, layer in network.named_modules() if is_head(name) and isinstance(layer, nn.Linear)]
     for head in heads:
         if head.out_features != len(head_bias):
-            raise TrainingError(f"the network has {head.out_features} tags, its first bias {len(head_bias)}")
+            raise TrainingError(f"the network has {head.out_features} tags, but the initial bias has {len(head_bias)}")
     network.load_state_dict(dict(weights), strict=False)
     for head in heads:
         head.weight.zero_()
@@ -166,22 +186,26 @@ def start(network: nn.Module, weights: Mapping[str, Tensor], head_bias: Sequence
 
 
 def average_weights(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of the weights of networks that started from the same ones: one network that learned what all did.
+    """Return the mean of the weights of networks that started from the same weights.
 
     "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time",
     Wortsman et al., ICML 2022.
     """
-    means = {name: torch.stack([of[name].double() for of in weights]).mean(dim=0) for name in weights[0]}
+    means = {name: torch.stack([state[name].double() for state in weights]).mean(dim=0) for name in weights[0]}
     return {name: mean.to(weights[0][name].dtype) for name, mean in means.items()}
 
 
-def _parts(model: nn.Module, spec: TaggerSpec) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
-    """What an ensemble must know to have the source as a member, and its body; of an ensemble, of each member."""
+def _members(model: nn.Module, spec: TaggerSpec) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Return the description and the body of the source, or those of each member if it is an ensemble."""
     if isinstance(model, Ensemble):
         return list(zip(spec.params["members"], map(_body, model.members), strict=True))
     return [({"architecture": spec.architecture, "params": spec.params}, _body(model))]
 
 
 def _body(network: nn.Module) -> dict[str, Tensor]:
-    """The network's state without its heads."""
+    """Return the network's state without its heads."""
     return {name: weight for name, weight in network.state_dict().items() if not is_head(name)}
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""Training settings that are known to work: from scratch, and from networks that are trained already."""
+"""Training settings that work: for training from scratch, and for fine-tuning."""
 
 from musictag.training.config import TrainingConfig
 
@@ -11,7 +11,7 @@ FROM_SCRATCH = TrainingConfig(
     crop=True,
     filter_db=4.0,
 )
-"""How to train what starts from nothing: what was left of all that `docs/ablation.md` tried."""
+"""Settings to train a network from scratch; chosen in `docs/ablation.md`."""
 
 
 FINE_TUNING = TrainingConfig(
@@ -23,12 +23,12 @@ FINE_TUNING = TrainingConfig(
     clips_per_track=5,
     patience=4,
 )
-"""How to train what starts from other networks: what did best on the validation tracks of Emotify (ADR 9)."""
+"""Settings to train a pretrained network; the best ones on the validation tracks of Emotify (ADR 9)."""
 
 
 DEFAULT_MODEL = "three-path"
-"""The network to train from nothing where none is named."""
+"""Network to train from scratch by default."""
 
 
 FOLDS = 5
-"""How many networks fine-tuning trains, each with another part of the tracks held back, to take their mean (ADR 9)."""
+"""Default number of folds in fine-tuning; their networks are averaged (ADR 9)."""

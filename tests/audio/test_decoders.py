@@ -179,3 +179,12 @@ def test_decoding_parts_does_not_leak_memory(tmp_path, music, write_audio):
 
     before = bytes_in_use_after(200)
     assert bytes_in_use_after(1_000) - before < 1_000 * 60
+
+
+def test_part_of_flac_with_a_damaged_frame_is_corrupt(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.flac", music(6.0), SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with reader.open_audio(path, "a") as decoder, pytest.raises(AudioCorruptError, match="decoding failed"):
+        whole(decoder, 2 * SAMPLE_RATE, 4 * SAMPLE_RATE)

@@ -15,7 +15,7 @@ from musictag.features.table import CELL_DTYPE, SCHEMA, encode_clips, open_featu
 from musictag.jobs.process import n_cores
 from musictag.models.published import pretrained
 from musictag.storage import parts
-from musictag.tagging.scorers import BATCH_SIZE, BATCHES_AT_ONCE
+from musictag.tagging.scorers import BATCH_SIZE, BATCHES_PER_GROUP
 from musictag.tagging.tagger import Tagger
 
 CONFIG = FeatureConfig()
@@ -56,7 +56,7 @@ def network_clips_per_s(model: str) -> float:
     """Clips per second of a published network alone, on one core, in batches as tagging has them."""
     torch.set_num_threads(1)
     tagger = Tagger.load(pretrained.find(model))
-    shape = (BATCH_SIZE * BATCHES_AT_ONCE, CONFIG.clip_frames, CONFIG.n_mels)
+    shape = (BATCH_SIZE * BATCHES_PER_GROUP, CONFIG.clip_frames, CONFIG.n_mels)
     clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(CELL_DTYPE)
     tagger.clip_scores(clips)
     n_clips, started = 0, time.perf_counter()

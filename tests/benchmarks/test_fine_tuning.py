@@ -1,8 +1,8 @@
-"""Own tags from few songs: fine-tuned networks beside logistic regression on their frozen activations, on Emotify.
+"""Compare fine-tuned networks with logistic regression on their frozen activations, on Emotify.
 
-Five folds, artists disjoint. The tracks outside a test fold are dealt into folds again, as `train.py --init` does: they
-decide when training stops, and how strong the regression is held back, which then learns from all of them. Intervals
-draw artists. EMOTIFY names the folder of the set.
+There are five folds with disjoint artists. The tracks outside a test fold are split into folds again, as in `train.py
+--init`: they decide when training stops, and the strength of the regression, which is then fitted on all of them.
+Intervals resample artists. EMOTIFY names the folder of the data set.
 """
 
 import functools
@@ -47,12 +47,12 @@ FIGURES = ("roc_auc", "pr_auc")
 
 Rows = list[dict[str, Any]]
 Scores = npt.NDArray[np.floating]
-Places = npt.NDArray[np.int_]
-Folds = list[tuple[Places, Places]]
+Indices = npt.NDArray[np.int_]
+Folds = list[tuple[Indices, Indices]]
 
 
 def emotify_rows(folder: Path) -> tuple[Rows, npt.NDArray[np.str_]]:
-    """A row of features with its targets for each track, and their artists."""
+    """Return a features row with targets for each track, and the artists."""
     tracks = read_catalog(str(make_emotify(folder, EMOTIFY))).tracks.to_pylist()
     tags = [track["tags"] for track in tracks]
     rows = []
@@ -64,24 +64,24 @@ def emotify_rows(folder: Path) -> tuple[Rows, npt.NDArray[np.str_]]:
     return rows, np.array([track["artist"] for track in tracks])
 
 
-def folds_of(artists: npt.NDArray[np.str_], places: Places, n_folds: int, seed: int) -> Folds:
-    """Some of the tracks dealt into folds: of each, the places of the others and of its own."""
+def folds_of(artists: npt.NDArray[np.str_], indices: Indices, n_folds: int, seed: int) -> Folds:
+    """Split tracks into folds; return the indices of the other tracks and of the own tracks of each fold."""
     splitter = GroupKFold(n_folds, shuffle=True, random_state=seed)
-    return [(places[others], places[own]) for others, own in splitter.split(places, groups=artists[places])]
+    return [(indices[others], indices[own]) for others, own in splitter.split(indices, groups=artists[indices])]
 
 
-def inner_folds(artists: npt.NDArray[np.str_]) -> list[tuple[Folds, Places]]:
-    """Of each test fold: the folds of the tracks outside it, and its own."""
+def inner_folds(artists: npt.NDArray[np.str_]) -> list[tuple[Folds, Indices]]:
+    """Return for each test fold the folds of the tracks outside it, and its own tracks."""
     everything = folds_of(artists, np.arange(len(artists)), N_FOLDS, seed=0)
     return [(folds_of(artists, others, FOLDS, seed=100 + n), test) for n, (others, test) in enumerate(everything)]
 
 
-def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
-    """Scores (N, K) of each track by the network that did not see its artist."""
+def fine_tuned(rows: Rows, folds: list[tuple[Folds, Indices]]) -> Scores:
+    """Return scores (N, K) of each track by the network that did not learn its artist."""
     scores = np.zeros((len(rows), len(rows[0]["targets"])))
     sources = [load_model(pretrained.find(name)) for name in INIT]
     vocabulary = make_vocabulary([row["tags"] for row in rows])
-    memories = [EmbeddingCache() for _ in INIT]  # what the frozen convolutions hear is the same in all folds
+    memories = [EmbeddingCache() for _ in INIT]  # frozen convolutions give the same output in all folds
     torch.set_num_threads(n_cores())
     started = time.perf_counter()
     for number, (inner, test) in enumerate(folds):
@@ -99,7 +99,7 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
             network = network_from(sources, CONFIG, vocabulary, [row["targets"] for row in train_rows])
             model = network.build(FINE_TUNING.seed)
             for member, memory in zip(model.members, memories, strict=True):
-                member.memory = memory
+                member.cache = memory
             steps = batches.count_batches(len(train), FINE_TUNING)
             states.append(fit(model, FINE_TUNING, train_batches=train_batches, steps_per_epoch=steps,
                               validate=validate, on_epoch=lambda _: None))  # fmt: skip
@@ -113,7 +113,7 @@ def fine_tuned(rows: Rows, folds: list[tuple[Folds, Places]]) -> Scores:
 
 
 def activations(rows: Rows, names: Iterable[str]) -> Scores:
-    """Penultimate layer and scores of published networks, averaged over the clips of each track, side by side."""
+    """Return the penultimate layer and the scores of published networks, averaged over the clips of each track."""
 
     def of_track(model: Any, row: dict[str, Any]) -> Scores:
         clips = decode_clips(row["clips"], CONFIG)
@@ -126,14 +126,14 @@ def activations(rows: Rows, names: Iterable[str]) -> Scores:
     return np.stack([np.concatenate([of_track(model, row) for model in models]) for row in rows])
 
 
-def regression(x: Scores, targets: npt.NDArray[np.bool_], folds: list[tuple[Folds, Places]]) -> Scores:
-    """Scores (N, K) of each track by logistic regressions that did not see its artist."""
+def regression(x: Scores, targets: npt.NDArray[np.bool_], folds: list[tuple[Folds, Indices]]) -> Scores:
+    """Return scores (N, K) of each track by logistic regressions that did not learn its artist."""
 
-    def scored(train: Places, places: Places, strength: float) -> Scores:
+    def scored(train: Indices, indices: Indices, strength: float) -> Scores:
         scaler = StandardScaler().fit(x[train])
         model = LogisticRegression(C=strength, max_iter=1000)
         return np.stack([model.fit(scaler.transform(x[train]), targets[train, k]).predict_proba(
-            scaler.transform(x[places]))[:, 1] for k in range(targets.shape[1])], axis=1)  # fmt: skip
+            scaler.transform(x[indices]))[:, 1] for k in range(targets.shape[1])], axis=1)  # fmt: skip
 
     def loss(inner: Folds, strength: float) -> float:
         return float(np.mean([metrics.log_loss(targets[held_out], scored(train, held_out, strength))
@@ -147,16 +147,16 @@ def regression(x: Scores, targets: npt.NDArray[np.bool_], folds: list[tuple[Fold
 
 
 def drawn(
-    targets: npt.NDArray[np.bool_], scores: Scores, artists: npt.NDArray[np.str_], tests: Iterable[Places]
+    targets: npt.NDArray[np.bool_], scores: Scores, artists: npt.NDArray[np.str_], tests: Iterable[Indices]
 ) -> npt.NDArray[np.float64]:
-    """Macro ROC-AUC and PR-AUC, means of the test folds, (1 + D, 2): of the tracks as they are, then of each draw."""
-    of_folds = []
+    """Return macro ROC-AUC and PR-AUC, means over test folds, (1 + D, 2): of all tracks, then of each resample."""
+    fold_figures = []
     for number, test in enumerate(tests):
-        as_they_are = np.ones((1, len(test)), dtype=np.int64)
-        weights = np.concatenate([as_they_are, bootstrap.draws(artists[test].tolist(), seed=number)])
+        all_tracks = np.ones((1, len(test)), dtype=np.int64)
+        weights = np.concatenate([all_tracks, bootstrap.draws(artists[test].tolist(), seed=number)])
         figures = bootstrap.figures(targets[test], scores[test], np.ones(targets.shape[1]), weights)
-        of_folds.append(np.stack([bootstrap.macro(figures[name]) for name in FIGURES], axis=1))
-    return np.mean(of_folds, axis=0)
+        fold_figures.append(np.stack([bootstrap.macro(figures[name]) for name in FIGURES], axis=1))
+    return np.mean(fold_figures, axis=0)
 
 
 def test_fine_tuning_beats_regression_on_frozen_activations(tmp_path: Path) -> None:
@@ -164,13 +164,13 @@ def test_fine_tuning_beats_regression_on_frozen_activations(tmp_path: Path) -> N
     folds, targets = inner_folds(artists), np.stack([row["targets"] for row in rows])
     tests = [test for _, test in folds]
     ours = drawn(targets, fine_tuned(rows, folds), artists, tests)
-    for name, of in {"MSD": INIT[:1], "MTT": INIT[1:], "MSD and MTT": INIT}.items():
-        theirs = drawn(targets, regression(activations(rows, of), targets, folds), artists, tests)
+    for name, models in {"MSD": INIT[:1], "MTT": INIT[1:], "MSD and MTT": INIT}.items():
+        theirs = drawn(targets, regression(activations(rows, models), targets, folds), artists, tests)
         own, difference = bootstrap.interval(ours[1:]), bootstrap.interval((ours - theirs)[1:])
         for n, figure in enumerate(FIGURES):
             progress.echo(
                 f"{figure}: fine-tuned {ours[0, n]:.3f} ({own[0, n]:.3f} to {own[1, n]:.3f}), regression on {name} "
                 f"{theirs[0, n]:.3f}; difference {difference[0, n]:.3f} to {difference[1, n]:.3f}"
             )
-        if len(of) == 1:
+        if len(models) == 1:
             assert difference[0, FIGURES.index("roc_auc")] > 0

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from musictag.cli import local_files
-from musictag.cli.main import score
+from musictag.cli.file_commands import score
 from musictag.jobs import progress
 from musictag.models.published import pretrained
 from musictag.tagging.tagger import Tagger

@@ -17,7 +17,7 @@ import pytest
 import threadpoolctl
 
 from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import extract
 from musictag.jobs import progress
 from musictag.jobs.process import n_cores
@@ -54,8 +54,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    mlflow_registry.connect()
-    mlflow_registry.set_alias(mlflow_registry.adopt(mlflow_registry.fetch(pretrained.DEFAULT)), "champion")
+    mlflow_runs.connect()
+    mlflow_registry.set_alias(mlflow_registry.register_any(mlflow_registry.fetch(pretrained.DEFAULT)), "champion")
     return tmp_path
 
 

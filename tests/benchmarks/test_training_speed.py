@@ -1,7 +1,7 @@
-"""Training on Ray Train beside the bare loop: clips per second after the first epoch, taken in turns in one run.
+"""Compare the speed of training on Ray Train with that of the bare loop, in clips per second after the first epoch.
 
-The bare loop is `training.loop.fit` over rows read straight from the features table, in this process, with as many
-threads as the one worker has. Both learn the same from the same batches.
+The bare loop is `training.loop.fit` in this process, on rows read from the features table, with the same number of
+threads as the one worker. Both train on the same batches. Measurements alternate.
 """
 
 import csv
@@ -34,15 +34,15 @@ from musictag.training.recipes import FROM_SCRATCH
 TRAIN = Path(__file__).parents[2] / "pipelines" / "train.py"
 CONFIG = FeatureConfig()
 N_TRACKS, N_CLIPS, TRACKS_OF_A_PART = 800, 10, 50
-EVERY_VALIDATION = 10  # each tenth track validates
+EVERY_VALIDATION = 10  # every tenth track is a validation track
 TRAINING = dataclasses.replace(FROM_SCRATCH, epochs=2)
 VOCABULARY = tuple(f"tag {k:02d}" for k in range(20))
 ROUNDS = 2
-LEAST_OF_BARE = 0.9
+MIN_SHARE_OF_BARE = 0.9
 
 
 def row(track_id: str, rng: np.random.Generator) -> dict[str, object]:
-    """A row of the features table with noise as its clips."""
+    """Return a row of the features table with noise as clips."""
     clips = rng.random((N_CLIPS, CONFIG.clip_frames, CONFIG.n_mels), np.float32) * 4
     return {
         "track_id": track_id,
@@ -60,7 +60,7 @@ def row(track_id: str, rng: np.random.Generator) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def labels() -> dict[str, dict[str, list[str]]]:
-    """The tags of each track, by split."""
+    """Return the tags of each track, by split."""
     rng = np.random.default_rng(0)
     labels: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}}
     for n in range(N_TRACKS):
@@ -71,7 +71,7 @@ def labels() -> dict[str, dict[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a catalog and its features."""
+    """Return a folder with a catalog and its features."""
     folder = tmp_path_factory.mktemp("training")
     with (folder / "catalog.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -89,7 +89,7 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
 
 
 def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[float]:
-    """Clips per second of each epoch."""
+    """Return the clips per second of each epoch."""
     targets = {split: targets_by_track(tags, VOCABULARY) for split, tags in labels.items()}
 
     def rows(split: str) -> Iterator[batches.Row]:
@@ -117,7 +117,7 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
 
 
 def on_ray(folder: Path, n_workers: int) -> list[float]:
-    """Clips per second of each epoch, of all workers together: each of them counts the clips of its own share."""
+    """Return the clips per second of each epoch, of all workers together."""
     tracking_uri = f"sqlite:///{folder}/mlflow.db"
     options: tuple[object, ...] = (
         "--catalog", "catalog.csv", "--features", "features", "--checkpoints", "checkpoints", "--model", "cnn",
@@ -137,20 +137,23 @@ def on_ray(folder: Path, n_workers: int) -> list[float]:
 
 
 def test_ray_trains_nearly_as_fast_as_the_bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> None:
-    ways: dict[str, Callable[[], list[float]]] = {
+    variants: dict[str, Callable[[], list[float]]] = {
         "bare loop": lambda: bare_loop(folder, labels),
         "1 worker": lambda: on_ray(folder, 1),
         "2 workers": lambda: on_ray(folder, 2),
     }
-    taken: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(ROUNDS):  # one after the other and back, so that a slow hour of the machine slows all
-        for way in sorted(ways, reverse=bool(number % 2)):
-            _, *rates = ways[way]()  # the first epoch starts all there is to start
+    taken: dict[str, list[float]] = {variant: [] for variant in variants}
+    for number in range(ROUNDS):  # in alternating order, so that a slow machine affects all
+        for variant in sorted(variants, reverse=bool(number % 2)):
+            _, *rates = variants[variant]()  # the first epoch includes the start
             assert len(rates) == TRAINING.epochs - 1
-            taken[way] += rates
-    rate = {way: float(np.median(rates)) for way, rates in taken.items()}
+            taken[variant] += rates
+    rate = {variant: float(np.median(rates)) for variant, rates in taken.items()}
     progress.echo(
         f"\n{N_TRACKS} tracks of {N_CLIPS} clips on {n_cores()} cores, clips/s after the first epoch: "
-        + ", ".join(f"{way} {rate[way]:.0f} ({rate[way] / rate['bare loop']:.2f} of the bare loop)" for way in rate)
+        + ", ".join(
+            f"{variant} {rate[variant]:.0f} ({rate[variant] / rate['bare loop']:.2f} of the bare loop)"
+            for variant in rate
+        )
     )
-    assert rate["1 worker"] >= LEAST_OF_BARE * rate["bare loop"]
+    assert rate["1 worker"] >= MIN_SHARE_OF_BARE * rate["bare loop"]

@@ -47,7 +47,7 @@ def problems_of(uri):
 
 
 @pytest.mark.parametrize("name", ["catalog.csv", "catalog.jsonl", "catalog.parquet"])
-def test_each_format_gives_the_same_tracks(tmp_path, name):
+def test_all_formats_give_the_same_tracks(tmp_path, name):
     catalog = read_catalog(write_rows(tmp_path / name, ROWS))
     assert catalog.problems == ()
     assert catalog.tracks.schema == SCHEMA
@@ -56,7 +56,7 @@ def test_each_format_gives_the_same_tracks(tmp_path, name):
     assert catalog.tracks.to_pylist() == expected
 
 
-def test_uris_that_may_not_be_named_are_problems(tmp_path):
+def test_forbidden_uris_are_problems(tmp_path):
     lines = [
         "track_id,uri",
         "a,music/a.mp3",
@@ -71,7 +71,7 @@ def test_uris_that_may_not_be_named_are_problems(tmp_path):
     assert "is within none of --allow" in catalog.problems[0].message
 
 
-def test_a_folder_is_a_catalog_of_its_music(tmp_path):
+def test_folder_lists_its_audio_files(tmp_path):
     for name in ("b/2.FLAC", "a/1.mp3", "cover.jpg", ".hidden/3.mp3", "a/.4.mp3"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write(tmp_path / name, "x")
@@ -81,7 +81,7 @@ def test_a_folder_is_a_catalog_of_its_music(tmp_path):
     assert catalog.tracks["title"].to_pylist() == ["1.mp3", "2.FLAC"]
 
 
-def test_a_file_name_that_is_not_utf8_is_a_problem_and_its_neighbours_are_read(tmp_path):
+def test_file_name_that_is_not_utf8_is_a_problem(tmp_path):
     write(tmp_path / "good.mp3", "x")
     write(tmp_path / os.fsdecode(b"caf\xe9.mp3"), "x")
     catalog = read_catalog(str(tmp_path))
@@ -92,7 +92,7 @@ def test_a_file_name_that_is_not_utf8_is_a_problem_and_its_neighbours_are_read(t
     assert "rename" in problem.message
 
 
-def test_relative_uris_stand_beside_the_catalog_on_any_store():
+def test_relative_uris_are_resolved_against_a_remote_catalog():
     with fsspec.open("memory://shelf/catalog.csv", "wb") as stream:
         stream.write(b"track_id,uri\na,music/a.mp3\n")
     [uri] = read_catalog("memory://shelf/catalog.csv").tracks["uri"].to_pylist()
@@ -100,26 +100,26 @@ def test_relative_uris_stand_beside_the_catalog_on_any_store():
     assert uri.endswith("shelf/music/a.mp3")
 
 
-def test_a_relative_catalog_gives_absolute_uris(tmp_path, monkeypatch):
+def test_relative_catalog_path_gives_absolute_uris(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "catalog.csv", "track_id,uri\na,../a.mp3\n")
     assert read_catalog("catalog.csv").tracks["uri"].to_pylist() == [f"{tmp_path.parent}/a.mp3"]
 
 
 @pytest.mark.parametrize("header", ["track_id,uri,bpm,mood", ",track_id,uri,mood", "\ufefftrack_id, uri,bpm,x"])
-def test_other_columns_are_left_alone(tmp_path, header):
+def test_unknown_columns_are_ignored(tmp_path, header):
     cells = ["a" if "track_id" in name else "a.mp3" if "uri" in name else "7" for name in header.split(",")]
     catalog = read_catalog(write(tmp_path / "c.csv", f"{header}\n{','.join(cells)}\n"))
     assert catalog.problems == ()
     assert catalog.tracks["track_id"].to_pylist() == ["a"]
 
 
-def test_tags_of_a_csv_are_separated_trimmed_and_sorted(tmp_path):
+def test_csv_tags_are_split_trimmed_and_sorted(tmp_path):
     catalog = read_catalog(write(tmp_path / "c.csv", "track_id,uri,tags\na,a.mp3, sad ;;calm;sad\n"))
     assert catalog.tracks["tags"].to_pylist() == [["calm", "sad"]]
 
 
-def test_all_problems_of_a_csv_are_listed_at_once(tmp_path):
+def test_csv_reports_all_problems_at_once(tmp_path):
     lines = [
         b"track_id,uri,artist,split",
         b"good,good.mp3,X,train",
@@ -152,7 +152,7 @@ def test_all_problems_of_a_csv_are_listed_at_once(tmp_path):
         assert fault in found[11][1]
 
 
-def test_all_problems_of_json_lines_are_listed_at_once(tmp_path):
+def test_json_lines_report_all_problems_at_once(tmp_path):
     lines = [
         b'{"track_id": 7, "uri": "a.mp3", "tags": null}',
         b"",
@@ -174,8 +174,8 @@ def test_all_problems_of_json_lines_are_listed_at_once(tmp_path):
     assert "rows 1, 11 have it" in found[11][1]
     assert "not JSON" in found[3][1]
     assert "not a JSON object" in found[4][1]
-    assert "tags is not a list of words: 'calm;sad'" in found[5][1]
-    assert "tags is not a list of words" in found[6][1]
+    assert "tags is not a list of text: 'calm;sad'" in found[5][1]
+    assert "tags is not a list of text" in found[6][1]
     assert "not JSON" in found[7][1]
     assert "uri is not text: 5" in found[8][1]
     assert "track_id is empty" in found[9][1]
@@ -184,17 +184,17 @@ def test_all_problems_of_json_lines_are_listed_at_once(tmp_path):
     assert sorted(found) == [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 
 
-def test_problems_of_parquet_rows_are_listed_by_place(tmp_path):
+def test_parquet_problems_have_row_numbers(tmp_path):
     rows = [{"track_id": "a", "uri": "a.mp3", "tags": ["x", None]}, {"track_id": None, "uri": "b.mp3", "tags": ["x"]}]
     found = problems_of(write_rows(tmp_path / "c.parquet", rows))
-    assert "tags is not a list of words" in found[1][1]
+    assert "tags is not a list of text" in found[1][1]
     assert found[2] == ("row 2", "track_id is empty")
 
 
-def test_a_quote_left_open_over_some_rows_is_a_problem_where_it_closes(tmp_path):
+def test_quote_over_several_rows_is_a_problem_of_its_last_row(tmp_path):
     found = problems_of(write(tmp_path / "c.csv", 'track_id,uri,artist\na,a.mp3,"X\nb,b.mp3,"\nc,c.mp3,Z\n'))
     assert list(found) == [3]
-    assert "artist spans several lines" in found[3][1]
+    assert "artist has several lines" in found[3][1]
 
 
 @pytest.mark.parametrize(
@@ -202,30 +202,30 @@ def test_a_quote_left_open_over_some_rows_is_a_problem_where_it_closes(tmp_path)
     [
         ("c.csv", "id,uri\na,a.mp3\n", "no column track_id; it has id, uri"),
         ("c.csv", "", "no column track_id and no column uri"),
-        ("c.csv", 'track_id,uri\na,"a.mp3\nb,b.mp3\n', "quote left open"),
+        ("c.csv", 'track_id,uri\na,"a.mp3\nb,b.mp3\n', "is a quote not closed"),
         ("c.txt", "track_id,uri\n", "unknown format .txt"),
         ("c.parquet", "no parquet", "cannot be read"),
     ],
 )
-def test_a_catalog_that_cannot_be_read_is_refused_with_the_reason(tmp_path, name, content, reason):
+def test_unreadable_catalog_is_an_error_with_the_reason(tmp_path, name, content, reason):
     uri = write(tmp_path / name, content)
     with pytest.raises(CatalogError, match=reason) as caught:
         read_catalog(uri)
     assert uri in str(caught.value)
 
 
-def test_a_parquet_catalog_without_a_required_column_is_refused(tmp_path):
+def test_parquet_without_a_required_column_is_an_error(tmp_path):
     with pytest.raises(CatalogError, match="no column uri; it has track_id"):
         read_catalog(write_rows(tmp_path / "c.parquet", [{"track_id": "a"}]))
 
 
 @pytest.mark.parametrize("uri", ["missing.csv", "missing", "gopher://somewhere/c.csv"])
-def test_a_catalog_that_is_not_there_is_refused(tmp_path, uri):
+def test_missing_catalog_is_an_error(tmp_path, uri):
     with pytest.raises(CatalogError, match=r"missing|gopher"):
         read_catalog(uri if "://" in uri else str(tmp_path / uri))
 
 
-def test_a_folder_without_music_is_refused(tmp_path):
+def test_folder_without_audio_is_an_error(tmp_path):
     write(tmp_path / "cover.jpg", "x")
     with pytest.raises(CatalogError, match="no audio file"):
         read_catalog(str(tmp_path))

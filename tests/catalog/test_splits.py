@@ -1,9 +1,12 @@
 import itertools
+import tempfile
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from musictag.catalog import reader
 from musictag.catalog.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
@@ -12,7 +15,7 @@ from musictag.storage import tables
 
 
 def synthetic_catalog(n_artists, n_tags, seed):
-    """Artists of 1 to some 10 tracks, each with its own tags; a track differs from its artist's tags now and then."""
+    """Return groups and tag lists: artists of about 3 tracks, whose tags differ a little."""
     rng = np.random.default_rng(seed)
     frequency = rng.beta(1, 6, n_tags)
     groups, tag_lists = [], []
@@ -30,19 +33,19 @@ def shares(groups, splits):
     return np.array([counts[split] for split in SPLITS]) / len(groups)
 
 
-def test_an_artist_is_one_group_however_it_is_spelled():
+def test_spellings_of_an_artist_are_one_group():
     assert group_of("a.mp3", "The  Beatles ") == group_of("b.mp3", "the beatles")
     assert group_of("a.mp3", "Beyonce\u0301") == group_of("b.mp3", "BEYONC\u00c9")
     assert group_of("a.mp3", "Low") != group_of("a.mp3", "Lowe")
 
 
 @pytest.mark.parametrize("artist", [None, "", "  "])
-def test_a_track_without_an_artist_is_its_own_group(artist):
+def test_track_without_artist_is_its_own_group(artist):
     assert group_of("a.mp3", artist) != group_of("b.mp3", artist)
     assert group_of("a.mp3", artist) != group_of("b.mp3", "a.mp3")
 
 
-def test_every_group_has_exactly_one_split():
+def test_every_group_has_a_split():
     groups, tag_lists = synthetic_catalog(100, 10, seed=0)
     splits = assign_splits(groups, tag_lists, {})
     assert set(splits) == set(groups)
@@ -57,7 +60,7 @@ def test_the_order_of_tracks_does_not_matter():
     assert shuffled == assign_splits(groups, tag_lists, known)
 
 
-def test_a_growing_catalog_keeps_its_splits_and_its_shares():
+def test_growing_catalog_keeps_splits_and_shares():
     groups, tag_lists = synthetic_catalog(400, 10, seed=3)
     known = {}
     for end in (7, 100, 101, 500, len(groups)):
@@ -67,12 +70,12 @@ def test_a_growing_catalog_keeps_its_splits_and_its_shares():
     np.testing.assert_allclose(shares(groups, known), SHARES, atol=0.02)
 
 
-def test_known_groups_without_a_track_do_not_count():
+def test_known_groups_without_tracks_are_ignored():
     gone = {f"artist:gone {i}": "train" for i in range(1000)}
     assert assign_splits(["a"], [[]], gone) == {"a": "train"}
 
 
-def test_a_thousand_artists_are_split_by_the_shares_and_so_is_each_tag():
+def test_all_tracks_and_each_tag_are_split_by_the_shares():
     groups, tag_lists = synthetic_catalog(1000, 30, seed=4)
     splits = assign_splits(groups, tag_lists, {})
     np.testing.assert_allclose(shares(groups, splits), SHARES, atol=0.015)
@@ -81,15 +84,15 @@ def test_a_thousand_artists_are_split_by_the_shares_and_so_is_each_tag():
         np.testing.assert_allclose(shares(having, splits), SHARES, atol=0.04, err_msg=tag)
 
 
-def test_a_rare_tag_reaches_all_splits():
-    # 3 artists play the theremin; by shares alone all their 3 tracks would go to train.
+def test_rare_tag_reaches_all_splits():
+    # By the shares alone, all 3 tracks with a theremin would go to train.
     groups = [f"artist:{i}" for i in range(60)]
     tag_lists = [["guitar", "theremin"] if i < 3 else ["guitar"] for i in range(60)]
     splits = assign_splits(groups, tag_lists, {})
     assert {splits[group] for group in groups[:3]} == set(SPLITS)
 
 
-def test_a_rare_tag_reaches_the_split_it_lacks_when_the_catalog_grows():
+def test_rare_tag_reaches_a_missing_split_when_the_catalog_grows():
     known = {"a": "train", "b": "train", "c": "validation"} | {f"other {i}": "test" for i in range(20)}
     groups = [*known, "new"]
     tag_lists = [["theremin"] if len(group) == 1 or group == "new" else [] for group in groups]
@@ -97,7 +100,7 @@ def test_a_rare_tag_reaches_the_split_it_lacks_when_the_catalog_grows():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_tag_of_three_artists_reaches_all_splits_in_a_small_catalog(seed):
+def test_tag_of_three_artists_reaches_all_splits_in_a_small_catalog(seed):
     groups, tag_lists = synthetic_catalog(40, 10, seed)
     splits = assign_splits(groups, tag_lists, {})
     for tag in {tag for tags in tag_lists for tag in tags}:
@@ -106,11 +109,11 @@ def test_a_tag_of_three_artists_reaches_all_splits_in_a_small_catalog(seed):
             assert {splits[group] for group in having} == set(SPLITS), tag
 
 
-def test_one_artist_trains():
+def test_single_artist_goes_to_train():
     assert assign_splits(["a"] * 9, [["x"], *[[]] * 8], {}) == {"a": "train"}
 
 
-def test_of_two_artists_one_trains():
+def test_one_of_two_artists_goes_to_train():
     assert "train" in assign_splits(["a", "b"], [["x", "y"], ["x"]], {}).values()
     assert assign_splits(["a", "b"], [["x"], ["x"]], {"a": "test"})["b"] == "train"
 
@@ -128,17 +131,17 @@ def test_five_tracks_without_artists_reach_all_splits():
     assert counts["train"] == max(counts.values())
 
 
-def test_a_catalog_without_tracks_has_no_splits():
+def test_empty_catalog_has_no_splits():
     assert assign_splits([], [], {}) == {}
 
 
-def test_an_unknown_split_is_an_error():
+def test_unknown_split_is_an_error():
     with pytest.raises(CatalogError, match=r"'dev'.*train, validation, test"):
         assign_splits(["a"], [[]], {"a": "dev"})
 
 
 def catalog_of(*rows):
-    """A catalog of (track_id, artist, tags) or (track_id, artist, tags, split)."""
+    """Return a catalog with rows `(track_id, artist, tags)` or `(track_id, artist, tags, split)`."""
     names = ("track_id", "artist", "tags", "split")
     fields = [dict(zip(names, row, strict=False)) | {"uri": f"{row[0]}.mp3"} for row in rows]
     return pa.Table.from_pylist(fields, reader.SCHEMA)
@@ -152,7 +155,7 @@ def split_of(labels):
     return {track_id: split for split in SPLITS for track_id in labels.tags[split]}
 
 
-def test_tagged_tracks_with_features_are_labels_by_split(tmp_path):
+def test_labels_are_the_tagged_tracks_with_features(tmp_path):
     rows = artists(10)
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, str(tmp_path / "splits"))
     assert set(labels.tags) == set(SPLITS)
@@ -160,13 +163,13 @@ def test_tagged_tracks_with_features_are_labels_by_split(tmp_path):
     assert {track: tags for split in SPLITS for track, tags in labels.tags[split].items()} == {
         track_id: tags for track_id, _, tags in rows
     }
-    assert (labels.n_untagged, labels.without_features, labels.unlisted) == (0, (), ())
+    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (0, (), ())
     assert str(labels).endswith("left out: 0 without tags, 0 tagged but without features")
     splits = split_of(labels)
     assert all(splits[f"{artist}-0"] == splits[f"{artist}-1"] for artist in range(10))
 
 
-def test_untagged_and_featureless_tracks_are_counted_apart(tmp_path):
+def test_untagged_tracks_and_tracks_without_features_are_counted(tmp_path):
     rows = [*artists(5), ("untagged", "artist 0", []), ("both", "artist 1", [])]
     with_features = {row[0] for row in rows} - {"both", "2-0", "3-1", "3-0"}
     labels = tags_by_split(catalog_of(*rows), with_features, str(tmp_path / "splits"))
@@ -175,18 +178,18 @@ def test_untagged_and_featureless_tracks_are_counted_apart(tmp_path):
     assert str(labels).endswith("left out: 2 without tags, 3 (2-0, 3-0, 3-1) tagged but without features")
 
 
-def test_features_of_tracks_that_the_catalog_does_not_list_are_counted_and_named(tmp_path):
+def test_unlisted_tracks_with_features_are_counted_and_named(tmp_path):
     rows = artists(5)
     elsewhere = {f"old-{n}" for n in range(4)}
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows} | elsewhere, str(tmp_path / "splits"))
     assert set(split_of(labels)) == {row[0] for row in rows}
-    assert labels.unlisted == tuple(sorted(elsewhere))
+    assert labels.orphaned == tuple(sorted(elsewhere))
     assert str(labels).endswith(
         "0 tagged but without features, 4 (old-0, old-1, old-2, \u2026) with features but not in the catalog"
     )
 
 
-def test_splits_are_remembered_while_the_catalog_grows(tmp_path):
+def test_splits_are_stored_when_the_catalog_grows(tmp_path):
     uri, before = str(tmp_path / "splits"), {}
     for n_artists in (4, 5, 30, 29, 60):
         rows = artists(n_artists)
@@ -200,7 +203,7 @@ def test_splits_are_remembered_while_the_catalog_grows(tmp_path):
     assert len(groups) == 60
 
 
-def test_what_is_remembered_does_not_depend_on_features(tmp_path):
+def test_stored_splits_do_not_depend_on_features(tmp_path):
     rows, uri = artists(10), str(tmp_path / "splits")
     none = tags_by_split(catalog_of(*rows), set(), uri)
     assert (split_of(none), len(none.without_features)) == ({}, 20)
@@ -210,7 +213,7 @@ def test_what_is_remembered_does_not_depend_on_features(tmp_path):
     assert tables.version(uri) == version
 
 
-def test_a_tracks_own_split_wins_over_what_is_remembered(tmp_path):
+def test_split_column_overrides_the_stored_split(tmp_path):
     rows, uri = artists(10), str(tmp_path / "splits")
     ids = {row[0] for row in rows}
     first = split_of(tags_by_split(catalog_of(*rows), ids, uri))
@@ -221,39 +224,73 @@ def test_a_tracks_own_split_wins_over_what_is_remembered(tmp_path):
     assert {row[0]: now[row[0]] for row in rows[6:]} == {row[0]: first[row[0]] for row in rows[6:]}
 
 
-def test_the_other_tracks_of_an_artist_follow_the_split_that_one_has(tmp_path):
+def test_split_column_of_one_track_applies_to_its_artist(tmp_path):
     rows = [("a", "Low", ["x"], "test"), ("b", "low", ["x"]), *artists(5)]
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, str(tmp_path / "splits"))
     assert {"a", "b"} <= set(labels.tags["test"])
 
 
-def test_one_fold_is_the_splits_as_they_are(tmp_path):
+def test_single_fold_has_the_splits(tmp_path):
     rows = artists(10)
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, str(tmp_path / "splits"))
     assert folds(labels, 1) == [{split: labels.tags[split] for split in ("train", "validation")}]
 
 
-@pytest.mark.parametrize(("asked", "dealt"), [(2, 2), (5, 5), (100, 7)])
-def test_folds_hold_back_each_track_once_with_its_artist(tmp_path, asked, dealt):
+@pytest.mark.parametrize(("n_asked", "n_folds"), [(2, 2), (5, 5), (100, 7)])
+def test_each_track_is_validated_in_one_fold_with_its_artist(tmp_path, n_asked, n_folds):
     rows = [*artists(9), ("without features", "artist 1", ["x"])]
     labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows[:-1]}, str(tmp_path / "splits"))
     learned = labels.tags["train"] | labels.tags["validation"]
     assert len(learned) == 14
-    parts = folds(labels, asked)
-    assert len(parts) == dealt
+    parts = folds(labels, n_asked)
+    assert len(parts) == n_folds
     for part in parts:
         assert part["train"] | part["validation"] == learned
         groups = [{labels.groups[track] for track in part[split]} for split in ("train", "validation")]
         assert groups[0].isdisjoint(groups[1])
     assert sorted(track for part in parts for track in part["validation"]) == sorted(learned)
-    assert folds(labels, asked) == parts
+    assert folds(labels, n_asked) == parts
 
 
-def test_folds_without_tracks_are_refused(tmp_path):
+def test_folds_without_tracks_are_an_error(tmp_path):
     rows = [("a", "one", ["x"], "train"), ("b", "one", ["x"], "validation"), ("c", "two", ["x"], "test")]
     labels = tags_by_split(catalog_of(*rows), {"a", "b", "c"}, str(tmp_path / "splits"))
-    with pytest.raises(CatalogError, match="are of 1 artists, 3 folds need 2 or more"):
+    with pytest.raises(CatalogError, match=r"3 folds need 2 or more artists, but .* have 1: "):
         folds(labels, 3)
     labels.tags["validation"].clear()
     with pytest.raises(CatalogError, match="no track of the validation split has both tags and features"):
         folds(labels, 1)
+
+
+GROWING_CATALOGS = st.lists(
+    st.lists(st.tuples(st.sampled_from("ABCDEFGHIJ"), st.sets(st.sampled_from("xyz")).map(sorted)), max_size=8),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(GROWING_CATALOGS)
+def test_assigned_splits_stay_for_any_growing_catalog(additions):
+    groups, tag_lists, known = [], [], {}
+    for added in additions:
+        groups += [group for group, _ in added]
+        tag_lists += [tags for _, tags in added]
+        assigned = assign_splits(groups, tag_lists, known)
+        assert set(assigned) == set(groups)
+        assert {group: assigned[group] for group in known} == known
+        known = assigned
+
+
+@settings(max_examples=10, deadline=None)
+@given(GROWING_CATALOGS)
+def test_artists_stay_in_one_split_for_any_growing_catalog(additions):
+    rows, earlier = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for added in additions:
+            rows += [(f"{len(rows) + n}", *row) for n, row in enumerate(added)]
+            labels = tags_by_split(catalog_of(*rows), {row[0] for row in rows}, f"{folder}/splits")
+            artists_of = [{labels.groups[track_id] for track_id in labels.tags[split]} for split in SPLITS]
+            assert sum(map(len, artists_of)) == len(set().union(*artists_of))
+            assert split_of(labels).items() >= earlier.items()
+            earlier = split_of(labels)

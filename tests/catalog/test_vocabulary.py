@@ -16,7 +16,7 @@ from musictag.errors import VocabularyError
 TAG_LISTS = [["rock", "guitar"], [], ["Jazz", "guitar"], ["étude"]]
 
 
-def test_a_vocabulary_is_sorted_by_code_point_whatever_the_order_of_tracks():
+def test_vocabulary_is_sorted_by_code_point_in_any_order_of_tracks():
     for order in itertools.permutations(TAG_LISTS):
         assert make_vocabulary(order) == ("Jazz", "guitar", "rock", "étude")
 
@@ -25,18 +25,18 @@ def test_chosen_tags_are_sorted_and_unique():
     assert make_vocabulary(TAG_LISTS, only=["rock", "Jazz", "rock"]) == ("Jazz", "rock")
 
 
-def test_a_chosen_tag_on_no_track_is_an_error_with_close_matches():
+def test_chosen_tag_without_track_is_an_error_with_similar_tags():
     with pytest.raises(VocabularyError, match=r"'gitar' \(close: 'guitar'\); 'polka'"):
         make_vocabulary(TAG_LISTS, only=["rock", "polka", "gitar"])
 
 
 @pytest.mark.parametrize(("tag_lists", "only"), [([[], []], None), ([], None), (TAG_LISTS, [])])
-def test_a_vocabulary_without_tags_is_an_error(tag_lists, only):
+def test_empty_vocabulary_is_an_error(tag_lists, only):
     with pytest.raises(VocabularyError, match="at least one tag"):
         make_vocabulary(tag_lists, only)
 
 
-def test_encode_gives_a_row_per_track_and_a_column_per_tag():
+def test_encode_returns_a_row_per_track_and_a_column_per_tag():
     targets = encode(TAG_LISTS, ("Jazz", "guitar", "rock"))
     assert targets.dtype == np.bool_
     assert targets.tolist() == [[False, True, True], [False, False, False], [True, True, False], [False, False, False]]
@@ -51,7 +51,7 @@ def test_unknown_tags_count_tracks_most_frequent_first():
     assert list(unknown_tags(tag_lists, ("x", "d")).items()) == [("b", 2), ("a", 1), ("c", 1)]
 
 
-def test_targets_by_track_keep_the_ids():
+def test_targets_by_track_have_the_track_ids_as_keys():
     targets = targets_by_track({"a": ["rock", "calm"], "b": []}, ("calm", "rock"))
     assert {track_id: row.tolist() for track_id, row in targets.items()} == {"a": [True, True], "b": [False, False]}
 
@@ -64,38 +64,38 @@ def fold(train, validation):
     return {"train": dict(enumerate(train)), "validation": dict(enumerate(validation))}
 
 
-def test_tags_that_train_or_validation_lack_are_named():
+def test_tags_missing_from_train_or_validation_are_reported():
     train, validation = [["a", "b"], ["c"]], [["a", "d"], []]
     assert coverage_warnings(("a", "b", "c"), [fold(train, validation)], by_split(train, validation, [["e", "a"]])) == [
         "not learned, since no train track has them: d, e",
-        "never given, since no validation track has them to fit a threshold on: b, c",
+        "never predicted, since no validation track has them to fit a threshold on: b, c",
     ]
 
 
-def test_a_validation_split_without_any_tag_of_the_vocabulary_is_named():
+def test_tags_missing_from_validation_are_reported():
     train, validation = [["a"], ["b"]], [["b"]]
     assert coverage_warnings(("a",), [fold(train, validation)], by_split(train, validation)) == [
-        "never given, since no validation track has them to fit a threshold on: a"
+        "never predicted, since no validation track has them to fit a threshold on: a"
     ]
 
 
-def test_tags_that_one_of_several_folds_does_not_learn_are_named_with_it():
+def test_tags_missing_from_the_train_tracks_of_a_fold_are_reported():
     folds = [fold([["a"], ["b"]], [["a"]]), fold([["a"], ["a"]], [["b"]])]
     assert coverage_warnings(("a", "b"), folds, by_split([["a"], ["a"]], [["b"]])) == [
-        "not learned in fold 2, which holds back all their tracks: b"
+        "not learned in fold 2, which validates on all their tracks: b"
     ]
 
 
 @pytest.mark.parametrize("vocabulary", [("a", "b"), ("a",)])
-def test_tags_that_all_splits_have_are_no_blind_spots(vocabulary):
+def test_no_warning_if_all_splits_have_all_tags(vocabulary):
     train, validation = [["a", "b"]], [["b", "a"], []]
     assert coverage_warnings(vocabulary, [fold(train, validation)], by_split(train, validation, [["b"]])) == []
 
 
-def test_values_of_some_tags_stand_in_the_order_of_the_vocabulary():
+def test_by_tag_follows_the_order_of_the_vocabulary():
     np.testing.assert_array_equal(by_tag({"rock": 0.5, "Jazz": 1.0}, ("Jazz", "guitar", "rock")), [1.0, np.nan, 0.5])
 
 
-def test_values_of_a_tag_outside_the_vocabulary_are_refused_with_a_hint():
+def test_by_tag_rejects_unknown_tags_with_similar_ones():
     with pytest.raises(VocabularyError, match=r"the vocabulary has no tag 'jazz' \(close: 'Jazz'\)"):
         by_tag({"jazz": 0.5}, ("Jazz", "guitar"))

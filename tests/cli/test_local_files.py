@@ -1,5 +1,4 @@
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from musictag.features.config import FeatureConfig
 CONFIG = FeatureConfig()
 
 
-def test_a_folder_gives_what_a_catalog_of_it_lists_and_a_file_is_itself(tmp_path):
+def test_folder_yields_the_files_of_its_catalog(tmp_path):
     for name in ("b/2.MP3", "b/10.ogg", "a.flac", "b/cover.jpg", "b/.hidden.mp3", ".git/c.mp3", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -25,7 +24,7 @@ def test_a_folder_gives_what_a_catalog_of_it_lists_and_a_file_is_itself(tmp_path
     assert local_files.find([*named, tmp_path / "b"]) == [*named, *found[1:]]
 
 
-def test_paths_are_as_they_were_typed(tmp_path, monkeypatch):
+def test_relative_paths_stay_relative(tmp_path, monkeypatch):
     (tmp_path / "music").mkdir()
     (tmp_path / "music/a.mp3").touch()
     monkeypatch.chdir(tmp_path)
@@ -33,13 +32,13 @@ def test_paths_are_as_they_were_typed(tmp_path, monkeypatch):
     assert local_files.find([Path()]) == [Path("music/a.mp3")]
 
 
-def test_a_folder_without_music_says_so(tmp_path):
+def test_folder_without_music_is_an_error(tmp_path):
     assert local_files.find([tmp_path]) == [tmp_path]
     with pytest.raises(AudioUnreachableError, match=r"the folder holds no audio file \(.*\.mp3"):
         local_files.read(tmp_path, CONFIG)
 
 
-def test_a_file_is_read_into_its_clips(tmp_path, music, write_audio):
+def test_read_returns_clips_and_their_starts(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "Artist :: a song.wav", music(7.0), 44_100)
     track = local_files.read(path, CONFIG)
     np.testing.assert_array_equal(track.clips, extract.track_clips(path, "a", CONFIG)[0])
@@ -48,7 +47,7 @@ def test_a_file_is_read_into_its_clips(tmp_path, music, write_audio):
     assert len(local_files.read(path, CONFIG, 2).clips) == 2
 
 
-def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
+def test_unreadable_file_is_an_error_with_its_reason(tmp_path):
     (tmp_path / "empty.mp3").touch()
     with pytest.raises(AudioEmptyError, match=r"empty.mp3: the file is empty \(0 bytes\)"):
         local_files.read(tmp_path / "empty.mp3", CONFIG)
@@ -58,7 +57,7 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
         local_files.read(local_files.find([tmp_path / ("long" * 100)])[0], CONFIG)
 
 
-def test_a_name_that_is_not_utf8_is_printed_and_refused(tmp_path, music, write_audio):
+def test_name_that_is_not_utf8_is_refused(tmp_path, music, write_audio):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     write_audio(tmp_path / "a.wav", music(1.0), 44_100).rename(path)
     assert local_files.find([tmp_path]) == [path]
@@ -69,20 +68,20 @@ def test_a_name_that_is_not_utf8_is_printed_and_refused(tmp_path, music, write_a
     assert local_files.printable(Path("爵士 café.mp3")) == "爵士 café.mp3"
 
 
-def test_files_come_in_order_and_no_more_than_some_are_read_ahead(tmp_path, monkeypatch):
-    read, lock = [], threading.Lock()
+def test_files_come_in_order_and_few_are_read_ahead(tmp_path, music, write_audio):
+    paths = [tmp_path / f"{n}.wav" for n in range(12)]
+    for path in paths:
+        write_audio(path, music(0.1), 8_000)
+    paths[3].write_bytes(b"broken")
+    started = []
 
-    def counted(path, config, clips_per_track):
-        with lock:
-            read.append(path)
-        if path.name == "3":
-            raise AudioError("broken")
-        return path
+    def iter_paths():
+        for path in paths:
+            started.append(path)
+            yield path
 
-    monkeypatch.setattr(local_files, "read", counted)
-    paths = [tmp_path / str(n) for n in range(30)]
-    for n, (path, track) in enumerate(local_files.read_ahead(paths, CONFIG, None)):
+    for n, (path, track) in enumerate(local_files.read_ahead(iter_paths(), CONFIG, None)):
         assert path == paths[n]
-        assert isinstance(track, AudioError) if n == 3 else track == path
-        assert len(read) <= n + 1 + local_files.DECODED_AHEAD
-    assert sorted(read) == sorted(paths)
+        assert isinstance(track, AudioError if n == 3 else local_files.DecodedTrack)
+        assert len(started) <= n + 1 + local_files.DECODED_AHEAD
+    assert started == paths

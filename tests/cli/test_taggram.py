@@ -22,7 +22,7 @@ def texts(figure):
     return [text.get_text() for text in [*figure.texts, *figure.axes[0].texts]]
 
 
-def test_every_score_lies_at_its_tag_and_its_time():
+def test_scores_are_drawn_at_their_tag_and_time():
     clip_scores, figure = draw(["piano", "slow", "drums"], 4, 10.0)
     axes, bar = figure.axes
     (mesh,) = [artist for artist in axes.collections if hasattr(artist, "get_coordinates")]
@@ -40,7 +40,7 @@ def test_every_score_lies_at_its_tag_and_its_time():
     )
 
 
-def test_the_brightest_colour_is_just_above_the_best_score_and_never_noise():
+def test_brightest_colour_is_the_best_score_rounded_up_and_at_least_0_2():
     for score, brightest in ((0.42, 0.5), (0.03, 0.2), (0.97, 1.0)):
         scores = np.full((1, 1), score, np.float32)
         figure = taggram.draw(scores, scores[0], ["a"], [0.0], 3.0, title="t", subtitle="s")
@@ -48,7 +48,7 @@ def test_the_brightest_colour_is_just_above_the_best_score_and_never_noise():
         assert mesh.get_clim() == (0, pytest.approx(brightest))
 
 
-def test_the_colours_get_brighter_all_the_way():
+def test_luminance_rises_with_the_score():
     _, figure = draw(["a"], 2, 5.0)
     colours = figure.axes[0].collections[0].get_cmap()
     assert isinstance(colours, Colormap)
@@ -67,20 +67,20 @@ def test_the_colours_get_brighter_all_the_way():
          "hours:minutes:seconds"),
     ],
 )  # fmt: skip
-def test_the_time_axis_is_read_like_a_clock(duration_s, labels, name):
+def test_time_axis_has_round_steps_and_a_unit(duration_s, labels, name):
     _, figure = draw(["a"], max(1, int(np.ceil(duration_s / CLIP_S))), duration_s)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == labels
     assert axes.get_xlabel() == name
 
 
-def test_a_day_of_music_has_few_ticks():
-    assert 86_400 / taggram.tick_step(86_400) <= taggram.MOST_TICKS
+def test_track_of_a_day_has_few_ticks():
+    assert 86_400 / taggram.tick_step(86_400) <= taggram.MAX_TICKS
 
 
 @pytest.mark.parametrize(("n_clips", "duration_s"), [(1, 0.5), (3, 2 * CLIP_S), (1204, 3600.0)])
 @pytest.mark.parametrize("tag", ["爵士音乐" * 10, "a tag of $many$ words, none of which can go " * 3, "🎷"])
-def test_any_length_and_any_name_becomes_a_picture(tmp_path, n_clips, duration_s, tag):
+def test_long_and_wide_names_fit_the_picture(tmp_path, n_clips, duration_s, tag):
     _, figure = draw([tag, "slow"], n_clips, duration_s, title=tag + ".mp3")
     save_figure(figure, tmp_path / "a.png")
     picture = imread(tmp_path / "a.png")
@@ -91,7 +91,7 @@ def test_any_length_and_any_name_becomes_a_picture(tmp_path, n_clips, duration_s
     margin = np.concatenate([picture[:, :15].reshape(-1, 4), picture[:, -15:].reshape(-1, 4)])
     np.testing.assert_allclose(margin, np.broadcast_to(paper, margin.shape), atol=0.01)  # nothing is cut off
     left, right = figure.axes[0].get_position().x0, figure.axes[0].get_position().x1
-    assert right - left > 0.4  # the picture is not all names
+    assert right - left > 0.4  # names leave room for the scores
 
 
 def test_more_tags_make_a_taller_picture():
@@ -99,7 +99,7 @@ def test_more_tags_make_a_taller_picture():
     assert heights == sorted(set(heights))
 
 
-def test_a_font_is_looked_for_only_where_it_is_needed():
+def test_other_fonts_are_used_only_for_missing_characters():
     assert taggram.families("naïve über электроника") == ["DejaVu Sans"]
     assert taggram.families("爵士")[0] == "DejaVu Sans"
     assert len(taggram.families("爵士")) > 1

@@ -26,7 +26,7 @@ def read_catalog(path):
         return list(csv.DictReader(lines))
 
 
-def test_tags_are_the_genre_and_the_emotions_of_a_quarter_of_the_listeners_or_more(tmp_path):
+def test_tags_are_genre_and_emotions_above_the_threshold(tmp_path):
     write_ratings(tmp_path)
     catalog = make_emotify(tmp_path / "new" / "folder", tmp_path)
     assert catalog == tmp_path / "new" / "folder" / "catalog.csv"
@@ -42,33 +42,33 @@ def test_tags_are_the_genre_and_the_emotions_of_a_quarter_of_the_listeners_or_mo
     ]
 
 
-def test_a_relative_source_still_gives_absolute_uris(tmp_path, monkeypatch):
+def test_uris_are_absolute(tmp_path, monkeypatch):
     write_ratings(tmp_path)
     monkeypatch.chdir(tmp_path)
     (row,) = read_catalog(make_emotify(tmp_path / "out", Path()))
     assert row["uri"] == str(tmp_path / "audio" / "rock_1.ogg")
 
 
-def test_missing_ratings_are_named(tmp_path):
+def test_missing_ratings_file_is_named(tmp_path):
     with pytest.raises(CatalogError, match=r"ratings\.csv does not exist"):
         make_emotify(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("column", ["track_id", "file", "genre", "sadness"])
-def test_a_missing_column_is_named(tmp_path, column):
+def test_missing_column_is_named(tmp_path, column):
     write_ratings(tmp_path, header=[name for name in HEADER if name != column])
     with pytest.raises(CatalogError, match=rf"ratings\.csv lacks the column {column}"):
         make_emotify(tmp_path, tmp_path)
     assert not (tmp_path / "catalog.csv").exists()
 
 
-def test_a_share_that_is_no_number_is_named_with_its_track(tmp_path):
+def test_invalid_rating_is_named_with_its_track(tmp_path):
     write_ratings(tmp_path, shares=("much", *["0"] * 8))
     with pytest.raises(CatalogError, match=r"track rock_1: .*much"):
         make_emotify(tmp_path, tmp_path)
 
 
-def test_the_command_line_says_what_it_made_and_where(tmp_path, capsys):
+def test_command_line_prints_count_and_path(tmp_path, capsys):
     write_ratings(tmp_path)
     assert run_main(main, [str(tmp_path), str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == f"1 tracks: {tmp_path / 'out' / 'catalog.csv'}\n"
@@ -76,8 +76,8 @@ def test_the_command_line_says_what_it_made_and_where(tmp_path, capsys):
     assert "ratings.csv does not exist" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the Emotify set is not beside the repository (../shared/data/emotify)")
-def test_the_real_set_gives_300_tracks_with_13_tags(tmp_path):
+@pytest.mark.skipif(not REAL.exists(), reason="needs the Emotify set next to the repository (../shared/data/emotify)")
+def test_real_set_has_300_tracks_and_13_tags(tmp_path):
     rows = read_catalog(make_emotify(tmp_path, REAL))
     assert len(rows) == 300
     assert all(Path(row["uri"]).is_file() for row in rows)

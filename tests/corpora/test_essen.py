@@ -24,19 +24,19 @@ CDE
 """
 
 
-def test_a_tune_is_read_with_its_fields_key_accidentals_ties_and_rests():
+def test_parser_reads_fields_key_accidentals_ties_and_rests():
     (tune,) = parse_tunes(ABC)
     assert (tune.tune_id, tune.title, tune.region, tune.genre) == ("C9999", "Two bars", "Hubei", "shange")
-    assert (tune.metre, tune.do) == ("3/4", 7)
-    # F sharp by the key, natural until the bar ends; the tied notes are one.
+    assert tune.metre == "3/4"
+    # F is sharp by the key and natural until the end of the bar; tied notes are joined.
     assert tune.notes == ((78, 1), (66, 0.5), (65, 0.5), (65, 0.5), (None, 0.5), (78, 2.5), (55, 1), (95, 0.5))
 
 
-def test_a_body_outside_the_dialect_is_left_out():
+def test_unsupported_notation_is_skipped():
     assert parse_tunes(ABC.replace("f4- f", "(3fff")) == []
 
 
-def test_the_collection_has_its_tunes_and_genres():
+def test_collection_has_tunes_and_genres():
     tunes = read_tunes()
     assert len(tunes) > 1200
     assert {"shange", "xiaodiao", "haozi"} <= {tune.genre for tune in tunes}
@@ -55,6 +55,6 @@ def test_notes_agree_with_music21():
         assert list(ours.notes) == theirs
 
 
-def test_a_missing_package_is_named_with_what_to_do():
+def test_missing_package_error_names_the_package_and_the_remedy():
     with pytest.raises(UsageError, match=r"no_such_package.*make install"):
         package_folder("no_such_package")

@@ -3,61 +3,61 @@ import dataclasses
 import pytest
 
 from musictag.corpora.essen import Tune, read_tunes
-from musictag.corpora.variants import RUN_STEPS, SHARED_RUNS, distinct_tunes, melody_families
+from musictag.corpora.variants import MIN_SHARED_NGRAMS, NGRAM_STEPS, deduplicate_tunes, group_variants
 
 
 def tune(number, *steps, start=60):
     pitches = [start]
     for step in steps:
         pitches.append(pitches[-1] + step)
-    return Tune(f"C{number}", f"Tune {number}", "Hubei", "shange", "2/4", 0, tuple((pitch, 1.0) for pitch in pitches))
+    return Tune(f"C{number}", f"Tune {number}", "Hubei", "shange", "2/4", tuple((pitch, 1.0) for pitch in pitches))
 
 
 SHARED = (2, 3, -2, -1, 4, 1, -5, 2, 2, -3, 5, -2, 6, -4, 3)
-ELSE = (7, 7, -7, 8, -9, -7, 8, 7, -8, -9, 9, 7, -9, 8, -8)
-A = tune(1, 7, 7, *SHARED, *ELSE)
-B = tune(2, -7, *SHARED, *ELSE[::-1], start=65)
+OTHER = (7, 7, -7, 8, -9, -7, 8, 7, -8, -9, 9, 7, -9, 8, -8)
+A = tune(1, 7, 7, *SHARED, *OTHER)
+B = tune(2, -7, *SHARED, *OTHER[::-1], start=65)
 
 
 @pytest.mark.parametrize(
-    "again",
+    "repeated",
     [{"tune_id": "C1"}, {"title": "Tune 1"}, {"notes": tuple((pitch + 5, length) for pitch, length in A.notes)}],
 )
-def test_an_id_a_title_or_an_opening_seen_before_is_no_tune_of_its_own(again):
+def test_repeated_id_title_or_opening_is_a_duplicate(repeated):
     other = tune(3, 1, 2, 3)
-    assert distinct_tunes([A, dataclasses.replace(other, **again), B]) == [A, B]
-    assert distinct_tunes([A, other, B]) == [A, other, B]
+    assert deduplicate_tunes([A, dataclasses.replace(other, **repeated), B]) == [A, B]
+    assert deduplicate_tunes([A, other, B]) == [A, other, B]
 
 
-def test_tunes_with_enough_runs_in_common_are_one_family_in_any_key_and_rhythm():
-    assert len(SHARED) == RUN_STEPS + SHARED_RUNS - 1
-    assert melody_families([tune(0, *ELSE[::2] * 3), A, B]) == [0, 1, 1]
+def test_variants_are_grouped_in_any_key_and_rhythm():
+    assert len(SHARED) == NGRAM_STEPS + MIN_SHARED_NGRAMS - 1
+    assert group_variants([tune(0, *OTHER[::2] * 3), A, B]) == [0, 1, 1]
     slower = dataclasses.replace(B, notes=tuple((pitch, 2.0) for pitch, _ in B.notes))
-    assert melody_families([A, slower]) == [0, 0]
+    assert group_variants([A, slower]) == [0, 0]
 
 
-def test_one_run_less_is_no_family_but_in_a_short_tune():
-    assert melody_families([A, tune(2, -7, *SHARED[1:], *ELSE[::-1])]) == [0, 1]
-    assert melody_families([A, tune(2, -7, *SHARED[1:])]) == [0, 0]
+def test_too_few_shared_ngrams_make_no_group_except_in_short_tunes():
+    assert group_variants([A, tune(2, -7, *SHARED[1:], *OTHER[::-1])]) == [0, 1]
+    assert group_variants([A, tune(2, -7, *SHARED[1:])]) == [0, 0]
 
 
-def test_a_note_struck_again_and_rests_do_not_hide_a_variant():
+def test_repeated_notes_and_rests_are_ignored():
     notes = (B.notes[0], *((None, 1.0), *((note[0], 0.5) for note in B.notes for _ in range(2))))
-    assert melody_families([A, dataclasses.replace(B, notes=notes)]) == [0, 0]
+    assert group_variants([A, dataclasses.replace(B, notes=notes)]) == [0, 0]
 
 
-def test_a_third_tune_links_two():
+def test_groups_are_transitive():
     link = tune(3, *SHARED, 11, *SHARED[::-1])
-    assert melody_families([A, tune(2, *SHARED[::-1]), link]) == [0, 0, 0]
-    assert melody_families([A, tune(2, *SHARED[::-1])]) == [0, 1]
+    assert group_variants([A, tune(2, *SHARED[::-1]), link]) == [0, 0, 0]
+    assert group_variants([A, tune(2, *SHARED[::-1])]) == [0, 1]
 
 
-def test_a_tune_of_a_few_notes_is_its_own_family():
-    assert melody_families([tune(1, 2), tune(2, 2)]) == [0, 1]
+def test_very_short_tunes_are_not_grouped():
+    assert group_variants([tune(1, 2), tune(2, 2)]) == [0, 1]
 
 
-def test_the_collection_has_tunes_enough_and_no_family_swallows_it():
-    tunes = distinct_tunes(read_tunes())
-    families = melody_families(tunes)
+def test_collection_has_enough_tunes_and_no_large_group():
+    tunes = deduplicate_tunes(read_tunes())
+    groups = group_variants(tunes)
     assert len(tunes) >= 1040
-    assert max(families.count(family) for family in families) <= 0.05 * len(tunes)
+    assert max(groups.count(group) for group in groups) <= 0.05 * len(tunes)

@@ -50,20 +50,20 @@ def signals():
     signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_command_ends_with_the_process_that_wanted_it(parent, tmp_path):
+def test_command_ends_with_its_parent(parent, tmp_path):
     command = sleeper(tmp_path / "pid")
     watcher = command.parent()
     parent.kill()
     wait_for(lambda: not is_running(command) and not is_running(watcher))
 
 
-def test_a_command_that_is_killed_is_told_of(parent, tmp_path):
+def test_killed_command_is_reported(parent, tmp_path):
     sleeper(tmp_path / "pid").kill()
     assert parent.wait(WAIT_S) == -signal.SIGUSR1
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_command_that_fails_is_told_of_and_one_that_does_its_work_is_not(signals, code, capfd):
+def test_only_a_failed_command_is_reported(signals, code, capfd):
     command = [sys.executable, "-c", f"import sys; print('out'); sys.exit({code} or None)"]
     ended = subprocess.run(
         [sys.executable, "-m", "musictag.engines.child_process", str(os.getpid()), *command], check=False
@@ -73,7 +73,7 @@ def test_a_command_that_fails_is_told_of_and_one_that_does_its_work_is_not(signa
     assert capfd.readouterr() == ("out\n", "")
 
 
-def test_a_process_that_is_not_the_parent_is_not_told(signals):
+def test_only_the_parent_is_signalled(signals):
     """As where the parent has ended, and another process has its number."""
     assert child_process.run(os.getpid(), [sys.executable, "-c", "import time; time.sleep(600)"]) == -signal.SIGKILL
     assert signals == []

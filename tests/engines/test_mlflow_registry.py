@@ -11,12 +11,13 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError, RegistryError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
 from musictag.models.published import pretrained
+from musictag.models.specs import TaggerSpec
 
 SPEC = TaggerSpec(
     architecture="cnn",
@@ -35,7 +36,7 @@ def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     return tmp_path
 
 
@@ -47,8 +48,8 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def logged(artifact: Path) -> str:
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
-        return mlflow_registry.log_model(run_id, artifact)
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
+        return mlflow_runs.log_model(run_id, artifact)
 
 
 def registered(artifact: Path) -> str:
@@ -59,23 +60,23 @@ def one_sentence(error: pytest.ExceptionInfo[Exception]) -> bool:
     return "\n" not in str(error.value) and "Traceback" not in str(error.value)
 
 
-def test_connecting_makes_the_database_and_its_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connect_creates_the_database_and_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "new").mkdir()
     monkeypatch.chdir(tmp_path / "new")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    uri = mlflow_registry.connect()
+    uri = mlflow_runs.connect()
     assert uri == f"sqlite:///{tmp_path}/new/data/mlflow.db"
-    experiment = MlflowClient(uri).get_experiment_by_name(mlflow_registry.EXPERIMENT)
+    experiment = MlflowClient(uri).get_experiment_by_name(mlflow_runs.EXPERIMENT)
     assert experiment.artifact_location == (tmp_path / "new/data/mlartifacts").as_uri()
-    assert mlflow_registry.connect() == uri
+    assert mlflow_runs.connect() == uri
 
 
-def test_a_run_keeps_params_tags_and_curves() -> None:
-    with mlflow_registry.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
-        assert mlflow_registry.latest_step(run_id) == 0
+def test_run_stores_params_tags_and_metrics() -> None:
+    with mlflow_runs.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
+        assert mlflow_runs.latest_step(run_id) == 0
         for epoch in (1, 2):
-            mlflow_registry.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
-        assert mlflow_registry.latest_step(run_id) == 2
+            mlflow_runs.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
+        assert mlflow_runs.latest_step(run_id) == 2
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "3"
@@ -86,30 +87,30 @@ def test_a_run_keeps_params_tags_and_curves() -> None:
     assert "roc_auc" not in run.data.metrics
 
 
-def test_a_run_holds_no_secret() -> None:
-    with mlflow_registry.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
-        mlflow_registry.log_features("s3://key:hunter2@bucket/features", 3, "hash")
+def test_run_holds_no_secret() -> None:
+    with mlflow_runs.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
+        mlflow_runs.log_features("s3://key:hunter2@bucket/features", 3, "hash")
     run = MlflowClient().get_run(run_id)
     assert run.data.params == {"catalog": "https://***@host/c.csv?sig=***"}
     assert "hunter2" not in str(run.to_dictionary())
 
 
-def test_a_run_whose_body_raises_has_failed() -> None:
-    with pytest.raises(ModelError), mlflow_registry.start_run("a run", {}, {}) as run_id:
+def test_run_fails_when_its_body_raises() -> None:
+    with pytest.raises(ModelError), mlflow_runs.start_run("a run", {}, {}) as run_id:
         raise ModelError("broken")
     assert MlflowClient().get_run(run_id).info.status == "FAILED"
 
 
-def test_a_run_keeps_its_features_with_their_version() -> None:
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
-        mlflow_registry.log_features("data/features", 7, "abc")
+def test_run_stores_the_features_table_with_its_version() -> None:
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
+        mlflow_runs.log_features("data/features", 7, "abc")
     (logged_input,) = MlflowClient().get_run(run_id).inputs.dataset_inputs
     assert logged_input.dataset.digest == "abc"
     assert '"delta_table_version": 7' in logged_input.dataset.source
     assert "data/features" in logged_input.dataset.source
 
 
-def test_a_logged_model_comes_back_as_it_was(artifact: Path) -> None:
+def test_logged_model_is_fetched_unchanged(artifact: Path) -> None:
     uri = logged(artifact)
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     mlflow_registry.set_alias(version, "champion")
@@ -122,7 +123,7 @@ def test_a_logged_model_comes_back_as_it_was(artifact: Path) -> None:
             assert torch.equal(model.state_dict()[key], tensor)
 
 
-def test_what_was_read_is_gone_with_the_process(artifact: Path, tmp_path: Path) -> None:
+def test_downloads_are_deleted_at_exit(artifact: Path, tmp_path: Path) -> None:
     uri = logged(artifact)
     code = f"from musictag.engines import mlflow_registry as r; r.connect(); print(*r.fetch({uri!r}).folder.iterdir())"
     (tmp_path / "temporary").mkdir()
@@ -132,7 +133,7 @@ def test_what_was_read_is_gone_with_the_process(artifact: Path, tmp_path: Path) 
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_a_source_says_what_mlflow_knows_of_it(artifact: Path) -> None:
+def test_source_has_uri_version_and_run(artifact: Path) -> None:
     uri = logged(artifact)
     run_id = uri.split("/")[1]
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
@@ -146,7 +147,7 @@ def test_a_source_says_what_mlflow_knows_of_it(artifact: Path) -> None:
     assert of_folder == mlflow_registry.ModelSource(artifact, str(artifact), None, None)
 
 
-def test_registering_again_gives_the_same_version(artifact: Path) -> None:
+def test_registering_twice_gives_the_same_version(artifact: Path) -> None:
     source = mlflow_registry.fetch(logged(artifact))
     version = mlflow_registry.register(source)
     assert mlflow_registry.register(source) == version
@@ -154,7 +155,7 @@ def test_registering_again_gives_the_same_version(artifact: Path) -> None:
     assert registered(artifact) == str(int(version) + 1)
 
 
-def test_a_version_whose_files_changed_is_refused(artifact: Path, home: Path) -> None:
+def test_changed_files_of_a_version_are_refused(artifact: Path, home: Path) -> None:
     version = registered(artifact)
     (weights,) = (home / "mlartifacts").rglob("weights.safetensors")
     content = bytearray(weights.read_bytes())
@@ -164,31 +165,31 @@ def test_a_version_whose_files_changed_is_refused(artifact: Path, home: Path) ->
         mlflow_registry.fetch(f"models:/musictag/{version}")
 
 
-def test_a_folder_cannot_be_registered(artifact: Path) -> None:
+def test_folder_without_a_run_cannot_be_registered(artifact: Path) -> None:
     with pytest.raises(RegistryError, match="MLflow has no run of it"):
         mlflow_registry.register(mlflow_registry.fetch(str(artifact)))
 
 
-def test_a_folder_is_adopted_once_whatever_it_is_called(artifact: Path, tmp_path: Path) -> None:
-    version = mlflow_registry.adopt(mlflow_registry.fetch(str(artifact)))
+def test_folder_is_registered_once_under_any_path(artifact: Path, tmp_path: Path) -> None:
+    version = mlflow_registry.register_any(mlflow_registry.fetch(str(artifact)))
     again = Path(shutil.copytree(artifact, tmp_path / "again"))
-    assert mlflow_registry.adopt(mlflow_registry.fetch(str(again))) == version
+    assert mlflow_registry.register_any(mlflow_registry.fetch(str(again))) == version
     source = mlflow_registry.fetch(f"models:/musictag/{version}")
-    assert mlflow_registry.adopt(source) == version
+    assert mlflow_registry.register_any(source) == version
     assert load_model(source.folder)[1] == SPEC
     run = MlflowClient().get_run(source.run_id)
     assert (run.info.run_name, run.info.status) == ("artifact", "FINISHED")
     assert not [name for name in run.data.metrics if name.startswith("system/")]
     (again / "LICENSE").write_text("another model")
-    assert mlflow_registry.adopt(mlflow_registry.fetch(str(again))) == str(int(version) + 1)
+    assert mlflow_registry.register_any(mlflow_registry.fetch(str(again))) == str(int(version) + 1)
 
 
-def test_a_run_is_adopted_as_it_is_registered(artifact: Path) -> None:
+def test_register_any_registers_a_run(artifact: Path) -> None:
     source = mlflow_registry.fetch(logged(artifact))
-    assert mlflow_registry.adopt(source) == mlflow_registry.register(source)
+    assert mlflow_registry.register_any(source) == mlflow_registry.register(source)
 
 
-def test_a_model_that_was_not_stored_wholly_is_adopted_anew(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incompletely_stored_model_is_registered_again(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run_id: str, folder: Path) -> str:
         raise RegistryError("the store is full")
 
@@ -196,12 +197,12 @@ def test_a_model_that_was_not_stored_wholly_is_adopted_anew(artifact: Path, monk
     with monkeypatch.context() as patched:
         patched.setattr(mlflow_registry, "log_model", broken)
         with pytest.raises(RegistryError, match="full"):
-            mlflow_registry.adopt(source)
-    version = mlflow_registry.adopt(source)
+            mlflow_registry.register_any(source)
+    version = mlflow_registry.register_any(source)
     assert load_model(mlflow_registry.fetch(f"models:/musictag/{version}").folder)[1] == SPEC
 
 
-def test_a_published_model_is_fetched_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_model_is_fetched_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = mlflow_registry.fetch("msd-musicnn")
     assert source == mlflow_registry.ModelSource(pretrained.folder() / "msd-musicnn", "msd-musicnn", None, None)
     assert mlflow_registry.identity(source)[0] == "msd-musicnn"
@@ -210,7 +211,7 @@ def test_a_published_model_is_fetched_by_its_name(tmp_path: Path, monkeypatch: p
         mlflow_registry.fetch("msd-musicnn")
 
 
-def test_an_alias_points_where_it_was_set_last(artifact: Path) -> None:
+def test_alias_points_to_the_last_set_version(artifact: Path) -> None:
     assert mlflow_registry.alias_version("champion") is None
     first, second = registered(artifact), registered(artifact)
     assert mlflow_registry.alias_version("champion") is None
@@ -220,48 +221,48 @@ def test_an_alias_points_where_it_was_set_last(artifact: Path) -> None:
     assert mlflow_registry.alias_version("candidate") is None
 
 
-def test_a_decision_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
+def test_decision_is_logged_to_its_run(artifact: Path, tmp_path: Path) -> None:
     run_id = logged(artifact).split("/")[1]
     (tmp_path / "made").mkdir()
     (tmp_path / "made/decision.json").write_text("{}")
-    mlflow_registry.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
+    mlflow_runs.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
     client = MlflowClient()
     assert [entry.path for entry in client.list_artifacts(run_id, "promotion")] == ["promotion/decision.json"]
     assert client.get_run(run_id).data.metrics == {"promotion_promote": 1.0}
 
 
-def test_a_version_keeps_its_decision(artifact: Path) -> None:
+def test_version_stores_its_decision(artifact: Path) -> None:
     version = registered(artifact)
     mlflow_registry.tag_version(version, {"decision": "forced: the editors agreed"})
     assert MlflowClient().get_model_version("musictag", version).tags["decision"] == "forced: the editors agreed"
 
 
-def test_an_evaluation_is_kept_with_its_run(artifact: Path, tmp_path: Path) -> None:
+def test_evaluation_is_logged_to_its_run(artifact: Path, tmp_path: Path) -> None:
     run_id = logged(artifact).split("/")[1]
-    assert mlflow_registry.evaluation_file(run_id, "test", "report.txt") is None
+    assert mlflow_runs.evaluation_file(run_id, "test", "report.txt") is None
     (tmp_path / "made").mkdir()
     (tmp_path / "made/report.txt").write_text("all is well")
-    mlflow_registry.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
-    found = mlflow_registry.evaluation_file(run_id, "test", "report.txt")
+    mlflow_runs.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
+    found = mlflow_runs.evaluation_file(run_id, "test", "report.txt")
     assert found is not None
     assert found.read_text() == "all is well"
-    assert mlflow_registry.evaluation_file(run_id, "test", "scores.parquet") is None
-    assert mlflow_registry.evaluation_file(run_id, "validation", "report.txt") is None
+    assert mlflow_runs.evaluation_file(run_id, "test", "scores.parquet") is None
+    assert mlflow_runs.evaluation_file(run_id, "validation", "report.txt") is None
     assert MlflowClient().get_run(run_id).data.metrics == {"test_macro_f1": 0.5}
 
 
 @pytest.mark.parametrize(
     "uri", ["models:/musictag@nobody", "models:/musictag/99", "models:/other@champion", f"runs:/{NO_RUN}/model"]
 )
-def test_what_mlflow_does_not_know_is_named_in_one_sentence(uri: str, artifact: Path) -> None:
+def test_unknown_model_is_an_error_of_one_sentence(uri: str, artifact: Path) -> None:
     registered(artifact)
     with pytest.raises(RegistryError, match=uri) as error:
         mlflow_registry.fetch(uri)
     assert one_sentence(error)
 
 
-def test_a_run_without_a_model_is_named(artifact: Path) -> None:
-    with mlflow_registry.start_run("a run", {}, {}) as run_id:
+def test_error_names_a_run_without_a_model(artifact: Path) -> None:
+    with mlflow_runs.start_run("a run", {}, {}) as run_id:
         pass
     with pytest.raises(RegistryError, match=f"runs:/{run_id}/model") as error:
         mlflow_registry.fetch(f"runs:/{run_id}/model")
@@ -269,23 +270,23 @@ def test_a_run_without_a_model_is_named(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["no/such/folder", "models:/musictag", "runs:/abc", "models:/musictag/latest"])
-def test_what_is_neither_uri_nor_folder_is_named_in_one_sentence(uri: str) -> None:
+def test_invalid_model_name_is_an_error_of_one_sentence(uri: str) -> None:
     with pytest.raises(ModelError, match=f"{uri}: no such folder.*none of msd-musicnn, ") as error:
         mlflow_registry.fetch(uri)
     assert one_sentence(error)
 
 
-def test_a_server_that_is_not_there_is_said_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_server_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     started = time.monotonic()
     with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9 \(MLFLOW_TRACKING_URI\)") as error:
-        mlflow_registry.connect()
+        mlflow_runs.connect()
     assert time.monotonic() - started < 15
     assert one_sentence(error)
 
 
-def test_a_folder_is_identified_by_its_files(artifact: Path) -> None:
+def test_folder_is_identified_by_its_files(artifact: Path) -> None:
     name, digest = mlflow_registry.identity(mlflow_registry.fetch(str(artifact)))
     assert name == str(artifact)
     assert mlflow_registry.identity(mlflow_registry.fetch(str(artifact))) == (name, digest)
@@ -295,12 +296,12 @@ def test_a_folder_is_identified_by_its_files(artifact: Path) -> None:
     assert mlflow_registry.identity(mlflow_registry.fetch(str(artifact))) != (name, digest)
 
 
-def test_a_version_is_identified_by_its_number(artifact: Path) -> None:
+def test_version_is_identified_by_its_number(artifact: Path) -> None:
     version = registered(artifact)
     assert mlflow_registry.identity(mlflow_registry.fetch(f"models:/musictag/{version}")) == ("musictag", version)
 
 
-def test_files_are_called_after_exactly_one_model(artifact: Path, tmp_path: Path) -> None:
+def test_file_names_of_models_are_unique(artifact: Path, tmp_path: Path) -> None:
     versions = [registered(artifact), registered(artifact)]
     fetched = [mlflow_registry.fetch(f"models:/musictag/{version}") for version in versions]
     assert [mlflow_registry.file_name(source) for source in fetched] == [f"models-musictag-{n}" for n in versions]
@@ -317,12 +318,12 @@ def test_files_are_called_after_exactly_one_model(artifact: Path, tmp_path: Path
     assert mlflow_registry.file_name(mlflow_registry.fetch(str(folder))) != first
 
 
-def test_a_run_took_as_long_as_it_ran_whatever_its_epochs_took_and_a_fit_as_long_as_it_says() -> None:
-    with mlflow_registry.start_run("train", {}, {}, system_metrics=False) as run_id:
-        mlflow_registry.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
-    cost = mlflow_registry.cost(run_id)
+def test_cost_is_the_duration_of_the_run_or_of_its_fit() -> None:
+    with mlflow_runs.start_run("train", {}, {}, system_metrics=False) as run_id:
+        mlflow_runs.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
+    cost = mlflow_runs.cost(run_id)
     assert cost["seconds"] < 100
     assert cost["best_val_loss"] == 0.5
-    with mlflow_registry.start_run("fit", {}, {}, system_metrics=False) as run_id:
-        mlflow_registry.log_metrics(run_id, {"fit_seconds": 1000.0})
-    assert mlflow_registry.cost(run_id)["seconds"] == 1000
+    with mlflow_runs.start_run("fit", {}, {}, system_metrics=False) as run_id:
+        mlflow_runs.log_metrics(run_id, {"fit_seconds": 1000.0})
+    assert mlflow_runs.cost(run_id)["seconds"] == 1000

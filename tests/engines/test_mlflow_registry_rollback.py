@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import RegistryError
 
 
@@ -13,7 +13,7 @@ def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_registry.connect()
+    mlflow_runs.connect()
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def versions(tmp_path: Path) -> list[str]:
     (tmp_path / "artifact/tagger.json").write_text("{}")
     made = []
     for _ in range(3):
-        with mlflow_registry.start_run("a run", {}, {}, system_metrics=False) as run_id:
-            uri = mlflow_registry.log_model(run_id, tmp_path / "artifact")
+        with mlflow_runs.start_run("a run", {}, {}, system_metrics=False) as run_id:
+            uri = mlflow_runs.log_model(run_id, tmp_path / "artifact")
         made.append(mlflow_registry.register(mlflow_registry.fetch(uri)))
     return made
 
 
-def test_rolling_back_goes_one_version_further_back_each_time(versions: list[str]) -> None:
+def test_each_rollback_returns_one_version_further(versions: list[str]) -> None:
     for version in versions:
         mlflow_registry.promote(version, "champion")
         assert mlflow_registry.alias_version("champion") == version
@@ -43,7 +43,7 @@ def test_rolling_back_goes_one_version_further_back_each_time(versions: list[str
     assert mlflow_registry.alias_version("champion") == first
 
 
-def test_rolling_back_follows_what_happened_and_never_turns_in_a_circle(versions: list[str]) -> None:
+def test_rollbacks_and_promotions_never_form_a_cycle(versions: list[str]) -> None:
     first, second, third = versions
     for version in (first, second, first):
         mlflow_registry.promote(version, "champion")
@@ -54,7 +54,7 @@ def test_rolling_back_follows_what_happened_and_never_turns_in_a_circle(versions
         mlflow_registry.roll_back("champion")
 
 
-def test_each_alias_is_rolled_back_by_itself(versions: list[str]) -> None:
+def test_aliases_are_rolled_back_independently(versions: list[str]) -> None:
     first, second, _ = versions
     for version in (first, second):
         mlflow_registry.promote(version, "champion")
@@ -64,17 +64,17 @@ def test_each_alias_is_rolled_back_by_itself(versions: list[str]) -> None:
     assert mlflow_registry.roll_back("champion") == (second, first)
 
 
-def test_there_is_nothing_to_roll_back_without_a_champion(versions: list[str]) -> None:
+def test_rollback_without_a_champion_is_refused(versions: list[str]) -> None:
     with pytest.raises(RegistryError, match="no version is the champion"):
         mlflow_registry.roll_back("champion")
 
 
-def test_there_is_nothing_to_roll_back_without_a_model() -> None:
+def test_rollback_without_a_model_is_refused() -> None:
     with pytest.raises(RegistryError, match="no version is the champion"):
         mlflow_registry.roll_back("champion")
 
 
-def test_a_deleted_version_is_passed_over(versions: list[str]) -> None:
+def test_rollback_skips_deleted_versions(versions: list[str]) -> None:
     first, second, third = versions
     for version in (first, second, third):
         mlflow_registry.promote(version, "champion")
@@ -82,9 +82,7 @@ def test_a_deleted_version_is_passed_over(versions: list[str]) -> None:
     assert mlflow_registry.roll_back("champion") == (third, first)
 
 
-def test_a_promotion_that_was_killed_halfway_changes_nothing(
-    versions: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rollback_after_a_killed_promotion(versions: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = versions
     for version in (first, second):
         mlflow_registry.promote(version, "champion")

@@ -18,7 +18,7 @@ def made(n_tracks=60, n_tags=5, seed=0):
     return targets, scores, np.linspace(0.2, 0.6, n_tags)
 
 
-def test_a_draw_takes_whole_groups_as_many_as_there_are():
+def test_draws_take_whole_groups():
     weights = bootstrap.draws(GROUPS, 500, seed=1)
     assert weights.shape == (500, 7)
     assert (weights[:, [0]] == weights[:, [2, 5]]).all()
@@ -27,7 +27,7 @@ def test_a_draw_takes_whole_groups_as_many_as_there_are():
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.15)
 
 
-def test_draws_are_those_of_the_seed_whatever_the_order_of_the_tracks():
+def test_draws_depend_on_the_seed_and_not_on_track_order():
     weights = bootstrap.draws(GROUPS, 50, seed=1)
     order = [6, 3, 0, 5, 1, 2, 4]
     np.testing.assert_array_equal(bootstrap.draws([GROUPS[n] for n in order], 50, seed=1), weights[:, order])
@@ -35,7 +35,7 @@ def test_draws_are_those_of_the_seed_whatever_the_order_of_the_tracks():
 
 
 @pytest.mark.parametrize("groups", [(), ("a",), ("a", "a", "a")])
-def test_fewer_than_two_groups_cannot_be_drawn_from(groups):
+def test_fewer_than_two_groups_give_no_draws(groups):
     weights = bootstrap.draws(groups)
     assert weights.shape == (0, len(groups))
     n_tracks = len(groups)
@@ -45,7 +45,7 @@ def test_fewer_than_two_groups_cannot_be_drawn_from(groups):
     assert np.isnan(bootstrap.interval(bootstrap.macro(drawn["f1"]))).all()
 
 
-def test_areas_are_those_of_scikit_learn_with_sample_weights():
+def test_areas_equal_scikit_learn_with_sample_weights():
     targets, scores, thresholds = made()
     weights = np.random.default_rng(3).integers(0, 4, (5, len(targets)))
     drawn = bootstrap.figures(targets, scores, thresholds, weights)
@@ -72,7 +72,7 @@ def of_metrics(targets, scores, thresholds):
 
 
 @pytest.mark.parametrize("n_tracks", [0, 1, 5, 60])
-def test_a_track_of_some_weight_counts_as_so_many_tracks(n_tracks):
+def test_track_of_weight_w_counts_w_times(n_tracks):
     targets, scores, thresholds = made(n_tracks)
     weights = np.stack([np.ones(n_tracks, int), np.arange(n_tracks) % 3, np.zeros(n_tracks, int)])
     drawn = bootstrap.figures(targets, scores, thresholds, weights)
@@ -87,7 +87,7 @@ def test_a_track_of_some_weight_counts_as_so_many_tracks(n_tracks):
             np.testing.assert_allclose(drawn[name][d], values, atol=1e-12, err_msg=name)
 
 
-def test_a_draw_without_a_positive_defines_no_area():
+def test_area_is_nan_for_a_draw_without_positives():
     targets, scores = np.array([[True], [False], [False]]), np.array([[0.9], [0.5], [0.1]])
     drawn = bootstrap.figures(targets, scores, np.array([0.7]), np.array([[0, 1, 2], [3, 0, 0], [1, 1, 1]]))
     np.testing.assert_array_equal(drawn["pr_auc"][:, 0], [math.nan, 1, 1])
@@ -95,13 +95,13 @@ def test_a_draw_without_a_positive_defines_no_area():
     np.testing.assert_array_equal(drawn["f1"][:, 0], [math.nan, 1, 1])
 
 
-def test_no_tag_is_no_column():
+def test_no_tags_give_no_columns():
     drawn = bootstrap.figures(np.ones((3, 0), bool), np.ones((3, 0)), np.ones(0), np.ones((4, 3), int))
     assert {values.shape for values in drawn.values()} == {(4, 0)}
     assert np.isnan(bootstrap.macro(drawn["pr_auc"])).all()
 
 
-def test_many_draws_at_once_are_the_same_as_few(monkeypatch):
+def test_block_size_does_not_change_areas(monkeypatch):
     targets, scores, thresholds = made()
     weights = bootstrap.draws([str(n // 3) for n in range(60)], 50)
     at_once = bootstrap.figures(targets, scores, thresholds, weights)
@@ -110,12 +110,12 @@ def test_many_draws_at_once_are_the_same_as_few(monkeypatch):
         np.testing.assert_array_equal(values, at_once[name])
 
 
-def test_macro_leaves_undefined_tags_out():
+def test_macro_ignores_undefined_tags():
     values = np.array([[0.5, math.nan, 1.0], [math.nan, math.nan, math.nan]])
     np.testing.assert_array_equal(bootstrap.macro(values), [0.75, math.nan])
 
 
-def test_an_interval_holds_95_percent_of_the_draws_that_define_it():
+def test_interval_holds_95_percent_of_the_defined_draws():
     values = np.full((1002, 3), math.nan)
     values[:1001, 0] = np.arange(1001)[::-1]
     values[:1, 1] = 7
@@ -124,7 +124,7 @@ def test_an_interval_holds_95_percent_of_the_draws_that_define_it():
 
 
 @pytest.mark.parametrize("tracks_of_a_group", [1, 10])
-def test_an_interval_is_as_wide_as_independent_groups_allow(tracks_of_a_group):
+def test_interval_width_follows_the_number_of_groups(tracks_of_a_group):
     # Recall of 1/2 on so many groups, each of which is wholly right or wholly wrong.
     n_groups = 400
     groups = np.repeat(np.arange(n_groups), tracks_of_a_group).astype(str)
@@ -134,7 +134,7 @@ def test_an_interval_is_as_wide_as_independent_groups_allow(tracks_of_a_group):
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / n_groups), rel=0.1)
 
 
-def test_undefined_figures_warn_of_nothing():
+def test_undefined_figures_raise_no_warning():
     targets, scores, thresholds = made(5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

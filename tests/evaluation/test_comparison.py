@@ -34,7 +34,7 @@ def rows(table, figure):
     return {row["tag"]: row for row in table.to_pylist() if row["figure"] == figure}
 
 
-def test_each_figure_has_a_row_per_tag_and_one_for_macro():
+def test_each_figure_has_a_row_per_tag_and_a_macro_row():
     table = compare(GOOD, POOR)
     assert table["figure"].to_pylist() == [*(figure for figure in COMPARED for _ in range(4)), "ece"]
     assert table["tag"].to_pylist() == [*["jazz", "polka", "rock", None] * len(COMPARED), None]
@@ -48,7 +48,7 @@ def test_each_figure_has_a_row_per_tag_and_one_for_macro():
     assert [row["champion"] for row in rows(table, "pr_auc").values()][:3] == pytest.approx(of_tag)
 
 
-def test_a_real_difference_is_clear_of_0_and_its_reverse_as_well():
+def test_large_difference_is_clear_in_both_directions():
     better, worse = rows(compare(GOOD, POOR), "pr_auc"), rows(compare(POOR, GOOD), "pr_auc")
     for tag, row in better.items():
         assert row["clear"]
@@ -57,7 +57,7 @@ def test_a_real_difference_is_clear_of_0_and_its_reverse_as_well():
         assert (worse[tag]["low"], worse[tag]["high"]) == pytest.approx((-row["high"], -row["low"]))
 
 
-def test_a_calibration_error_lies_in_its_interval_and_is_seen_where_it_is_real():
+def test_calibration_error_is_in_its_interval_and_clear_if_large():
     # Scores that are true probabilities, and the same exaggerated: the error of the latter is some 0.09, whatever the
     # draws add to either.
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_a_calibration_error_lies_in_its_interval_and_is_seen_where_it_is_real()
     assert 0.03 < row["low"] < row["difference"] < row["high"] < 0.15
 
 
-def test_a_tag_that_no_track_has_counts_for_neither_model():
+def test_tag_without_positives_counts_for_neither_model():
     targets = GOOD.targets & [True, False, True]
     silent = dataclasses.replace(GOOD, targets=targets, thresholds=np.array([0.5, 1.0, 0.5]))
     found = rows(compare(dataclasses.replace(GOOD, targets=targets), silent), "f1")
@@ -81,14 +81,14 @@ def test_a_tag_that_no_track_has_counts_for_neither_model():
     assert found[None]["difference"] == found[None]["low"] == found[None]["high"] == 0
 
 
-def test_a_model_differs_from_itself_by_nothing():
+def test_model_does_not_differ_from_itself():
     table = compare(GOOD, GOOD)
     assert not any(table["clear"].to_pylist())
     for name in ("difference", "low", "high"):
         assert table[name].to_pylist() == [0] * len(table)
 
 
-def test_models_that_fail_on_the_same_artists_are_told_apart():
+def test_pairing_separates_models_that_fail_on_the_same_artists():
     # Both guess for half of the artists; for the other half one is right and the other nearly.
     hard = np.arange(60)[:, None] // 3 % 2 == 0
     nearly = np.where(np.arange(60)[:, None] % 12 == 3, 0.5, GOOD.targets)
@@ -106,7 +106,7 @@ def drawn(evaluation):
     return bootstrap.figures(evaluation.targets, evaluation.scores, evaluation.thresholds, weights)
 
 
-def test_the_order_of_tracks_and_tags_does_not_matter():
+def test_order_of_tracks_and_tags_does_not_matter():
     order = np.random.default_rng(0).permutation(60)
     turned = dataclasses.replace(
         POOR,
@@ -119,7 +119,7 @@ def test_the_order_of_tracks_and_tags_does_not_matter():
         assert one == pytest.approx(other)
 
 
-def test_a_tag_that_one_model_does_not_know_is_not_compared_and_not_in_macro():
+def test_tag_known_to_one_model_is_not_compared():
     other = dataclasses.replace(POOR, vocabulary=("jazz", "polka", "rag"))
     found = rows(compare(GOOD, other), "f1")
     assert list(found) == ["jazz", "polka", "rag", "rock", None]
@@ -131,12 +131,12 @@ def test_a_tag_that_one_model_does_not_know_is_not_compared_and_not_in_macro():
     assert found[None]["candidate"] == pytest.approx((found["jazz"]["candidate"] + found["polka"]["candidate"]) / 2)
 
 
-def test_models_without_a_common_tag_have_no_macro():
+def test_models_without_common_tags_have_no_macro():
     found = rows(compare(GOOD, dataclasses.replace(POOR, vocabulary=("a", "b", "c"))), "pr_auc")
     assert np.isnan([found[None][name] for name in ("candidate", "champion", "difference", "low", "high")]).all()
 
 
-def test_a_tag_without_a_positive_track_is_not_compared():
+def test_tag_without_a_positive_track_is_not_compared():
     targets = GOOD.targets & [True, False, True]
     new, old = (dataclasses.replace(each, targets=targets) for each in (GOOD, POOR))
     found = rows(compare(new, old), "pr_auc")
@@ -144,7 +144,7 @@ def test_a_tag_without_a_positive_track_is_not_compared():
     assert found[None]["difference"] == pytest.approx((found["jazz"]["difference"] + found["rock"]["difference"]) / 2)
 
 
-def test_one_tag_and_one_artist_and_five_tracks_are_compared_as_far_as_they_go():
+def test_small_evaluations_are_compared():
     one_tag = rows(compare(evaluate(0.5, n_tags=1, seed=1), evaluate(0.1, n_tags=1, seed=2)), "pr_auc")
     assert one_tag["jazz"] == {**one_tag[None], "tag": "jazz"}
     groups = ("artist:x",) * 60
@@ -164,7 +164,7 @@ def test_one_tag_and_one_artist_and_five_tracks_are_compared_as_far_as_they_go()
         ({"split": "validation"}, "the champion was evaluated on the validation split"),
     ],
 )
-def test_unlike_evaluations_are_refused_with_the_difference_and_the_remedy(changes, difference):
+def test_incomparable_evaluations_are_refused(changes, difference):
     with pytest.raises(PromotionError, match=difference) as refusal:
         compare(GOOD, dataclasses.replace(GOOD, **changes))
     assert "evaluate both on the same catalog (`python pipelines/evaluate.py --model MODEL`)" in str(refusal.value)

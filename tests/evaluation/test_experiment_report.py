@@ -35,14 +35,14 @@ def table(text, heading):
     return {cells[0]: cells[1:] for line in lines[2:] for cells in [[cell.strip() for cell in line.split("|")[1:-1]]]}
 
 
-def test_the_best_of_a_kind_is_chosen_on_validation_tracks(entries):
+def test_best_of_a_kind_is_chosen_on_validation_tracks(entries):
     assert experiment_report.best(entries, NETWORK).name == "deep"
     for worse in (0.1, math.nan):
         swapped = [dataclasses.replace(entries[1], validation_pr_auc=worse), entries[2]]
         assert experiment_report.best(swapped, CLASSICAL).name == "guess"
 
 
-def test_every_model_has_its_figures_best_first(entries):
+def test_models_are_listed_best_first(entries):
     models = table(experiment_report.page("Title", "About.", entries[::-1], "chart.png"), "model")
     assert list(models) == ["deep", "shallow", "guess"]
     values = results.summary(entries[0].evaluation)
@@ -68,14 +68,14 @@ def test_tags_are_compared_with_paired_intervals(entries):
         assert cells[7] == (f"**{shown}**" if f1[tag]["clear"] else shown)
 
 
-def test_differences_that_are_clear_of_0_are_bold(entries):
+def test_clear_differences_are_bold(entries):
     models = table(experiment_report.page("Title", "About.", entries, "chart.png"), "against shallow")
     assert set(models) == {"deep", "guess"}
     assert all(re.fullmatch(r"\*\*\+.*\*\*", cell) for cell in models["deep"])
     assert models["guess"][2].removeprefix("**").startswith("-")
 
 
-def test_the_verdict_counts_tags_and_tells_chance_from_error(entries):
+def test_verdict_counts_tags_and_names_the_error_of_chance(entries):
     verdict = experiment_report.verdict(entries[0], entries[1])
     assert (
         "F1 is higher in 3 of 3 tags, clear of 0 in 3 (tag 00, tag 01, tag 02); it is lower and clear of 0 in 0."
@@ -88,7 +88,7 @@ def test_the_verdict_counts_tags_and_tells_chance_from_error(entries):
     assert 0.02 < chance < 0.2
 
 
-def test_a_tag_that_one_model_does_not_know_has_dashes(entries):
+def test_tag_known_to_one_model_has_dashes(entries):
     deep, shallow = entries[0], entries[1]
     other = dataclasses.replace(shallow.evaluation, vocabulary=("tag 00", "tag 01", "tag|x"))
     text = experiment_report.page(
@@ -99,7 +99,7 @@ def test_a_tag_that_one_model_does_not_know_has_dashes(entries):
     assert " | ".join([UNDEFINED] * 4) in next(line for line in text.splitlines() if line.startswith("| `tag 02` |"))
 
 
-def test_a_page_without_intervals_has_no_bold(entries):
+def test_page_without_intervals_has_no_bold_text(entries):
     alone = [
         dataclasses.replace(each, evaluation=dataclasses.replace(each.evaluation, groups=("artist:x",) * 40))
         for each in entries
@@ -109,7 +109,7 @@ def test_a_page_without_intervals_has_no_bold(entries):
     assert "nan" not in text
 
 
-def test_the_page_names_its_chart_and_its_parts(entries):
+def test_page_names_its_chart_and_sections(entries):
     text = experiment_report.page("The title", "What was run.", entries, "some.png")
     assert text.startswith("# The title\n\nWhat was run.\n\n## All models\n")
     assert "](some.png)" in text

@@ -12,12 +12,12 @@ def column(*values, dtype=np.float64):
     return np.array(values, dtype=dtype)[:, None]
 
 
-def test_a_tag_is_given_strictly_above_its_threshold():
+def test_tag_is_given_strictly_above_its_threshold():
     scores = np.array([[0.5, 0.5], [0.6, 0.25]], np.float32)
     assert metrics.give(scores, np.array([0.5, 0.25])).tolist() == [[False, True], [True, False]]
 
 
-def test_no_score_is_above_never():
+def test_no_score_exceeds_never():
     assert not metrics.give(np.ones((3, 1), np.float32), np.array([metrics.NEVER])).any()
 
 
@@ -39,7 +39,7 @@ def test_micro_values_pool_all_decisions():
     np.testing.assert_allclose(np.concatenate(figures), [2 / 4, 2 / 3, 4 / 7])
 
 
-def test_what_is_undefined_is_nan_and_the_same_tags_whatever_is_given():
+def test_undefined_metrics_are_nan():
     # Tags: never positive nor given; never positive but given; never given but positive; all positive and given.
     targets = np.array([[0, 0, 1, 1], [0, 0, 0, 1]], bool)
     given = np.array([[0, 1, 0, 1], [0, 0, 0, 1]], bool)
@@ -52,7 +52,7 @@ def test_what_is_undefined_is_nan_and_the_same_tags_whatever_is_given():
     np.testing.assert_array_equal(metrics.roc_auc(targets, scores), [NAN, NAN, 1, NAN])
 
 
-def test_no_tracks_make_every_value_undefined():
+def test_all_metrics_are_nan_without_tracks():
     targets, scores = np.zeros((0, 2), bool), np.zeros((0, 2), np.float32)
     values = [*metrics.precision_recall_f1(targets, targets), metrics.average_precision(targets, scores)]
     values += [metrics.roc_auc(targets, scores), metrics.expected_calibration_error(targets, scores)]
@@ -77,7 +77,7 @@ def test_calibration_error_by_hand():
     )
 
 
-def test_probabilities_are_calibrated_and_exaggerated_ones_are_not():
+def test_exaggerated_probabilities_have_a_larger_calibration_error():
     rng = np.random.default_rng(0)
     probabilities = rng.random((20_000, 1))
     targets = rng.random((20_000, 1)) < probabilities
@@ -86,7 +86,7 @@ def test_probabilities_are_calibrated_and_exaggerated_ones_are_not():
     assert metrics.expected_calibration_error(targets, exaggerated)[0] == pytest.approx(0.25, abs=0.02)
 
 
-def test_calibration_error_of_few_tracks_is_chance():
+def test_calibration_error_of_few_tracks_is_large_by_chance():
     rng = np.random.default_rng(0)
     probabilities = rng.beta(0.5, 1.5, (150, 200))
     targets = rng.random(probabilities.shape) < probabilities
@@ -95,55 +95,55 @@ def test_calibration_error_of_few_tracks_is_chance():
     assert metrics.expected_calibration_error(*pooled)[0] < 0.01
 
 
-def test_macro_leaves_undefined_tags_out():
+def test_macro_ignores_undefined_tags():
     assert metrics.macro(np.array([0.5, NAN, 1.0])) == 0.75
     assert math.isnan(metrics.macro(np.array([NAN, NAN])))
 
 
-def test_log_loss_by_hand_and_finite_for_certain_errors():
+def test_log_loss_by_hand_and_finite_at_0_and_1():
     targets = np.array([[True, False]])
     assert metrics.log_loss(targets, np.array([[0.8, 0.4]])) == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2)
     assert metrics.log_loss(targets, np.array([[0.0, 1.0]], np.float32)) == pytest.approx(-math.log(metrics.EPSILON))
     assert metrics.log_loss(targets, np.array([[1.0, 0.0]])) == 0
 
 
-def test_the_threshold_lies_midway_below_the_best_cut():
+def test_threshold_is_midway_between_scores():
     # Cuts after 1, 2, 3, 4 tracks have F1 2/3, 1/2, 4/5, 2/3.
     scores, targets = column(0.9, 0.7, 0.6, 0.2), column(1, 0, 1, 0, dtype=bool)
     np.testing.assert_allclose(metrics.fit_thresholds(targets, scores), [0.4])
 
 
-def test_of_equal_cuts_the_more_precise_is_taken():
+def test_of_equal_thresholds_the_highest_is_returned():
     # F1 is 2/3 after 1 track (precision 1) and after 4 tracks (precision 1/2).
     scores, targets = column(0.9, 0.7, 0.6, 0.2), column(1, 0, 0, 1, dtype=bool)
     np.testing.assert_allclose(metrics.fit_thresholds(targets, scores), [0.8])
 
 
-def test_tracks_of_one_score_are_not_cut_apart():
+def test_tracks_of_equal_score_are_not_separated():
     scores, targets = column(0.8, 0.8, 0.8, 0.4), column(1, 0, 0, 0, dtype=bool)
     np.testing.assert_allclose(metrics.fit_thresholds(targets, scores), [0.6])
 
 
-def test_thresholds_of_one_sided_tags():
+def test_thresholds_of_tags_with_one_class():
     scores = np.array([[0.9, 0.9], [0.5, 0.5]], np.float32)
     targets = np.array([[False, True], [False, True]])
     np.testing.assert_allclose(metrics.fit_thresholds(targets, scores), [metrics.NEVER, 0.25])
 
 
-def test_the_most_recall_at_the_demanded_precision():
+def test_threshold_has_highest_recall_at_minimum_precision():
     # Precision after 1 to 5 tracks: 1, 1/2, 2/3, 3/4, 3/5; the best F1 is after 4.
     scores, targets = column(0.9, 0.8, 0.6, 0.4, 0.1), column(1, 0, 1, 1, 0, dtype=bool)
     for demanded, threshold in [(0.5, 0.25), (0.75, 0.25), (0.76, 0.85), (1.0, 0.85)]:
         np.testing.assert_allclose(metrics.fit_thresholds(targets, scores, np.array([demanded])), [threshold])
 
 
-def test_a_precision_is_demanded_of_some_tags_only():
+def test_minimum_precision_of_some_tags():
     scores, targets = column(0.9, 0.8, 0.6, 0.4, 0.1), column(0, 1, 1, 1, 0, dtype=bool)
     fitted = metrics.fit_thresholds(np.tile(targets, 3), np.tile(scores, 3), np.array([NAN, 0.76, 0.6]))
     np.testing.assert_allclose(fitted, [0.25, metrics.NEVER, 0.25])
 
 
-def test_no_cut_reaches_more_recall_at_the_demanded_precision():
+def test_no_threshold_has_more_recall_at_minimum_precision():
     rng = np.random.default_rng(0)
     targets = rng.random((40, 6)) < 0.4
     scores = np.round(rng.random((40, 6)) + 0.3 * targets, 1).clip(0, 1).astype(np.float32)
@@ -158,7 +158,7 @@ def test_no_cut_reaches_more_recall_at_the_demanded_precision():
         assert (other <= recall)[precision >= demanded].all()
 
 
-def test_no_threshold_does_better_than_the_fitted_one():
+def test_no_threshold_has_a_better_f1_than_the_fitted_one():
     rng = np.random.default_rng(0)
     targets = rng.random((40, 6)) < 0.3
     scores = np.round(rng.random((40, 6)) + 0.3 * targets, 1).clip(0, 1).astype(np.float32)
@@ -177,7 +177,7 @@ def calibrated(scores, calibration):
     return sigmoid(calibration[:, 0] * metrics.logit(scores) + calibration[:, 1])
 
 
-def test_calibration_finds_the_scale_and_bias_that_were_lost():
+def test_calibration_recovers_scale_and_bias():
     rng = np.random.default_rng(0)
     true_logits = rng.normal(-1, 2, (20_000, 2))
     targets = rng.random(true_logits.shape) < sigmoid(true_logits)
@@ -187,13 +187,13 @@ def test_calibration_finds_the_scale_and_bias_that_were_lost():
     assert metrics.log_loss(targets, calibrated(overconfident, calibration)) < metrics.log_loss(targets, overconfident)
 
 
-def test_few_separable_tracks_do_not_give_a_steep_scale():
+def test_few_separable_tracks_give_no_steep_scale():
     targets, scores = column(1, 1, 0, 0, 0, dtype=bool), column(0.9, 0.8, 0.2, 0.1, 0.1)
     scale, _ = metrics.fit_calibration(targets, scores)[0]
     assert 0.5 < scale < 2
 
 
-def test_calibration_never_turns_a_ranking_around():
+def test_calibration_keeps_the_ranking():
     rng = np.random.default_rng(1)
     targets = rng.random((200, 1)) < 0.5
     against = np.where(targets, 0.1, 0.9) + rng.uniform(-0.05, 0.05, targets.shape)
@@ -202,18 +202,18 @@ def test_calibration_never_turns_a_ranking_around():
     assert (np.argsort(calibrated(against, calibration)[:, 0]) == np.argsort(against[:, 0])).all()
 
 
-def test_one_sided_tags_keep_their_scores():
+def test_tags_with_one_class_keep_their_scores():
     targets = np.array([[True, False], [True, False]])
     assert metrics.fit_calibration(targets, np.full((2, 2), 0.3)).tolist() == [[1, 0], [1, 0]]
 
 
-def test_saturated_scores_calibrate_to_finite_numbers():
+def test_saturated_scores_give_finite_calibration():
     targets = column(1, 0, 1, 0, dtype=bool)
     calibration = metrics.fit_calibration(targets, column(1, 0, 0, 1, dtype=np.float32))
     assert np.isfinite(calibration).all()
 
 
-def test_what_training_watches_is_better_where_scores_are():
+def test_validation_metrics_improve_with_scores():
     targets = np.array([[True, False], [False, True], [True, False], [False, True]])
     good = metrics.validation_metrics(targets, np.where(targets, 0.9, 0.1).astype(np.float32))
     poor = metrics.validation_metrics(targets, np.where(targets, 0.4, 0.6).astype(np.float32))

@@ -12,7 +12,7 @@ from musictag.evaluation.results import Evaluation, per_tag, summary
 DASH = report.UNDEFINED
 
 
-def test_a_table_is_aligned_and_undefined_values_are_dashes():
+def test_table_is_aligned_with_dashes_for_nan():
     table = pa.table({"tag": ["a", "longer", "爵士"], "n": [1, 200, 3], "f1": [0.5, float("nan"), None]})
     assert report.format_table(table, rules=(2,)).splitlines() == [
         "tag       n     f1",
@@ -24,12 +24,12 @@ def test_a_table_is_aligned_and_undefined_values_are_dashes():
     ]
 
 
-def test_a_table_without_rows_is_its_heading():
+def test_table_without_rows_is_its_heading():
     table = pa.table({"n": pa.array([], pa.int64())})
     assert report.format_table(table) == "n\n─"
 
 
-def test_the_report_by_hand(by_hand):
+def test_report_by_hand(by_hand):
     lines = [line.split() for line in report.evaluation_report(by_hand).splitlines()]
     assert " ".join(lines[0]) == (
         "tag support precision recall f1 f1 (95 %) pr_auc pr_auc (95 %) roc_auc ece ece_raw threshold"
@@ -44,7 +44,7 @@ def test_the_report_by_hand(by_hand):
     assert " ".join(lines[10]) == "No test track has polka: of these tags nothing is known."
 
 
-def test_the_report_shows_intervals_of_tags_and_macro(evaluate):
+def test_report_shows_intervals_of_tags_and_macro(evaluate):
     evaluation = evaluate(2)
     lines = report.evaluation_report(evaluation).splitlines()
     values, averages = per_tag(evaluation).to_pylist()[0], summary(evaluation)
@@ -55,7 +55,7 @@ def test_the_report_shows_intervals_of_tags_and_macro(evaluate):
     assert lines[-1] == "95 %: intervals by bootstrap over 20 artists, 1000 draws."
 
 
-def test_the_report_has_a_line_per_tag(evaluate):
+def test_report_has_a_line_per_tag(evaluate):
     lines = report.evaluation_report(evaluate(50)).splitlines()
     assert [line.split("  ")[0] for line in lines[2:52]] == [f"tag {k:02d}" for k in range(50)]
 
@@ -72,7 +72,7 @@ EXAMPLES = Evaluation(
 )
 
 
-def test_examples_show_tags_best_first_with_wrong_ones_in_brackets_and_what_is_missed():
+def test_examples_show_given_wrong_and_missed_tags():
     heading, *lines = report.examples(EXAMPLES, {"a": "Monk \u2013 Epistrophy", "b": ""}).splitlines()
     assert "test split" in heading
     assert lines == [
@@ -86,13 +86,13 @@ def test_examples_show_tags_best_first_with_wrong_ones_in_brackets_and_what_is_m
 
 
 @pytest.mark.parametrize(("n_tracks", "shown"), [(1, [0]), (2, [0, 39]), (4, [0, 13, 26, 39]), (100, range(40))])
-def test_examples_are_taken_evenly_from_all_tracks(n_tracks, shown, evaluate):
+def test_examples_are_evenly_spaced(n_tracks, shown, evaluate):
     names = {f"{n}.mp3": f"song {n}" for n in range(40)}
     lines = report.examples(evaluate(3), names, n_tracks).splitlines()
     assert lines[1::2] == [f"  song {n}" for n in shown]
 
 
-def test_a_comparison_has_a_block_per_figure_and_a_dash_for_a_tag_that_one_does_not_know():
+def test_comparison_has_a_table_per_figure():
     other = dataclasses.replace(
         EXAMPLES,
         vocabulary=("jazz", "polka", "rag"),
@@ -112,7 +112,7 @@ def test_a_comparison_has_a_block_per_figure_and_a_dash_for_a_tag_that_one_does_
     )
 
 
-def test_a_difference_that_is_clear_of_0_is_marked_and_counted(evaluate):
+def test_clear_differences_are_marked_and_counted(evaluate):
     poor = evaluate(3, n_tracks=120)
     good = dataclasses.replace(poor, scores=np.where(poor.targets, poor.scores, 0.1 * poor.scores))
     poor = dataclasses.replace(poor, scores=1 - good.scores)
@@ -124,19 +124,19 @@ def test_a_difference_that_is_clear_of_0_is_marked_and_counted(evaluate):
     assert lines[-1].startswith("95 %: intervals by paired bootstrap over artists, 1000 draws;")
 
 
-def test_a_comparison_of_models_without_a_common_tag_says_so(evaluate):
+def test_comparison_without_common_tags_says_so(evaluate):
     other = dataclasses.replace(evaluate(2), vocabulary=("a", "b"))
     text = report.comparison(compare(evaluate(2), other), ("new", "old"))
     assert text.splitlines()[-1] == "The two models share no tag that these tracks have: nothing is compared."
 
 
 @pytest.mark.parametrize(("split", "claim"), [("test", True), ("train", False)])
-def test_only_test_tracks_are_said_to_be_unseen(split, claim):
+def test_only_test_tracks_are_called_unseen(split, claim):
     heading = report.examples(dataclasses.replace(EXAMPLES, split=split), {}).splitlines()[0]
     assert ("none of which was learned or tuned on" in heading) == claim
 
 
-def test_a_comparison_on_one_artist_says_that_it_has_no_intervals(by_hand):
+def test_comparison_on_one_artist_says_that_there_are_no_intervals(by_hand):
     text = report.comparison(compare(by_hand, by_hand), ("new", "old"))
     assert "*" not in text
     assert text.splitlines()[-1].startswith("No 95 % intervals: all tracks are of one artist")

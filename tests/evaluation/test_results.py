@@ -46,7 +46,7 @@ def test_per_tag_by_hand(evaluation):
         np.testing.assert_allclose(table[name].to_numpy(), values, rtol=1e-6, err_msg=name)
 
 
-def test_intervals_are_of_the_groups_drawn(evaluation):
+def test_intervals_are_drawn_by_group(evaluation):
     table, summary = ev.per_tag(evaluation), ev.summary(evaluation)
     weights = bootstrap.draws(evaluation.groups)
     drawn = bootstrap.figures(evaluation.targets, evaluation.scores, evaluation.thresholds, weights)
@@ -59,7 +59,7 @@ def test_intervals_are_of_the_groups_drawn(evaluation):
         assert ends[0] < summary[f"macro_{name}"] <= ends[1]
 
 
-def test_an_evaluation_is_of_a_catalog_while_tracks_and_tags_are_the_same(evaluation):
+def test_is_of_compares_tracks_and_tags(evaluation):
     tags = {
         track_id: [tag for tag, has in zip(evaluation.vocabulary, row, strict=True) if has]
         for track_id, row in zip(evaluation.track_ids, evaluation.targets, strict=True)
@@ -72,7 +72,7 @@ def test_an_evaluation_is_of_a_catalog_while_tracks_and_tags_are_the_same(evalua
     assert not ev.is_of(evaluation, {name: tags[name] for name in evaluation.track_ids[1:]})
 
 
-def test_a_broken_file_is_named_by_its_model(evaluation, tmp_path):
+def test_error_of_a_broken_file_names_the_model(evaluation, tmp_path):
     path = tmp_path / "scores.parquet"
     pq.write_table(ev.to_table(evaluation), path)
     assert ev.read(path, "models:/musictag/7").track_ids == evaluation.track_ids
@@ -82,7 +82,7 @@ def test_a_broken_file_is_named_by_its_model(evaluation, tmp_path):
             ev.read(path, "models:/musictag/7")
 
 
-def test_tracks_of_one_artist_have_figures_and_no_intervals(evaluation):
+def test_tracks_of_one_artist_have_no_intervals(evaluation):
     alone = dataclasses.replace(evaluation, groups=("artist:x",) * 4)
     np.testing.assert_array_equal(ev.per_tag(alone)["f1"], ev.per_tag(evaluation)["f1"])
     for name in ("f1_low", "f1_high", "pr_auc_low", "pr_auc_high"):
@@ -130,7 +130,7 @@ def test_five_tracks_and_one_tag_are_judged():
     np.testing.assert_array_equal(ev.from_table(ev.to_table(few)).targets, few.targets)
 
 
-def test_an_evaluation_is_one_parquet_file_and_back(evaluation, tmp_path):
+def test_evaluation_survives_a_parquet_file(evaluation, tmp_path):
     pq.write_table(ev.to_table(evaluation), tmp_path / "evaluation.parquet")
     back = ev.from_table(pq.read_table(tmp_path / "evaluation.parquet"))
     for field in dataclasses.fields(ev.Evaluation):
@@ -141,7 +141,7 @@ def test_an_evaluation_is_one_parquet_file_and_back(evaluation, tmp_path):
             assert read.dtype == written.dtype
 
 
-def test_the_table_has_one_row_per_track(evaluation):
+def test_table_has_a_row_per_track(evaluation):
     table = ev.to_table(evaluation)
     assert table.schema.field("targets").type == pa.list_(pa.bool_())
     assert table.schema.field("scores").type == pa.list_(pa.float32())
@@ -156,14 +156,14 @@ def test_the_table_has_one_row_per_track(evaluation):
     ]
 
 
-def test_a_part_of_the_table_reads_as_that_part(evaluation):
+def test_slice_of_the_table_is_read(evaluation):
     part = ev.from_table(ev.to_table(evaluation).slice(2, 2))
     assert part.track_ids == ("ü", "d")
     np.testing.assert_array_equal(part.scores, evaluation.scores[2:])
     np.testing.assert_array_equal(part.targets, evaluation.targets[2:])
 
 
-def test_no_tracks_are_a_table_too(evaluation):
+def test_evaluation_without_tracks_is_a_table(evaluation):
     arrays = {name: getattr(evaluation, name)[:0] for name in ("targets", "scores", "raw_scores")}
     none = dataclasses.replace(evaluation, track_ids=(), groups=(), **arrays)
     back = ev.from_table(ev.to_table(none))
@@ -173,12 +173,12 @@ def test_no_tracks_are_a_table_too(evaluation):
 
 
 @pytest.mark.parametrize("name", ["track_id", "group", "targets", "scores", "raw_scores"])
-def test_a_missing_column_is_named(evaluation, name):
+def test_missing_column_is_named(evaluation, name):
     with pytest.raises(StoreError, match=f"no column {name}: "):
         ev.from_table(ev.to_table(evaluation).drop_columns([name]))
 
 
-def test_an_evaluation_of_before_is_answered_with_the_command(evaluation):
+def test_error_of_an_unknown_format_names_the_command(evaluation):
     with pytest.raises(StoreError, match=r"no column group, raw_scores: .*`python pipelines/evaluate\.py`"):
         ev.from_table(ev.to_table(evaluation).drop_columns(["group", "raw_scores"]))
 
@@ -191,14 +191,14 @@ def test_missing_metadata_is_named(evaluation):
         ev.from_table(table.replace_schema_metadata({ev.METADATA_KEY: '{"split": "test"}'}))
 
 
-def test_a_list_of_another_length_is_refused(evaluation):
+def test_list_of_another_length_is_refused(evaluation):
     table = ev.to_table(evaluation)
     short = pa.array([[0.1, 0.2]] + [[0.1, 0.2, 0.3]] * 3, pa.list_(pa.float32()))
     with pytest.raises(StoreError, match="scores has a list of 2 values where the vocabulary has 3 tags"):
         ev.from_table(table.set_column(table.column_names.index("scores"), "scores", short))
 
 
-def test_fields_that_do_not_fit_are_refused(evaluation):
+def test_mismatched_fields_are_refused(evaluation):
     with pytest.raises(ModelError, match=r"scores has shape \(4, 2\)"):
         dataclasses.replace(evaluation, scores=evaluation.scores[:, :2])
     with pytest.raises(ModelError, match=r"raw_scores has shape \(3, 3\)"):
@@ -211,7 +211,7 @@ def test_fields_that_do_not_fit_are_refused(evaluation):
         dataclasses.replace(evaluation, track_ids=("a", "b", "b", "d"))
 
 
-def test_scores_that_are_not_numbers_are_refused(evaluation):
+def test_non_finite_scores_are_refused(evaluation):
     scores = evaluation.scores.copy()
     scores[2, 1] = np.nan
     with pytest.raises(ModelError, match=r"1 tracks.*'ü'"):

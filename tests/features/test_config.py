@@ -7,28 +7,28 @@ from musictag.features import config
 from musictag.features.config import FeatureConfig
 
 
-def test_a_default_clip_lasts_three_seconds():
+def test_default_clip_is_three_seconds_long():
     assert FeatureConfig().clip_seconds == pytest.approx(2.992)
 
 
-def test_settings_survive_their_json_form():
+def test_from_dict_is_the_inverse_of_to_dict():
     settings = FeatureConfig(n_mels=48, fmax=7_000.0)
     assert FeatureConfig.from_dict(settings.to_dict()) == settings
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(FeatureConfig)])
-def test_the_hash_depends_on_every_field(field):
+def test_hash_depends_on_every_field(field):
     default = FeatureConfig()
     step = -1 if field == "fmax" else 1
     other = dataclasses.replace(default, **{field: getattr(default, field) + step})
     assert other.feature_hash != default.feature_hash
 
 
-def test_the_default_hash_is_that_of_the_tables_already_written():
+def test_default_hash_never_changes():
     assert FeatureConfig().feature_hash == "fe981f109277f9a9"
 
 
-def test_the_hash_depends_on_the_version_of_the_code(monkeypatch):
+def test_hash_depends_on_the_version_of_the_front_end(monkeypatch):
     before = FeatureConfig().feature_hash
     monkeypatch.setattr(config, "FRONT_END_VERSION", config.FRONT_END_VERSION + 1)
     assert FeatureConfig().feature_hash != before
@@ -50,11 +50,11 @@ def test_the_hash_depends_on_the_version_of_the_code(monkeypatch):
         ({"log_gain": float("nan")}, "log_gain"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused_by_name(fields, name):
+def test_invalid_setting_is_an_error_with_its_name(fields, name):
     with pytest.raises(UsageError, match=name):
         FeatureConfig(**fields)
 
 
-def test_an_unknown_field_is_named():
+def test_unknown_field_is_an_error_with_its_name():
     with pytest.raises(UsageError, match="no field n_mel; it has"):
         FeatureConfig.from_dict({"n_mel": 96})

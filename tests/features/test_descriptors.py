@@ -11,7 +11,7 @@ from musictag.features.log_mel import log_mel
 
 CONFIG = FeatureConfig()
 RATE = CONFIG.sample_rate
-# Each 24th number, more or less, of a waveform of tones, clicks and noise.
+# 25 evenly spaced numbers of a waveform of tones, clicks and noise.
 GOLDEN = [
     1575.0, -6.435, 83.88, 4.241, 4106.0, 1.195, 0.007903, 8.422, 35.01, 13.98, -0.02211, 0.7152, 0.003565, 0.4712,
     0.01294, 0.026, 0.0756, 0.008267, 0.5172, 0.0506, 0.5994, -0.006796, -0.03532, -0.04377, 0.0124,
@@ -37,7 +37,7 @@ def clicks(bpm: float, seconds: float = 12.0) -> np.ndarray:
     return waveform
 
 
-def test_names_are_as_many_as_numbers_and_differ() -> None:
+def test_each_number_has_a_unique_name() -> None:
     numbers = describe(np.ones((2, 187, 96), np.float16), [1.0, 0.5], CONFIG)
     assert numbers.shape == (len(DESCRIPTORS),)
     assert numbers.dtype == np.float32
@@ -47,7 +47,7 @@ def test_names_are_as_many_as_numbers_and_differ() -> None:
 @pytest.mark.parametrize("config", [CONFIG, FeatureConfig(n_mels=16, clip_frames=24)])
 @pytest.mark.parametrize("level", [0.0, 2.0])
 @pytest.mark.parametrize(("n_clips", "weight"), [(1, 1 / 187), (1, 1.0), (3, 0.5)])
-def test_silence_constants_and_the_shortest_clip_have_finite_numbers(
+def test_silence_constants_and_short_clips_have_finite_numbers(
     config: FeatureConfig, level: float, n_clips: int, weight: float
 ) -> None:
     clips = np.full((n_clips, config.clip_frames, config.n_mels), level, np.float32)
@@ -56,19 +56,19 @@ def test_silence_constants_and_the_shortest_clip_have_finite_numbers(
     assert len(numbers) == len(DESCRIPTORS)
 
 
-def test_the_numbers_are_those_of_this_version() -> None:
+def test_numbers_do_not_change_without_a_new_version() -> None:
     rng = np.random.default_rng(0)
     waveform = tones([261.6, 330.0, 415.3], 6.0) + clicks(132, 6.0) + 0.02 * rng.standard_normal(6 * RATE)
     numbers = list(described(waveform).values())
     seen = [float(f"{number:.4g}") for number in numbers[:: len(numbers) // 24]]
     np.testing.assert_allclose(
         seen, GOLDEN, rtol=2e-3, atol=2e-3,
-        err_msg="the numbers are others: raise descriptors.VERSION, so that models fitted on the old ones are refused",
+        err_msg="the numbers changed: increase descriptors.VERSION, so that models fitted on the old ones are rejected",
     )  # fmt: skip
     assert VERSION == 2
 
 
-def test_padding_is_left_out() -> None:
+def test_padding_is_ignored() -> None:
     rng = np.random.default_rng(1)
     clips = rng.random((2, 187, 96)).astype(np.float32)
     weights = np.array([1.0, 40 / 187], np.float32)
@@ -79,7 +79,7 @@ def test_padding_is_left_out() -> None:
     assert not np.array_equal(describe(clips, weights, CONFIG), describe(other, weights, CONFIG))
 
 
-def test_the_centroid_is_where_the_sound_is() -> None:
+def test_centroid_is_the_frequency_of_a_tone() -> None:
     low, high = described(tones([440.0])), described(tones([3000.0]))
     assert low["centroid_p50"] == pytest.approx(440, rel=0.1)
     assert high["centroid_p50"] == pytest.approx(3000, rel=0.05)
@@ -87,23 +87,23 @@ def test_the_centroid_is_where_the_sound_is() -> None:
     assert noise["flatness_p50"] > 10 * high["flatness_p50"]
 
 
-def test_chroma_names_the_pitch_class_and_its_rotation_forgets_the_key() -> None:
+def test_rotated_chroma_does_not_depend_on_the_key() -> None:
     # C6, E6, G6 and the same chord five semitones up.
     chord = np.array([1046.5, 1318.5, 1568.0])
     here, there = described(tones(chord.tolist())), described(tones((chord * 2 ** (5 / 12)).tolist()))
-    classes = [[of[f"chroma{n}_mean"] for n in range(12)] for of in (here, there)]
+    classes = [[numbers[f"chroma{n}_mean"] for n in range(12)] for numbers in (here, there)]
     assert {int(n) for n in np.argsort(classes[0])[-3:]} == {0, 4, 7}
     assert {int(n) for n in np.argsort(classes[1])[-3:]} == {5, 9, 0}
-    rotated = [of["chroma_from_strongest0"] for of in (here, there)]
+    rotated = [numbers["chroma_from_strongest0"] for numbers in (here, there)]
     assert rotated == pytest.approx([max(classes[0]), max(classes[1])], rel=1e-5)
 
 
 @pytest.mark.parametrize("bpm", [75.0, 100.0, 132.0])
-def test_the_tempo_of_clicks_is_found_and_they_are_counted(bpm: float) -> None:
+def test_tempo_and_number_of_clicks_are_found(bpm: float) -> None:
     numbers = described(clicks(bpm))
     profile = np.array([numbers[f"beat_all_{of:.0f}bpm"] for of in BPM])
     nearest = np.argmin(np.abs(np.log(BPM / bpm)))
-    # Between two frames, a beat repeats itself better after two; a third slower or faster nothing does.
+    # The nearest bin is high, and bins 5 semitones (a third) away are low.
     assert profile[nearest] > 0.4
     assert profile[[nearest - 5, nearest + 5]].max() < 0.1
     assert 110 * 2 ** numbers["tempo_octaves"] == pytest.approx(bpm, rel=0.04)

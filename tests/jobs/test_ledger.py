@@ -7,133 +7,18 @@ from musictag.catalog.reader import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
 from musictag.jobs import ledger
 from musictag.jobs.ledger import Account
-from musictag.jobs.plan import ExistingRow, FailedTrack, Task, delete_obsolete_rows, make_plan, part_name, partition
+from musictag.jobs.plan import ExistingRow, FailedTrack, Task, make_plan
 from musictag.storage import parts, tables
 
 SCHEMA = pa.schema([("track_id", pa.string())])
 NOW = datetime.datetime.now(datetime.UTC)
 EARLIER = NOW - datetime.timedelta(hours=1)
 SIGNED = "https://me:pw@host/a.mp3?id=1&sig={}"
-WRITTEN = "https://***@host/a.mp3?id=1&sig=***"
+REDACTED = "https://***@host/a.mp3?id=1&sig=***"
 
 
-def plan_of(listed, held=None, failed=None, problems=(), max_attempts=3):
-    return make_plan(listed, held or {}, "producer", failed or {}, max_attempts, problems)
-
-
-def test_new_track_is_a_task():
-    failed = {"b": FailedTrack("b.mp3", "e2", "AudioCorruptError", 2)}
-    made = plan_of([("a", "a.mp3", "e1"), ("b", "b.mp3", "e2")], failed=failed)
-    assert made.tasks == (Task("a", "a.mp3", "e1", 0), Task("b", "b.mp3", "e2", 2))
-    assert (made.n_listed, made.unchanged, made.stale, made.superseded) == (2, frozenset(), frozenset(), frozenset())
-
-
-def test_track_with_same_uri_etag_and_producer_is_unchanged():
-    made = plan_of(
-        [("a", "a.mp3", "e1")],
-        {"a": ExistingRow("a.mp3", "e1", "producer"), "gone": ExistingRow("g.mp3", "e", "producer")},
-    )
-    assert made.tasks == ()
-    assert made.unchanged == {"a"}
-    assert made.n_listed == 1
-
-
-@pytest.mark.parametrize(
-    "held",
-    [ExistingRow("a.mp3", "old", "producer"), ExistingRow("old.mp3", "e1", "producer"), ExistingRow("a", "b", "c")],
-)
-def test_row_of_changed_audio_is_stale(held):
-    made = plan_of([("a", "a.mp3", "e1")], {"a": held})
-    assert [task.track_id for task in made.tasks] == ["a"]
-    assert made.stale == {"a"}
-    assert made.superseded == frozenset()
-
-
-def test_row_of_another_producer_is_superseded():
-    made = plan_of([("a", "a.mp3", "e1")], {"a": ExistingRow("a.mp3", "e1", "earlier producer")})
-    assert [task.track_id for task in made.tasks] == ["a"]
-    assert made.superseded == {"a"}
-    assert made.stale == frozenset()
-
-
-def test_row_is_kept_when_the_etag_is_unknown():
-    made = plan_of([("a", "a.mp3", None)], {"a": ExistingRow("a.mp3", "e1", "producer")})
-    assert made.tasks == (Task("a", "a.mp3", None),)
-    assert made.stale == made.superseded == made.unchanged == frozenset()
-
-
-def test_unlisted_track_is_orphaned_unless_its_catalog_row_is_broken():
-    held = {track_id: ExistingRow("a.mp3", "e1", "producer") for track_id in ("a", "changed", "broken", "left")}
-    made = plan_of([("a", "a.mp3", "e1"), ("changed", "b.mp3", "e1")], held, problems=[Problem(3, "broken", "", "why")])
-    assert made.orphaned == {"left"}
-
-
-@pytest.mark.parametrize(
-    ("failed", "attempts"),
-    [
-        (FailedTrack("a.mp3", "e1", "AudioCorruptError", 2), 2),  # once more
-        (FailedTrack("a.mp3", "earlier", "AudioCorruptError", 3), 0),  # other audio
-        (FailedTrack("b.mp3", "e1", "AudioCorruptError", 3), 0),  # audio of another place
-        (FailedTrack("a.mp3", "e1", "AudioUnreachableError", 9), 9),  # it may be reached now
-        (FailedTrack("a.mp3", "e1", "AudioTooLongError", 9), 9),  # a longer one may be allowed now
-    ],
-)
-def test_failed_track_is_retried(failed, attempts):
-    made = plan_of([("a", "a.mp3", "e1")], failed={"a": failed})
-    assert made.tasks == (Task("a", "a.mp3", "e1", attempts),)
-    assert made.exhausted == frozenset()
-
-
-def test_unreachable_track_is_always_retried():
-    made = plan_of([("a", "a.mp3", None)], failed={"a": FailedTrack("a.mp3", None, "AudioUnreachableError", 9)})
-    assert made.tasks == (Task("a", "a.mp3", None, 9),)
-
-
-def test_track_is_exhausted_after_max_attempts():
-    failed = {"a": FailedTrack(WRITTEN, "e1", "AudioCorruptError", 2)}
-    held = {"a": ExistingRow(WRITTEN, "e0", "producer")}
-    made = plan_of([("a", SIGNED.format("today"), "e1"), ("b", "b.mp3", "e2")], held, failed, max_attempts=2)
-    assert (made.exhausted, made.stale, made.orphaned) == ({"a"}, {"a"}, frozenset())
-    assert [task.track_id for task in made.tasks] == ["b"]
-    assert made.n_listed == 2
-
-
-@pytest.mark.parametrize(("prune", "left"), [(False, {"a", "gone"}), (True, {"a"})])
-def test_stale_rows_are_deleted_and_orphaned_ones_with_prune(output, prune, left):
-    output.write("a", "changed", "gone")
-    held = {track_id: ExistingRow("a.mp3", "e", "producer") for track_id in ("a", "changed", "gone")}
-    delete_obsolete_rows(plan_of([("a", "a.mp3", "e"), ("changed", "a.mp3", "new")], held), output.uri, prune=prune)
-    assert tables.track_ids(output.uri) == left
-
-
-def test_problems_count_as_listed():
-    assert plan_of([("a", "a.mp3", "e1")], problems=[Problem(3, "b", "", "broken")]).n_listed == 2
-
-
-@pytest.mark.parametrize(
-    ("n_tasks", "n_workers", "sizes"),
-    [(7, 1, [2, 2, 3]), (7, 2, [1, 2, 2, 2]), (12, 2, [3, 3, 3, 3]), (2, 4, [1, 1]), (0, 2, [])],
-)
-def test_partition_keeps_order_and_gives_workers_equally_many_parts(n_tasks, n_workers, sizes):
-    tasks = [Task(str(number), "", None) for number in range(n_tasks)]
-    made = partition(tasks, 3, n_workers)
-    assert [len(part) for part in made] == sizes
-    assert [task for part in made for task in part] == tasks
-
-
-def test_part_name_depends_on_tasks_and_producer():
-    name = part_name([Task("a", "a.mp3", "e1"), Task("b", "b.mp3", "e2")], "producer")
-    assert name == part_name([Task("a", "a.mp3", "e1", 3), Task("b", "b.mp3", "e2", 1)], "producer")
-    others = [
-        part_name([Task("a", "a.mp3", "e1"), Task("b", "b.mp3", "e2")], "other producer"),
-        part_name([Task("a", "a.mp3", "changed"), Task("b", "b.mp3", "e2")], "producer"),
-        part_name([Task("a", "moved.mp3", "e1"), Task("b", "b.mp3", "e2")], "producer"),
-        part_name([Task("a", "a.mp3", "e1")], "producer"),
-        part_name([Task("a", "a.mp3", None)], "producer"),
-        part_name([Task("a", "a.mp3", "None")], "producer"),
-    ]
-    assert len({name, *others}) == 7
-    assert name.isalnum()
+def plan_of(listed, existing=None, failed=None, problems=(), max_attempts=3):
+    return make_plan(listed, existing or {}, "producer", failed or {}, max_attempts, problems)
 
 
 @pytest.mark.parametrize(("error", "stage"), [(AudioUnreachableError, "fetch"), (AudioCorruptError, "decode")])
@@ -151,18 +36,12 @@ def test_failure_row_names_stage_error_and_attempt(error, stage):
     )
 
 
-def test_new_signature_in_uri_leaves_track_unchanged():
-    held = {"a": ExistingRow(WRITTEN, "e1", "producer")}
-    assert plan_of([("a", SIGNED.format("today"), "e1")], held).unchanged == {"a"}
-    assert plan_of([("a", SIGNED.format("today"), "e2")], held).tasks == (Task("a", SIGNED.format("today"), "e2"),)
-
-
 def test_failures_hold_no_secret(output):
     uri = SIGNED.format("secret")
     row = ledger.failure_row(Task("a", uri, None), AudioUnreachableError(f"{uri}: cannot be read: 403, url={uri!r}"))
     ledger.record_problems(output.failures, [Problem(1, "b", uri, f"uri {uri} is bad")], {})
     written = str([row, *tables.read_columns(output.failures, ledger.FAILURES_SCHEMA.names).to_pylist()])
-    assert WRITTEN in written
+    assert REDACTED in written
     assert "secret" not in written
     assert "pw" not in written
 
@@ -197,8 +76,8 @@ class Output:
     def attempts(self):
         return {track_id: failed.attempts for track_id, failed in ledger.read_failed(self.failures).items()}
 
-    def reconcile(self, listed, held=None, problems=(), **options):
-        made = plan_of(listed, held, ledger.read_failed(self.failures), problems)
+    def reconcile(self, listed, existing=None, problems=(), **options):
+        made = plan_of(listed, existing, ledger.read_failed(self.failures), problems)
         return ledger.reconcile(made, problems, tables.track_ids(self.uri), self.failures, NOW, **options)
 
 
@@ -212,12 +91,12 @@ def listed(*track_ids):
 
 
 def test_account_adds_up(output):
-    output.write("new 1", "new 2", "held")
+    output.write("new 1", "new 2", "kept")
     output.fail(NOW, "bad")
     problem = Problem(9, "broken", "", "why")
     ledger.record_problems(output.failures, [problem], {"broken": FailedTrack("", None, "CatalogError", 1)})
-    held = {"held": ExistingRow("held.mp3", "e", "producer")}
-    account = output.reconcile(listed("new 1", "new 2", "bad", "held"), held, [problem])
+    existing = {"kept": ExistingRow("kept.mp3", "e", "producer")}
+    account = output.reconcile(listed("new 1", "new 2", "bad", "kept"), existing, [problem])
     assert account == Account(listed=5, written=2, unchanged=1, failed=2)
     assert account.listed == account.written + account.unchanged + account.failed
     assert str(account) == "5 listed = 2 written + 1 unchanged + 2 failed"
@@ -244,12 +123,12 @@ def test_failed_track_with_an_old_row_counts_as_failed(output):
 
 
 def test_resolved_failures_are_deleted(output):
-    output.write("mended", "back as it was")
-    output.fail(EARLIER, "mended", "still bad", "back as it was", "of another catalog")
+    output.write("resolved", "unchanged again")
+    output.fail(EARLIER, "resolved", "still bad", "unchanged again", "of another catalog")
     output.fail(EARLIER, "row 7", stage="catalog")
     output.fail(NOW, "still bad", attempts=2)
-    held = {"back as it was": ExistingRow("back as it was.mp3", "e", "producer")}
-    output.reconcile(listed("mended", "still bad", "back as it was"), held)
+    existing = {"unchanged again": ExistingRow("unchanged again.mp3", "e", "producer")}
+    output.reconcile(listed("resolved", "still bad", "unchanged again"), existing)
     assert output.attempts() == {"still bad": 2, "of another catalog": 1}
     assert tables.read_columns(output.failures, ("track_id",)).num_rows == 2
 
@@ -323,3 +202,20 @@ def test_more_failures_than_allowed_are_refused(failed, allowed):
 
 def test_empty_catalog_has_no_failure():
     ledger.check_failures(Account(0, 0, 0, 0), 0.0, "failures")
+
+
+def test_account_is_printed_with_speed_and_uris(capsys):
+    started = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=10)
+    ledger.echo_account(Account(12_000, 6_000, 5_990, 10), "data/features", "data/features-failures", started)
+    failures, equation = capsys.readouterr().out.splitlines()
+    assert failures == "10 failed: the reasons are in data/features-failures"
+    assert equation.startswith("12,000 listed = 6,000 written + 5,990 unchanged + 10 failed (10.")
+    assert "s, 2,1" in equation  # 6,000 tracks in 10 s: 2.16 million an hour
+    assert equation.endswith("; data/features")
+
+
+def test_account_without_work_is_printed_without_speed(capsys):
+    ledger.echo_account(Account(3, 0, 3, 0), "data/tags", "data/tags-failures", datetime.datetime.now(datetime.UTC))
+    text = capsys.readouterr().out
+    assert "per hour" not in text
+    assert "failures" not in text

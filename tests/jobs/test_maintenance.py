@@ -38,7 +38,7 @@ def row(track_id: str, **fields: object) -> dict[str, object]:
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    """A features table of four tracks in two parts, one of which a delete has written anew."""
+    """A features table with four tracks in two parts; a delete has rewritten one of them."""
     uri = str(tmp_path / "features")
     open_features(uri, CONFIG, None)
     parts.write(uri, "p", SCHEMA, [row("a"), row("b"), row("gone")])
@@ -63,12 +63,12 @@ def data_files(uri: str) -> list[Path]:
     return [Path(uri) / path for path in tables.files(tables.open_table(uri))]
 
 
-def test_a_whole_table_passes(uri: str, catalog: Path) -> None:
+def test_intact_table_has_no_problems(uri: str, catalog: Path) -> None:
     assert maintenance.verify(uri, str(catalog)) == maintenance.Verification(2, 4, ())
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_one_flipped_bit_is_found_wherever_it_is(uri: str, seed: int) -> None:
+def test_any_flipped_bit_is_found(uri: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     files = data_files(uri)
     path = files[rng.integers(len(files))]
@@ -78,33 +78,33 @@ def test_one_flipped_bit_is_found_wherever_it_is(uri: str, seed: int) -> None:
     assert problems(uri) == (f"{path.name}: changed since it was written",)
 
 
-def test_a_file_that_is_gone_is_named(uri: str) -> None:
+def test_missing_file_is_a_problem(uri: str) -> None:
     lost, *_ = data_files(uri)
     lost.unlink()
     (problem,) = problems(uri)
     assert problem.startswith(f"{lost.name}: cannot be read")
 
 
-def test_a_file_of_which_nothing_is_recorded_is_named(uri: str) -> None:
+def test_file_without_checksum_is_a_problem(uri: str) -> None:
     path, *_ = data_files(uri)
     (Path(uri) / "_checksums" / f"{path.name}.sha256").unlink()
     assert [problem.split(":")[0] for problem in problems(uri)] == [path.name]
 
 
-def test_a_track_with_two_rows_is_named(uri: str) -> None:
+def test_track_with_two_rows_is_a_problem(uri: str) -> None:
     parts.write(uri, "r", SCHEMA, [row("b"), row("e")])
     assert problems(uri) == ("more than one row of b",)
 
 
-def test_cells_that_do_not_fit_are_named(uri: str) -> None:
+def test_wrong_cells_are_a_problem(uri: str) -> None:
     parts.write(uri, "r", SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
     assert problems(uri) == (
-        "features of other settings than the table's: f",
-        "clips that are not as many as the row says: e",
+        "features with other settings than the table's: f",
+        "the number of clips is not that of the row: e",
     )
 
 
-def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
+def test_repeated_failures_of_a_track_are_no_problem(uri: str) -> None:
     failures = tables.companion_uri(uri, "failures")
     failed = {"track_id": "x", "uri": "x", "stage": "decode", "error": "E", "message": "m", "attempts": 1}
     rows = [{**failed, "failed_at": datetime.datetime.now(datetime.UTC)}] * 2
@@ -112,7 +112,7 @@ def test_a_track_may_have_failed_more_than_once(uri: str) -> None:
     assert problems(failures) == ()
 
 
-def test_a_table_of_artists_is_verified_too(uri: str) -> None:
+def test_splits_table_is_verified(uri: str) -> None:
     splits_uri = tables.companion_uri(uri, "splits")
     tables.create_table(splits_uri, splits.SCHEMA)
     rows = pa.Table.from_pylist([{"group": "x", "split": "train"}], splits.SCHEMA)
@@ -120,20 +120,20 @@ def test_a_table_of_artists_is_verified_too(uri: str) -> None:
     assert maintenance.verify(splits_uri) == maintenance.Verification(1, 1, ())
 
 
-def test_listed_tracks_are_held_or_failed_and_others_are_not_held(uri: str, catalog: Path) -> None:
+def test_missing_and_orphaned_tracks_are_problems(uri: str, catalog: Path) -> None:
     many = "".join(f"lost {number},x.wav\n" for number in range(7))
     catalog.write_text("track_id,uri\na,a.wav\nb,b.wav\nc,c.wav\n" + many)
-    lost, left = problems(uri, catalog)
-    assert lost.endswith("failures: lost 0, lost 1, lost 2, lost 3, lost 4 and 2 more")
-    assert left == f"in the table, yet not listed in {catalog} (--prune removes them): d"
+    missing, orphaned = problems(uri, catalog)
+    assert missing.endswith("failures: lost 0, lost 1, lost 2, lost 3, lost 4 and 2 more")
+    assert orphaned == f"in the table, but not listed in {catalog} (--prune removes them): d"
 
 
-def test_no_table_is_an_error(tmp_path: Path) -> None:
+def test_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is none"):
         maintenance.verify(str(tmp_path / "nothing"))
 
 
-def test_a_table_goes_back_and_forth(uri: str) -> None:
+def test_rollback_can_be_rolled_back(uri: str) -> None:
     maintenance.roll_back(uri, 2)
     assert tables.track_ids(uri) == {"a", "b", "c", "d", "gone"}
     assert problems(uri) == ()
@@ -144,19 +144,19 @@ def test_a_table_goes_back_and_forth(uri: str) -> None:
 
 
 @pytest.mark.parametrize("version", [-1, 3, 99])
-def test_there_is_no_going_back_to_what_never_was(uri: str, version: int) -> None:
-    with pytest.raises(StoreError, match=f"is at version 3 and has no version {version}"):
+def test_rollback_to_unknown_version_is_an_error(uri: str, version: int) -> None:
+    with pytest.raises(StoreError, match=f"is at version 3 and has no earlier version {version}"):
         maintenance.roll_back(uri, version)
 
 
-def test_a_part_is_written_anew_after_its_table_went_back(uri: str) -> None:
+def test_part_is_written_again_after_a_rollback(uri: str) -> None:
     maintenance.roll_back(uri, 1)
     since = tables.version(uri)
     assert parts.write(uri, "q", SCHEMA, [row("c"), row("d")], since) == 2
     assert tables.track_ids(uri) == {"a", "b", "gone", "c", "d"}
 
 
-def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None:
+def test_vacuum_deletes_only_unused_files(uri: str, catalog: Path) -> None:
     orphan = Path(uri) / "part-killed-0123.parquet"
     pq.write_table(pa.table({"x": [1]}), orphan)
     young = Path(uri) / "part-young-0123.parquet"
@@ -170,7 +170,7 @@ def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None
     before = {path.name for path in Path(uri).glob("*.parquet")}
     removed = maintenance.vacuum(uri, 0)
     assert young.name in removed
-    assert len(removed) == 2  # and the file that held the track that is gone
+    assert len(removed) == 2  # and the file from before the delete
     assert {path.name for path in Path(uri).glob("*.parquet")} == before - set(removed)
     assert maintenance.verify(uri, str(catalog)) == maintenance.Verification(2, 4, ())
     assert {path.name for path in (Path(uri) / "_checksums").iterdir()} == {
@@ -179,21 +179,21 @@ def test_leftovers_are_removed_and_nothing_else(uri: str, catalog: Path) -> None
 
 
 @pytest.mark.parametrize("written", ["", "0123abc", "0123abc  part-x"])
-def test_what_a_killed_writer_left_of_a_seal_is_removed(uri: str, written: str) -> None:
-    seal = Path(uri) / "_checksums" / "part-x-y.parquet.sha256"
-    seal.write_text(written)
+def test_vacuum_deletes_incomplete_checksums(uri: str, written: str) -> None:
+    checksum = Path(uri) / "_checksums" / "part-x-y.parquet.sha256"
+    checksum.write_text(written)
     maintenance.vacuum(uri, keep_hours=0)
-    assert not seal.exists()
+    assert not checksum.exists()
     assert problems(uri) == ()
 
 
-def test_what_vacuum_removed_cannot_be_returned_to(uri: str) -> None:
+def test_vacuumed_version_cannot_be_restored(uri: str) -> None:
     maintenance.vacuum(uri, 0)
     with pytest.raises(StoreError, match=re.escape(uri)):
         maintenance.roll_back(uri, 2)
 
 
-def test_the_history_has_the_newest_version_first(uri: str) -> None:
+def test_history_begins_with_the_newest_version(uri: str) -> None:
     lines = maintenance.history(uri, 3)
     assert [line.split()[0] for line in lines] == ["3", "2", "1"]
     assert lines[0].endswith("  delete")

@@ -7,7 +7,7 @@ from musictag.models.architectures import SINGLE, build_model, fresh_params
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_every_network_can_be_built_from_nothing_and_ends_in_a_head(name: str) -> None:
+def test_every_network_can_be_built_and_ends_in_a_linear_head(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(name, fresh_params(name, fmin=0.0, fmax=8000.0), n_mels=96, n_tags=5).eval()
     assert isinstance(model.head, nn.Linear)
@@ -19,13 +19,13 @@ def test_every_network_can_be_built_from_nothing_and_ends_in_a_head(name: str) -
     assert logits.isfinite().all()
 
 
-def test_a_network_takes_those_settings_of_the_front_end_that_it_needs() -> None:
+def test_fresh_params_are_the_settings_that_the_network_needs() -> None:
     settings = {"fmin": 30.0, "fmax": 7000.0, "hop_length": 256}
     assert fresh_params("three-path", **settings) == {"fmin": 30.0, "fmax": 7000.0}
     for name in SINGLE.keys() - {"three-path"}:
         assert fresh_params(name, **settings) == {}
 
 
-def test_unknown_model_is_refused_with_the_known_names() -> None:
+def test_an_unknown_model_is_refused_with_the_known_names() -> None:
     with pytest.raises(UsageError, match=r"no model 'crnn'; there is classifier-chain, cnn, ensemble, "):
         build_model("crnn", {}, n_mels=96, n_tags=2)

@@ -12,8 +12,10 @@ from torch import nn
 from musictag.errors import ModelError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
+from musictag.models.specs import TaggerSpec
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 SPEC = TaggerSpec(
     architecture="cnn",
     params={"channels": (4, 8), "hidden": 16},
@@ -62,7 +64,20 @@ def test_the_artifact_is_two_files_and_holds_the_feature_hash(tmp_path: Path) ->
     assert fields["vocabulary"] == ["drums", "größer", "小调"]
 
 
-def test_saving_a_model_that_is_not_the_spec_leaves_the_old_one(tmp_path: Path) -> None:
+def test_saving_a_loaded_model_writes_identical_files(tmp_path: Path) -> None:
+    save_model(tmp_path / "first", small_model(), SPEC)
+    save_model(tmp_path / "again", *load_model(tmp_path / "first"))
+    for name in ("tagger.json", "weights.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
+def test_the_spec_of_an_old_model_is_written_as_it_was(tmp_path: Path) -> None:
+    (old,) = FIXTURES.glob("version_0_1/mlartifacts/cfb96f3f161340ab9bfef9b1c6ebc204/**/tagger.json")
+    save_model(tmp_path, *load_model(old.parent))
+    assert (tmp_path / "tagger.json").read_bytes() == old.read_bytes()
+
+
+def test_saving_a_model_that_does_not_fit_its_spec_keeps_the_old_files(tmp_path: Path) -> None:
     save_model(tmp_path, small_model(), SPEC)
     other = build_model("cnn", SPEC.params, n_mels=16, n_tags=4)
     with pytest.raises(ModelError, match=r"head\.bias has shape \(4,\), \(3,\) is needed"):
@@ -146,13 +161,13 @@ def test_broken_weights_are_named(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_a_pickle_is_not_read_as_weights(tmp_path: Path) -> None:
+def test_a_pickle_is_refused_as_weights(tmp_path: Path) -> None:
     save_model(tmp_path, small_model(), SPEC)
     torch.save(small_model().state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(tmp_path)
 
 
-def test_params_that_json_cannot_hold_are_refused() -> None:
+def test_params_that_are_not_json_are_refused() -> None:
     with pytest.raises(ModelError, match="params"):
         dataclasses.replace(SPEC, params={"channels": {1, 2}})

@@ -22,11 +22,11 @@ def test_each_file_has_its_digest(folder: Path) -> None:
     assert checksums.file_sha256(folder / "tagger.json") == digests["sha256.tagger.json"]
 
 
-def test_a_model_as_it_was_recorded_passes_whatever_else_is_recorded(folder: Path) -> None:
+def test_an_unchanged_model_passes_and_other_tags_are_ignored(folder: Path) -> None:
     artifact.check_digests(folder, {**artifact.file_digests(folder), "decision": "promoted"})
 
 
-def test_every_file_that_changed_came_or_went_is_named(folder: Path) -> None:
+def test_changed_added_and_removed_files_are_named(folder: Path) -> None:
     recorded = artifact.file_digests(folder)
     (folder / "weights.safetensors").write_bytes(b"weightr")
     (folder / "tagger.json").unlink()
@@ -35,6 +35,6 @@ def test_every_file_that_changed_came_or_went_is_named(folder: Path) -> None:
         artifact.check_digests(folder, recorded)
 
 
-def test_a_model_of_which_nothing_is_recorded_is_refused(folder: Path) -> None:
+def test_a_model_without_recorded_digests_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"tagger\.json, weights\.safetensors changed"):
         artifact.check_digests(folder, {})

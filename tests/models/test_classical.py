@@ -11,9 +11,10 @@ from sklearn.svm import SVC
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import ARCHITECTURES, SINGLE, build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
 from musictag.models.classical import CLASSICAL, Classical, standardize
-from musictag.training.baselines import fit_choice
+from musictag.models.specs import TaggerSpec
+from musictag.training.baselines import fit_setting
 
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((60, 12)) * RNG.uniform(0.1, 9, 12) + RNG.uniform(-5, 5, 12)).astype(np.float32)
@@ -30,7 +31,7 @@ CHOICES = {
 
 
 def fitted(method: str) -> Classical:
-    return fit_choice(method, X, Y, CHOICES[method], 0)
+    return fit_setting(method, X, Y, CHOICES[method], 0)
 
 
 def logits(model: torch.nn.Module) -> np.ndarray:
@@ -43,7 +44,7 @@ def standardized(descriptors: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("method", ["linear-svm", "rbf-svm"])
-def test_a_support_vector_machine_decides_as_scikit_learns(method: str) -> None:
+def test_a_support_vector_machine_equals_scikit_learn(method: str) -> None:
     kernel = {"kernel": "linear", "C": 0.3 / 12} if method == "linear-svm" else {"gamma": 0.7 / 12, "C": 2.0}
     machines = [
         SVC(class_weight=CHOICES[method]["class_weight"], tol=1e-6, **kernel).fit(standardized(X), y) for y in Y.T
@@ -52,7 +53,7 @@ def test_a_support_vector_machine_decides_as_scikit_learns(method: str) -> None:
     np.testing.assert_allclose(logits(fitted(method)), expected, atol=0.01)
 
 
-def test_a_chain_decides_as_scikit_learns() -> None:
+def test_classifier_chains_equal_scikit_learn() -> None:
     model = fitted("classifier-chain")
     chains = [
         ClassifierChain(LogisticRegression(C=0.1, max_iter=2000), order=order).fit(standardized(X), Y)
@@ -63,7 +64,7 @@ def test_a_chain_decides_as_scikit_learns() -> None:
     np.testing.assert_allclose(1 / (1 + np.exp(-logits(model))), expected, atol=1e-4)
 
 
-def test_a_forest_decides_as_scikit_learns() -> None:
+def test_a_random_forest_equals_scikit_learn() -> None:
     forest = RandomForestClassifier(7, min_samples_leaf=2, max_features=0.5, random_state=0)
     expected = [forest.fit(standardized(X), y).predict_proba(standardized(NEW))[:, 1] for y in Y.T]
     scores = 1 / (1 + np.exp(-logits(fitted("random-forest"))))
@@ -71,7 +72,7 @@ def test_a_forest_decides_as_scikit_learns() -> None:
 
 
 @pytest.mark.parametrize("method", CLASSICAL)
-def test_the_artifact_holds_a_fitted_model(method: str, tmp_path: Path) -> None:
+def test_a_saved_classical_model_loads_with_equal_logits(method: str, tmp_path: Path) -> None:
     model = fitted(method)
     spec = TaggerSpec(
         architecture=method,
@@ -96,7 +97,7 @@ def test_the_artifact_holds_a_fitted_model(method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", CLASSICAL)
-def test_a_model_of_wrong_sizes_is_refused(method: str) -> None:
+def test_invalid_sizes_are_refused(method: str) -> None:
     sizes = fitted(method).params["sizes"]
     for wrong in (None, 3, {}, {**sizes, "learned": 0}, {**sizes, "learned": "4"}, {**sizes, "other": 1}):
         with pytest.raises(UsageError, match=r"sizes|learned"):
@@ -109,11 +110,11 @@ def test_more_neighbours_than_tracks_are_refused() -> None:
         build_model("ml-knn", {"sizes": sizes}, n_mels=96, n_tags=1)
 
 
-def test_an_odd_descriptor_does_not_outweigh_all_others() -> None:
+def test_extreme_descriptors_are_clipped() -> None:
     far = torch.tensor([[1e9, 0.5]])
     assert standardize(far, torch.zeros(2), torch.ones(2)).tolist() == [[8.0, 0.5]]
 
 
-def test_classical_models_are_no_networks_to_train() -> None:
+def test_classical_models_are_not_in_the_networks_to_train() -> None:
     assert CLASSICAL.keys() <= ARCHITECTURES.keys()
     assert not CLASSICAL.keys() & SINGLE.keys()

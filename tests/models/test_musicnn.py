@@ -13,7 +13,7 @@ from musictag.models.musicnn import Musicnn
     ("n_clips", "n_frames", "n_mels"),
     [(1, 1, 96), (2, 2, 96), (1, 400, 96), (2, 187, 80), (3, 50, 128), (1, 1, 3), (2, 400, 3)],
 )
-def test_clips_of_any_size_become_one_finite_logit_per_tag(n_clips: int, n_frames: int, n_mels: int) -> None:
+def test_clips_of_any_size_give_one_finite_logit_per_tag(n_clips: int, n_frames: int, n_mels: int) -> None:
     model = build_model("musicnn", {}, n_mels=n_mels, n_tags=5).eval()
     log_mel = torch.rand(n_clips, n_frames, n_mels)
     with torch.inference_mode():
@@ -48,7 +48,7 @@ def test_layers_have_the_documented_shapes() -> None:
 
 
 @pytest.mark.parametrize(("number", "frames"), [(0, 128), (1, 64), (2, 32)])
-def test_an_even_filter_sees_one_frame_more_after_than_before(number: int, frames: int) -> None:
+def test_an_even_filter_spans_one_frame_more_after_than_before(number: int, frames: int) -> None:
     # TensorFlow's 'same' padding: of 128 frames, 63 are before and 64 after.
     block = Musicnn(n_mels=3, n_tags=2).temporal[number].eval()
     nn.init.ones_(block.conv.weight)
@@ -72,7 +72,7 @@ def test_pooled_channels_interleave_maximum_and_mean() -> None:
     torch.testing.assert_close(pooled[:, 1:1122:2], frontend.mean(dim=2))
 
 
-def test_the_front_end_is_the_maximum_over_frequency_whatever_the_sign_of_the_norm() -> None:
+def test_the_front_end_is_the_maximum_over_frequency_for_both_signs_of_the_norm() -> None:
     torch.manual_seed(0)
     for block in (Musicnn(n_mels=16, n_tags=2).eval().timbral[0], Musicnn(n_mels=16, n_tags=2).eval().temporal[2]):
         for part in (block.norm.weight, block.norm.bias, block.norm.running_mean):
@@ -86,7 +86,7 @@ def test_the_front_end_is_the_maximum_over_frequency_whatever_the_sign_of_the_no
             torch.testing.assert_close(block(x), every.amax(dim=3), rtol=0, atol=1e-5)
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     torch.manual_seed(0)
     model = Musicnn(n_mels=16, n_tags=3)
     model(torch.rand(4, 187, 16)).square().sum().backward()
@@ -98,7 +98,7 @@ def test_every_weight_learns() -> None:
             assert weight.grad.abs().sum() > 0, name
 
 
-def test_evaluation_is_deterministic_and_the_head_sees_the_embedding() -> None:
+def test_evaluation_is_deterministic_and_the_embedding_is_the_input_of_the_head() -> None:
     torch.manual_seed(0)
     model = Musicnn(n_mels=16, n_tags=3).eval()
     log_mel = torch.rand(3, 187, 16)
@@ -111,11 +111,11 @@ def test_evaluation_is_deterministic_and_the_head_sees_the_embedding() -> None:
 
 
 def test_too_few_mel_bands_are_refused() -> None:
-    with pytest.raises(UsageError, match="musicnn n_mels is 2: its filters need 3 bands at least"):
+    with pytest.raises(UsageError, match="musicnn n_mels is 2: its filters need at least 3 bands"):
         build_model("musicnn", {}, n_mels=2, n_tags=5)
 
 
-def test_a_frozen_encoder_hears_each_clip_once_and_learns_nothing() -> None:
+def test_a_frozen_encoder_computes_each_clip_once_and_is_not_trained() -> None:
     torch.manual_seed(0)
     model = Musicnn(n_mels=16, n_tags=3)
     log_mel = torch.rand(4, 40, 16)

@@ -34,13 +34,13 @@ def away(some: Tensor, other: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("n_mels", "fmin", "fmax"), [(96, 0, 8000), (40, 300, 3000), (128, 30, 11_025), (2, 0, 8000)])
-def test_what_is_linear_in_pitch_is_read_exactly_within_the_bands(n_mels: int, fmin: float, fmax: float) -> None:
+def test_a_linear_function_of_pitch_is_interpolated_exactly(n_mels: int, fmin: float, fmax: float) -> None:
     bands = np.log2(band_centres(n_mels, fmin, fmax))
     read = pitch._bands_to_pitches(n_mels, fmin, fmax) @ torch.from_numpy(bands).float()
     np.testing.assert_allclose(read, PITCHES.clip(bands[0], bands[-1]), rtol=1e-6)
 
 
-def test_a_chord_gives_the_same_in_every_key_once_octaves_are_folded() -> None:
+def test_a_chord_gives_the_same_embedding_in_every_key_after_octaves_are_averaged() -> None:
     path = fresh()
     tones = torch.rand(3, 16, OCTAVES * BINS_PER_OCTAVE, 24)
     played = tones
@@ -61,7 +61,7 @@ def test_a_chord_gives_the_same_in_every_key_once_octaves_are_folded() -> None:
 
 
 @pytest.mark.parametrize("semitones", [1, 2, 5, 7])
-def test_an_interval_gives_nearly_the_same_in_another_key(semitones: int) -> None:
+def test_an_interval_gives_nearly_the_same_embedding_in_another_key(semitones: int) -> None:
     path, lower = fresh(), 500.0
     up = 2 ** (semitones / 12)
     fifth, tritone = lower * 2 ** (7 / 12), lower * 2 ** (6 / 12)
@@ -85,7 +85,7 @@ def test_layers_have_the_documented_shapes() -> None:
 
 
 @pytest.mark.parametrize(("n_frames", "n_mels"), [(1, 96), (20, 8), (187, 96), (1870, 2)])
-def test_clips_of_any_size_pass(n_frames: int, n_mels: int) -> None:
+def test_clips_of_any_size_are_accepted(n_frames: int, n_mels: int) -> None:
     torch.manual_seed(0)
     result = PitchPath(n_mels=n_mels, width=8, fmin=0, fmax=8000)(torch.rand(3, n_mels, n_frames))
     assert result.shape == (3, 8)
@@ -93,7 +93,7 @@ def test_clips_of_any_size_pass(n_frames: int, n_mels: int) -> None:
     assert result.isfinite().all()
 
 
-def test_silence_gives_finite_numbers_and_gradients() -> None:
+def test_silence_has_finite_outputs_and_gradients() -> None:
     path = fresh().train()
     result = path(torch.zeros(3, 96, 187))
     result.square().sum().backward()
@@ -102,7 +102,7 @@ def test_silence_gives_finite_numbers_and_gradients() -> None:
     assert path.eval()(torch.zeros(1, 96, 187)).isfinite().all()
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     path = fresh().train()
     path(torch.rand(4, 96, 40)).square().sum().backward()
     for name, weight in path.named_parameters():
@@ -113,6 +113,6 @@ def test_every_weight_learns() -> None:
 @pytest.mark.parametrize(
     ("fmin", "fmax"), [(-1, 8000), (8000, 8000), ("low", 8000), (0, None), (math.nan, 8000), (0, math.inf)]
 )
-def test_bands_that_lie_nowhere_are_refused(fmin: float, fmax: float) -> None:
-    with pytest.raises(UsageError, match=r"fmin is .* and fmax .*: mel bands"):
+def test_invalid_fmin_and_fmax_are_refused(fmin: float, fmax: float) -> None:
+    with pytest.raises(UsageError, match=r"fmin is .* and fmax .*: finite numbers"):
         PitchPath(n_mels=8, width=4, fmin=fmin, fmax=fmax)

@@ -11,7 +11,7 @@ SMALL = {"channels": (4, 4, 8)}
 
 
 @pytest.mark.parametrize(("n_frames", "n_mels"), [(187, 96), (186, 95), (20, 8), (3, 2), (1870, 16)])
-def test_clips_of_any_size_become_one_logit_per_tag(n_frames: int, n_mels: int) -> None:
+def test_clips_of_any_size_give_one_logit_per_tag(n_frames: int, n_mels: int) -> None:
     model = build_model("resnet", SMALL, n_mels=n_mels, n_tags=7)
     logits = model(torch.rand(3, n_frames, n_mels))
     assert logits.shape == (3, 7)
@@ -35,7 +35,7 @@ def test_layers_have_the_documented_shapes() -> None:
     assert shapes[-1] == (5,)
 
 
-def test_the_network_has_a_few_times_fewer_weights_with_the_narrow_channels_it_names() -> None:
+def test_the_documented_narrow_channels_give_a_sixteenth_of_the_weights() -> None:
     documented = (32, 32, 64, 64, 64, 64, 128)
     assert str(documented) in (inspect.getdoc(ResNet) or "")
     narrow, wide = (sum(weight.numel() for weight in ResNet(n_mels=96, n_tags=5, **params).parameters())
@@ -43,7 +43,7 @@ def test_the_network_has_a_few_times_fewer_weights_with_the_narrow_channels_it_n
     assert 14 < wide / narrow < 18  # channels are a quarter, so weights a sixteenth
 
 
-def test_a_residual_is_two_convolutions_and_the_way_around_them() -> None:
+def test_a_residual_block_adds_its_shortcut() -> None:
     torch.manual_seed(0)
     block = Residual(3, 5).eval()
     x = torch.rand(2, 3, 7, 9)
@@ -54,7 +54,7 @@ def test_a_residual_is_two_convolutions_and_the_way_around_them() -> None:
     assert block(x).shape == (2, 5, 4, 5)
 
 
-def test_the_loudest_place_answers() -> None:
+def test_the_blocks_are_followed_by_the_global_maximum() -> None:
     torch.manual_seed(0)
     model = ResNet(n_mels=16, n_tags=3, **SMALL).eval()
     heard: list[torch.Tensor] = []
@@ -71,7 +71,7 @@ def test_a_clip_scores_the_same_alone_and_in_a_batch() -> None:
     torch.testing.assert_close(model(log_mel)[2:3], model(log_mel[2:3]), rtol=0, atol=1e-5)
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     torch.manual_seed(0)
     model = ResNet(n_mels=16, n_tags=3, **SMALL)
     model(torch.rand(8, 24, 16)).square().sum().backward()
@@ -84,13 +84,13 @@ def test_every_weight_learns() -> None:
     ("params", "complaint"),
     [
         ({"hidden": 3}, "no parameter hidden; it has channels, dropout"),
-        ({"channels": ()}, r"channels is \(\): positive whole numbers"),
+        ({"channels": ()}, r"channels is \(\): positive integers"),
         ({"channels": (8, 0)}, r"channels is \(8, 0\)"),
         ({"channels": "wide"}, "channels is wide"),
         ({"channels": 8}, "channels is 8"),
         ({"dropout": 1.0}, r"dropout is 1\.0"),
     ],
 )
-def test_params_that_cannot_build_a_model_are_named(params: dict[str, object], complaint: str) -> None:
+def test_invalid_params_are_named(params: dict[str, object], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         build_model("resnet", params, n_mels=96, n_tags=2)

@@ -39,7 +39,7 @@ def eighths(beat: float, second: float, n_frames: int = 1870) -> Tensor:
 
 
 @pytest.mark.parametrize("n_frames", [1, 20, 100, 187, 500])
-def test_the_autocorrelation_is_its_definition(n_frames: int) -> None:
+def test_autocorrelation_equals_its_definition(n_frames: int) -> None:
     curves = torch.rand(2, 3, n_frames, generator=torch.Generator().manual_seed(n_frames))
     correlation = autocorrelation(curves, 120)
     assert correlation.shape == (2, 3, 121)
@@ -47,7 +47,7 @@ def test_the_autocorrelation_is_its_definition(n_frames: int) -> None:
         torch.testing.assert_close(correlation[n, 1], by_definition(curves[n, 1], 120), rtol=0, atol=1e-5)
 
 
-def test_a_curve_is_like_itself() -> None:
+def test_autocorrelation_is_1_at_lag_0_at_any_level() -> None:
     curves = torch.randn(4, 187, generator=torch.Generator().manual_seed(0))
     correlation = autocorrelation(curves, 160)
     torch.testing.assert_close(correlation[:, 0], torch.ones(4), rtol=0, atol=2 * MIN_ENERGY)
@@ -55,7 +55,7 @@ def test_a_curve_is_like_itself() -> None:
 
 
 @pytest.mark.parametrize("period", [17, 40, 61])
-def test_clicks_peak_at_their_period(period: int) -> None:
+def test_autocorrelation_of_clicks_peaks_at_their_period(period: int) -> None:
     correlation = autocorrelation(clicks(period, 187), LONGEST_LAG)
     assert SHORTEST_LAG + int(correlation[SHORTEST_LAG : 2 * period - 1].argmax()) == period
     assert correlation[period] > 0.9
@@ -63,7 +63,7 @@ def test_clicks_peak_at_their_period(period: int) -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 3.0, 1e4])
-def test_a_curve_that_does_not_move_correlates_with_nothing(level: float) -> None:
+def test_autocorrelation_of_a_constant_is_0(level: float) -> None:
     assert autocorrelation(torch.full((2, 187), level), 160).abs().max() < 0.01
 
 
@@ -85,7 +85,7 @@ def test_half_precision_changes_the_result_little() -> None:
     torch.testing.assert_close(rounded.float(), exact, rtol=0.1, atol=0.05)
 
 
-def test_lags_are_read_between_frames_and_even_in_logarithm() -> None:
+def test_lags_are_interpolated_and_evenly_spaced_on_a_logarithmic_scale() -> None:
     weights = log_lags()
     assert weights.shape == (LONGEST_LAG + 1, N_LAGS)
     lags = torch.arange(LONGEST_LAG + 1.0) @ weights  # of a ramp, interpolation reads the place itself
@@ -95,7 +95,7 @@ def test_lags_are_read_between_frames_and_even_in_logarithm() -> None:
     assert (weights >= 0).all()
 
 
-def test_swing_and_straight_are_told_apart() -> None:
+def test_swing_and_straight_eighths_differ() -> None:
     straight, swing = (autocorrelation(eighths(36, second), LONGEST_LAG) for second in (1 / 2, 2 / 3))
     assert straight[18] > 0.9  # frames of half a beat
     assert swing[18] < -0.3
@@ -104,7 +104,7 @@ def test_swing_and_straight_are_told_apart() -> None:
     assert ((straight - swing) @ log_lags()).abs().max() > 0.5
 
 
-def test_a_rhythm_at_two_tempos_is_the_same_pattern_at_another_place() -> None:
+def test_a_rhythm_at_two_tempos_is_a_shifted_pattern() -> None:
     fast, slow = (autocorrelation(eighths(beat, 2 / 3), LONGEST_LAG) @ log_lags() for beat in (24, 48))
     octave = 20  # lags in a factor of 2, to 0.2 %
     torch.testing.assert_close(slow[octave:], fast[:-octave], rtol=0, atol=0.1)
@@ -132,7 +132,7 @@ def test_layers_have_the_documented_shapes() -> None:
 
 
 @pytest.mark.parametrize("n_frames", [1, 20, 187, 1870])
-def test_clips_of_other_lengths_pass(n_frames: int) -> None:
+def test_clips_of_any_length_are_accepted(n_frames: int) -> None:
     torch.manual_seed(0)
     result = RhythmPath(n_mels=12, width=8)(torch.rand(3, 12, n_frames))
     assert result.shape == (3, 8)
@@ -141,7 +141,7 @@ def test_clips_of_other_lengths_pass(n_frames: int) -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
-def test_what_does_not_move_gives_finite_numbers_and_gradients(level: float) -> None:
+def test_constant_input_has_finite_outputs_and_gradients(level: float) -> None:
     torch.manual_seed(0)
     path = RhythmPath(n_mels=12, width=8)
     result = path(torch.full((3, 12, 187), level))
@@ -151,7 +151,7 @@ def test_what_does_not_move_gives_finite_numbers_and_gradients(level: float) -> 
     assert path.eval()(torch.full((1, 12, 187), level)).isfinite().all()
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     torch.manual_seed(0)
     path = RhythmPath(n_mels=12, width=8)
     path(torch.rand(4, 12, 187)).square().sum().backward()

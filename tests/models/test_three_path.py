@@ -7,14 +7,15 @@ import torch
 from musictag.errors import UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
+from musictag.models.specs import TaggerSpec
 from musictag.models.three_path import PITCH_WIDTH, RHYTHM_WIDTH, ThreePath
 
 SMALL = {"channels": (4, 8), "hidden": 16}
 
 
 @pytest.mark.parametrize(("n_frames", "n_mels"), [(187, 96), (186, 95), (20, 8), (3, 2), (1870, 16)])
-def test_clips_of_any_size_become_one_logit_per_tag(n_frames: int, n_mels: int) -> None:
+def test_clips_of_any_size_give_one_logit_per_tag(n_frames: int, n_mels: int) -> None:
     torch.manual_seed(0)
     model = build_model("three-path", SMALL, n_mels=n_mels, n_tags=7)
     logits = model(torch.rand(3, n_frames, n_mels))
@@ -23,7 +24,7 @@ def test_clips_of_any_size_become_one_logit_per_tag(n_frames: int, n_mels: int) 
     assert logits.isfinite().all()
 
 
-def test_every_path_is_heard() -> None:
+def test_every_path_affects_the_logits() -> None:
     torch.manual_seed(0)
     model = ThreePath(n_mels=96, n_tags=5).eval()
     widths = []
@@ -39,7 +40,7 @@ def test_every_path_is_heard() -> None:
     assert torch.equal(model(log_mel), logits)
 
 
-def test_the_timbre_path_hears_the_mean_of_every_two_frames() -> None:
+def test_the_timbre_path_gets_the_mean_of_every_two_frames() -> None:
     model = ThreePath(n_mels=8, n_tags=2, **SMALL).eval()
     heard: dict[str, torch.Tensor] = {}
     model.timbre.register_forward_pre_hook(lambda _, given: heard.update(timbre=given[0]))
@@ -57,7 +58,7 @@ def test_a_clip_scores_the_same_alone_and_in_a_batch() -> None:
     torch.testing.assert_close(model(log_mel)[2:3], model(log_mel[2:3]), rtol=0, atol=1e-5)
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     torch.manual_seed(0)
     model = ThreePath(n_mels=16, n_tags=3, **SMALL)
     model(torch.rand(8, 60, 16)).square().sum().backward()
@@ -79,12 +80,12 @@ def test_every_weight_learns() -> None:
         ({"fmax": "high"}, r"fmin is 0\.0 and fmax high"),
     ],
 )
-def test_params_that_cannot_build_a_model_are_named(params: dict[str, object], complaint: str) -> None:
+def test_invalid_params_are_named(params: dict[str, object], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         build_model("three-path", params, n_mels=96, n_tags=2)
 
 
-def test_a_saved_model_loads_with_the_bands_that_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_saved_model_loads_with_its_fmin_and_fmax(tmp_path: Path) -> None:
     config = FeatureConfig(n_mels=24, clip_frames=24, fmin=40.0, fmax=6000.0)
     bands = {"fmin": config.fmin, "fmax": config.fmax}
     spec = TaggerSpec(

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from musictag.errors import UsageError
-from musictag.models.timbre import TimbrePath, dense
+from musictag.models.layers import dense_layers
+from musictag.models.timbre import TimbrePath
 
 
 def documented(tensor: Tensor) -> str:
@@ -41,20 +42,20 @@ def test_blocks_keep_channels_last() -> None:
 
 
 @pytest.mark.parametrize(("n_frames", "n_mels"), [(187, 96), (20, 8), (1, 1)])
-def test_spectrograms_of_any_size_pass(n_frames: int, n_mels: int) -> None:
+def test_spectrograms_of_any_size_are_accepted(n_frames: int, n_mels: int) -> None:
     path = TimbrePath(n_mels=n_mels, channels=(4, 8, 8), hidden=6)
     assert path(torch.rand(3, n_mels, n_frames)).shape == (3, 12)
 
 
 @pytest.mark.parametrize("n_mels", [0, -1, 2.5])
-def test_bands_that_cannot_be_are_named(n_mels: float) -> None:
+def test_an_invalid_n_mels_is_named(n_mels: float) -> None:
     with pytest.raises(UsageError, match="n_mels is"):
         TimbrePath(n_mels=n_mels, channels=(4,), hidden=4)  # type: ignore[arg-type]
 
 
-def test_dropout_strikes_before_and_after_the_dense_layer_and_in_training_alone() -> None:
+def test_dropout_is_before_and_after_the_dense_layer_and_only_in_training() -> None:
     torch.manual_seed(0)
-    layers = dense(6, 200, 0.5)
+    layers = dense_layers(6, 200, 0.5)
     x = torch.rand(3, 6)
     kept = (layers(x) != 0).float().mean()
     whole = layers.eval()(x)

@@ -12,7 +12,7 @@ from musictag.models.vgg import VGG
 @pytest.mark.parametrize(
     ("n_clips", "n_mels", "n_embedding"), [(1, 96, 256), (2, 80, 256), (3, 128, 512), (1, 63, 256)]
 )
-def test_clips_become_one_finite_logit_per_tag(n_clips: int, n_mels: int, n_embedding: int) -> None:
+def test_clips_give_one_finite_logit_per_tag(n_clips: int, n_mels: int, n_embedding: int) -> None:
     model = build_model("vgg", {}, n_mels=n_mels, n_tags=5).eval()
     log_mel = torch.rand(n_clips, 187, n_mels)
     with torch.inference_mode():
@@ -45,7 +45,7 @@ def test_clips_of_another_length_are_refused(n_frames: int) -> None:
             call(torch.rand(1, n_frames, 96))
 
 
-def test_the_embedding_has_the_channels_of_a_place_side_by_side() -> None:
+def test_the_embedding_has_all_channels_of_a_position_together() -> None:
     torch.manual_seed(0)
     model = VGG(n_mels=128, n_tags=2).eval()
     blocks = []
@@ -56,7 +56,7 @@ def test_the_embedding_has_the_channels_of_a_place_side_by_side() -> None:
         assert torch.equal(embedding[0, 128 * place : 128 * (place + 1)], blocks[0][0, :, frame, band])
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     torch.manual_seed(0)
     model = VGG(n_mels=64, n_tags=3)
     model(torch.rand(4, 187, 64)).square().sum().backward()
@@ -65,7 +65,7 @@ def test_every_weight_learns() -> None:
         assert weight.grad.abs().sum() > 0, name
 
 
-def test_evaluation_is_deterministic_and_the_head_sees_the_embedding() -> None:
+def test_evaluation_is_deterministic_and_the_embedding_is_the_input_of_the_head() -> None:
     torch.manual_seed(0)
     model = VGG(n_mels=64, n_tags=3).eval()
     log_mel = torch.rand(3, 187, 64)
@@ -76,11 +76,11 @@ def test_evaluation_is_deterministic_and_the_head_sees_the_embedding() -> None:
         torch.testing.assert_close(model(log_mel[1:2]), logits[1:2], rtol=0, atol=1e-5)
 
 
-def test_a_block_normalizes_after_its_rectifier() -> None:
+def test_batch_norm_follows_relu() -> None:
     kinds = [type(layer) for layer in VGG(n_mels=64, n_tags=3).blocks[:5]]
     assert kinds == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.Dropout]
 
 
 def test_too_few_mel_bands_are_refused() -> None:
-    with pytest.raises(UsageError, match="vgg n_mels is 62: its pooling needs 63 bands at least"):
+    with pytest.raises(UsageError, match="vgg n_mels is 62: its pooling needs at least 63 bands"):
         build_model("vgg", {}, n_mels=62, n_tags=5)

@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from musictag.catalog import reader, splits
 from musictag.catalog.vocabulary import encode
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
@@ -27,7 +27,8 @@ from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.plan import Task, part_name, partition
 from musictag.jobs.process import n_cores, run_main
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, save_model
+from musictag.models.artifact import save_model
+from musictag.models.specs import TaggerSpec
 from musictag.storage import parts, tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
@@ -279,9 +280,9 @@ def add_model(own_home: Home) -> Callable[..., str]:
     """Log and register a model folder as train.py does; return its version."""
 
     def add(folder: Path, alias: str = "candidate") -> str:
-        mlflow_registry.connect()
-        with mlflow_registry.start_run("made", {}, {}) as run_id:
-            uri = mlflow_registry.log_model(run_id, folder)
+        mlflow_runs.connect()
+        with mlflow_runs.start_run("made", {}, {}) as run_id:
+            uri = mlflow_runs.log_model(run_id, folder)
         version = mlflow_registry.register(mlflow_registry.fetch(uri))
         mlflow_registry.set_alias(version, alias)
         return version

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.models.artifact import load_model
 
 
@@ -33,7 +33,7 @@ def test_line_runs_on_five_tracks_with_missing_labels_and_features(own_home, cor
     assert (code, "Traceback" in err) == (0, False), err
     assert "tracks: 3 train, 1 validation, 1 test; left out: 1 without tags, 1 (elsewhere) tagged but without" in out
     assert "features, 44 (track-06, track-07, track-08, \u2026) with features but not in the catalog" in out
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     _, spec = load_model(mlflow_registry.fetch("models:/musictag@candidate").folder)
     assert spec.vocabulary == ("tone",)
 
@@ -51,7 +51,7 @@ def test_line_runs_on_five_tracks_with_missing_labels_and_features(own_home, cor
     ("options", "complaint"),
     [
         ((), "no track of the validation split has both tags and features: add tracks or change splits"),
-        (("--init", "msd-musicnn"), "are of 1 artists, 5 folds need 2 or more: add tracks or change splits"),
+        (("--init", "msd-musicnn"), "and features have 1: add tracks or change splits"),
     ],
 )
 def test_single_artist_cannot_be_split(own_home, corpus, call, own_features, tmp_path, options, complaint):
@@ -70,7 +70,7 @@ def test_tag_without_train_tracks_cannot_be_learned(own_home, corpus, call, own_
     where = "--catalog", write_catalog(tmp_path / "catalog.csv", rows), "--features", own_features
     code, _, err = call(own_home, "train", *where, "--vocabulary", "noise")
     assert code == 2
-    assert "no track to learn from has the tag 'noise'" in err
+    assert "no training track has the tag 'noise'" in err
     assert one_error(err)
 
 
@@ -84,7 +84,7 @@ def test_tags_missing_in_a_split_are_named_before_training(own_home, corpus, cal
     )  # an unknown tag ends the run early
     assert (code, "the vocabulary has no tag 'polka'" in err) == (2, True)
     assert "not learned, since no train track has them: clicks\n" in out
-    assert "never given, since no validation track has them to fit a threshold on: noise\n" in out
+    assert "never predicted, since no validation track has them to fit a threshold on: noise\n" in out
 
 
 def test_no_track_with_tags_and_features_is_refused(own_home, corpus, call, own_features, tmp_path):

@@ -22,17 +22,17 @@ def where(corpus):
     return "--catalog", corpus.catalog, "--features", corpus.features
 
 
-def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, corpus, call):
+def test_best_method_becomes_the_candidate_that_evaluates_and_tags(own_home, corpus, call):
     options = "--methods", "linear-svm,ml-knn", "--min-precision", "tone=0.9", "--seed", 3
     code, out, _ = call(own_home, "baseline", *where(corpus), *options)
     assert code == 0
-    worth = dict(re.findall(r"^([\w-]+) \(.*validation macro PR-AUC ([\d.]+)", out, re.MULTILINE))
-    assert worth.keys() == {"linear-svm", "ml-knn"}
-    best = max(worth, key=lambda method: float(worth[method]))
+    pr_auc = dict(re.findall(r"^([\w-]+) \(.*validation macro PR-AUC ([\d.]+)", out, re.MULTILINE))
+    assert pr_auc.keys() == {"linear-svm", "ml-knn"}
+    best = max(pr_auc, key=lambda method: float(pr_auc[method]))
     last = out.splitlines()[-1]
     n_tracks = sum(len(corpus.labels.tags[split]) for split in ("train", "validation"))
     assert last.startswith(f"{n_tracks} tracks described in ")
-    assert f"best {best} (macro PR-AUC {worth[best]})" in last
+    assert f"best {best} (macro PR-AUC {pr_auc[best]})" in last
 
     source = mlflow_registry.fetch("models:/musictag@candidate")
     model, spec = load_model(source.folder)
@@ -41,7 +41,7 @@ def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, cor
     expected = {"model": best, "n_train": str(len(corpus.labels.tags["train"])), "seed": "3"}
     assert {name: run.data.params[name] for name in expected} == expected
     assert set(baselines.GRIDS[best]) <= run.data.params.keys()
-    assert run.data.metrics["best_val_macro_pr_auc"] == pytest.approx(float(worth[best]), abs=6e-4)
+    assert run.data.metrics["best_val_macro_pr_auc"] == pytest.approx(float(pr_auc[best]), abs=6e-4)
     assert {"best_val_loss", "best_val_macro_roc_auc", "fit_seconds"} <= run.data.metrics.keys()
 
     code, out, err = call(own_home, "evaluate", *where(corpus))
@@ -61,7 +61,7 @@ def test_the_best_method_is_the_candidate_which_evaluates_and_tags(own_home, cor
     )
 
 
-def test_an_alias_names_each_method(own_home, corpus, call):
+def test_alias_is_given_to_each_method(own_home, corpus, call):
     options = "--methods", "linear-svm", "--alias", "old", "--vocabulary", "tone,noise"
     code, out, err = call(own_home, "baseline", *where(corpus), *options)
     assert code == 0, err
@@ -71,9 +71,9 @@ def test_an_alias_names_each_method(own_home, corpus, call):
     assert mlflow_registry.alias_version("candidate") is None
 
 
-def test_each_track_is_described_by_its_own_clips(corpus, script):
+def test_each_track_is_described_by_its_clips(corpus, script):
     wanted = sorted(corpus.labels.tags["validation"])
-    described = script("baseline").described(str(corpus.features), wanted, CONFIG)
+    described = script("baseline").describe_tracks(str(corpus.features), wanted, CONFIG)
     assert sorted(described) == wanted
     for row in tables.read_rows(str(corpus.features), SCORE_COLUMNS, wanted):
         weights = clip_weights(row["start_s"], row["duration_s"], CONFIG)
@@ -89,14 +89,14 @@ def test_each_track_is_described_by_its_own_clips(corpus, script):
         (("--min-precision", "loud=0.9"), "the vocabulary has no tag 'loud'"),
     ],
 )
-def test_bad_options_are_refused_before_the_work(own_home, corpus, call, options, complaint):
+def test_wrong_options_are_refused_before_the_work(own_home, corpus, call, options, complaint):
     code, _, err = call(own_home, "baseline", *where(corpus), *options)
     assert code == 2
     assert complaint in err
     assert "describe" not in err
 
 
-def test_training_does_not_start_from_a_classical_model(own_home, corpus, call):
+def test_classical_model_cannot_be_fine_tuned(own_home, corpus, call):
     assert call(own_home, "baseline", *where(corpus), "--methods", "linear-svm")[0] == 0
     code, _, err = call(own_home, "train", *where(corpus), "--init", "models:/musictag@candidate")
     assert code == 2

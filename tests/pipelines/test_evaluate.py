@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 
 from musictag.catalog import reader
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.evaluation import results
 from musictag.evaluation.calibration import calibrate
 from musictag.features import extract
@@ -36,7 +36,7 @@ def one_error(err):
     return "Traceback" not in err and len(lines) == 1 and lines[0].startswith("error: ")
 
 
-def test_an_evaluation_prints_each_tag_and_examples(own_home, corpus, call, artifacts, add_model):
+def test_evaluation_prints_each_tag_and_examples(own_home, corpus, call, artifacts, add_model):
     add_model(artifacts["trained"])
     code, out, err = call(own_home, "evaluate", *where(corpus))
     assert (code, err) == (0, "")
@@ -50,7 +50,7 @@ def test_an_evaluation_prints_each_tag_and_examples(own_home, corpus, call, arti
     assert f" on {n_test} test tracks; table and charts are in MLflow run " in out
 
 
-def test_an_evaluation_is_kept_with_the_models_run(own_home, corpus, call, artifacts, tmp_path, evaluated):
+def test_evaluation_is_logged_to_the_run_of_the_model(own_home, corpus, call, artifacts, tmp_path, evaluated):
     evaluated(artifacts["trained"])
     client = MlflowClient(own_home.tracking_uri)
     run_id = client.get_model_version("musictag", "1").run_id
@@ -62,15 +62,15 @@ def test_an_evaluation_is_kept_with_the_models_run(own_home, corpus, call, artif
     assert set(kept.track_ids) == set(truth)
     assert all((targets == truth[track]).all() for track, targets in zip(kept.track_ids, kept.targets, strict=True))
     assert dict(zip(kept.track_ids, kept.groups, strict=True)).items() <= corpus.labels.groups.items()
-    np.testing.assert_allclose(kept.raw_scores, kept.scores, atol=1e-6)  # these models change no score by calibration
+    np.testing.assert_allclose(kept.raw_scores, kept.scores, atol=1e-6)  # calibration of this model is the identity
     logged = client.get_run(run_id).data.metrics
     figures = results.summary(kept)
     assert {name: logged[f"test_{name}"] for name in figures} == pytest.approx(figures)
-    assert figures["macro_pr_auc"] > 0.8  # The sounds are easy to tell apart.
+    assert figures["macro_pr_auc"] > 0.8  # the sounds are easy to distinguish
     assert pq.read_table(folder / "per_tag.parquet")["tag"].to_pylist() == list(corpus.vocabulary)
 
 
-def test_scores_are_calibrated_and_kept_as_they_were_before(own_home, corpus, call, artifacts, tmp_path, add_model):
+def test_calibrated_and_raw_scores_are_stored(own_home, corpus, call, artifacts, tmp_path, add_model):
     model, spec = load_model(artifacts["trained"])
     calibration = tuple((2.0, 0.5 * k - 1) for k in range(len(corpus.vocabulary)))
     save_model(tmp_path / "calibrated", model, dataclasses.replace(spec, calibration=calibration))
@@ -78,7 +78,7 @@ def test_scores_are_calibrated_and_kept_as_they_were_before(own_home, corpus, ca
     for folder in (artifacts["trained"], tmp_path / "calibrated"):
         version = add_model(folder)
         assert call(own_home, "evaluate", *where(corpus), "--model", f"models:/musictag/{version}")[0] == 0
-        found = mlflow_registry.evaluation_file(run_of(version), "test", results.SCORES_FILE)
+        found = mlflow_runs.evaluation_file(run_of(version), "test", results.SCORES_FILE)
         kept.append(results.read(found, "a model"))
     plain, calibrated = kept
     np.testing.assert_array_equal(calibrated.raw_scores, plain.raw_scores)
@@ -108,10 +108,10 @@ def test_two_models_are_compared_on_the_same_tracks(own_home, corpus, call, arti
     (row,) = [row for row in table if (row["figure"], row["tag"]) == ("pr_auc", None)]
     assert macro[1] == f"{row['candidate']:.3f}"
     for version in ("1", "2"):
-        assert mlflow_registry.evaluation_file(run_of(version), "test", "scores.parquet") is not None
+        assert mlflow_runs.evaluation_file(run_of(version), "test", "scores.parquet") is not None
 
 
-def test_a_comparison_with_one_more_model_leaves_the_others(own_home, corpus, call, artifacts, tmp_path, add_model):
+def test_comparisons_do_not_overwrite_each_other(own_home, corpus, call, artifacts, tmp_path, add_model):
     add_model(artifacts["fresh"])
     add_model(artifacts["trained"])
     for other in ("models:/musictag/1", "models:/musictag/2", artifacts["fresh"]):
@@ -125,21 +125,21 @@ def test_a_comparison_with_one_more_model_leaves_the_others(own_home, corpus, ca
     assert (folder / f"{stems[2]}.txt").read_text() != (folder / f"{stems[1]}.txt").read_text()
 
 
-def test_a_model_is_compared_with_itself_and_in_a_folder_nothing_is_kept(own_home, corpus, call, artifacts):
+def test_model_in_a_folder_is_compared_with_itself(own_home, corpus, call, artifacts):
     folder = artifacts["trained"]
     code, out, err = call(own_home, "evaluate", *where(corpus), "--model", folder, "--against", folder)
     assert (code, err) == (0, "")
     assert "PR-AUC: 0 of 4 tags better, 0 of them clear of 0; 0 worse, 0 of them clear of 0." in out
 
 
-def test_a_model_in_a_folder_is_evaluated_and_nothing_is_kept(own_home, corpus, call, artifacts):
+def test_evaluation_of_a_model_in_a_folder_is_not_logged(own_home, corpus, call, artifacts):
     code, out, _ = call(own_home, "evaluate", *where(corpus), "--model", artifacts["trained"])
     assert code == 0
     assert "MLflow run" not in out
 
 
 def write_catalog(path, corpus, **columns):
-    """The corpus's catalog with the same value of a column for all tracks."""
+    """Write the corpus's catalog with the same values of some columns for all tracks."""
     with Path(corpus.catalog).open(newline="") as stream:
         rows = [{**row, **columns, "uri": str(corpus.folder / row["uri"])} for row in csv.DictReader(stream)]
     with path.open("w", newline="") as stream:
@@ -149,7 +149,7 @@ def write_catalog(path, corpus, **columns):
     return path
 
 
-def test_one_artist_for_everything_leaves_nothing_to_test_on(own_home, corpus, call, artifacts, tmp_path, add_model):
+def test_empty_test_split_is_refused(own_home, corpus, call, artifacts, tmp_path, add_model):
     add_model(artifacts["trained"])
     own = shutil.copytree(corpus.features, tmp_path / "features")
     catalog_path = write_catalog(tmp_path / "catalog.csv", corpus, artist="everybody")
@@ -159,9 +159,7 @@ def test_one_artist_for_everything_leaves_nothing_to_test_on(own_home, corpus, c
     assert one_error(err)
 
 
-def test_one_artist_and_one_tag_in_the_test_split_are_judged_without_intervals(
-    own_home, corpus, call, artifacts, tmp_path, evaluated
-):
+def test_one_artist_gives_no_intervals(own_home, corpus, call, artifacts, tmp_path, evaluated):
     for folder in ("fresh", "trained"):
         evaluated(artifacts[folder])
     columns = {"artist": "everybody", "split": "test", "tags": "tone"}
@@ -178,9 +176,7 @@ def test_one_artist_and_one_tag_in_the_test_split_are_judged_without_intervals(
     assert one_error(err)
 
 
-def test_features_of_other_settings_are_refused_with_both_hashes(
-    own_home, corpus, call, artifacts, tmp_path, add_model
-):
+def test_features_of_other_settings_are_refused(own_home, corpus, call, artifacts, tmp_path, add_model):
     add_model(artifacts["trained"])
     other = FeatureConfig(log_gain=1_000.0)
     tracks = reader.read_catalog(str(corpus.catalog)).tracks.to_pylist()
@@ -195,7 +191,7 @@ def test_features_of_other_settings_are_refused_with_both_hashes(
     assert one_error(err)
 
 
-def test_a_model_that_is_not_there_is_named(own_home, corpus, call):
+def test_missing_model_is_named(own_home, corpus, call):
     code, _, err = call(own_home, "evaluate", *where(corpus))
     assert code == 1
     assert "models:/musictag@candidate" in err

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 from mlflow import MlflowClient
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 
 
 def run_of(version):
@@ -94,10 +94,10 @@ def test_another_vocabulary_is_refused_by_name_and_can_be_forced(own_home, call,
 
 def test_an_evaluation_of_before_is_named(own_home, call, artifacts, tmp_path, evaluated):
     evaluated(artifacts["trained"])
-    found = mlflow_registry.evaluation_file(run_of("1"), "test", "scores.parquet")
+    found = mlflow_runs.evaluation_file(run_of("1"), "test", "scores.parquet")
     (tmp_path / "old").mkdir()
     pq.write_table(pq.read_table(found).drop_columns(["group", "raw_scores"]), tmp_path / "old/scores.parquet")
-    mlflow_registry.log_evaluation(run_of("1"), "test", tmp_path / "old", {})
+    mlflow_runs.log_evaluation(run_of("1"), "test", tmp_path / "old", {})
     code, _, err = call(own_home, "promote")
     assert (code, champion()) == (1, None)
     assert "the evaluation of models:/musictag/1: the table has no column group, raw_scores" in err

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from musictag.engines import mlflow_registry
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.engines.ray_cluster import connect
 from musictag.features import extract
 from musictag.features.table import SCHEMA, open_features
@@ -26,9 +26,9 @@ ALL = 50
 
 def add_champion(home, folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
-    mlflow_registry.connect()
-    with mlflow_registry.start_run("made", {}, {}) as run_id:
-        uri = mlflow_registry.log_model(run_id, folder)
+    mlflow_runs.connect()
+    with mlflow_runs.start_run("made", {}, {}) as run_id:
+        uri = mlflow_runs.log_model(run_id, folder)
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     mlflow_registry.set_alias(version, "champion")
     return version
@@ -284,7 +284,7 @@ def test_diff_from_audio_skips_failures_and_names_tags_of_one_model(home, call, 
 
 def test_vocabulary_of_a_deleted_model_is_empty_with_a_message(home, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
-    mlflow_registry.connect()
+    mlflow_runs.connect()
     assert mlflow_registry.vocabulary_of("musictag 99") == ()
     assert capsys.readouterr().out.startswith("musictag 99 is gone (model models:/musictag/99: ")
 

@@ -3,12 +3,10 @@ import shutil
 import signal
 import subprocess
 import time
-import types
 
 import numpy as np
 import psutil
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from musictag.evaluation import metrics
@@ -21,7 +19,7 @@ from musictag.training import batches
 from musictag.training.recipes import FROM_SCRATCH
 from processes import command_line
 
-# As `TRAINING` in conftest.py, which trains the same without Ray.
+# The options of `TRAINING` in conftest.py, which trains the same network without Ray.
 OPTIONS = (
     "--model",
     "cnn",
@@ -49,14 +47,14 @@ def newest_run(home):
 
 
 def runs_of(home):
-    """The newest first."""
+    """Return the runs, newest first."""
     client = MlflowClient(home.tracking_uri)
     experiment = client.get_experiment_by_name("musictag")
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
 
 
 def curve(home, run_id, name):
-    """Values by step, in the order in which they were logged."""
+    """Return steps and values, in the order in which they were logged."""
     history = MlflowClient(home.tracking_uri).get_metric_history(run_id, name)
     return [(point.step, point.value) for point in sorted(history, key=lambda point: point.timestamp)]
 
@@ -71,7 +69,7 @@ def n_versions(home):
 
 @pytest.fixture(scope="module")
 def checkout(script, tmp_path_factory):
-    """A git checkout that holds the script, and its commit."""
+    """Return the script in a git checkout, and its commit."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copy(script("train").__file__, folder / "train.py")
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
@@ -83,12 +81,12 @@ def checkout(script, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(home, corpus, checkout):
-    """A run whose one worker was killed in its third epoch or later: its MLflow run and what it printed."""
+    """Return the MLflow run and the output of a training whose worker was killed in the third epoch or later."""
     started = time.time()
     process = home.start(checkout[0], *where(corpus), *OPTIONS)
     try:
-        # Ray takes one report after the other: when the third epoch is logged, the second is reported, so the first is
-        # taken, and its checkpoint with it.
+        # Ray handles reports in order: when the third epoch is logged, the second is reported, and the checkpoint of
+        # the first is stored.
         wait_for(lambda: epochs_of_a_run_since(home, started) >= 3, process)
         children = psutil.Process().children(recursive=True)
         (worker,) = [child for child in children if "RayTrainWorker" in command_line(child)]
@@ -101,7 +99,7 @@ def resumed(home, corpus, checkout):
     return newest_run(home), out
 
 
-def test_a_run_makes_the_candidate(home, resumed, tmp_path):
+def test_run_registers_the_candidate(home, resumed, tmp_path):
     run, out = resumed
     client = MlflowClient(home.tracking_uri)
     version = client.get_model_version_by_alias("musictag", "candidate")
@@ -113,7 +111,7 @@ def test_a_run_makes_the_candidate(home, resumed, tmp_path):
     assert spec.provenance["run_id"] == run.info.run_id
 
 
-def test_mlflow_has_what_the_run_was_made_of(home, corpus, resumed, checkout):
+def test_run_logs_params_and_dataset(home, corpus, resumed, checkout):
     run = resumed[0]
     assert run.info.status == "FINISHED"
     default = FROM_SCRATCH
@@ -141,13 +139,13 @@ def test_mlflow_has_what_the_run_was_made_of(home, corpus, resumed, checkout):
     assert run.data.metrics["system/cpu_utilization_percentage"] > 0
 
 
-def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(home, resumed):
+def test_killed_worker_resumes_from_its_checkpoint(home, resumed):
     epochs = [step for step, _ in curve(home, resumed[0].info.run_id, "epoch")]
     assert sorted(set(epochs)) == [1, 2, 3, 4]
-    assert epochs.count(1) == 1  # It went on, and did not begin again.
+    assert epochs.count(1) == 1  # it did not start again
 
 
-def test_neither_ray_nor_a_killed_worker_changes_what_is_learned(home, resumed, trained):
+def test_ray_and_a_killed_worker_do_not_change_the_losses(home, resumed, trained):
     run_id = resumed[0].info.run_id
     for name in ("train_loss", "val_loss"):
         losses = [value for _, value in sorted(dict(curve(home, run_id, name)).items())]
@@ -155,7 +153,7 @@ def test_neither_ray_nor_a_killed_worker_changes_what_is_learned(home, resumed, 
     assert trained.history[-1]["train_loss"] < 0.8 * trained.history[0]["train_loss"]
 
 
-def test_the_artifact_is_the_best_epoch_with_thresholds_of_the_validation_tracks(home, corpus, resumed, tmp_path):
+def test_artifact_is_the_best_epoch_with_validation_thresholds(home, corpus, resumed, tmp_path):
     run_id = resumed[0].info.run_id
     check_artifact(home, corpus, run_id, tmp_path)
 
@@ -189,27 +187,6 @@ def test_two_workers_train_one_model(home, call, corpus, tmp_path):
     check_artifact(home, corpus, run.info.run_id, tmp_path)
 
 
-def test_no_fold_of_a_checkpoint_begins_anew(script, monkeypatch):
-    train, given = script("train"), []
-
-    def train_fold(_job, _model, number, states):
-        given.append(list(states))
-        return f"{states[number] if number < len(states) else number}, ended"
-
-    fold = types.SimpleNamespace(build=lambda _seed: torch.nn.Linear(1, 1))
-    job = types.SimpleNamespace(tracking_uri="", n_cores=torch.get_num_threads(), folds=[{}] * 4, network=fold,
-                                training=types.SimpleNamespace(seed=0))  # fmt: skip
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which a worker sets
-    monkeypatch.setattr(train, "train_fold", train_fold)
-    monkeypatch.setattr(train, "held", lambda _checkpoint: ["a", "b", "c"])
-    monkeypatch.setattr(train.ray.train, "get_checkpoint", lambda: None)
-    monkeypatch.setattr(train.ray.train, "get_context", lambda: types.SimpleNamespace(get_local_world_size=lambda: 1))
-    monkeypatch.setattr(train.ray.train.torch, "prepare_model", lambda model: model)
-    train.train_worker({"job": job})
-    assert given == [["a", "b", "c"], ["a, ended", "b", "c"], ["a, ended", "b, ended", "c"],
-                     ["a, ended", "b, ended", "c, ended"]]  # fmt: skip
-
-
 def epochs_of_a_run_since(home, started):
     if MlflowClient(home.tracking_uri).get_experiment_by_name("musictag") is None:
         return 0
@@ -221,7 +198,7 @@ def wait_for(condition, process, seconds=240):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.02)
 
 
@@ -230,35 +207,35 @@ def one_error(err):
     return "Traceback" not in err and len(lines) == 1 and lines[0].startswith("error: ")
 
 
-def test_a_tag_that_is_not_there_is_answered_with_the_close_one(home, corpus, call):
+def test_unknown_tag_is_refused_with_a_suggestion(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--vocabulary", "noise,tonne")
     assert code == 2
     assert "'tonne' (close: 'tone')" in err
     assert one_error(err)
 
 
-def test_a_wrong_number_is_answered_with_its_name(home, corpus, call):
+def test_wrong_number_is_refused_with_its_name(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--batch-size", 1)
     assert code == 2
     assert "batch_size is 1" in err
     assert one_error(err)
 
 
-def test_features_that_are_not_there_are_named(home, corpus, call, tmp_path):
+def test_missing_features_are_named(home, corpus, call, tmp_path):
     code, _, err = call(home, "train", "--catalog", corpus.catalog, "--features", tmp_path / "nothing")
     assert code == 1
     assert f"{tmp_path / 'nothing'}: there is none" in err
     assert one_error(err)
 
 
-def test_a_catalog_that_is_not_there_is_named(home, corpus, call, tmp_path):
+def test_missing_catalog_is_named(home, corpus, call, tmp_path):
     code, _, err = call(home, "train", "--catalog", tmp_path / "nothing.csv", "--features", corpus.features)
     assert code == 2
     assert "nothing.csv" in err
     assert one_error(err)
 
 
-def test_an_mlflow_that_does_not_answer_is_named(home, corpus, call):
+def test_unreachable_mlflow_is_named(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), tracking_uri="http://127.0.0.1:9")
     assert code == 1
     assert "MLflow at http://127.0.0.1:9" in err

@@ -27,13 +27,13 @@ def one_error(err):
 
 
 def is_changed(model, published):
-    """Whether the body is another than the published one."""
+    """Return whether the body differs from the published one."""
     weights = model.state_dict()
     before = load_model(pretrained.find(published))[0].state_dict()
     return not all(torch.equal(weight, weights[name]) for name, weight in before.items() if "head" not in name)
 
 
-def test_training_starts_from_a_published_model(home, call, corpus, tmp_path):
+def test_published_model_is_fine_tuned(home, call, corpus, tmp_path):
     options = ("--epochs", 1, "--head-epochs", 1, "--clips-per-epoch", 1, "--batch-size", 8, "--folds", 2,
                "--min-precision", "tone=0.9")  # fmt: skip
     code, out, err = call(home, "train", *where(corpus), "--init", "msd-musicnn", *options)
@@ -55,7 +55,7 @@ def test_training_starts_from_a_published_model(home, call, corpus, tmp_path):
     assert (model.head.weight != 0).any()
 
 
-def test_two_published_models_learn_as_one(corpus):
+def test_two_published_models_are_fine_tuned_as_an_ensemble(corpus):
     sources = [load_model(pretrained.find(name)) for name in ("msd-musicnn", "mtt-musicnn")]
     config, targets = FeatureConfig(), {split: corpus.targets(split) for split in ("train", "validation")}
 
@@ -85,7 +85,7 @@ def test_two_published_models_learn_as_one(corpus):
     assert state.best_val_loss < 0.9 * prior
 
 
-def test_an_unknown_model_to_start_from_is_answered_with_those_that_there_are(home, corpus, call):
+def test_unknown_published_model_is_refused_with_the_known_ones(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--init", "msd-musicnn,msd")
     assert code == 1
     assert "model msd: " in err
@@ -93,14 +93,14 @@ def test_an_unknown_model_to_start_from_is_answered_with_those_that_there_are(ho
     assert one_error(err)
 
 
-def test_a_model_that_cannot_be_fetched_is_named(home, corpus, call):
+def test_missing_model_version_is_named(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--init", "models:/musictag/999")
     assert code == 1
     assert "model models:/musictag/999: " in err
     assert one_error(err)
 
 
-def test_a_model_of_other_features_is_refused(home, corpus, call, tmp_path):
+def test_model_of_other_features_is_refused(home, corpus, call, tmp_path):
     folder = shutil.copytree(pretrained.find("mtt-vgg"), tmp_path / "other")
     fields = json.loads((folder / "tagger.json").read_text())
     config = FeatureConfig(hop_length=200)
@@ -112,14 +112,14 @@ def test_a_model_of_other_features_is_refused(home, corpus, call, tmp_path):
     assert one_error(err)
 
 
-def test_a_network_and_models_to_start_from_do_not_go_together(home, corpus, call):
+def test_model_and_init_options_are_exclusive(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--model", "cnn", "--init", "msd-musicnn")
     assert code == 2
     assert "--model and --model-params do not go with --init" in err
     assert one_error(err)
 
 
-def test_a_precision_of_a_tag_that_is_not_learned_is_refused(home, corpus, call):
+def test_min_precision_of_an_unknown_tag_is_refused(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--min-precision", "tones=0.9")
     assert code == 2
     assert "the vocabulary has no tag 'tones' (close: 'tone')" in err

@@ -6,7 +6,7 @@ BEFORE = {"a": frozenset({"calm", "jazz"}), "b": frozenset({"jazz"}), "c": froze
 AFTER = {"a": frozenset({"jazz"}), "b": frozenset({"bells", "calm"}), "c": frozenset(), "new": frozenset({"calm"})}
 
 
-def test_changes_by_hand_of_the_tracks_that_are_in_both():
+def test_changes_count_the_tracks_that_are_in_both_tables():
     assert diff.changes(BEFORE, AFTER, ("calm", "jazz", "waltz")).to_pylist() == [
         {"tag": "calm", "now": 1, "gain": 1, "lose": 1, "then": 1},
         {"tag": "bells", "now": 0, "gain": 1, "lose": 0, "then": 1},
@@ -15,7 +15,7 @@ def test_changes_by_hand_of_the_tracks_that_are_in_both():
     ]
 
 
-def test_the_same_tags_are_no_change():
+def test_equal_tags_are_no_changes():
     table = diff.changes(BEFORE, BEFORE, ())
     assert table.select(["gain", "lose"]).to_pylist() == [{"gain": 0, "lose": 0}] * 2
     assert table["now"] == table["then"]
@@ -24,12 +24,12 @@ def test_the_same_tags_are_no_change():
     )
 
 
-def test_no_tracks_and_no_tags_are_a_table_without_rows():
+def test_without_tracks_and_tags_the_table_is_empty():
     table = diff.changes({}, {}, ())
     assert (table.num_rows, table.column_names) == (0, ["tag", "now", "gain", "lose", "then"])
 
 
-def test_the_report_by_hand():
+def test_the_report_has_changes_totals_and_unknown_tags():
     heading, _, *lines = diff.report(BEFORE, AFTER, {"calm", "jazz", "polka"}, ("bells", "calm", "jazz")).split("\n")
     assert heading.split() == ["tag", "now", "gain", "lose", "then", "changes"]
     assert [line.split() for line in lines[:4]] == [
@@ -51,7 +51,7 @@ def test_tags_are_read_from_rows_of_the_table():
     assert diff.tags_by_track(rows) == {"a": {"jazz"}, "b": frozenset()}
 
 
-def test_a_sample_depends_on_the_tracks_alone_and_grows_with_its_number():
+def test_a_sample_depends_only_on_the_track_ids_and_a_larger_one_contains_it():
     tracks = [f"track {n}" for n in range(500)]
     sample = diff.sample(tracks, 40)
     assert sample == diff.sample(reversed(tracks), 40)
@@ -61,10 +61,10 @@ def test_a_sample_depends_on_the_tracks_alone_and_grows_with_its_number():
 
 
 @pytest.mark.parametrize("n_tracks", [3, 4])
-def test_a_sample_of_few_tracks_is_all_of_them(n_tracks):
+def test_a_sample_larger_than_the_catalog_is_all_tracks(n_tracks):
     assert set(diff.sample(["a", "b", "c"], n_tracks)) == {"a", "b", "c"}
 
 
-def test_what_stays_of_a_sample_in_a_catalog_that_grows():
+def test_a_growing_catalog_keeps_most_of_its_sample():
     few, many = ([f"track {n}" for n in range(end)] for end in (100, 110))
     assert len({*diff.sample(few, 50)} & {*diff.sample(many, 50)}) >= 40

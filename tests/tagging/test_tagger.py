@@ -21,7 +21,7 @@ from small import CONFIG, SPEC, clips_of, small_model, track
 
 
 class Counting(nn.Module):
-    """Notes the size of every batch that goes through."""
+    """A network that records the size of every batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def test_join_is_the_mean_weighted_by_audio() -> None:
     assert joined.dtype == np.float32
 
 
-def test_clip_scores_are_the_sigmoid_of_the_logits_whatever_the_batch_size() -> None:
+def test_clip_scores_are_the_sigmoid_of_the_logits_for_any_batch_size() -> None:
     model, clips = small_model(), clips_of(track(7, seed=1))
     with torch.inference_mode():
         expected = torch.sigmoid(model(torch.from_numpy(clips.astype(np.float32)))).numpy()
@@ -50,7 +50,7 @@ def test_clip_scores_are_the_sigmoid_of_the_logits_whatever_the_batch_size() -> 
         np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
-def test_a_track_scores_the_same_among_others_as_alone() -> None:
+def test_the_scores_of_a_track_do_not_depend_on_other_tracks() -> None:
     model, rows = small_model(), [track(5, 1, 0.3), track(1, 2), track(9, 3, 0.6), track(2, 4)]
     together = score_tracks(model, rows, CONFIG, batch_size=4)
     assert together.shape == (4, 3)
@@ -69,7 +69,7 @@ def test_short_tracks_share_batches() -> None:
     assert len(model.sizes) == 7
 
 
-def test_tracks_are_read_as_they_are_needed() -> None:
+def test_tracks_are_read_lazily() -> None:
     model, behind = Counting(), []
 
     def rows() -> Any:
@@ -81,13 +81,13 @@ def test_tracks_are_read_as_they_are_needed() -> None:
     assert max(behind) <= 8 * 4
 
 
-def test_no_tracks_have_no_scores() -> None:
+def test_without_tracks_there_are_no_scores() -> None:
     assert score_tracks(small_model(), [], CONFIG).shape[0] == 0
     assert Tagger(small_model(), SPEC).track_scores([]).shape == (0, 3)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_scoring_leaves_the_model_as_it_was(training: bool) -> None:
+def test_scoring_does_not_change_the_model(training: bool) -> None:
     model = small_model().train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first, again = (score_tracks(model, [track(3, 1)], CONFIG) for _ in range(2))
@@ -97,7 +97,7 @@ def test_scoring_leaves_the_model_as_it_was(training: bool) -> None:
         assert torch.equal(tensor, before[name]), name
 
 
-def test_calibration_is_platts_and_the_identity_changes_nothing() -> None:
+def test_calibration_is_platt_scaling_and_1_0_changes_nothing() -> None:
     scores = np.array([[0.2, 0.5, 0.9], [0.0, 1.0, 0.7]], dtype=np.float32)
     np.testing.assert_allclose(calibrate(scores, [(1, 0)] * 3), scores, atol=2e-7)
     calibrated = calibrate(scores[0], [(1.0, 0.0), (5.0, np.log(3)), (2.0, 0.0)])
@@ -105,12 +105,12 @@ def test_calibration_is_platts_and_the_identity_changes_nothing() -> None:
     assert calibrated.dtype == np.float32
 
 
-def test_calibration_of_extreme_scores_stays_finite() -> None:
+def test_calibration_of_extreme_scores_is_finite() -> None:
     extreme = calibrate(np.array([0.0, 1.0], dtype=np.float32), [(1e4, 0.0), (1e4, 0.0)])
     np.testing.assert_array_equal(extreme, [0.0, 1.0])
 
 
-def test_a_loaded_tagger_gives_the_scores_of_the_model_that_was_saved(tmp_path: Path) -> None:
+def test_a_loaded_tagger_has_the_scores_of_the_saved_model(tmp_path: Path) -> None:
     model, rows = small_model(), [track(4, 1), track(2, 2)]
     save_model(tmp_path, model, SPEC)
     tagger = Tagger.load(tmp_path)
@@ -120,7 +120,7 @@ def test_a_loaded_tagger_gives_the_scores_of_the_model_that_was_saved(tmp_path: 
     np.testing.assert_array_equal(tagger.clip_scores(clips_of(rows[0])), score_clips(model, clips_of(rows[0])))
 
 
-def test_tags_are_above_their_own_threshold_best_first() -> None:
+def test_tags_above_their_thresholds_are_returned_best_first() -> None:
     tagger = Tagger(small_model(), SPEC)
     tags = tagger.tags_above(np.array([0.625, 0.875, 0.7], dtype=np.float32))
     assert tags == [("piano", 0.875), ("drums", 0.625)]
@@ -141,14 +141,14 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         Tagger.load(tmp_path)
 
 
-def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(tmp_path, small_model(), SPEC)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="finds no GPU here: use 'cpu'"):
         Tagger.load(tmp_path, device="cuda")
 
 
-def test_labelled_tracks_keep_their_ids_and_targets_in_the_order_of_their_scores() -> None:
+def test_score_labelled_returns_ids_targets_and_scores_in_the_same_order() -> None:
     model, rows = small_model(), [track(n_clips, seed) for seed, n_clips in enumerate((3, 1, 40, 2))]
     truth = np.random.default_rng(0).random((4, 3)) < 0.5
     labelled = ({**row, "targets": targets.tolist()} for row, targets in zip(rows, truth, strict=True))
@@ -159,13 +159,13 @@ def test_labelled_tracks_keep_their_ids_and_targets_in_the_order_of_their_scores
     np.testing.assert_array_equal(scores, score_tracks(model, rows, CONFIG))
 
 
-def test_no_labelled_tracks_have_no_scores() -> None:
+def test_score_labelled_without_tracks_returns_empty_arrays() -> None:
     track_ids, targets, scores = score_labelled(small_model(), [], CONFIG)
     assert track_ids == []
     assert targets.shape == scores.shape == (0, 0)
 
 
-def test_rows_of_tags_say_what_was_tagged_by_what() -> None:
+def test_tag_rows_have_the_identity_of_the_track_and_the_model() -> None:
     tagger, rows = Tagger(small_model(), SPEC), [stored(4, 1), stored(2, 2), stored(9, 3)]
     before = datetime.datetime.now(datetime.UTC)
     tagged = tag_rows(tagger, rows, "musictag", "7")
@@ -182,7 +182,7 @@ def test_rows_of_tags_say_what_was_tagged_by_what() -> None:
     assert all(before <= at <= datetime.datetime.now(datetime.UTC) for at in table["tagged_at"].to_pylist())
 
 
-def test_no_rows_have_no_tags() -> None:
+def test_tag_rows_without_rows_are_empty() -> None:
     assert tag_rows(Tagger(small_model(), SPEC), [], "musictag", "7") == []
 
 
@@ -191,7 +191,7 @@ def stored(n_clips: int, seed: int) -> dict[str, Any]:
     return {**track(n_clips, seed), **identity, "n_clips": n_clips}
 
 
-def test_a_precision_that_is_asked_for_moves_the_threshold():
+def test_min_precision_raises_the_threshold():
     targets = np.array([[True], [False], [True], [True], [False], [False], [False], [False]])
     scores = np.linspace(0.9, 0.2, 8, dtype=np.float32)[:, None]
     n_given = []
@@ -201,7 +201,7 @@ def test_a_precision_that_is_asked_for_moves_the_threshold():
     assert n_given == [4, 1]
 
 
-def test_outputs_fitted_on_validation_tracks_make_a_valid_spec_that_separates_them():
+def test_fitted_calibration_and_thresholds_separate_the_validation_tracks():
     targets = np.array([[True, False]] * 6 + [[False, True]] * 6)
     scores = np.where(targets, 0.3, 0.1).astype(np.float32)  # ranked rightly, far too low
     calibration, thresholds = fit_outputs(targets, scores)
@@ -212,7 +212,7 @@ def test_outputs_fitted_on_validation_tracks_make_a_valid_spec_that_separates_th
 
 
 @pytest.mark.parametrize("least", [None, np.array([0.9])])
-def test_a_tag_that_no_validation_track_has_is_never_given(least):
+def test_a_tag_without_positive_validation_tracks_is_never_given(least):
     scores = np.linspace(0.9, 0.2, 8, dtype=np.float32)[:, None]
     calibration, thresholds = fit_outputs(np.zeros((8, 1), bool), scores, least)
     assert calibration == ((1.0, 0.0),)

@@ -30,7 +30,7 @@ def classical_tagger() -> Tagger:
     return Tagger(model, dataclasses.replace(SPEC, architecture="linear-svm", params=model.params))
 
 
-def test_a_classical_model_scores_the_descriptors_of_each_whole_track() -> None:
+def test_a_classical_model_scores_the_descriptors_of_whole_tracks() -> None:
     tagger, rows = classical_tagger(), [track(5, 1, 0.3), track(1, 2), track(9, 3, 0.6)]
     weights = [clip_weights(row["start_s"], row["duration_s"], CONFIG) for row in rows]
     whole = np.stack([describe(clips_of(row), of, CONFIG) for row, of in zip(rows, weights, strict=True)])
@@ -40,13 +40,13 @@ def test_a_classical_model_scores_the_descriptors_of_each_whole_track() -> None:
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert np.ptp(scores, axis=0).min() > 1e-3
     np.testing.assert_array_equal(tagger.track_scores(rows), calibrate(scores, SPEC.calibration))
-    # What the command line asks: the same, whatever its clips alone would score.
+    # The command line scores a single track; the result is the same.
     clip_scores = tagger.clip_scores(clips_of(rows[0]))
     assert clip_scores.shape == (5, 3)
     np.testing.assert_allclose(tagger.joined_scores(clip_scores, clips_of(rows[0]), weights[0]), expected[0], atol=1e-6)
 
 
-def test_a_classical_model_takes_each_clip_for_a_track_in_a_taggram() -> None:
+def test_a_taggram_of_a_classical_model_scores_each_clip_as_a_track() -> None:
     tagger, row = classical_tagger(), track(3, 1)
     alone = {**row, "clips": encode_clips(clips_of(row)[1:2]), "start_s": [0.0], "duration_s": CONFIG.clip_seconds}
     expected = score_tracks(tagger.model, [alone], CONFIG)
@@ -64,5 +64,5 @@ def test_a_network_joins_the_scores_of_its_clips() -> None:
 
 
 def test_descriptors_of_another_version_are_refused() -> None:
-    with pytest.raises(FeatureMismatchError, match=f"version {VERSION + 1}, this musictag makes {VERSION}"):
+    with pytest.raises(FeatureMismatchError, match=f"version {VERSION + 1}, this musictag computes version {VERSION}"):
         score_tracks(linear_svm(VERSION + 1), [track(1, 1)], CONFIG)

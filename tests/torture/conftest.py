@@ -8,7 +8,7 @@ import torch
 from ray.cluster_utils import Cluster
 
 from musictag.features.config import FeatureConfig
-from musictag.models import artifact
+from musictag.models import artifact, specs
 from musictag.models.architectures import build_model
 from torture.runs import SCRIPTS, Job, Reference, measure
 
@@ -60,7 +60,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_model(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
-    spec = artifact.TaggerSpec(
+    spec = specs.TaggerSpec(
         architecture="cnn",
         params={},
         feature_config=CONFIG,

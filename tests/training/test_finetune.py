@@ -9,9 +9,10 @@ from musictag.errors import FeatureMismatchError, TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import TaggerSpec, load_model, save_model
+from musictag.models.artifact import load_model, save_model
 from musictag.models.ensemble import Ensemble
-from musictag.training.finetune import Network, average_weights, combined, network_from, network_from_scratch, start
+from musictag.models.specs import TaggerSpec
+from musictag.training.finetune import Network, average_weights, combine, initialize, network_from, network_from_scratch
 
 CONFIG = FeatureConfig(n_mels=16, clip_frames=24)
 OLD, OWN = ("fast", "loud", "old", "slow"), ("calm", "joyful", "sad")
@@ -23,7 +24,7 @@ ARCHITECTURES = {
 
 
 def source(architecture, seed=0, config=CONFIG, params=None):
-    """A network that has heard something: its batch norm has statistics of its own."""
+    """Return a network whose batch normalization has seen a batch, and its spec."""
     spec = TaggerSpec(
         architecture=architecture,
         params=ARCHITECTURES[architecture] if params is None else params,
@@ -50,7 +51,7 @@ def assert_equal(some, others):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_one_source_passes_on_its_body_and_its_shape(architecture):
+def test_one_source_gives_its_body_and_architecture(architecture):
     model, spec = source(architecture)
     network = network_from([(model, spec)], CONFIG, OWN, TARGETS)
     assert (network.architecture, network.params) == (architecture, spec.params)
@@ -69,7 +70,7 @@ def test_several_sources_become_an_ensemble():
         assert_equal(bodies(member), bodies(model))
 
 
-def test_the_members_of_a_source_that_is_an_ensemble_stand_beside_other_sources():
+def test_members_of_an_ensemble_become_members():
     first = [source("cnn"), source("musicnn")]
     network = network_from(first, CONFIG, OLD, [np.ones(len(OLD), np.bool_)])
     spec = dataclasses.replace(first[0][1], architecture=network.architecture, params=network.params)
@@ -83,22 +84,22 @@ def test_the_members_of_a_source_that_is_an_ensemble_stand_beside_other_sources(
 
 
 @pytest.mark.parametrize("kinds", [["cnn"], ["cnn", "musicnn"]], ids=str)
-def test_training_starts_at_the_share_of_each_tag(kinds):
+def test_initial_scores_are_the_frequencies_of_tags(kinds):
     built = network_from([source(kind) for kind in kinds], CONFIG, OWN, TARGETS).build(seed=5).eval()
     with torch.inference_mode():
         scores = torch.sigmoid(built(10 * torch.rand(3, 24, CONFIG.n_mels)))
     torch.testing.assert_close(scores, torch.tensor([[0.99, 0.25, 0.01]]).expand(3, 3))
 
 
-def test_the_prior_is_the_logit_of_the_share_within_bounds():
+def test_prior_is_the_bounded_logit_of_the_frequency():
     logits = metrics.prior_logits(TARGETS)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, [math.log(99), math.log(1 / 3), -math.log(99)], rtol=1e-6)
 
 
-def test_weights_without_their_heads_are_named_as_in_the_new_network():
+def test_combined_weights_have_the_names_of_the_new_network():
     (cnn, cnn_spec), (musicnn, musicnn_spec) = sources = [source("cnn"), source("musicnn")]
-    architecture, params, weights = combined(sources, CONFIG.feature_hash)
+    architecture, params, weights = combine(sources, CONFIG.feature_hash)
     assert (architecture, params) == (
         "ensemble",
         {"members": [{"architecture": "cnn", "params": cnn_spec.params},
@@ -108,7 +109,7 @@ def test_weights_without_their_heads_are_named_as_in_the_new_network():
     assert set(weights) == expected
 
 
-def test_the_sources_are_not_changed_by_training_what_starts_from_them():
+def test_training_does_not_change_the_sources():
     model, spec = source("cnn")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     built = network_from([(model, spec)], CONFIG, OWN, TARGETS).build(seed=5)
@@ -118,7 +119,7 @@ def test_the_sources_are_not_changed_by_training_what_starts_from_them():
     assert_equal(model.state_dict(), before)
 
 
-def test_a_fresh_network_depends_on_the_seed_alone():
+def test_random_weights_depend_only_on_the_seed():
     network = Network(architecture="cnn", params=ARCHITECTURES["cnn"], feature_config=CONFIG, vocabulary=OWN)
     torch.manual_seed(3)
     expected = build_model("cnn", ARCHITECTURES["cnn"], n_mels=CONFIG.n_mels, n_tags=len(OWN))
@@ -126,7 +127,7 @@ def test_a_fresh_network_depends_on_the_seed_alone():
     assert not torch.equal(network.build(seed=4).head.weight, expected.head.weight)
 
 
-def test_a_network_from_nothing_takes_its_bands_from_the_front_end():
+def test_network_from_scratch_gets_its_bands_from_the_features():
     front_end = dataclasses.replace(CONFIG, fmin=40.0, fmax=6000.0)
     given = {"channels": [4, 8], "hidden": 16}
     network = network_from_scratch("three-path", given, front_end, OWN)
@@ -142,14 +143,14 @@ def test_a_network_from_nothing_takes_its_bands_from_the_front_end():
     assert network_from_scratch("cnn", given, front_end, OWN).params == given
 
 
-def test_a_network_from_nothing_is_built_with_fresh_weights():
+def test_network_from_scratch_has_random_weights():
     built = network_from_scratch("cnn", ARCHITECTURES["cnn"], CONFIG, OWN).build(seed=3)
     torch.manual_seed(3)
     expected = build_model("cnn", ARCHITECTURES["cnn"], n_mels=CONFIG.n_mels, n_tags=len(OWN))
     assert_equal(built.state_dict(), expected.state_dict())
 
 
-def test_a_source_of_other_features_is_refused():
+def test_source_of_other_features_is_refused():
     other = dataclasses.replace(CONFIG, hop_length=128)
     with pytest.raises(FeatureMismatchError, match=f"{CONFIG.feature_hash}, the model needs {other.feature_hash}"):
         network_from([source("cnn"), source("musicnn", config=other)], CONFIG, OWN, TARGETS)
@@ -158,29 +159,29 @@ def test_a_source_of_other_features_is_refused():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda weights: weights.pop("dense.1.bias"), r"dense\.1\.bias has shape none, needed is \(16,\)"),
-        (lambda weights: weights.update(other=torch.zeros(2)), r"other has shape \(2,\), needed is none"),
-        (lambda weights: weights.update({"dense.1.bias": torch.zeros(9)}), r"has shape \(9,\), needed is \(16,\)"),
-        (lambda weights: weights.update({"head.bias": torch.zeros(3)}), r"head\.bias has shape \(3,\), needed is none"),
+        (lambda weights: weights.pop("dense.1.bias"), r"dense\.1\.bias has shape none, expected \(16,\)"),
+        (lambda weights: weights.update(other=torch.zeros(2)), r"other has shape \(2,\), expected none"),
+        (lambda weights: weights.update({"dense.1.bias": torch.zeros(9)}), r"has shape \(9,\), expected \(16,\)"),
+        (lambda weights: weights.update({"head.bias": torch.zeros(3)}), r"head\.bias has shape \(3,\), expected none"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_and_change_nothing(change, complaint):
+def test_weights_of_another_shape_are_refused_and_change_nothing(change, complaint):
     model, _ = source("cnn")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     weights = {name: weight + 1 for name, weight in bodies(model).items()}
     change(weights)
     with pytest.raises(TrainingError, match=complaint):
-        start(model, weights, (0.0,) * len(OLD))
+        initialize(model, weights, (0.0,) * len(OLD))
     assert_equal(model.state_dict(), before)
 
 
-def test_a_bias_of_another_vocabulary_is_refused():
+def test_bias_of_another_vocabulary_is_refused():
     model, _ = source("cnn")
-    with pytest.raises(TrainingError, match="the network has 4 tags, its first bias 3"):
-        start(model, bodies(model), (0.0,) * 3)
+    with pytest.raises(TrainingError, match="the network has 4 tags, but the initial bias has 3"):
+        initialize(model, bodies(model), (0.0,) * 3)
 
 
-def test_the_trained_network_becomes_an_artifact(tmp_path):
+def test_trained_network_is_saved_as_an_artifact(tmp_path):
     network = network_from([source("cnn"), source("musicnn")], CONFIG, OWN, TARGETS)
     model = network.build(seed=0)
     rng = np.random.default_rng(0)
@@ -193,7 +194,7 @@ def test_the_trained_network_becomes_an_artifact(tmp_path):
     assert len(set(spec.thresholds)) > 1
 
 
-def test_a_soup_is_the_mean_of_the_weights_and_has_their_types():
+def test_average_weights_is_the_mean_with_the_same_dtypes():
     first, second = (source("cnn", seed=seed)[0].state_dict() for seed in (0, 1))
     mixed = average_weights([first, second])
     assert mixed.keys() == first.keys()
@@ -203,9 +204,9 @@ def test_a_soup_is_the_mean_of_the_weights_and_has_their_types():
     assert_equal(average_weights([first]), first)
 
 
-def test_a_classical_model_is_no_start():
+def test_classical_source_is_refused():
     sizes = {"descriptors": 5, "learned": 4}
     model = build_model("linear-svm", {"sizes": sizes}, n_mels=CONFIG.n_mels, n_tags=len(OLD))
     spec = dataclasses.replace(source("cnn")[1], architecture="linear-svm", params=model.params)
-    with pytest.raises(UsageError, match="is a linear-svm: it has no network"):
-        combined([source("cnn"), (model, spec)], CONFIG.feature_hash)
+    with pytest.raises(UsageError, match="is a linear-svm: it has no network to train"):
+        combine([source("cnn"), (model, spec)], CONFIG.feature_hash)

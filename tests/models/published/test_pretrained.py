@@ -103,7 +103,7 @@ def wheel(members: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyP
     return path
 
 
-def test_each_variable_of_musicnn_comes_to_its_place(members: dict[str, bytes]) -> None:
+def test_each_variable_of_musicnn_is_copied_to_its_tensor(members: dict[str, bytes]) -> None:
     model, variables = read(members, "mtt-musicnn"), some_variables("musicnn")
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     for ours, theirs in {"timbral.0": "conv2d", "timbral.1": "conv2d_1", "temporal.0": "conv2d_2",
@@ -120,7 +120,7 @@ def test_each_variable_of_musicnn_comes_to_its_place(members: dict[str, bytes]) 
             np.testing.assert_array_equal(weights[f"{ours}.{part}"], variables[f"batch_normalization{number}/{name}"])
 
 
-def test_each_variable_of_vgg_comes_to_its_place(members: dict[str, bytes]) -> None:
+def test_each_variable_of_vgg_is_copied_to_its_tensor(members: dict[str, bytes]) -> None:
     model, variables = read(members, "mtt-vgg"), some_variables("vgg")
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     for n in range(5):
@@ -131,7 +131,7 @@ def test_each_variable_of_vgg_comes_to_its_place(members: dict[str, bytes]) -> N
     np.testing.assert_array_equal(weights["head.weight"], variables["dense/kernel"].T)
 
 
-def test_a_wheel_becomes_four_models_that_all_may_read_twice_over(wheel: Path, tmp_path: Path) -> None:
+def test_a_wheel_is_converted_to_four_readable_models_and_can_be_converted_again(wheel: Path, tmp_path: Path) -> None:
     contents = []
     umask = os.umask(0o022)
     try:
@@ -172,9 +172,9 @@ def test_a_missing_or_damaged_member_is_named(members: dict[str, bytes]) -> None
         (b"MSD_LABELS = load('tags')", "cannot be read: "),
         (b"MSD_LABELS = {[]: 1}", "cannot be read: "),
         (b"MSD_LABELS = ['\xff']", "cannot be read: "),
-        (b"MSD_LABELS = 50", "MSD_LABELS is not a list of texts"),
-        (b"MSD_LABELS = 'rock'", "MSD_LABELS is not a list of texts"),
-        (b"MSD_LABELS = ['rock', 2]", "MSD_LABELS is not a list of texts"),
+        (b"MSD_LABELS = 50", "MSD_LABELS is not a list of strings"),
+        (b"MSD_LABELS = 'rock'", "MSD_LABELS is not a list of strings"),
+        (b"MSD_LABELS = ['rock', 2]", "MSD_LABELS is not a list of strings"),
         (b"MSD_LABELS = ['rock', 'pop']", r"dense/kernel has shape \(256, 50\), not \(256, 2\)"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_variable_of_another_shape_is_named(
         pretrained.copy_weights(variables, model)
 
 
-def test_what_is_wrong_with_a_checkpoint_comes_with_its_name(members: dict[str, bytes]) -> None:
+def test_errors_of_a_checkpoint_name_the_checkpoint(members: dict[str, bytes]) -> None:
     index, data = checkpoint({name: values for name, values in some_variables("vgg").items() if name != "dense/bias"})
     for wrong, complaint in (
         ({VGG_INDEX: index, VGG_DATA: data}, "the checkpoint has no variable dense/bias"),
@@ -223,7 +223,7 @@ def pip_that(does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "executable", str(script))
 
 
-def test_install_fetches_the_wheel_by_name_unless_it_is_given(
+def test_install_fetches_the_wheel_unless_it_is_given(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pip_that(f'cp "{wheel}" "$dest"', tmp_path, monkeypatch)
@@ -243,11 +243,11 @@ def test_install_fetches_the_wheel_by_name_unless_it_is_given(
     ("does", "reason"),
     [
         ("echo 'WARNING: retrying' >&2; echo 'ERROR: No matching distribution' >&2; exit 1", "ERROR: No matching"),
-        ("exit 0", "no wheel came"),
-        ('touch "$dest/musicnn-0.1.0.tar.gz"', "no wheel came"),
+        ("exit 0", "it downloaded no wheel"),
+        ('touch "$dest/musicnn-0.1.0.tar.gz"', "it downloaded no wheel"),
     ],
 )
-def test_a_pip_that_fails_gives_its_reason_and_a_way_out(
+def test_a_failure_of_pip_is_reported_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, reason: str
 ) -> None:
     pip_that(does, tmp_path, monkeypatch)

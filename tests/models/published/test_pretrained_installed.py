@@ -14,7 +14,7 @@ N_WEIGHTS = {"msd-musicnn": (64, 216_041), "mtt-musicnn": (64, 385_277)} | dict.
 
 
 @pytest.mark.parametrize("name", pretrained.PUBLISHED)
-def test_an_installed_model_is_whole(name: str) -> None:
+def test_an_installed_model_is_complete(name: str) -> None:
     folder = pretrained.find(name)
     model, spec = load_model(folder)
     tensors = [tensor for key, tensor in model.state_dict().items() if not key.endswith("num_batches_tracked")]
@@ -30,13 +30,13 @@ def test_an_installed_model_is_whole(name: str) -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        UsageError, match="no published model 'msd'; there is msd-musicnn, msd-vgg, mtt-musicnn, mtt-vgg"
+        UsageError, match="no published model 'msd'; the names are msd-musicnn, msd-vgg, mtt-musicnn, mtt-vgg"
     ):
         pretrained.find("msd")
     assert pretrained.find(pretrained.DEFAULT).name == "msd-musicnn"
 
 
-def test_models_that_are_not_there_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_models_name_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
     with pytest.raises(ModelError, match="run `musictag weights` once"):
         pretrained.find("msd-musicnn")
@@ -51,6 +51,6 @@ def test_another_wheel_is_refused_with_both_checksums(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-def test_a_wheel_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_wheel_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.whl cannot be read: No such file"):
         pretrained.convert(tmp_path / "none.whl", tmp_path / "models")

@@ -93,7 +93,7 @@ INDEX = table(PAIRS)
 
 
 @pytest.mark.parametrize("per_block", [1, 2, 3, 100])
-def test_float_variables_of_any_shape_are_read_and_others_left_out(per_block: int) -> None:
+def test_float_variables_are_read_and_others_are_skipped(per_block: int) -> None:
     variables = read_checkpoint(table(PAIRS, per_block), DATA)
     assert variables.keys() == VARIABLES.keys() - {"global_step"}
     for name, values in variables.items():
@@ -101,7 +101,7 @@ def test_float_variables_of_any_shape_are_read_and_others_left_out(per_block: in
         np.testing.assert_array_equal(values, VARIABLES[name], strict=True)
 
 
-def test_the_written_table_shares_prefixes_and_leaves_zeros_out() -> None:
+def test_the_table_of_the_tests_shares_prefixes_and_omits_zeros() -> None:
     # What the tests here rest on: without these, half of the reader would go untested.
     assert INDEX.count(b"batch_normalization/") < 2 + len(PAIRS) // 3
     assert (
@@ -110,18 +110,18 @@ def test_the_written_table_shares_prefixes_and_leaves_zeros_out() -> None:
     )
 
 
-def test_an_entry_without_a_shape_is_a_number() -> None:
+def test_an_entry_without_a_shape_is_a_scalar() -> None:
     pairs = [(b"", HEADER), (b"power", message((1, FLOAT32), (5, 4)))]
     assert read_checkpoint(table(pairs), np.float32(0.5).tobytes())["power"] == np.array(0.5)
 
 
-def test_an_index_that_is_cut_off_anywhere_is_refused() -> None:
+def test_a_truncated_index_is_refused() -> None:
     for length in range(len(INDEX)):
         with pytest.raises(ModelError, match="not a TensorFlow checkpoint that can be read: "):
             read_checkpoint(INDEX[:length], DATA)
 
 
-def test_an_index_that_lacks_its_beginning_or_middle_is_refused() -> None:
+def test_an_index_without_its_beginning_or_middle_is_refused() -> None:
     for length in range(1, len(INDEX)):
         with pytest.raises(ModelError):
             read_checkpoint(INDEX[length:], DATA)
@@ -131,14 +131,14 @@ def test_an_index_that_lacks_its_beginning_or_middle_is_refused() -> None:
             read_checkpoint(INDEX[:length] + INDEX[footer:], DATA)
 
 
-def test_data_that_is_cut_off_names_the_variable_and_both_lengths() -> None:
+def test_truncated_data_names_the_variable_and_both_lengths() -> None:
     for length in range(len(DATA)):
         with pytest.raises(ModelError, match=rf"data file is too short for \S+: {length} bytes of \d+"):
             read_checkpoint(INDEX, DATA[:length])
 
 
 @pytest.mark.parametrize("byte", [0x00, 0x01, 0x7F, 0x80, 0xFF])
-def test_any_changed_byte_is_read_or_refused(byte: int) -> None:
+def test_an_index_with_a_changed_byte_is_read_or_refused(byte: int) -> None:
     refused = 0
     for place in range(len(INDEX)):
         try:
@@ -167,11 +167,11 @@ def one_variable(value: bytes) -> bytes:
         (one_variable(entry(FLOAT32, (2**64 - 1,), 0, 4)), "dense/bias has 4 bytes for the shape"),
         (one_variable(entry(FLOAT32, (2,), 2**63, 8)), "too short for dense/bias"),
         (one_variable(b"\x09" + bytes(8)), "a field has the wire type 1"),
-        (one_variable(b"\x12\x7f"), "it is cut off"),
-        (one_variable(message((1, FLOAT32), (2, 3), (5, 4))), "bytes are needed where a number stands"),
-        (one_variable(message((1, FLOAT32), (5, b"four"))), "a number is needed where bytes stand"),
+        (one_variable(b"\x12\x7f"), "it is truncated"),
+        (one_variable(message((1, FLOAT32), (2, 3), (5, 4))), "expected bytes, found a number"),
+        (one_variable(message((1, FLOAT32), (5, b"four"))), "expected a number, found bytes"),
     ],
 )
-def test_what_is_wrong_with_an_index_is_said(index: bytes, complaint: str) -> None:
+def test_a_malformed_index_is_refused_with_the_reason(index: bytes, complaint: str) -> None:
     with pytest.raises(ModelError, match=complaint):
         read_checkpoint(index, DATA)

@@ -19,12 +19,12 @@ def config(*argv, fine_tuning=False):
     return training_config(parsed(*argv), fine_tuning=fine_tuning)
 
 
-def test_without_options_the_recipe_is_as_it_is():
+def test_recipe_is_unchanged_without_options():
     assert config() == FROM_SCRATCH
     assert config(fine_tuning=True) == FINE_TUNING
 
 
-def test_every_option_changes_its_field_of_either_recipe():
+def test_every_option_changes_its_field_in_both_recipes():
     argv = ("--epochs", "5", "--head-epochs", "1", "--patience", "3", "--batch-size", "8", "--clips-per-epoch", "2",
             "--learning-rate", "0.02", "--body-rate", "0", "--seed", "9")  # fmt: skip
     given = {"epochs": 5, "head_epochs": 1, "patience": 3, "batch_size": 8, "clips_per_track": 2,
@@ -33,22 +33,22 @@ def test_every_option_changes_its_field_of_either_recipe():
     assert config(*argv, fine_tuning=True) == dataclasses.replace(FINE_TUNING, **given)
 
 
-def test_an_option_that_says_the_plain_default_is_kept_in_fine_tuning():
+def test_given_value_is_kept_in_fine_tuning():
     assert config("--epochs", str(FROM_SCRATCH.epochs), fine_tuning=True).epochs == FROM_SCRATCH.epochs
 
 
-def test_the_help_tells_both_defaults():
+def test_help_names_both_defaults():
     parser = argparse.ArgumentParser()
     add_options(parser)
     text = " ".join(parser.format_help().split())
     assert f"(default: {FROM_SCRATCH.epochs}, with --init {FINE_TUNING.epochs})" in text
     assert (
-        f"clips of a step on each worker (default: {FROM_SCRATCH.batch_size}, with --init {FINE_TUNING.batch_size})"
+        f"clips per step on each worker (default: {FROM_SCRATCH.batch_size}, with --init {FINE_TUNING.batch_size})"
         in text
     )
 
 
-def test_a_wrong_number_is_named():
+def test_number_out_of_range_is_named():
     with pytest.raises(UsageError, match=r"TrainingConfig\.body_rate is -1\.0"):
         config("--body-rate", "-1", fine_tuning=True)
 
@@ -64,29 +64,38 @@ def test_folds_are_for_fine_tuning():
     assert folds("--folds", "1", fine_tuning=False) == 1
 
 
+def test_folds_without_init_are_refused():
+    with pytest.raises(UsageError, match="--folds needs --init"):
+        folds("--folds", "2", fine_tuning=False)
+
+
 @pytest.mark.parametrize(
-    ("given", "fine_tuning", "complaint"), [("0", True, "--folds is 0"), ("2", False, "--folds goes with --init")]
-)
-def test_folds_that_make_no_sense_are_refused(given, fine_tuning, complaint):
-    with pytest.raises(UsageError, match=complaint):
-        folds("--folds", given, fine_tuning=fine_tuning)
+    ("argv", "allowed"),
+    [(("--folds", "0"), "a whole number of at least 1"), (("--epochs", "2.5"), "a whole number"),
+     (("--learning-rate", "inf"), "a number")],
+    ids=str,
+)  # fmt: skip
+def test_wrong_number_is_refused_with_the_allowed_ones(argv, allowed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parsed(*argv)
+    assert f"argument {argv[0]}: {argv[1]!r} is not {allowed}\n" in capsys.readouterr().err
 
 
-def test_a_precision_is_asked_of_some_tags():
+def test_precisions_are_parsed_by_tag():
     assert precisions("calm=0.9,a=b=1") == {"calm": 0.9, "a=b": 1.0}
     for text in ("", "calm", "=0.5", "calm=high", "calm=0", "calm=1.5", "calm=0.5,", "calm=nan"):
         with pytest.raises(UsageError, match=r"--min-precision has .*: it takes TAG=SHARE"):
             precisions(text)
 
 
-def test_without_options_the_network_starts_from_nothing_and_learns_all_tags():
+def test_network_is_trained_from_scratch_by_default():
     args = parsed()
     check_options(args)
     assert (args.model, args.model_params, args.init, args.vocabulary) == (None, {}, (), None)
     assert DEFAULT_MODEL in SINGLE
 
 
-def test_what_to_train_is_chosen_by_options():
+def test_options_choose_the_network():
     args = parsed("--model", "three-path", "--model-params", '{"channels": [8, 16], "dropout": 0.5}')
     check_options(args)
     assert (args.model, args.model_params) == ("three-path", {"channels": [8, 16], "dropout": 0.5})
@@ -96,7 +105,7 @@ def test_what_to_train_is_chosen_by_options():
 
 
 @pytest.mark.parametrize("name", ["crnn", "ensemble"])
-def test_a_network_that_cannot_be_trained_from_nothing_is_answered_with_those_that_can(name, capsys):
+def test_unknown_network_is_refused_with_the_known_ones(name, capsys):
     with pytest.raises(SystemExit, match="2"):
         parsed("--model", name)
     known = capsys.readouterr().err.rpartition("choose from")[2]
@@ -105,18 +114,18 @@ def test_a_network_that_cannot_be_trained_from_nothing_is_answered_with_those_th
 
 
 @pytest.mark.parametrize("text", ["", "{", "channels=8", '{"channels": }'])
-def test_parameters_that_are_not_json_are_refused(text):
+def test_params_that_are_not_json_are_refused(text):
     with pytest.raises(UsageError, match=r"--model-params is '.*', which is not JSON: "):
         parsed("--model-params", text)
 
 
 @pytest.mark.parametrize("text", ["[8, 16]", "3", "null", '"channels"'])
-def test_parameters_without_names_are_refused(text):
-    with pytest.raises(UsageError, match=r"--model-params is '.*': it takes values by name, in braces"):
+def test_params_that_are_no_object_are_refused(text):
+    with pytest.raises(UsageError, match=r"--model-params is '.*': it must be a JSON object"):
         parsed("--model-params", text)
 
 
 @pytest.mark.parametrize("network", [("--model", DEFAULT_MODEL), ("--model-params", '{"hidden": 64}')], ids=str)
-def test_a_network_of_its_own_and_models_to_start_from_contradict_each_other(network):
+def test_model_options_contradict_init(network):
     with pytest.raises(UsageError, match="--model and --model-params do not go with --init"):
         check_options(parsed("--init", "msd-musicnn", *network))

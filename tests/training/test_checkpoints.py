@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 
@@ -13,7 +14,6 @@ def state(epoch: int) -> TrainingState:
     return TrainingState(
         epoch=epoch,
         weights=weights,
-        averaged={name: weight + 1 for name, weight in weights.items()},
         best_weights={name: weight + 2 for name, weight in weights.items()},
         best_val_loss=0.5,
         epochs_since_best=3,
@@ -25,7 +25,7 @@ def state(epoch: int) -> TrainingState:
 def assert_equal(some: TrainingState, other: TrainingState) -> None:
     for name in ("epoch", "best_val_loss", "epochs_since_best", "history"):
         assert getattr(some, name) == getattr(other, name)
-    for name in ("weights", "averaged", "best_weights"):
+    for name in ("weights", "best_weights"):
         weights, others = getattr(some, name), getattr(other, name)
         assert weights.keys() == others.keys()
         assert all(torch.equal(weight, others[key]) for key, weight in weights.items()), name
@@ -33,14 +33,14 @@ def assert_equal(some: TrainingState, other: TrainingState) -> None:
     assert torch.equal(some.optimizer["state"][0]["exp_avg"], other.optimizer["state"][0]["exp_avg"])
 
 
-def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_state_is_read_as_written(tmp_path: Path) -> None:
     save_state(tmp_path / "state.pt", state(3))
     save_state(tmp_path / "state.pt", state(4))
     assert_equal(load_state(tmp_path / "state.pt"), state(4))
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_states_of_several_networks_are_kept_in_their_order(tmp_path: Path) -> None:
+def test_states_of_folds_keep_their_order(tmp_path: Path) -> None:
     assert load_states(tmp_path) == []
     states = [state(epoch) for epoch in range(12)]  # more than one digit
     save_states(tmp_path, states)
@@ -50,7 +50,7 @@ def test_states_of_several_networks_are_kept_in_their_order(tmp_path: Path) -> N
         assert_equal(some, other)
 
 
-def test_a_broken_state_is_named(tmp_path: Path) -> None:
+def test_broken_file_is_named(tmp_path: Path) -> None:
     save_state(tmp_path / "state.pt", state(1))
     whole = (tmp_path / "state.pt").read_bytes()
     for content in (b"", b"not a state", whole[: len(whole) // 2]):
@@ -60,8 +60,30 @@ def test_a_broken_state_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"missing\.pt"):
         load_state(tmp_path / "missing.pt")
     torch.save({"epoch": 1}, tmp_path / "other.pt")
-    with pytest.raises(TrainingError, match=r"other\.pt is no training state"):
+    with pytest.raises(TrainingError, match=r"other\.pt is not a training state"):
         load_state(tmp_path / "other.pt")
+
+
+def save_old(path: Path, averaged: dict[str, torch.Tensor]) -> None:
+    """Write a state as version 0.1 did."""
+    fields = {field.name: getattr(state(1), field.name) for field in dataclasses.fields(TrainingState)}
+    torch.save({**fields, "averaged": averaged}, path)
+
+
+def test_averaged_weights_of_an_old_file_are_ignored_if_equal_to_its_weights(tmp_path: Path) -> None:
+    save_old(tmp_path / "old.pt", state(1).weights)
+    assert_equal(load_state(tmp_path / "old.pt"), state(1))
+
+
+def test_old_file_with_other_averaged_weights_is_refused(tmp_path: Path) -> None:
+    save_old(tmp_path / "old.pt", {name: weight + 1 for name, weight in state(1).weights.items()})
+    with pytest.raises(TrainingError, match=r"old\.pt holds averaged weights: .* start again without it"):
+        load_state(tmp_path / "old.pt")
+
+
+def test_new_files_hold_no_averaged_weights(tmp_path: Path) -> None:
+    save_state(tmp_path / "state.pt", state(1))
+    assert "averaged" not in torch.load(tmp_path / "state.pt", weights_only=True)
 
 
 class Harmful:
@@ -69,7 +91,7 @@ class Harmful:
         return os.system, ("touch harmed",)
 
 
-def test_a_state_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"epoch": Harmful()}, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match=r"state\.pt"):

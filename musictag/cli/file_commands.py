@@ -1,0 +1,122 @@
+"""The commands that read music files: `musictag tag` and `musictag taggram`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from musictag.cli import local_files, options, output
+from musictag.cli.local_files import DecodedTrack, printable
+from musictag.cli.model_commands import add_model, find_model
+from musictag.errors import AudioError, LedgerError, StoreError, UsageError
+from musictag.evaluation.calibration import calibrate
+from musictag.features.clips import clip_weights
+from musictag.jobs import progress
+from musictag.tagging.tagger import Tagger
+
+Float32 = npt.NDArray[np.float32]
+
+CLIPS_PER_TRACK = 10
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `tag` and `taggram` to the commands of a parser."""
+    tag = commands.add_parser("tag", help="print the tags of files, or of all music in folders")
+    add_model(tag)
+    tag.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
+    tag.add_argument("--top", type=options.count, default=5, metavar="N", help="tags per file (default: %(default)s)")
+    tag.add_argument(
+        "--clips-per-track", type=options.clips_per_track, default=CLIPS_PER_TRACK, metavar="N|all",
+        help="clips of 3 s to listen to, evenly spread (default: %(default)s)",
+    )  # fmt: skip
+    form = tag.add_mutually_exclusive_group()
+    form.add_argument("--csv", dest="form", action="store_const", const=output.as_csv, help=output.CSV_HEADER.strip())
+    form.add_argument("--json", dest="form", action="store_const", const=output.as_json, help="one object per line")
+    tag.set_defaults(run=run_tag, form=output.as_text)
+
+    taggram = commands.add_parser("taggram", help="draw a file's scores over time")
+    add_model(taggram)
+    taggram.add_argument("path", type=Path, metavar="FILE")
+    taggram.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PNG", help=f"{', '.join(PICTURE_SUFFIXES)}"
+    )
+    taggram.add_argument(
+        "--top", type=options.count, default=10, metavar="N", help="tags to show (default: %(default)s)"
+    )
+    taggram.set_defaults(run=run_taggram)
+
+
+def run_tag(args: argparse.Namespace) -> None:
+    """Print the tags of each file. Raises `LedgerError` at the end if a file could not be tagged."""
+    tagger = Tagger.load(find_model(args.model))
+    paths = local_files.find(args.paths)
+    tracks = local_files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track)
+    shown = progress.bar(tracks, "tag", len(paths), "file") if len(paths) > 1 and sys.stderr.isatty() else tracks
+    n_failed = 0
+    if args.form is output.as_csv:
+        _write(output.CSV_HEADER)
+    for path, track in shown:
+        if isinstance(track, AudioError):
+            n_failed += 1
+            if args.form is output.as_text:
+                tqdm.write(str(track), file=sys.stderr)
+            _write(args.form(printable(path), track))
+        else:
+            _write(args.form(printable(path), _top_tags(tagger, track, args.top)))
+    if n_failed:
+        raise LedgerError(f"{n_failed} of {len(paths)} file{'s' * (len(paths) > 1)} could not be tagged")
+
+
+def run_taggram(args: argparse.Namespace) -> None:
+    """Draw the taggram of one file."""
+    target = printable(args.output)
+    if args.output.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"-o {target}: the picture's name must end in {', '.join(PICTURE_SUFFIXES)}")
+    from musictag.cli import taggram
+    from musictag.evaluation import charts  # here: matplotlib takes a second to import
+
+    tagger = Tagger.load(find_model(args.model))
+    track = local_files.read(args.path, tagger.spec.feature_config)
+    clip_scores, track_scores = score(tagger, track)
+    shown = _best(track_scores, args.top)
+    figure = taggram.draw(
+        clip_scores[:, shown],
+        track_scores[shown],
+        [tagger.spec.vocabulary[k] for k in shown],
+        track.start_s,
+        track.duration_s,
+        title=printable(Path(args.path.name)),
+        subtitle=f"tags over time by {args.model}",
+    )
+    try:
+        charts.save_figure(figure, args.output)
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written: {error.strerror}") from error
+    progress.echo(f"{len(shown)} tags over {track.duration_s:.1f} s in {len(clip_scores)} clips; {target}")
+
+
+def score(tagger: Tagger, track: DecodedTrack) -> tuple[Float32, Float32]:
+    """Return the calibrated scores of the clips (C, K) and of the whole track (K,)."""
+    clip_scores = tagger.clip_scores(track.clips)
+    weights = clip_weights(track.start_s, track.duration_s, tagger.spec.feature_config)
+    track_scores = tagger.joined_scores(clip_scores, track.clips, weights)
+    return calibrate(clip_scores, tagger.spec.calibration), calibrate(track_scores, tagger.spec.calibration)
+
+
+def _best(scores: Float32, n_tags: int) -> list[int]:
+    """Return the indices of the highest scores (K,), best first."""
+    return [int(k) for k in np.argsort(-scores, kind="stable")[:n_tags]]
+
+
+def _top_tags(tagger: Tagger, track: DecodedTrack, n_tags: int) -> output.ScoredTags:
+    _, scores = score(tagger, track)
+    return [(tagger.spec.vocabulary[k], round(float(scores[k]), 4)) for k in _best(scores, n_tags)]
+
+
+def _write(text: str) -> None:
+    tqdm.write(text, file=sys.stdout, end="")  # tqdm's own write does not break the progress bar
+    sys.stdout.flush()

@@ -1,0 +1,163 @@
+"""MLflow runs: connect to the tracking store, log metrics and artifacts, and read them back.
+
+The tracking URI is `MLFLOW_TRACKING_URI`, or `sqlite:///data/mlflow.db` with its artifacts in `data/mlartifacts`.
+"""
+
+import atexit
+import contextlib
+import functools
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from musictag.errors import RegistryError
+from musictag.storage.urls import redacted
+
+EXPERIMENT = "musictag"
+
+
+DEFAULT_DATABASE = "data/mlflow.db"
+
+
+ARTIFACT = "model"
+
+
+def connect() -> str:
+    """Set MLflow's tracking store, and return its URI with an absolute path.
+
+    Raises `RegistryError` if the store does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_DATABASE}"
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{database}"
+    # A server that does not answer is reported within seconds; set these higher for a slow server.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with mlflow_errors(f"MLflow at {uri} (MLFLOW_TRACKING_URI) cannot be used"):
+        client = MlflowClient()
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            local = uri.startswith("sqlite:///")
+            location = (database.parent / "mlartifacts").as_uri() if local else None
+            client.create_experiment(EXPERIMENT, artifact_location=location)
+    return uri
+
+
+@contextlib.contextmanager
+def start_run(
+    name: str, params: Mapping[str, object], tags: Mapping[str, str], *, system_metrics: bool = True
+) -> Iterator[str]:
+    """Start an MLflow run and yield its id; the run ends with the body, and is marked as failed if the body raises."""
+    with mlflow_errors("MLflow"):
+        mlflow.set_experiment(EXPERIMENT)
+        mlflow.set_system_metrics_sampling_interval(5)
+        run = mlflow.start_run(run_name=name, tags=dict(tags), log_system_metrics=system_metrics)
+        mlflow.log_params({key: redacted(str(value))[:6000] for key, value in params.items()})
+    with run:
+        yield run.info.run_id
+
+
+def log_features(uri: str, version: int, digest: str) -> None:
+    """Log a version of the features table as the dataset of the current run."""
+    with mlflow_errors("MLflow"):
+        source = DeltaDatasetSource(path=redacted(uri), delta_table_version=version)
+        dataset = MetaDataset(source, name="features", digest=digest)  # type: ignore[abstract] # MLflow's own use
+        mlflow.log_input(dataset, context="training")
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    """Log metrics of one step to a run; NaN values are left out."""
+    now = int(time.time() * 1000)
+    entries = [Metric(name, float(value), now, step) for name, value in metrics.items() if not math.isnan(value)]
+    with mlflow_errors("MLflow"):
+        MlflowClient().log_batch(run_id, metrics=entries)
+
+
+def latest_step(run_id: str) -> int:
+    """Return the number of logged epochs of a run."""
+    with mlflow_errors("MLflow"):
+        return int(MlflowClient().get_run(run_id).data.metrics.get("epoch", 0))
+
+
+def cost(run_id: str) -> dict[str, float]:
+    """Return the last metrics of a finished run; `seconds` is the duration of its fit if logged, else of the run."""
+    with mlflow_errors("MLflow"):
+        run = MlflowClient().get_run(run_id)
+    seconds = (run.info.end_time - run.info.start_time) / 1000
+    # The logged metric `seconds` is the duration of an epoch.
+    return {**run.data.metrics, "seconds": run.data.metrics.get("fit_seconds", seconds)}
+
+
+def log_model(run_id: str, folder: Path) -> str:
+    """Store a model folder with a run; return the model's URI."""
+    with mlflow_errors("MLflow"):
+        MlflowClient().log_artifacts(run_id, str(folder), ARTIFACT)
+    return f"runs:/{run_id}/{ARTIFACT}"
+
+
+def log_evaluation(run_id: str, split: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    """Log an evaluation to its model's run: a folder of files, and metrics prefixed with the split."""
+    _log_folder(run_id, f"evaluation/{split}", folder, {f"{split}_{name}": value for name, value in metrics.items()})
+
+
+def log_decision(run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    """Log a promotion decision to its model's run: a folder of files, and metrics prefixed with `promotion_`."""
+    _log_folder(run_id, "promotion", folder, {f"promotion_{name}": value for name, value in metrics.items()})
+
+
+def evaluation_file(run_id: str, split: str, name: str) -> Path | None:
+    """Download a file that `log_evaluation` logged; None if there is none."""
+    path = f"evaluation/{split}/{name}"
+    with mlflow_errors("MLflow"):
+        client = MlflowClient()
+        if path not in {entry.path for entry in client.list_artifacts(run_id, f"evaluation/{split}")}:
+            return None
+        return download_artifacts(run_id, path)
+
+
+def download_artifacts(run_id: str, path: str) -> Path:
+    return Path(
+        mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=path, dst_path=tempfile.mkdtemp(dir=_download_folder())
+        )
+    )
+
+
+@functools.cache
+def _download_folder() -> Path:
+    """Return the folder of downloads, which is deleted at exit: MLflow never deletes its downloads."""
+    folder = tempfile.mkdtemp(prefix="musictag-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _log_folder(run_id: str, where: str, folder: Path, metrics: Mapping[str, float]) -> None:
+    with mlflow_errors("MLflow"):
+        MlflowClient().log_artifacts(run_id, str(folder), where)
+    log_metrics(run_id, metrics)
+
+
+@contextlib.contextmanager
+def mlflow_errors(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()
+        raise RegistryError(f"{subject}: {reason[-1] if reason else type(error).__name__}") from error

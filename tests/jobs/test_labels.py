@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from musictag.catalog.reader import Catalog, read_catalog
+from musictag.catalog.splits import SPLITS
+from musictag.jobs.labels import echo_problems, read_labels
+from musictag.storage import parts, tables
+
+TRACK_IDS_SCHEMA = pa.schema([("track_id", pa.string())])
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    """Eight tracks of different artists, of which two have no tags, and a row that cannot be used."""
+    lines = [f"{n},{n}.wav,artist {n},{'calm' if n < 6 else ''}" for n in range(8)]
+    path = tmp_path / "catalog.csv"
+    path.write_text("\n".join(["track_id,uri,artist,tags", *lines, "broken,,x,calm"]))
+    return read_catalog(str(path))
+
+
+@pytest.fixture
+def features_uri(tmp_path: Path) -> str:
+    """A table with the tracks 0 to 4 at version 1 and also 5 and `removed` at version 2."""
+    uri = str(tmp_path / "features")
+    tables.create_table(uri, TRACK_IDS_SCHEMA)
+    for part, track_ids in (("p", ["0", "1", "2", "3", "4"]), ("q", ["5", "removed"])):
+        parts.write(uri, part, TRACK_IDS_SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+    return uri
+
+
+def test_labels_are_tags_of_tracks_with_features(catalog: Catalog, features_uri: str) -> None:
+    labels = read_labels(catalog, features_uri)
+    tags = {track_id: tags for split in SPLITS for track_id, tags in labels.tags[split].items()}
+    assert tags == {str(n): ["calm"] for n in range(6)}
+    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (2, (), ("removed",))
+
+
+def test_labels_of_an_older_version_lack_later_tracks(catalog: Catalog, features_uri: str) -> None:
+    labels = read_labels(catalog, features_uri, 1)
+    assert (labels.without_features, labels.orphaned) == (("5",), ())
+
+
+def test_splits_are_kept_in_the_splits_table(catalog: Catalog, features_uri: str) -> None:
+    labels = read_labels(catalog, features_uri)
+    splits_uri = tables.companion_uri(features_uri, "splits")
+    rows = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
+    splits = {row["group"]: row["split"] for row in rows}
+    assert splits == {labels.groups[track_id]: split for split in SPLITS for track_id in labels.tags[split]}
+    assert read_labels(catalog, features_uri) == labels
+    assert tables.version(splits_uri) == 1
+
+
+def test_problems_are_printed_with_the_catalog(catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+    echo_problems(catalog)
+    assert capsys.readouterr().out == f"{catalog.uri}, row 10 (broken): uri is empty\n"

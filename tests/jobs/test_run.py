@@ -1,0 +1,171 @@
+import datetime
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from musictag.catalog.reader import Problem
+from musictag.errors import AudioCorruptError, LedgerError
+from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row, read_failed, record_failures
+from musictag.jobs.plan import ExistingRow, Plan
+from musictag.jobs.run import Run, execute
+from musictag.storage import parts, tables
+
+SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("uri", pa.string()),
+        ("audio_etag", pa.string()),
+        ("producer", pa.string()),
+        ("written_at", pa.timestamp("us", "UTC")),
+    ]
+)
+
+
+class Job:
+    """A job whose engine writes one row per task, except for tracks that fail or get lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.uri, self.failures_uri = str(folder / "rows"), str(folder / "rows-failures")
+        self.processed: list[str] = []
+        tables.create_table(self.uri, SCHEMA)
+        tables.create_table(self.failures_uri, FAILURES_SCHEMA)
+
+    def read_existing(self) -> dict[str, ExistingRow]:
+        rows = tables.read_columns(self.uri, ("track_id", "uri", "audio_etag", "producer")).to_pylist()
+        return {row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], row["producer"]) for row in rows}
+
+    def process(self, plan: Plan, failing: Collection[str], lost: Collection[str]) -> None:
+        self.processed = [task.track_id for task in plan.tasks]
+        now = datetime.datetime.now(datetime.UTC)
+        rows = [
+            {
+                "track_id": task.track_id,
+                "uri": task.uri,
+                "audio_etag": task.audio_etag,
+                "producer": "p",
+                "written_at": now,
+            }
+            for task in plan.tasks
+            if task.track_id not in {*failing, *lost}
+        ]
+        failures = [failure_row(task, AudioCorruptError("why")) for task in plan.tasks if task.track_id in failing]
+        parts.write(self.uri, f"{now:%H%M%S%f}", SCHEMA, rows)
+        record_failures(self.failures_uri, f"{now:%H%M%S%f}", failures, 0)
+
+    def execute(
+        self,
+        track_ids: str,
+        *,
+        failing: Collection[str] = (),
+        lost: Collection[str] = (),
+        etag: str = "e",
+        problems: Collection[Problem] = (),
+        max_failures: float = 1.0,
+        prune: bool = False,
+        process: Callable[[Plan], None] | None = None,
+    ) -> None:
+        """Run the job on the tracks of `track_ids`, one for each letter."""
+        run = Run(
+            source="catalog.csv",
+            listed=[(track_id, f"{track_id}.mp3", etag) for track_id in track_ids],
+            problems=tuple(problems),
+            uri=self.uri,
+            failures_uri=self.failures_uri,
+            producer="p",
+            read_existing=self.read_existing,
+            time_column="written_at",
+            max_attempts=2,
+            max_failures=max_failures,
+            prune=prune,
+            started=datetime.datetime.now(datetime.UTC),
+        )
+        execute(run, process or (lambda plan: self.process(plan, failing, lost)), "to do")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)
+
+
+def equation(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[-1].partition(" (")[0]
+
+
+def fail_if_called(plan: Plan) -> None:
+    raise AssertionError(plan)
+
+
+def test_account_adds_up_over_several_runs(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job.execute("abc", failing="b", problems=[Problem(9, "broken", "", "why")])
+    assert equation(capsys) == "4 listed = 2 written + 0 unchanged + 2 failed"
+    assert set(read_failed(job.failures_uri)) == {"b", "broken"}
+    job.execute("abcd", failing="b")
+    assert job.processed == ["b", "d"]
+    assert equation(capsys) == "4 listed = 1 written + 2 unchanged + 1 failed"
+    job.execute("abcd")  # `b` is exhausted
+    assert equation(capsys) == "4 listed = 0 written + 3 unchanged + 1 failed"
+    job.execute("abcd", etag="new")
+    assert equation(capsys) == "4 listed = 4 written + 0 unchanged + 0 failed"
+    assert tables.track_ids(job.uri) == set("abcd")
+    assert read_failed(job.failures_uri) == {}
+
+
+def test_process_is_not_called_without_tasks(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job.execute("ab")
+    job.execute("ab", process=fail_if_called)
+    assert equation(capsys) == "2 listed = 0 written + 2 unchanged + 0 failed"
+    job.execute("", process=fail_if_called)
+    assert equation(capsys) == "0 listed = 0 written + 0 unchanged + 0 failed"
+
+
+def test_stale_row_is_deleted_before_processing(job: Job) -> None:
+    job.execute("ab")
+    job.execute("ab", failing="b", etag="new")
+    assert tables.track_ids(job.uri) == {"a"}
+
+
+@pytest.mark.parametrize(("prune", "rows", "failed"), [(False, {"a", "x"}, {"b", "y"}), (True, {"a"}, {"b"})])
+def test_prune_deletes_rows_and_failures_of_unlisted_tracks(
+    job: Job, prune: bool, rows: set[str], failed: set[str]
+) -> None:
+    job.execute("abxy", failing="by")
+    job.execute("ab", failing="b", prune=prune)
+    assert tables.track_ids(job.uri) == rows
+    assert set(read_failed(job.failures_uri)) == failed
+
+
+def test_lost_track_is_an_error_and_is_processed_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LedgerError, match="1 of 3 tracks are neither written nor failed, such as c"):
+        job.execute("abc", lost="c")
+    job.execute("abc")
+    assert job.processed == ["c"]
+    assert equation(capsys) == "3 listed = 1 written + 2 unchanged + 0 failed"
+
+
+def test_too_many_failures_are_an_error_after_everything_is_written(job: Job) -> None:
+    with pytest.raises(LedgerError, match=r"1 of 4 tracks failed, more than --max-failures 0\.2"):
+        job.execute("abcd", failing="d", max_failures=0.2)
+    assert tables.track_ids(job.uri) == {"a", "b", "c"}
+    job.execute("abcd", failing="d", max_failures=0.25)
+
+
+def test_rows_of_two_simultaneous_runs_are_deduplicated(job: Job) -> None:
+    def process_twice(plan: Plan) -> None:
+        job.process(plan, (), ())
+        job.process(plan, (), ())
+
+    job.execute("ab", process=process_twice)
+    assert sorted(tables.read_columns(job.uri, ("track_id",))["track_id"].to_pylist()) == ["a", "b"]
+
+
+def test_error_of_process_is_raised_and_its_rows_are_kept(job: Job) -> None:
+    def crash(plan: Plan) -> None:
+        job.process(plan, (), "b")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        job.execute("ab", process=crash)
+    job.execute("ab")
+    assert job.processed == ["b"]
