@@ -26,9 +26,10 @@ NO_SUCH_FILE = 7
 
 
 class FlacDecoder(SoundFileDecoder):
-    """Decode FLAC: miniaudio's dr_flac decodes whole files, libsndfile decodes parts.
+    """Decode whole FLAC files by miniaudio's dr_flac, and parts by libsndfile.
 
-    dr_flac skips damaged frames without an error, so the number of samples must be exact.
+    dr_flac skips damaged frames without an error, so the number of samples must be exact. Its seeking sometimes fails
+    and decodes everything before the part.
     """
 
     @property

@@ -120,6 +120,34 @@ def test_a_damaged_flac_frame_is_an_error(tmp_path, music, write_audio):
         track_clips(path, "a", FeatureConfig())
 
 
+@pytest.fixture(scope="module")
+def uneven_flac(tmp_path_factory):
+    """Loud noise, then silence, then soft noise, 24 bits: frames of a few and of thousands of bytes."""
+    loudness = np.repeat([0.5, 0.0, 0.001], 20 * SAMPLE_RATE)
+    samples = np.random.default_rng(0).uniform(-1, 1, (len(loudness), 2)) * loudness[:, None]
+    path = tmp_path_factory.mktemp("flac") / "uneven.flac"
+    soundfile.write(path, samples, SAMPLE_RATE, "PCM_24")
+    return path
+
+
+def test_parts_of_flac_with_frames_of_very_different_sizes_equal_the_whole(uneven_flac):
+    with reader.open_audio(uneven_flac, "a") as decoder:
+        everything = whole(decoder)
+        for start in np.random.default_rng(1).integers(0, len(everything), 100).tolist():
+            stop = start + 50_000
+            np.testing.assert_allclose(whole(decoder, start, stop), everything[start:stop], atol=1e-6)
+
+
+def test_a_damaged_flac_frame_is_an_error_of_the_parts_that_need_it(uneven_flac, tmp_path):
+    data = bytearray(uneven_flac.read_bytes())
+    data[len(data) // 4] ^= 1  # within the 20 s of loud noise, which take nearly all bytes
+    (tmp_path / "a.flac").write_bytes(data)
+    with reader.open_audio(tmp_path / "a.flac", "a") as decoder:
+        assert len(whole(decoder, 30 * SAMPLE_RATE, 32 * SAMPLE_RATE)) == 2 * SAMPLE_RATE
+        with pytest.raises(AudioCorruptError, match="flac decoder"):
+            whole(decoder, 0, 20 * SAMPLE_RATE)
+
+
 class MallocInfo(ctypes.Structure):
     """The result of glibc's `mallinfo2`."""
 
