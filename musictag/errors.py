@@ -1,25 +1,25 @@
 """Every error that musictag raises on purpose.
 
-An error's text names the file or field and says what to do. `exit_code` is what a command line ends with: 2 where the
-call or its input must be changed, 1 where the run itself failed or was refused. `AudioError` concerns one track: it
-becomes a row of the failures table, under its class name, and the run goes on.
+The message of an error names the file or field and says what to do. `exit_code` is the exit code of a command that the
+error ends: 2 if the call or its input is wrong, 1 if the run failed or was refused. An `AudioError` concerns one track:
+it becomes a row of the failures table, under the name of its class, and the run continues.
 """
 
 
 class MusictagError(Exception):
-    """Root of the tree: catch it to catch whatever musictag reports."""
+    """Base class of all errors of musictag."""
 
     exit_code = 1
 
 
 class UsageError(MusictagError):
-    """The call cannot mean anything: an unknown model, tag or option value."""
+    """The call is wrong, for example an unknown model, tag or option value."""
 
     exit_code = 2
 
 
 class CatalogError(MusictagError):
-    """The catalog as a whole cannot be read. One broken row is a `catalog.Problem` instead."""
+    """The whole catalog cannot be read. A single broken row is a `catalog.reader.Problem`."""
 
     exit_code = 2
 
@@ -29,15 +29,15 @@ class VocabularyError(UsageError):
 
 
 class FeatureMismatchError(MusictagError):
-    """Features and model, or features and options, were made by different settings."""
+    """Features and model, or features and options, have different settings."""
 
 
 class StoreError(MusictagError):
-    """A table is missing, is not ours, or cannot be written."""
+    """A table is missing, has another schema, or cannot be read or written."""
 
 
 class WorkerLostError(MusictagError):
-    """Processes that do the work were killed, again and again."""
+    """Worker processes were killed repeatedly."""
 
 
 class ModelError(MusictagError):
@@ -45,7 +45,7 @@ class ModelError(MusictagError):
 
 
 class TrainingError(MusictagError):
-    """There is nothing to learn from, or the loss is no longer a number."""
+    """There is no training data, the loss is not finite, or a checkpoint cannot be used."""
 
 
 class RegistryError(MusictagError):
@@ -65,7 +65,7 @@ class AudioError(MusictagError):
 
 
 class AudioUnreachableError(AudioError):
-    """The uri leads nowhere: no such file, no permission, an unknown scheme, a network that fails."""
+    """The file cannot be read: it does not exist, access is denied, the scheme is unknown, or the network fails."""
 
 
 class AudioUnsupportedError(AudioError):
@@ -85,12 +85,12 @@ class AudioTooLongError(AudioError):
 
 
 class AudioCrashError(AudioError):
-    """The file made the decoder's process end."""
+    """The decoder process crashed on the file."""
 
 
 class AudioTimeoutError(AudioError):
-    """The file kept the decoder busy for longer than is allowed."""
+    """Decoding the file exceeded the time limit."""
 
 
 class AudioCorruptError(AudioError):
-    """Decoding broke off, or gave samples that are not numbers."""
+    """Decoding failed, or returned NaN or infinite samples."""
