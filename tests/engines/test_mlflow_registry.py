@@ -125,7 +125,8 @@ def test_logged_model_is_fetched_unchanged(artifact: Path) -> None:
 
 def test_downloads_are_deleted_at_exit(artifact: Path, tmp_path: Path) -> None:
     uri = logged(artifact)
-    code = f"from musictag.engines import mlflow_registry as r, mlflow_runs; mlflow_runs.connect(); print(*r.fetch({uri!r}).folder.iterdir())"
+    fetch = f"mlflow_runs.connect(); print(*mlflow_registry.fetch({uri!r}).folder.iterdir())"
+    code = f"from musictag.engines import mlflow_registry, mlflow_runs; {fetch}"
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment)
