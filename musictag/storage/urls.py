@@ -19,10 +19,11 @@ METADATA_HOSTS = frozenset(
 METADATA_ADDRESSES = (ipaddress.ip_network("fd00:ec2::/32"),)
 
 _URL = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
-# User and password; a password may hold an unescaped "/", which makes "user:password/" look like "host:port/".
-_USER = re.compile(r"(?<=://)(?:[^/@]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
+# User and password, up to the last "@"; a password may hold an unescaped "/", which makes "user:password/" look like
+# "host:port/".
+_USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
 _SECRET = re.compile(
-    r"(?<=[?&])(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|credential|expires)[^=&]*)=[^&#]*",
+    r"(?<=[?&#;])(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires)[^=&]*)=[^&#]*",
     re.IGNORECASE,
 )
 
@@ -68,9 +69,22 @@ def is_metadata(host: str) -> bool:
 def _is_within(uri: str, root: str) -> bool:
     if ("://" in uri) != ("://" in root):
         return False
-    if "://" in uri:
-        scheme, _, path = uri.partition("://")
-        uri, root = f"{scheme}://{posixpath.normpath(path)}", root.rstrip("/")
-    else:  # after following links
-        uri, root = os.path.realpath(uri), os.path.realpath(root)
-    return uri == root or uri.startswith(f"{root.rstrip('/')}/")
+    if "://" not in uri:
+        return _is_below(os.path.realpath(uri), os.path.realpath(root))  # after following links
+    # Before resolving "..": the host or bucket must be that of the root, and object stores do not resolve "..".
+    if not _is_below(uri, root):
+        return False
+    scheme, _, path = uri.partition("://")
+    _, _, root_path = root.partition("://")
+    if scheme in ("file", "local"):
+        return _is_below(os.path.realpath(path), os.path.realpath(root_path))
+    # HTTP clients and servers may decode "%2e%2e%2f" and resolve it; the query and fragment are not part of the path.
+    if scheme.lower() in ("http", "https"):
+        path = urllib.parse.unquote(re.split(r"[?#]", path, maxsplit=1)[0]).replace("\\", "/")
+        root_path = urllib.parse.unquote(root_path)
+    return _is_below(posixpath.normpath(path), posixpath.normpath(root_path))
+
+
+def _is_below(path: str, root: str) -> bool:
+    root = root.rstrip("/")
+    return path == root or path.startswith(f"{root}/")

@@ -4,6 +4,7 @@ import string
 from pathlib import Path
 
 import pytest
+import yarl
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,9 @@ from musictag.storage import urls
         ("https://host/a.mp3?sig=a%2Fb&sv=2020", "https://host/a.mp3?sig=***&sv=2020"),
         ("https://host/a.mp3?access_token=abc#t=1", "https://host/a.mp3?access_token=***#t=1"),
         ("table s3://k:s@b/t: refused; see https://u:p@h/", "table s3://***@b/t: refused; see https://***@h/"),
+        ("https://user:p@ss@host/a.mp3", "https://***@host/a.mp3"),
+        ("https://host/a.mp3#access_token=abc", "https://host/a.mp3#access_token=***"),
+        ("https://host/a.mp3?id=5;token=abc", "https://host/a.mp3?id=5;token=***"),
         ("s3://bucket/me@home.mp3", "s3://bucket/me@home.mp3"),
         ("/music/what?key=C minor.mp3", "/music/what?key=C minor.mp3"),
     ],
@@ -82,6 +86,30 @@ def test_links_are_followed_before_comparing(tmp_path: Path) -> None:
     assert "--allow" in (urls.rejection_reason(f"{tmp_path}/music/a.mp3", [f"{tmp_path}/music"]) or "")
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://evil.example/../host/music/a.mp3",
+        "https://evil.example?/../host/music/a.mp3",
+        "https://host/private?q=/../music/a.mp3",
+        "https://host/music/%2e%2e/private/a.mp3",
+        "https://host/music/..%2fprivate/a.mp3",
+        "https://host/music/..\\private/a.mp3",
+        "s3://evil/../bucket/music/a.mp3",
+        "s3://bucket/private/../music/a.mp3",
+    ],
+)
+def test_another_host_bucket_or_folder_is_never_within_an_allowed_one(uri: str) -> None:
+    assert "--allow" in (urls.rejection_reason(uri, ["https://host/music", "s3://bucket/music"]) or "")
+
+
+def test_links_of_file_urls_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "secret.mp3").touch()
+    (tmp_path / "music/a.mp3").symlink_to(tmp_path / "secret.mp3")
+    assert "--allow" in (urls.rejection_reason(f"file://{tmp_path}/music/a.mp3", [f"file://{tmp_path}/music"]) or "")
+
+
 names = st.text(string.ascii_letters + string.digits + "-._~%", min_size=1, max_size=20)
 secrets = st.text(string.ascii_uppercase + string.digits + "+/=-._~%", min_size=12, max_size=40)
 users = st.text(string.ascii_uppercase + string.digits + "-._~%", min_size=12, max_size=40)
@@ -125,3 +153,19 @@ def test_uri_outside_of_the_allowed_root_is_rejected(steps, root):
     inside = (resolved + "/").startswith(posixpath.join("/", base.replace("s3://", "")) + "/")
     assert (urls.rejection_reason(uri, (root,)) is None) == inside
     assert urls.rejection_reason(f"{base}2/{'/'.join(steps)}", (root,)) is not None or ".." in steps
+
+
+hosts = st.sampled_from(["evil", "evil?", "evil#", "host@evil", "host2", "host?", "host"])
+segments = st.sampled_from(["..", "%2e%2e", "private", "?q=", "#"])
+ends = st.sampled_from(["music/a.mp3", "host/music/a.mp3", "music/../a.mp3", "music/%2e%2e/a.mp3"])
+tails = st.tuples(st.lists(segments, max_size=3), ends).map(lambda parts: [*parts[0], parts[1]])
+
+
+@settings(deadline=None)
+@given(host=hosts, tail=tails)
+def test_allowed_url_is_requested_from_the_allowed_host_and_folder(host, tail):
+    uri = f"https://{host}/{'/'.join(tail)}"
+    if urls.rejection_reason(uri, ("https://host/music",)) is None:
+        requested = yarl.URL(uri)
+        assert requested.host == "host"
+        assert f"{requested.path}/".startswith("/music/")
