@@ -66,9 +66,8 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
     Intervals are paired and drawn by artist; see `evaluation.bootstrap`.
 
     Raises:
-        PromotionError: an evaluation is not of the test split, defines no PR-AUC, or the evaluations are not of the
-        same
-            tracks and targets.
+        PromotionError: an evaluation is not of the test split or defines no PR-AUC, or the two evaluations are not of
+            the same tracks and targets.
     """
     _check_evaluation(candidate)
     new, n_tracks = summary(candidate)["macro_pr_auc"], len(candidate.track_ids)
@@ -80,7 +79,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
         if rules[0].passed:
             table = compare(candidate, champion)
             rows = table.to_pylist()
-            rules += [_macro_improves(rows, n_tracks), _no_tag_lost(rows), _is_is_calibrated(rows)]
+            rules += [_macro_improves(rows, n_tracks), _no_tag_lost(rows), _is_calibrated(rows)]
         failed = [rule for rule in rules if not rule.passed]
         finding = (failed or rules[1:])[0].finding
     return Decision(
@@ -169,7 +168,7 @@ def _no_tag_lost(rows: list[dict[str, Any]]) -> Rule:
     return Rule("tags", not lost, finding, {"lost": float(len(lost)), "least_high": min(defined, default=math.nan)})
 
 
-def _is_is_calibrated(rows: list[dict[str, Any]]) -> Rule:
+def _is_calibrated(rows: list[dict[str, Any]]) -> Rule:
     figures = _macro(rows, "ece")
     worse = figures["difference"] > 0 and figures["low"] > 0
     passed = figures["candidate"] <= MAX_ECE or not worse

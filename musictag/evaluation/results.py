@@ -172,7 +172,7 @@ def read(path: Path, model: str) -> Evaluation:
     """Read the evaluation of a model from a file. Raises `StoreError`, which names the model, if it is broken."""
     try:
         return from_table(pq.read_table(path))
-    except (StoreError, ModelError, pa.ArrowInvalid) as error:
+    except (StoreError, ModelError, pa.ArrowInvalid, OSError, ValueError) as error:  # ValueError: text, JSON
         raise StoreError(f"the evaluation of {model}: {error}") from error
 
 
@@ -205,6 +205,8 @@ def _figures(
 
 def _matrix(table: pa.Table, name: str, n_tags: int) -> NDArray[Any]:
     """Return a column of lists as (N, K)."""
+    if not pa.types.is_list(table.schema.field(name).type):
+        raise StoreError(f"column {name} is not a list: write the evaluation again with `python pipelines/evaluate.py`")
     column = table[name].combine_chunks()
     if wrong := set(column.value_lengths().to_pylist()) - {n_tags}:
         raise StoreError(

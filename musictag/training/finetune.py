@@ -66,7 +66,7 @@ class Network(NetworkSpec):
             truth: targets (N, K) of the validation tracks.
             scores: joined scores (N, K) of the validation tracks.
             provenance: origin of the weights, by name; the version of musictag is added.
-            min_precision: (K,), see `metrics.fit_thresholds`.
+            min_precision: (K,), see `calibration.fit_thresholds`.
         """
         calibration, thresholds = fit_outputs(truth, scores, min_precision)
         return TaggerSpec(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from musictag.errors import PromotionError
-from musictag.evaluation import gate, metrics
+from musictag.evaluation import gate
+from musictag.evaluation.calibration import fit_calibration, logit
 from musictag.evaluation.gate import decide, numbers, to_json
 from musictag.evaluation.results import Evaluation, summary
 
@@ -54,8 +55,8 @@ def guess(skill, seed, targets=TARGETS):
     """Calibrated scores that hold so much of the truth: one skill for all tags or one for each."""
     noise = np.random.default_rng(seed).random(targets.shape)
     scores = skill * targets + (1 - np.asarray(skill)) * noise
-    scale, bias = metrics.fit_calibration(targets, scores).T
-    return 1 / (1 + np.exp(-scale * metrics.logit(scores) - bias))
+    scale, bias = fit_calibration(targets, scores).T
+    return 1 / (1 + np.exp(-scale * logit(scores) - bias))
 
 
 def failed(decision):

@@ -76,8 +76,19 @@ def test_error_of_a_broken_file_names_the_model(evaluation, tmp_path):
     path = tmp_path / "scores.parquet"
     pq.write_table(ev.to_table(evaluation), path)
     assert ev.read(path, "models:/musictag/7").track_ids == evaluation.track_ids
-    for content in (b"not parquet", path.read_bytes()[:-20]):
+    whole = path.read_bytes()
+    for content in (b"not parquet", whole[:-20], whole[:-100] + bytes(60) + whole[-40:]):
         path.write_bytes(content)
+        with pytest.raises(StoreError, match="the evaluation of models:/musictag/7: "):
+            ev.read(path, "models:/musictag/7")
+
+
+def test_malformed_metadata_and_columns_are_store_errors(evaluation, tmp_path):
+    table = ev.to_table(evaluation)
+    path = tmp_path / "scores.parquet"
+    no_list = table.set_column(2, "targets", pa.array([1] * len(table)))
+    for broken in (table.replace_schema_metadata({ev.METADATA_KEY: b"{"}), no_list):
+        pq.write_table(broken, path)
         with pytest.raises(StoreError, match="the evaluation of models:/musictag/7: "):
             ev.read(path, "models:/musictag/7")
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from musictag.evaluation import metrics
-from musictag.evaluation.calibration import calibrate
+from musictag.evaluation.calibration import calibrate, fit_thresholds
 from musictag.models.artifact import load_model
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
@@ -166,7 +166,7 @@ def check_artifact(home, corpus, run_id, tmp_path):
     best = min(value for _, value in curve(home, run_id, "val_loss"))
     assert metrics.log_loss(truth, scores) == pytest.approx(best, rel=1e-5)
     calibrated = calibrate(scores, tagger.spec.calibration)
-    np.testing.assert_allclose(tagger.spec.thresholds, metrics.fit_thresholds(truth, calibrated), atol=1e-4)
+    np.testing.assert_allclose(tagger.spec.thresholds, fit_thresholds(truth, calibrated), atol=1e-4)
 
 
 def test_two_workers_train_one_model(home, call, corpus, tmp_path):
