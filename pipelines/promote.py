@@ -5,8 +5,9 @@ python pipelines/promote.py --model runs:/RUN_ID/model
 python pipelines/promote.py --force --reason "new vocabulary, agreed with the editors"
 python pipelines/promote.py --rollback
 
-Exit 1 says that the gate refused it, and why. Both models must have been evaluated (`pipelines/evaluate.py`), unless
-forced. The decision, forced or not, its figures and a chart go to the model's MLflow run.
+The exit code is 1 if the gate refuses the model; the message says why. Both models must have been evaluated
+(`pipelines/evaluate.py`), except with --force. The decision, its figures and a chart are logged to the model's MLflow
+run.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from musictag.jobs.process import run_main
 
 
 def judge(source: mlflow_registry.ModelSource, champion: str | None, folder: Path) -> gate.Decision:
-    """Compare the test evaluations that MLflow keeps of a model and of the champion's version; a chart in `folder`."""
+    """Compare the logged test evaluations of a model and of the champion; save a chart in `folder`."""
     candidate = evaluated(source)
     if champion is None:
         return gate.decide(candidate, None)
@@ -35,7 +36,7 @@ def judge(source: mlflow_registry.ModelSource, champion: str | None, folder: Pat
 
 
 def force(source: mlflow_registry.ModelSource, champion: str | None, folder: Path, because: str) -> gate.Decision:
-    """Promote whatever is found: what hinders a comparison becomes part of the decision."""
+    """Promote without the gate; an error that prevents the comparison becomes part of the decision."""
     try:
         return gate.force(because, judge(source, champion, folder))
     except MusictagError as hindrance:
@@ -43,7 +44,7 @@ def force(source: mlflow_registry.ModelSource, champion: str | None, folder: Pat
 
 
 def evaluated(source: mlflow_registry.ModelSource) -> results.Evaluation:
-    """A model's evaluation on the test split."""
+    """Return the logged evaluation of a model on the test split."""
     found = mlflow_runs.evaluation_file(source.run_id, "test", results.SCORES_FILE) if source.run_id else None
     if found is None:
         raise PromotionError(
@@ -53,35 +54,35 @@ def evaluated(source: mlflow_registry.ModelSource) -> results.Evaluation:
 
 
 def roll_back(alias: str, reason: str) -> None:
-    """Give the alias back to the version that had it before."""
+    """Set the alias to its previous version."""
     left, version = mlflow_registry.roll_back(alias)
-    because = f": {reason}" if reason else ""
-    mlflow_registry.tag_version(left, {"decision": f"rolled back to version {version}{because}"})
-    progress.echo(f"version {version} is the {alias} again, instead of version {left}{because}")
+    suffix = f": {reason}" if reason else ""
+    mlflow_registry.tag_version(left, {"decision": f"rolled back to version {version}{suffix}"})
+    progress.echo(f"version {version} is the {alias} again, instead of version {left}{suffix}")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options."""
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help=f"default: {mlflow_registry.CANDIDATE}")
-    parser.add_argument("--alias", default="champion", help="what to move (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="move it whatever the figures say; needs --reason")
-    parser.add_argument("--rollback", action="store_true", help="move it back to the version that had it before")
-    parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the version")
+    parser.add_argument("--alias", default="champion", help="alias to set (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="promote without the gate; needs --reason")
+    parser.add_argument("--rollback", action="store_true", help="return to the previous version")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="stored with the version")
     args = parser.parse_args(argv)
     args.reason = args.reason.strip()
     if args.rollback and (args.model or args.force):
         raise UsageError(
-            "--rollback goes with neither --model nor --force: it returns to the version that was replaced; "
-            "to choose one: --model models:/musictag/VERSION --force --reason TEXT"
+            "--rollback cannot be combined with --model or --force, because it returns to the replaced version; "
+            "to choose a version: --model models:/musictag/VERSION --force --reason TEXT"
         )
     if args.force and not args.reason:
-        raise UsageError("--force needs --reason TEXT: it is kept with the version, for whoever asks later")
+        raise UsageError("--force needs --reason TEXT, which is stored with the version")
     return args
 
 
 def main(argv: list[str]) -> None:
-    """Decide, say why, and move the alias or not."""
+    """Decide, print the reason, and set the alias or not."""
     args = parse(argv)
     mlflow_runs.connect()
     if args.rollback:
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> None:
     if not decision.promote:
         mlflow_registry.tag_version(version, {"decision": decision.reason})
         raise PromotionError(
-            f"version {version} was {decision.reason}; to promote it all the same: --force --reason TEXT"
+            f"version {version} was {decision.reason}; to promote it without the gate: --force --reason TEXT"
         )
     mlflow_registry.tag_version(version, {"decision": decision.reason, "replaced": champion or "none"})
     mlflow_registry.promote(version, args.alias)

@@ -53,7 +53,7 @@ def make_pipeline(arguments: Sequence[str]) -> beam.Pipeline:
 def run(build: Callable[[beam.Pipeline], object], arguments: Sequence[str]) -> None:
     """Run the pipeline that `build` makes, on the engine that Beam's `arguments` name.
 
-    If a worker is lost, the pipeline is run again: `build` must leave out, or its steps must skip, what is committed.
+    If a worker is lost, the pipeline is run again; its steps must skip what is committed.
 
     Raises:
         StoreError: a worker could not read or write a table.
@@ -78,7 +78,8 @@ def run(build: Callable[[beam.Pipeline], object], arguments: Sequence[str]) -> N
 def _worker_processes() -> SubprocessSDKEnvironment:
     """Return the environment of `--direct_running_mode=multi_processing`, with silent workers that end with us.
 
-    Beam's own would log every error to stderr, miss no worker that is killed, and wait for a driver that is gone.
+    Beam's own workers log every error to stderr and wait for a driver that has exited, and Beam does not notice when
+    one is killed.
     """
     start = "import sys; from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
     command = [sys.executable, "-m", child_process.__name__, str(os.getpid()), sys.executable, "-c", start]

@@ -136,19 +136,19 @@ def file_name(source: ModelSource) -> str:
 
 
 def vocabulary_of(producer: str) -> tuple[str, ...]:
-    """Return the tags that a model knows, of which tags rows say that it is their `producer`: "NAME VERSION".
+    """Return the vocabulary of the model that tags rows name as their `producer`, "NAME VERSION".
 
-    Print a message and return no tags if the model is gone.
+    Print a message and return no tags if the model does not exist any more.
     """
     name, _, version = producer.rpartition(" ")
     try:
         source = fetch(f"models:/{name}/{version}" if name == MODEL else name)
         if identity(source) == (name, version):
             return load_model(source.folder)[1].vocabulary
-        reason = "another model has its place"
+        reason = "another model has that name and version"
     except (RegistryError, ModelError) as error:
         reason = str(error)
-    echo(f"{producer} is gone ({reason}): of its tags only those are known that sampled tracks have")
+    echo(f"{producer} is gone ({reason}): its vocabulary is taken from the tags of the sampled tracks")
     return ()
 
 

@@ -63,11 +63,11 @@ def evaluation_report(evaluation: Evaluation) -> str:
     n_given = int(metrics.give(evaluation.scores, evaluation.thresholds).sum())
     lines = [
         f"{n_tracks} tracks of the {evaluation.split} split, {n_tags} tags; "
-        f"{n_given} tags given, {n_positive} true. {UNDEFINED} is what these tracks do not define.",
+        f"{n_given} tags given, {n_positive} true. {UNDEFINED}: undefined on these tracks.",
         _about_intervals(len(set(evaluation.groups))),
     ]
     if absent := [row["tag"] for row in rows.to_pylist() if row["support"] == 0]:
-        lines.append(f"No {evaluation.split} track has {', '.join(absent)}: of these tags nothing is known.")
+        lines.append(f"No {evaluation.split} track has {', '.join(absent)}: their figures are undefined.")
     return "\n".join([format_table(table, rules=(n_tags,)), "", *lines])
 
 
@@ -81,7 +81,7 @@ def examples(evaluation: Evaluation, names: Mapping[str, str], n_tracks: int = 8
     """
     given = metrics.give(evaluation.scores, evaluation.thresholds)
     shown = np.unique(np.linspace(0, len(evaluation.track_ids) - 1, n_tracks).astype(int))
-    unseen = ", none of which was learned or tuned on" if evaluation.split == "test" else ""
+    unseen = ", which was used neither for training nor for tuning" if evaluation.split == "test" else ""
     lines = [f"Tracks of the {evaluation.split} split{unseen}. [Brackets]: a tag that is not true."]
     for n in shown:
         track_id, truth, scores = evaluation.track_ids[n], evaluation.targets[n], evaluation.scores[n]
@@ -153,7 +153,7 @@ def _block(rows: list[dict[str, Any]], title: str, names: tuple[str, str]) -> st
 
 def _about_intervals(n_groups: int) -> str:
     if n_groups < 2:
-        return "No 95 % intervals: all tracks are of one artist, so that nothing says what is more than chance."
+        return "No 95 % intervals: all tracks are of one artist, so chance cannot be estimated."
     return f"95 %: intervals by bootstrap over {n_groups} artists, {bootstrap.N_DRAWS} draws."
 
 

@@ -146,7 +146,7 @@ def to_table(evaluation: Evaluation) -> pa.Table:
 
 def from_table(table: pa.Table) -> Evaluation:
     """Invert `to_table`. Raises `StoreError`, which names what the table lacks."""
-    advice = "it is no evaluation of this version of musictag; write one with `python pipelines/evaluate.py`"
+    advice = "this version of musictag did not write it; evaluate again with `python pipelines/evaluate.py`"
     if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise StoreError(f"the table has no column {', '.join(missing)}: {advice}")
     metadata = table.schema.metadata or {}

@@ -46,8 +46,8 @@ def local_audio(uri: str) -> Iterator[Path]:
             else:
                 local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
                 _copy(filesystem, path, local)
-            is_not_empty = has_content(local)
-        if not is_not_empty:
+            is_empty = not has_content(local)
+        if is_empty:
             raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
         yield local
 

@@ -66,9 +66,9 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
             is_transient,
         )
         table = delta_table(uri)
-    held = [field.name for field in table.schema().fields]
-    if held != schema.names:
-        raise StoreError(f"table {uri}: has the columns {', '.join(held)} instead of {', '.join(schema.names)}")
+    names = [field.name for field in table.schema().fields]
+    if names != schema.names:
+        raise StoreError(f"table {uri}: has the columns {', '.join(names)} instead of {', '.join(schema.names)}")
     return table
 
 
@@ -136,11 +136,11 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
     """
     with store_errors(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
-        held = file.read(columns=["track_id"])["track_id"].to_pylist()
+        ids = file.read(columns=["track_id"])["track_id"].to_pylist()
         groups, begin = [], 0
         for group in range(file.num_row_groups):
             end = begin + file.metadata.row_group(group).num_rows
-            if not track_ids.isdisjoint(held[begin:end]):
+            if not track_ids.isdisjoint(ids[begin:end]):
                 groups.append(group)
             begin = end
         for batch in file.iter_batches(BATCH_ROWS, groups, schema.names):

@@ -41,7 +41,7 @@ def test_report_by_hand(by_hand):
     assert lines[6] == ["micro", "1", "0.500", "1.000", "0.667", DASH, "1.000", DASH, "1.000", "0.300", raw, DASH]
     assert " ".join(lines[8]).startswith("2 tracks of the test split, 2 tags; 2 tags given, 1 true.")
     assert " ".join(lines[9]).startswith("No 95 % intervals: all tracks are of one artist")
-    assert " ".join(lines[10]) == "No test track has polka: of these tags nothing is known."
+    assert " ".join(lines[10]) == "No test track has polka: their figures are undefined."
 
 
 def test_report_shows_intervals_of_tags_and_macro(evaluate):
@@ -133,7 +133,7 @@ def test_comparison_without_common_tags_says_so(evaluate):
 @pytest.mark.parametrize(("split", "claim"), [("test", True), ("train", False)])
 def test_only_test_tracks_are_called_unseen(split, claim):
     heading = report.examples(dataclasses.replace(EXAMPLES, split=split), {}).splitlines()[0]
-    assert ("none of which was learned or tuned on" in heading) == claim
+    assert ("which was used neither for training nor for tuning" in heading) == claim
 
 
 def test_comparison_on_one_artist_says_that_there_are_no_intervals(by_hand):

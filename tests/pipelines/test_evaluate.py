@@ -168,7 +168,7 @@ def test_one_artist_gives_no_intervals(own_home, corpus, call, artifacts, tmp_pa
     code, out, err = call(own_home, "evaluate", *options, "--against", "models:/musictag/1")
     assert (code, err) == (0, "")
     assert out.count("No 95 % intervals: all tracks are of one artist") == 2
-    assert "No test track has clicks, noise, quiet: of these tags nothing is known." in out
+    assert "No test track has clicks, noise, quiet: their figures are undefined." in out
     mlflow_registry.set_alias("1", "champion")
     code, _, err = call(own_home, "promote")
     assert (code, mlflow_registry.alias_version("champion")) == (1, "1")
