@@ -33,8 +33,8 @@ from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import progress
+from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.labels import echo_problems, read_labels
-from musictag.jobs.process import n_cores, run_main
 from musictag.models.artifact import save_model
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_descriptors

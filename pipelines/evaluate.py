@@ -24,8 +24,8 @@ from musictag.errors import UsageError
 from musictag.evaluation import calibration, charts, comparison, report, results
 from musictag.features.table import feature_config
 from musictag.jobs import progress
+from musictag.jobs.entry_point import run_main
 from musictag.jobs.labels import read_labels
-from musictag.jobs.process import run_main
 from musictag.storage import tables
 from musictag.tagging import scorers, tagger
 from musictag.training import batches

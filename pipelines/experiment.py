@@ -24,8 +24,8 @@ from musictag.errors import TrainingError
 from musictag.evaluation import charts, experiment_report, results
 from musictag.evaluation.experiment_report import CLASSICAL, NETWORK, Entry
 from musictag.jobs import progress
+from musictag.jobs.entry_point import run_main
 from musictag.jobs.labels import read_labels
-from musictag.jobs.process import run_main
 from musictag.training import baselines
 
 HERE = Path(__file__).parent

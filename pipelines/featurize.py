@@ -26,9 +26,9 @@ from musictag.errors import UsageError
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
+from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import Row, featurize_tasks
 from musictag.jobs.plan import ExistingRow, Plan, Task, part_name, partition
-from musictag.jobs.process import n_cores, run_main
 from musictag.jobs.progress import polling_bar
 from musictag.jobs.run import Run, execute
 from musictag.storage import fetch, parts, tables
@@ -38,8 +38,8 @@ PART_TRACKS = 24
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """The tables of a run, and their versions when it was planned."""
+class PlannedTables:
+    """The tables that a run writes, and their versions when it was planned."""
 
     features: str
     features_version: int
@@ -50,14 +50,16 @@ class Target:
 class FeaturizePart(beam.DoFn):
     """Write the rows of one part to the features table, and the tracks that fail to the failures table."""
 
-    def __init__(self, target: Target, config: FeatureConfig, clips_per_track: int | None, max_hours: float) -> None:
-        self.target, self.config, self.clips_per_track, self.max_hours = target, config, clips_per_track, max_hours
+    def __init__(
+        self, planned: PlannedTables, config: FeatureConfig, clips_per_track: int | None, max_hours: float
+    ) -> None:
+        self.tables, self.config, self.clips_per_track, self.max_hours = planned, config, clips_per_track, max_hours
 
     def process(self, part: tuple[Task, ...]) -> Iterator[int]:
         """Featurize and commit one part; yield the number of rows written."""
         name = part_name(part, self.config.feature_hash)
         rows = self._rows(part, name)
-        yield parts.write(self.target.features, name, table.SCHEMA, rows, self.target.features_version)
+        yield parts.write(self.tables.features, name, table.SCHEMA, rows, self.tables.features_version)
 
     def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
         failures: list[Row] = []
@@ -67,7 +69,7 @@ class FeaturizePart(beam.DoFn):
             if failure:
                 failures.append(failure)
         # Recorded before the rows are committed: a part that is committed has its failures recorded.
-        ledger.record_failures(self.target.failures, name, failures, self.target.failures_version)
+        ledger.record_failures(self.tables.failures, name, failures, self.tables.failures_version)
 
 
 def read_existing(features_uri: str, producer: str) -> dict[str, ExistingRow]:
@@ -106,8 +108,10 @@ def main(argv: list[str]) -> None:
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
     def featurize(plan: Plan) -> None:
-        target = Target(args.features, tables.version(args.features), failures_uri, tables.version(failures_uri))
-        do_part = FeaturizePart(target, config, args.clips_per_track, args.max_hours)
+        planned = PlannedTables(
+            args.features, tables.version(args.features), failures_uri, tables.version(failures_uri)
+        )
+        featurize_part = FeaturizePart(planned, config, args.clips_per_track, args.max_hours)
         task_parts = partition(plan.tasks, PART_TRACKS, n_cores())
         with polling_bar("featurize", len(plan.tasks), tables.count_new_rows((args.features, failures_uri))):
             beam_runner.run(
@@ -115,7 +119,7 @@ def main(argv: list[str]) -> None:
                     pipeline
                     | "Parts" >> beam.Create(task_parts)
                     | "Spread" >> beam.Reshuffle()
-                    | "Featurize" >> beam.ParDo(do_part)
+                    | "Featurize" >> beam.ParDo(featurize_part)
                 ),
                 beam_arguments,
             )
@@ -124,7 +128,7 @@ def main(argv: list[str]) -> None:
         source=args.catalog,
         listed=fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist()),
         problems=catalog.problems,
-        uri=args.features,
+        output_uri=args.features,
         failures_uri=failures_uri,
         producer=config.feature_hash,
         read_existing=lambda: read_existing(args.features, config.feature_hash),

@@ -19,7 +19,7 @@ from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import MusictagError, PromotionError, UsageError
 from musictag.evaluation import charts, gate, results
 from musictag.jobs import progress
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 
 def judge(source: mlflow_registry.ModelSource, champion: str | None, folder: Path) -> gate.Decision:

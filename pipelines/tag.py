@@ -37,9 +37,9 @@ from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
+from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import featurize_tasks
 from musictag.jobs.plan import Plan, Task, part_name, partition
-from musictag.jobs.process import n_cores, run_main
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
 from musictag.models.specs import TaggerSpec
@@ -64,17 +64,17 @@ SCORED_SCHEMA = pa.schema([*TAGS_SCHEMA, FAILURE])
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class ModelIdentity:
     """The model of a run, as the tags table names it."""
 
     name: str
     version: str
 
 
-class Score:
+class ScoringActor:
     """A Ray actor that holds the network and scores blocks of feature rows."""
 
-    def __init__(self, model: Model, artifact: list[ray.ObjectRef[dict[str, bytes]]], use_gpu: bool) -> None:
+    def __init__(self, model: ModelIdentity, artifact: list[ray.ObjectRef[dict[str, bytes]]], use_gpu: bool) -> None:
         torch.set_num_threads(1)  # the actors run in parallel
         self.model = model
         with tempfile.TemporaryDirectory() as folder:
@@ -114,17 +114,23 @@ def from_audio(tasks: tuple[Task, ...], config: FeatureConfig, args: argparse.Na
         for row, failure in featurize_tasks(block, config, args.clips_per_track, args.max_hours):
             yield parts.table_of({**(row or {}), "failure": failure}, schema)
 
-    n_parts = len(partition(tasks, DECODE_TRACKS, args.num_workers))  # equally many for each actor
-    rows = ray.data.from_items([dataclasses.asdict(task) for task in tasks], override_num_blocks=n_parts)
+    n_blocks = len(partition(tasks, DECODE_TRACKS, args.num_workers))  # equally many for each actor
+    rows = ray.data.from_items([dataclasses.asdict(task) for task in tasks], override_num_blocks=n_blocks)
     return rows.map_batches(featurize, batch_format="pyarrow")
 
 
-def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Namespace) -> ray.data.Dataset:
+def score_rows(
+    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, args: argparse.Namespace
+) -> ray.data.Dataset:
     """Score feature rows by actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`."""
     artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
     return rows.map_batches(
-        Score,
-        fn_constructor_args=(model, [artifact], args.use_gpu),
+        ScoringActor,
+        fn_constructor_args=(
+            model,
+            [artifact],
+            args.use_gpu,
+        ),  # in a list: Ray would replace a bare reference by its value
         batch_format="pyarrow",
         # On CPUs, Ray has the actors read as well, and counts files: each call has what was read or decoded at once.
         batch_size=SCORE_TRACKS if args.use_gpu else None,
@@ -135,7 +141,7 @@ def score(rows: ray.data.Dataset, model: Model, folder: Path, args: argparse.Nam
 
 
 def iter_scored(
-    tasks: tuple[Task, ...], model: Model, folder: Path, spec: TaggerSpec, args: argparse.Namespace
+    tasks: tuple[Task, ...], model: ModelIdentity, folder: Path, spec: TaggerSpec, args: argparse.Namespace
 ) -> Iterator[list[dict[str, Any]]]:
     """Start Ray, score the tasks, and yield rows of `SCORED_SCHEMA` as they arrive, `PART_TRACKS` at a time."""
     # An actor takes a logical CPU; the tasks that read and decode need some as well.
@@ -143,7 +149,7 @@ def iter_scored(
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = from_audio(tasks, spec.feature_config, args) if args.catalog else from_features(args.features, tasks)
-        scored = score(rows, model, folder, args)
+        scored = score_rows(rows, model, folder, args)
         for block in scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow"):
             yield pa.table(block).to_pylist()
 
@@ -159,12 +165,12 @@ def commit_parts(
     failures_version = tables.version(failures_uri)
     for rows in scored:
         failures = [row["failure"] for row in rows if row["failure"]]
-        done = [row for row in rows if not row["failure"]]
-        part = [tasks[row["track_id"]] for row in done + failures]
+        succeeded = [row for row in rows if not row["failure"]]
+        part = [tasks[row["track_id"]] for row in succeeded + failures]
         name = part_name(part, f"{producer} {tables.version(tags_uri)}")
         ledger.record_failures(failures_uri, name, failures, failures_version)
-        tables.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in done})
-        parts.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(done, TAGS_SCHEMA))
+        tables.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in succeeded})
+        parts.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(succeeded, TAGS_SCHEMA))
         yield len(part)
 
 
@@ -205,22 +211,22 @@ def main(argv: list[str]) -> None:
     args = parse(argv)
     started = datetime.datetime.now(datetime.UTC)
     mlflow_runs.connect()
-    source = mlflow_registry.fetch(args.model)
-    spec = Tagger.load(source.folder).spec
-    model = Model(*mlflow_registry.identity(source))
-    producer, listing = producer_of(model.name, model.version), args.catalog or args.features
+    model_source = mlflow_registry.fetch(args.model)
+    spec = Tagger.load(model_source.folder).spec
+    model = ModelIdentity(*mlflow_registry.identity(model_source))
+    producer, source = producer_of(model.name, model.version), args.catalog or args.features
     catalog = read_catalog(args.catalog, args.allow) if args.catalog else None
     if not catalog:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
     def score_tasks(tasks: tuple[Task, ...]) -> Iterator[list[dict[str, Any]]]:
-        return iter_scored(tasks, model, source.folder, spec, args)
+        return iter_scored(tasks, model, model_source.folder, spec, args)
 
     if args.diff:
         tracks = catalog.tracks if catalog else tables.read_columns(args.features, ("track_id", "uri"))
         uris = dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True))
         diff.echo_diff(
-            args.tags, listing, uris, args.diff, producer=producer, vocabulary=spec.vocabulary,
+            args.tags, source, uris, args.diff, producer=producer, vocabulary=spec.vocabulary,
             vocabulary_of=mlflow_registry.vocabulary_of, score=score_tasks,
         )  # fmt: skip
         return
@@ -230,15 +236,15 @@ def main(argv: list[str]) -> None:
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
     def tag(plan: Plan) -> None:
-        with bar((), "tag", len(plan.tasks), "track") as shown:
+        with bar((), "tag", len(plan.tasks), "track") as progress_bar:
             for n_tracks in commit_parts(score_tasks(plan.tasks), plan, producer, args.tags, failures_uri):
-                shown.update(n_tracks)
+                progress_bar.update(n_tracks)
 
     run = Run(
-        source=listing,
+        source=source,
         listed=list_tracks(catalog, args.features),
         problems=catalog.problems if catalog else (),
-        uri=args.tags,
+        output_uri=args.tags,
         failures_uri=failures_uri,
         producer=producer,
         read_existing=lambda: read_existing(args.tags),
@@ -248,7 +254,7 @@ def main(argv: list[str]) -> None:
         prune=args.prune,
         started=started,
     )
-    execute(run, tag, f"to tag by {source.uri}")
+    execute(run, tag, f"to tag by {model_source.uri}")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.features.table import feature_config
 from musictag.jobs import progress
+from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.labels import echo_problems, read_labels
-from musictag.jobs.process import n_cores, run_main
 from musictag.models.artifact import TaggerSpec, copy_notices, save_model
 from musictag.storage import tables
 from musictag.training.checkpoints import TrainingState, load_states, save_states

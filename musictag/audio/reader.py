@@ -56,7 +56,7 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
             raise AudioEmptyError(f"{name}: the file has no audio frame")
-        if pages and not isinstance(audio, VorbisDecoder):  # which checks them when it decodes
+        if pages and not isinstance(audio, VorbisDecoder):  # VorbisDecoder checks them as it decodes
             pages.check_checksums()
         if pages and audio.n_samples:
             _check_length(audio, audio.n_samples, pages.min_samples(audio.sample_rate))
@@ -71,11 +71,11 @@ def _open(path: Path, name: str, pages: ogg_pages.OggPages | None) -> Iterator[D
             # libsndfile reads only the first stream of a chain, and cannot read a FLAC file of unknown length.
             if (pages and pages.n_chained > 1) or audio.n_samples is None:
                 audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
-        except AudioUnsupportedError as by_libsndfile:
+        except AudioUnsupportedError as libsndfile_error:
             try:
                 audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
             except AudioUnsupportedError as error:
-                reasons = f"{by_libsndfile} {error}"
+                reasons = f"{libsndfile_error} {error}"
                 raise AudioUnsupportedError(f"{name}: not audio in a supported format ({reasons})") from error
         yield audio
 
@@ -84,7 +84,7 @@ def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
     """Yield all of `audio` as blocks of mono samples at `sample_rate` Hz.
 
     Their length is `ceil(samples * sample_rate / audio.sample_rate)` in all. Raises `AudioCorruptError`,
-    `AudioTruncatedError` or `AudioEmptyError`, at the latest in place of the last block.
+    `AudioTruncatedError` or `AudioEmptyError`; if only the end is wrong, it raises instead of yielding the last block.
     """
     n_decoded = n_yielded = 0
 
@@ -94,7 +94,8 @@ def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
             n_decoded += len(block)
             yield block
 
-    # The last block is yielded after the check of the length, and is cut or padded to the exact total length.
+    # The last block is yielded after the check of the length, and is cut or padded to the exact total length. The
+    # first yielded block is empty.
     last = EMPTY
     for block in _resampled(counted(), audio, sample_rate):
         yield last

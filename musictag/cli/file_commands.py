@@ -31,7 +31,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     tag.add_argument("--top", type=options.count, default=5, metavar="N", help="tags per file (default: %(default)s)")
     tag.add_argument(
         "--clips-per-track", type=options.clips_per_track, default=CLIPS_PER_TRACK, metavar="N|all",
-        help="clips of 3 s to listen to, evenly spread (default: %(default)s)",
+        help="clips of 3 s to score, evenly spread (default: %(default)s)",
     )  # fmt: skip
     form = tag.add_mutually_exclusive_group()
     form.add_argument("--csv", dest="form", action="store_const", const=output.as_csv, help=output.CSV_HEADER.strip())
@@ -42,7 +42,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_model(taggram)
     taggram.add_argument("path", type=Path, metavar="FILE")
     taggram.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="PNG", help=f"{', '.join(PICTURE_SUFFIXES)}"
+        "-o", "--output", type=Path, required=True, metavar="PICTURE", help=f"{', '.join(PICTURE_SUFFIXES)}"
     )
     taggram.add_argument(
         "--top", type=options.count, default=10, metavar="N", help="tags to show (default: %(default)s)"
@@ -81,7 +81,7 @@ def run_taggram(args: argparse.Namespace) -> None:
 
     tagger = Tagger.load(find_model(args.model))
     track = local_files.read(args.path, tagger.spec.feature_config)
-    clip_scores, track_scores = score(tagger, track)
+    clip_scores, track_scores = calibrated_scores(tagger, track)
     shown = _best(track_scores, args.top)
     figure = taggram.draw(
         clip_scores[:, shown],
@@ -95,11 +95,11 @@ def run_taggram(args: argparse.Namespace) -> None:
     try:
         charts.save_figure(figure, args.output)
     except OSError as error:
-        raise StoreError(f"{target}: cannot be written: {error.strerror}") from error
+        raise StoreError(f"{target}: cannot be written: {error.strerror or error}") from error
     progress.echo(f"{len(shown)} tags over {track.duration_s:.1f} s in {len(clip_scores)} clips; {target}")
 
 
-def score(tagger: Tagger, track: DecodedTrack) -> tuple[Float32, Float32]:
+def calibrated_scores(tagger: Tagger, track: DecodedTrack) -> tuple[Float32, Float32]:
     """Return the calibrated scores of the clips (C, K) and of the whole track (K,)."""
     clip_scores = tagger.clip_scores(track.clips)
     weights = clip_weights(track.start_s, track.duration_s, tagger.spec.feature_config)
@@ -113,7 +113,7 @@ def _best(scores: Float32, n_tags: int) -> list[int]:
 
 
 def _top_tags(tagger: Tagger, track: DecodedTrack, n_tags: int) -> output.ScoredTags:
-    _, scores = score(tagger, track)
+    _, scores = calibrated_scores(tagger, track)
     return [(tagger.spec.vocabulary[k], round(float(scores[k]), 4)) for k in _best(scores, n_tags)]
 
 

@@ -63,7 +63,7 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
         raise AudioUnreachableError(f"{name}: the folder holds no audio file ({suffixes})") from error
     except OSError as error:
-        raise AudioUnreachableError(f"{name}: cannot be read: {error.strerror}") from error
+        raise AudioUnreachableError(f"{name}: cannot be read: {error.strerror or error}") from error
     if is_empty:
         raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
     clips, starts, duration_s = extract.track_clips(path, name, config, clips_per_track)

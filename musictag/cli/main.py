@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import musictag
 from musictag.cli import file_commands, model_commands, table_commands
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

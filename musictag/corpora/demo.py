@@ -23,7 +23,7 @@ from musictag.corpora.rendering import render
 from musictag.corpora.songs import Song, check_arguments, sample_tunes, write_catalog
 from musictag.corpora.variants import deduplicate_tunes
 from musictag.jobs import progress
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 # Raise this number when the same arguments would give other songs: it is part of every file name.
 DEMO_VERSION = 2

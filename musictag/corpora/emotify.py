@@ -14,7 +14,7 @@ from pathlib import Path
 
 from musictag.errors import CatalogError
 from musictag.jobs import progress
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 EMOTIONS = (
     "amazement",

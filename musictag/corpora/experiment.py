@@ -21,7 +21,7 @@ from musictag.corpora.rendering import render
 from musictag.corpora.songs import Song, check_arguments, sample_tunes, write_catalog
 from musictag.corpora.variants import deduplicate_tunes, group_variants
 from musictag.jobs import progress
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 N_TRACKS = 1040
 SECONDS = 30.0

@@ -2,9 +2,9 @@
 
 The probabilities depend on the genre of the tune. No single choice is certain for a genre, so a listener or a model
 must combine several to recognize it. Mountain songs (`shange`) tend to be slow, high, legato and reverberant; ditties
-(`xiaodiao`) fast, dry, plucked and staccato; work songs (`haozi`) low, with drums on the beat and a second instrument
-that doubles the melody. These tendencies follow the uses of the genres; the numbers are our own. Swing, keys, drum
-kits, programs and the recording do not depend on the genre.
+(`xiaodiao`) fast, dry, plucked and staccato; work songs (`haozi`) low, with drums on the beat and a second voice that
+doubles the melody. These tendencies follow the uses of the genres; the numbers are our own. Swing, musical keys, drum
+kits, the MIDI program within an instrument and the simulated recording do not depend on the genre.
 """
 
 import dataclasses
@@ -66,13 +66,14 @@ class PerformanceStyle:
 
 @dataclasses.dataclass(frozen=True)
 class _GenreStyle:
-    """Ranges and probabilities for a genre; probabilities are in the order of the table that they choose from."""
+    """Ranges and probabilities for a genre; probabilities are in the order of
+    `MELODY_PROGRAMS`, `ACCOMPANIMENTS` and `DRUM_PATTERNS`."""
 
     tempo: tuple[float, float]
     register: tuple[float, float]
     staccato: tuple[float, float]
     reverb: tuple[float, float]
-    doubling: float
+    doubling_probability: float
     lead: tuple[float, ...]
     accompaniment: tuple[float, ...]
     drum_pattern: tuple[float, ...]
@@ -84,7 +85,7 @@ _GENRE_STYLES = {
         register=(58, 82),
         staccato=(0.0, 0.5),
         reverb=(0.3, 0.55),
-        doubling=0.08,
+        doubling_probability=0.08,
         lead=(0.06, 0.36, 0.28, 0.08, 0.22),
         accompaniment=(0.16, 0.2, 0.3, 0.14, 0.1, 0.1),
         drum_pattern=(0.74, 0.05, 0.05, 0.06, 0.1),
@@ -94,7 +95,7 @@ _GENRE_STYLES = {
         register=(51, 79),
         staccato=(0.1, 1.0),
         reverb=(0.0, 0.16),
-        doubling=0.12,
+        doubling_probability=0.12,
         lead=(0.26, 0.17, 0.15, 0.28, 0.14),
         accompaniment=(0.06, 0.04, 0.13, 0.3, 0.26, 0.21),
         drum_pattern=(0.46, 0.12, 0.12, 0.22, 0.08),
@@ -104,7 +105,7 @@ _GENRE_STYLES = {
         register=(46, 64),
         staccato=(0.3, 0.9),
         reverb=(0.14, 0.32),
-        doubling=0.8,
+        doubling_probability=0.8,
         lead=(0.08, 0.05, 0.2, 0.12, 0.55),
         accompaniment=(0.14, 0.12, 0.06, 0.13, 0.38, 0.17),
         drum_pattern=(0.08, 0.3, 0.12, 0.05, 0.45),
@@ -115,7 +116,7 @@ _OTHER_GENRE_STYLE = _GenreStyle(
     register=(50, 80),
     staccato=(0.0, 1.0),
     reverb=(0.05, 0.4),
-    doubling=0.25,
+    doubling_probability=0.25,
     lead=(0.2, 0.2, 0.2, 0.2, 0.2),
     accompaniment=(0.1, 0.1, 0.2, 0.2, 0.22, 0.18),
     drum_pattern=(0.4, 0.15, 0.15, 0.15, 0.15),
@@ -130,13 +131,15 @@ def sample_style(tune: Tune, rng: np.random.Generator) -> PerformanceStyle:
     if drum_pattern in ("house", "disco", "rock") and beats_per_bar(tune) == 3:
         drum_pattern = "waltz"
     chord_programs = HELD_PROGRAMS if accompaniment in _HELD_ACCOMPANIMENTS else STRUCK_PROGRAMS
-    # The arguments draw from `rng` in this order: another order makes other songs.
+    # The order of the draws from `rng`, here and above, must not change: another order makes other songs.
     return PerformanceStyle(
         tempo=float(np.exp(rng.uniform(*np.log(genre.tempo)))),
         swing=rng.uniform(0.64, 0.7) if rng.random() < _SWING_PROBABILITY else 0.5,
         staccato=rng.uniform(*genre.staccato),
         lead=str(rng.choice(list(MELODY_PROGRAMS), p=genre.lead)),
-        doubling=str(rng.choice(list(MELODY_PROGRAMS), p=genre.lead)) if rng.random() < genre.doubling else "",
+        doubling=str(rng.choice(list(MELODY_PROGRAMS), p=genre.lead))
+        if rng.random() < genre.doubling_probability
+        else "",
         accompaniment=accompaniment,
         chords="" if accompaniment == "none" else str(rng.choice(list(chord_programs))),
         drum_pattern=drum_pattern,

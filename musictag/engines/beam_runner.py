@@ -21,7 +21,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from musictag.engines import child_process
 from musictag.errors import StoreError, UsageError, WorkerLostError
-from musictag.jobs.process import n_cores
+from musictag.jobs.entry_point import n_cores
 from musictag.jobs.progress import echo
 
 MAX_LOST_WORKERS = 3

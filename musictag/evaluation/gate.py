@@ -13,10 +13,10 @@ from musictag.evaluation.comparison import abbreviate, compare, differences
 from musictag.evaluation.results import Evaluation, summary
 
 MIN_LOW = -0.005
-"""Minimum of the low end of the macro difference's interval. It is below 0 because some hundreds of test tracks cannot
-show the small steps by which models improve."""
+"""The interval of the macro PR-AUC difference must begin above this. It is below 0 because some hundreds of test tracks
+cannot show the small steps by which models improve."""
 MIN_TAG_HIGH = -0.05
-"""Minimum of the high end of a tag's interval: a tag that surely loses more would be noticed by its users."""
+"""A tag is lost if the interval of its PR-AUC difference ends below this: its users would notice the loss."""
 MAX_ECE = 0.05
 """Calibration error that is accepted in any case; thresholds and sorted lists depend on calibrated scores."""
 
@@ -46,9 +46,11 @@ class Decision:
     champion_pr_auc: float | None
     """Macro PR-AUC; None if there is no champion, or the decision was forced without an evaluation."""
     rules: tuple[Rule, ...]
-    """The rules that were applied, in order; none if there is no champion."""
+    """The rules that were applied, in order; none if there is no champion, or the decision was forced without an
+    evaluation."""
     comparison: pa.Table | None
-    """See `comparison.compare`; None if there is no champion, or its vocabulary differs."""
+    """See `comparison.compare`; None if no comparison was made: there is no champion, its vocabulary differs, or the
+    decision was forced without an evaluation."""
     forced: bool = False
     """Whether a person overruled the gate."""
 
@@ -59,7 +61,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
     vocabulary: both models know the same tags.
     macro_pr_auc: the candidate's macro PR-AUC is higher, and the 95 % interval of the difference above `MIN_LOW`.
     tags: for no tag is the high end of the 95 % interval of the PR-AUC's difference below `MIN_TAG_HIGH`.
-    calibration: the candidate's calibration error of all decisions is at most `MAX_ECE`, or not worse than the
+    calibration: the candidate's calibration error, pooled over all tags, is at most `MAX_ECE`, or not worse than the
         champion's. Worse means that the interval of the difference is above 0, because on few tracks the error is
         larger by chance.
 

@@ -144,5 +144,5 @@ def _track_clips(*arguments: Any) -> _Description:
         _file.truncate()
         _file.flush()
     except OSError as error:
-        raise StoreError(f"{tempfile.gettempdir()}: {error.strerror}; set TMPDIR to another folder") from error
+        raise StoreError(f"{tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to another folder") from error
     return clips.shape, starts, duration_s

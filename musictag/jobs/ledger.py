@@ -151,14 +151,14 @@ def make_account(plan: Plan, n_problems: int, failed_now: set[str]) -> Account:
 
 
 def _delete_resolved_failures(
-    plan: Plan, failed: set[str], failures_uri: str, started: datetime.datetime, *, prune: bool
+    plan: Plan, recorded: set[str], failures_uri: str, started: datetime.datetime, *, prune: bool
 ) -> None:
-    """Delete failures that earlier runs recorded for tracks that are now done; with `prune`, also for unlisted ones."""
+    """Delete earlier failures of tracks that are done; with `prune`, also those of unlisted tracks."""
     is_earlier = f"failed_at < {tables.timestamp(started)}"
-    if failed and not prune:
+    if recorded and not prune:
         tables.delete_rows(failures_uri, f"{is_earlier} AND stage = 'catalog'")
     done = plan.unchanged.union(task.track_id for task in plan.tasks)
-    tables.delete_tracks(failures_uri, failed - plan.exhausted if prune else failed & done, is_earlier)
+    tables.delete_tracks(failures_uri, recorded - plan.exhausted if prune else recorded & done, is_earlier)
 
 
 def check_failures(account: Account, max_failures: float, failures_uri: str) -> None:

@@ -16,7 +16,8 @@ from musictag.jobs.progress import counted, echo
 from musictag.storage import tables
 from musictag.storage.urls import redacted
 
-# Errors worth retrying on unchanged audio: the store may answer, or a limit may have been raised.
+# Errors worth retrying on unchanged audio: the store may answer, or a limit may have been raised, or a
+# catalog row may have been corrected.
 RETRYABLE_ERRORS = frozenset(error.__name__ for error in (AudioUnreachableError, AudioTooLongError, CatalogError))
 
 
@@ -53,7 +54,7 @@ class FailedTrack:
     attempts: int
 
     def is_exhausted(self, max_attempts: int) -> bool:
-        """Return whether another attempt is pointless: the audio was read, and decoding failed `max_attempts` times."""
+        """Return whether another attempt is pointless: its etag is known, and decoding failed `max_attempts` times."""
         return self.error not in RETRYABLE_ERRORS and self.audio_etag is not None and self.attempts >= max_attempts
 
 
@@ -71,7 +72,7 @@ class Plan:
     stale: frozenset[str]
     """Tracks whose row was made from other audio; the row is wrong and is deleted first."""
     superseded: frozenset[str]
-    """Tasks whose row has another producer; the row stays until the new one is written."""
+    """Tasks whose row has another producer; the row stays until the task is committed."""
     orphaned: frozenset[str]
     """Tracks that have a row but are no longer listed."""
 
@@ -136,7 +137,8 @@ def delete_obsolete_rows(plan: Plan, uri: str, *, prune: bool) -> None:
 
 
 def partition(tasks: Sequence[Task], max_size: int, n_workers: int) -> list[tuple[Task, ...]]:
-    """Divide tasks into parts of nearly equal size, at most `max_size`, with the same number of parts per worker."""
+    """Divide tasks into parts of nearly equal size, at most `max_size`, with the same number of parts per worker
+    where possible."""
     n_parts = min(n_workers * math.ceil(len(tasks) / (n_workers * max_size)), len(tasks))
     ends = [len(tasks) * n // n_parts for n in range(1, n_parts + 1)]
     return [tuple(tasks[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
@@ -154,10 +156,8 @@ def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool) -> None:
     """Print what a run will do with the tracks of `source`, a catalog or a features table."""
     echo(f"{source}: {counted(plan.n_listed, 'track')} listed, {len(plan.tasks):,} {purpose}")
     if plan.exhausted:
-        echo(
-            f"{len(plan.exhausted):,} of them are not tried again: they failed --max-attempts times, and the audio has "
-            "not changed"
-        )
+        n_exhausted = counted(len(plan.exhausted), "listed track")
+        echo(f"not tried again, failed --max-attempts times on the same audio: {n_exhausted}")
     if plan.orphaned:
         end = "removed" if prune else "kept (--prune removes them)"
         echo(f"not listed any more: {counted(len(plan.orphaned), 'track')}, {end}")

@@ -1,4 +1,4 @@
-"""Execute a run: plan, process, reconcile. Each job passes in what differs, such as the engine's step."""
+"""Execute a run: plan, process, reconcile. Each job passes a function that processes the tasks by its engine."""
 
 import dataclasses
 import datetime
@@ -20,8 +20,8 @@ class Run:
     """`(track_id, uri, audio_etag)` of each listed track."""
     problems: Sequence[Problem] = ()
     """Catalog rows that cannot be used."""
-    uri: str
-    """The output table."""
+    output_uri: str
+    """The table to write."""
     failures_uri: str
     producer: str
     """Hash of the settings, or name and version of the model, that produces the rows."""
@@ -36,7 +36,7 @@ class Run:
     prune: bool
     """Whether to delete the rows of tracks that are no longer listed."""
     started: datetime.datetime
-    """The start of the run; later failures belong to it."""
+    """The start of the run; failures recorded after it belong to this run."""
 
 
 def execute(run: Run, process: Callable[[Plan], None], purpose: str) -> None:
@@ -54,12 +54,12 @@ def execute(run: Run, process: Callable[[Plan], None], purpose: str) -> None:
     plan = make_plan(run.listed, run.read_existing(), run.producer, failed, run.max_attempts or 1, run.problems)
     echo_plan(run.source, plan, purpose, prune=run.prune)
     record_problems(run.failures_uri, run.problems, failed)
-    delete_obsolete_rows(plan, run.uri, prune=run.prune)
+    delete_obsolete_rows(plan, run.output_uri, prune=run.prune)
     if plan.tasks:
         process(plan)
-    tables.deduplicate(run.uri, run.time_column)  # two simultaneous runs may have written a track twice
-    tables.record_missing_checksums(run.uri)  # a killed run may have left files without a checksum
+    tables.deduplicate(run.output_uri, run.time_column)  # two simultaneous runs may have written a track twice
+    tables.record_missing_checksums(run.output_uri)  # a killed delete may have left files without a checksum
     written = [track_id for track_id, row in run.read_existing().items() if row.producer == run.producer]
     account = reconcile(plan, run.problems, written, run.failures_uri, run.started, prune=run.prune)
-    echo_account(account, run.uri, run.failures_uri, run.started)
+    echo_account(account, run.output_uri, run.failures_uri, run.started)
     check_failures(account, run.max_failures, run.failures_uri)

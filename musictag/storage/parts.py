@@ -1,10 +1,10 @@
 """Write to Delta tables part by part.
 
-A *part* is one Parquet file that is streamed and then committed in one transaction. Its name is derived from its
-content, and the commit records the name, so that a repeated attempt finds the part committed. Each attempt writes a new
-file: committed files are never written to. A killed writer leaves at worst a file that no commit names, which `musictag
-vacuum` removes. Two concurrent writers may write a track twice; `tables.deduplicate` removes the older row at the end
-of a run.
+A *part* is one Parquet file that is streamed and then committed in one transaction. It is named after what it is made
+of (`jobs.plan.part_name`), and the commit records the name, so that a repeated attempt finds the part committed. Each
+attempt writes a new file: committed files are never written to. A killed writer leaves at worst a file that no commit
+names, which `musictag vacuum` removes. Two concurrent writers may write a track twice; `tables.deduplicate` removes the
+older row at the end of a run.
 """
 
 import contextlib
@@ -118,7 +118,7 @@ def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, si
     if _is_done(table, part, since_version):
         return 0
     properties = CommitProperties(
-        # `is_done` compares this version.
+        # The version before this commit, which `is_done` compares with that of the plan.
         app_transactions=[Transaction(part, table.version())],
         max_commit_retries=MAX_COMMIT_RETRIES,
     )

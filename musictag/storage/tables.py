@@ -28,7 +28,7 @@ MAX_COMMIT_RETRIES = 100
 BATCH_ROWS = 16
 # Maximum pause before a delete is repeated after a conflict, s.
 MAX_CONFLICT_PAUSE_S = 0.2
-# For deltalake's requests to a store. They are small: a response that takes longer will not arrive.
+# For deltalake's requests to a store, which are small: without a response after this time, a request has failed.
 STORE_OPTIONS = {"timeout": "15s"}
 # Ids in the predicate of one delete, which is a text that has to be parsed.
 IDS_PER_DELETE = 1_000
@@ -51,7 +51,8 @@ def table_exists(uri: str) -> bool:
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
     """Open the table at `uri`; create it with `schema` and the table properties `configuration` if it does not exist.
 
-    Raises `StoreError` if it cannot be created, or if the existing table has other columns.
+    Raises `StoreError` if it cannot be created, or if the existing table has other
+    columns, or the same in another order.
     """
     with store_errors(uri):
         retry(
@@ -82,14 +83,15 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
 
 
 def delta_table(uri: str, version: int | None = None) -> DeltaTable:
-    """Open a table as `open_table` does, but raise deltalake's errors, by which callers decide to retry."""
+    """Open a table as `open_table` does, but raise deltalake's own errors, so that the caller can retry."""
     return DeltaTable(uri, version, STORE_OPTIONS)
 
 
 def is_transient(error: Exception) -> bool:
     """Return whether an error of deltalake is a failure of the store.
 
-    deltalake does not retry writes, because the failed request may have succeeded.
+    deltalake does not retry writes, because the failed request may have succeeded. Callers here may: a repeated commit
+    of a part is detected, and a repeated delete deletes nothing.
     """
     return isinstance(error, OSError)
 
@@ -130,9 +132,9 @@ def read_rows(
 def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str]) -> Iterator[pa.Table]:
     """Yield tables with the rows of some tracks in one file of the table at `uri`, as columns of `schema`.
 
-    Only row groups that hold such a row are read. Raises `StoreError` if a page does not match its checksum; pages that
-    a delete rewrote have none. Rows are filtered here because deletes write text as `string_view`, on which Arrow 25's
-    filters fail.
+    Apart from `track_id`, only row groups that hold such a row are read. Raises `StoreError` if a page does not match
+    its checksum; pages that a delete rewrote have no checksum. Rows are filtered here because deletes write text as
+    `string_view`, on which Arrow 25's filters fail.
     """
     with store_errors(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
@@ -217,7 +219,7 @@ def delete_rows(uri: str, where: str) -> None:
 
 
 def record_missing_checksums(uri: str) -> None:
-    """Record the checksums that are missing: deltalake rewrites files when rows are deleted."""
+    """Record checksums of files without one, such as those that deltalake wrote in a delete."""
     with store_errors(uri):
         table = folder(uri)
         for path in files(delta_table(uri)).keys() - checksums.recorded_paths(table):
@@ -232,7 +234,7 @@ def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> 
 
 
 def deduplicate(uri: str, time_column: str) -> int:
-    """Keep only the newest row of each track; return the number of tracks that had more than one."""
+    """Delete all but the newest rows of each track; return the number of tracks that had more than one row."""
     rows = read_columns(uri, ("track_id", time_column))
     counts = rows.group_by("track_id").aggregate([("track_id", "count"), (time_column, "max")])
     duplicates = counts.filter(pc.greater(counts["track_id_count"], 1)).to_pylist()

@@ -44,7 +44,7 @@ class TrackClips(NamedTuple):
 
 
 class Scorer(Protocol):
-    """What both kinds of scorers can do. No score is calibrated."""
+    """Interface of the two kinds of scorers. Scores are not calibrated."""
 
     batch_size: int
     """Clips that are processed together."""
@@ -93,7 +93,7 @@ class ClassicalScorer:
     Args:
         model: descriptors (N, D) to logits (N, K), on any device.
         config: the front end that made the clips.
-        batch_size: clips that are decoded together are `BATCHES_PER_GROUP` times as many.
+        batch_size: tracks are decoded until they hold `batch_size * BATCHES_PER_GROUP` clips.
     """
 
     def __init__(self, model: Classical, config: FeatureConfig, batch_size: int | None = None) -> None:
@@ -129,7 +129,7 @@ def score_tracks(
     """Return joined scores (N, K) of tracks, in the order of their rows; (0, 0) if there are none.
 
     Args:
-        model: a network or a classical model, on any device; its mode is restored afterwards.
+        model: a network or a classical model, on any device; its mode is restored at the end.
         rows: one per track, with `clips` (the cell of the features table), `start_s` (C,) and `duration_s`; read once.
         config: the front end that made the clips.
         batch_size: see `NetworkScorer`.

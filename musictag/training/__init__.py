@@ -1,6 +1,8 @@
 """Train models: from batches of clips and targets to weights, without an engine.
 
-`batches` draws clips from feature rows, `augment` changes them, `losses` compares logits with targets, `loop` trains
-one network. `config` and `recipes` hold the settings, `finetune` prepares the network to train, `dataset` reads the
-labelled tracks of a features table. `baselines` fits the classical methods.
+`dataset` turns labels into the folds and the vocabulary to train on, `batches` draws clips from feature rows, `augment`
+changes them, `losses` compares logits with targets (a new loss belongs there; the caller of `loop.fit` passes it).
+`loop` trains one network, `folds` several and their mean, `checkpoints` saves and loads the state of training.
+`config` and `recipes` hold the settings, `finetune` prepares the network to train. `baselines` fits the classical
+methods.
 """

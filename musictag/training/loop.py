@@ -43,7 +43,9 @@ def fit(
     loss: Loss = binary_cross_entropy,
     state: TrainingState | None = None,
 ) -> TrainingState:
-    """Train until the epochs or the patience are used up; leave the best weights in the model.
+    """Train for `epochs`, or until `val_loss` has not improved for `patience` epochs; keep the best weights.
+
+    The model has the best weights at the end.
 
     Uses AdamW with clipped gradients, and bfloat16 if the model is on a GPU. Workers that train together must have the
     same number of batches, and `validate` must return the same numbers on all of them.
@@ -158,8 +160,8 @@ def _train_step(
 ) -> float:
     """Take one step of the optimizer; return the loss before it. A loss that is not finite changes no weight.
 
-    With `head_only`, gradients of the body are not computed. DistributedDataParallel waits for all gradients: there
-    they are computed but not used.
+    With `head_only`, gradients of the body are not computed. Under DistributedDataParallel, which waits for all
+    gradients, they are computed and dropped.
     """
     head, body = (group["params"] for group in optimizer.param_groups)
     with torch.autocast(log_mel.device.type, dtype=torch.bfloat16, enabled=log_mel.is_cuda):

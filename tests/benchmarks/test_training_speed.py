@@ -23,7 +23,7 @@ from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import progress
-from musictag.jobs.process import n_cores
+from musictag.jobs.entry_point import n_cores
 from musictag.models.architectures import build_model
 from musictag.storage import parts, tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled

@@ -9,7 +9,7 @@ import soundfile
 from musictag.corpora.band import arrange
 from musictag.corpora.demo import main, make_demo, plan_demo
 from musictag.errors import UsageError
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 # 6 songs are enough to use every file type.
 SMALL = {"n_tracks": 6, "seconds": 2.5, "seed": 7}

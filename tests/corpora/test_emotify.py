@@ -5,7 +5,7 @@ import pytest
 
 from musictag.corpora.emotify import EMOTIONS, main, make_emotify
 from musictag.errors import CatalogError
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "emotify"
 HEADER = ["track_id", "file", "genre", "artist", "album", "title", "year", "raters", *EMOTIONS]

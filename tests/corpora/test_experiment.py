@@ -8,7 +8,7 @@ from musictag.corpora.band import arrange
 from musictag.corpora.experiment import SECONDS, main, make_experiment, plan_experiment, render_song, simulate_recording
 from musictag.corpora.labels import TAGS
 from musictag.errors import UsageError
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 SMALL = {"n_tracks": 5, "seconds": 2.5, "seed": 7}
 

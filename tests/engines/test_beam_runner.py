@@ -6,7 +6,7 @@ from apache_beam.options.pipeline_options import DirectOptions
 
 from musictag.engines import beam_runner
 from musictag.errors import StoreError
-from musictag.jobs.process import n_cores
+from musictag.jobs.entry_point import n_cores
 
 
 @pytest.mark.parametrize(

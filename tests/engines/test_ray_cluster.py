@@ -17,7 +17,7 @@ with ray_cluster.connect(num_cpus=1):
 GUEST = """
 import sys
 from musictag.engines import ray_cluster
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 def main(argv):
     with ray_cluster.connect(num_cpus=1):
         print("in")

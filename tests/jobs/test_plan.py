@@ -171,7 +171,7 @@ def test_exhausted_tracks_are_printed(capsys):
     echo_plan("c.csv", make_plan([("a", "a", "e"), ("b", "b", "e")], {}, "m", failed, 3), "to do", prune=False)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "c.csv: 2 tracks listed, 1 to do"
-    assert second.startswith("1 of them are not tried again: they failed --max-attempts times")
+    assert second == "not tried again, failed --max-attempts times on the same audio: 1 listed track"
 
 
 TRACK_IDS = st.sampled_from("abcdefgh")

@@ -71,7 +71,7 @@ class Job:
             source="catalog.csv",
             listed=[(track_id, f"{track_id}.mp3", etag) for track_id in track_ids],
             problems=tuple(problems),
-            uri=self.uri,
+            output_uri=self.uri,
             failures_uri=self.failures_uri,
             producer="p",
             read_existing=self.read_existing,

@@ -24,8 +24,8 @@ from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, open_features
+from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.plan import Task, part_name, partition
-from musictag.jobs.process import n_cores, run_main
 from musictag.models.architectures import build_model
 from musictag.models.artifact import save_model
 from musictag.models.specs import TaggerSpec

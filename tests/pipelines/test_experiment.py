@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from musictag.engines import mlflow_registry, mlflow_runs
-from musictag.jobs.process import run_main
+from musictag.jobs.entry_point import run_main
 
 
 @pytest.fixture

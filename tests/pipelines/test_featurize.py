@@ -178,7 +178,7 @@ def test_exhausted_track_is_not_decoded_until_its_audio_changes(tmp_path, featur
         assert featurize_here(*call) == 0
         out = capsys.readouterr().out
         assert f"2 tracks listed, {n_tried} to do" in out
-        assert ("1 of them are not tried again" in out) == (n_tried == 1)
+        assert ("on the same audio: 1 listed track" in out) == (n_tried == 1)
         assert "2 listed = 0 written + 0 unchanged + 2 failed" in out
         assert tuple(failures(tmp_path / "features")[name]["attempts"] for name in ("bad", "missing")) == attempts
     write_audio(tmp_path / "bad.wav", music(1.0), 44_100)

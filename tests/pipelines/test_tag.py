@@ -137,14 +137,14 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would stop the first as it ends
     tag = script("tag")
     args = tag.parse(["--num-workers", "1"])
-    model = tag.Model("musictag", "1"), artifacts["fresh"], args
+    model = tag.ModelIdentity("musictag", "1"), artifacts["fresh"], args
     track_ids = tables.track_ids(str(corpus.features))
     tasks = tuple(Task(track_id, "", None) for track_id in track_ids)
     with connect(num_cpus=1):
         of_features = tag.from_features(str(corpus.features), tasks)
         of_audio = tag.from_audio(tasks, extract.FeatureConfig(), args)
-        plans = [plan(tag.score(rows, *model)) for rows in (of_features, of_audio)]
-        assert SHUFFLES.search(plan(tag.score(of_features.random_shuffle(), *model)))
+        plans = [plan(tag.score_rows(rows, *model)) for rows in (of_features, of_audio)]
+        assert SHUFFLES.search(plan(tag.score_rows(of_features.random_shuffle(), *model)))
         assert SHUFFLES.search(plan(of_features.groupby("track_id").count()))
     for text in plans:
         assert "MapBatches" in text

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from musictag import errors
-from musictag.jobs.process import n_cores, run_main
+from musictag.jobs.entry_point import n_cores, run_main
 
 
 def test_success_exits_with_0(capsys):
