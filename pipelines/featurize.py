@@ -59,7 +59,7 @@ class FeaturizePart(beam.DoFn):
         """Featurize and commit one part; yield the number of rows written."""
         name = part_name(part, self.config.feature_hash)
         rows = self._rows(part, name)
-        yield parts.write(self.tables.features, name, table.SCHEMA, rows, self.tables.features_version)
+        yield parts.write_rows(self.tables.features, name, table.SCHEMA, rows, self.tables.features_version)
 
     def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
         failures: list[Row] = []

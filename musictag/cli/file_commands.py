@@ -101,9 +101,9 @@ def run_taggram(args: argparse.Namespace) -> None:
 
 def calibrated_scores(tagger: Tagger, track: DecodedTrack) -> tuple[Float32, Float32]:
     """Return the calibrated scores of the clips (C, K) and of the whole track (K,)."""
-    clip_scores = tagger.clip_scores(track.clips)
+    clip_scores = tagger.raw_clip_scores(track.clips)
     weights = clip_weights(track.start_s, track.duration_s, tagger.spec.feature_config)
-    track_scores = tagger.joined_scores(clip_scores, track.clips, weights)
+    track_scores = tagger.raw_track_scores(clip_scores, track.clips, weights)
     return calibrate(clip_scores, tagger.spec.calibration), calibrate(track_scores, tagger.spec.calibration)
 
 

@@ -32,7 +32,9 @@ ROW_GROUP_BYTES = 2 << 20
 WRITE_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
-def write(uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], since_version: int = 0) -> int:
+def write_rows(
+    uri: str, part: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], since_version: int = 0
+) -> int:
     """Stream `rows` into one Parquet file, commit it to the table at `uri` as `part`, and return the number of rows.
 
     Memory holds the rows of one row group (`ROW_GROUP_BYTES`). Nothing is read or written if the part is committed
@@ -83,7 +85,7 @@ def table_of(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
 
 
 def write_table(uri: str, part: str, schema: pa.Schema, rows: pa.Table, since_version: int = 0) -> int:
-    """Write and commit a table of small rows as `write` does."""
+    """Write and commit a table of small rows as `write_rows` does."""
     if not rows.num_rows or is_done(uri, part, since_version):
         return 0
     path = _new_path(part)

@@ -34,7 +34,7 @@ BATCH_SIZE, GPU_BATCH_SIZE = 8, 256
 BATCHES_PER_GROUP = 8
 
 
-class TrackClips(NamedTuple):
+class WeightedClips(NamedTuple):
     """The decoded clips of one track."""
 
     clips: Clips
@@ -52,10 +52,10 @@ class Scorer(Protocol):
     def clip_scores(self, clips: Clips) -> Float32:
         """Score each of the clips (C, T, M) of one track: (C, K)."""
 
-    def joined_scores(self, clip_scores: Float32, track: TrackClips) -> Float32:
+    def joined_scores(self, clip_scores: Float32, track: WeightedClips) -> Float32:
         """Return the scores (K,) of a track whose clips have the scores `clip_scores` (C, K)."""
 
-    def score_group(self, tracks: Sequence[TrackClips]) -> Float32:
+    def score_group(self, tracks: Sequence[WeightedClips]) -> Float32:
         """Score some tracks, at least one: (N, K)."""
 
 
@@ -75,11 +75,11 @@ class NetworkScorer:
         """See `Scorer`."""
         return score_clips(self.model, clips, batch_size=self.batch_size)
 
-    def joined_scores(self, clip_scores: Float32, track: TrackClips) -> Float32:
+    def joined_scores(self, clip_scores: Float32, track: WeightedClips) -> Float32:
         """See `Scorer`."""
         return join(clip_scores, track.weights)
 
-    def score_group(self, tracks: Sequence[TrackClips]) -> Float32:
+    def score_group(self, tracks: Sequence[WeightedClips]) -> Float32:
         """See `Scorer`."""
         scores = self.clip_scores(np.concatenate([track.clips for track in tracks]))
         ends = np.cumsum([len(track.clips) for track in tracks])
@@ -103,14 +103,14 @@ class ClassicalScorer:
 
     def clip_scores(self, clips: Clips) -> Float32:
         """Score each clip as if it were a whole track."""
-        return self.score_group([TrackClips(clip[None], np.ones(1, dtype=np.float32)) for clip in clips])
+        return self.score_group([WeightedClips(clip[None], np.ones(1, dtype=np.float32)) for clip in clips])
 
-    def joined_scores(self, clip_scores: Float32, track: TrackClips) -> Float32:
+    def joined_scores(self, clip_scores: Float32, track: WeightedClips) -> Float32:
         """Score all clips together; `clip_scores` is not used, since it does not determine the track's scores."""
         scores: Float32 = self.score_group([track])[0]
         return scores
 
-    def score_group(self, tracks: Sequence[TrackClips]) -> Float32:
+    def score_group(self, tracks: Sequence[WeightedClips]) -> Float32:
         """See `Scorer`."""
         descriptors = np.stack([describe(track.clips, track.weights, self.config) for track in tracks])
         return score_descriptors(self.model, descriptors)
@@ -199,12 +199,12 @@ def _default_batch_size(model: nn.Module) -> int:
     return GPU_BATCH_SIZE if on_gpu else BATCH_SIZE
 
 
-def _groups(rows: Iterable[Row], config: FeatureConfig, min_clips: int) -> Iterator[list[TrackClips]]:
+def _groups(rows: Iterable[Row], config: FeatureConfig, min_clips: int) -> Iterator[list[WeightedClips]]:
     """Decode tracks and yield them in groups of at least `min_clips` clips; the last group may have fewer."""
-    group: list[TrackClips] = []
+    group: list[WeightedClips] = []
     for row in rows:
         weights = clip_weights(row["start_s"], row["duration_s"], config)
-        group.append(TrackClips(decode_clips(row["clips"], config), weights))
+        group.append(WeightedClips(decode_clips(row["clips"], config), weights))
         if sum(len(track.clips) for track in group) >= min_clips:
             yield group
             group = []

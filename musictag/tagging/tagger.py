@@ -14,7 +14,7 @@ from musictag.errors import FeatureMismatchError, UsageError
 from musictag.evaluation.calibration import calibrate
 from musictag.models.artifact import load_model
 from musictag.models.specs import TaggerSpec
-from musictag.tagging.scorers import Clips, Float32, Row, TrackClips, make_scorer, score_tracks
+from musictag.tagging.scorers import Clips, Float32, Row, WeightedClips, make_scorer, score_tracks
 
 
 class Tagger:
@@ -42,22 +42,22 @@ class Tagger:
             raise UsageError(f"device {device} was requested, but torch finds no GPU here: use 'cpu'")
         return cls(*load_model(folder), device)
 
-    def clip_scores(self, clips: Clips) -> Float32:
+    def raw_clip_scores(self, clips: Clips) -> Float32:
         """Return the taggram of one track: scores (C, K), not calibrated, of its clips (C, T, M).
 
         A classical model scores each clip as if it were a whole track.
         """
         return self._scorer.clip_scores(clips)
 
-    def joined_scores(self, clip_scores: Float32, clips: Clips, weights: Float32) -> Float32:
+    def raw_track_scores(self, clip_scores: Float32, clips: Clips, weights: Float32) -> Float32:
         """Return the scores (K,), not calibrated, of one track.
 
         Args:
-            clip_scores: (C, K), the result of `clip_scores(clips)`; a classical model does not use them.
+            clip_scores: (C, K), the result of `raw_clip_scores(clips)`; a classical model does not use them.
             clips: (C, T, M).
             weights: (C,), the fraction of each clip that is audio.
         """
-        return self._scorer.joined_scores(clip_scores, TrackClips(clips, weights))
+        return self._scorer.joined_scores(clip_scores, WeightedClips(clips, weights))
 
     def track_scores(self, rows: Iterable[Row]) -> Float32:
         """Return calibrated scores (N, K) of tracks, in the order of their rows; see `score_tracks`."""

@@ -49,7 +49,7 @@ def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
 
     for first in range(0, len(numbers), PART_TRACKS):
         part = numbers[first : first + PART_TRACKS]
-        parts.write(uri, f"{part.start:07d}", SCHEMA, rows(part))
+        parts.write_rows(uri, f"{part.start:07d}", SCHEMA, rows(part))
 
 
 def network_clips_per_s(model: str) -> float:
@@ -58,10 +58,10 @@ def network_clips_per_s(model: str) -> float:
     tagger = Tagger.load(pretrained.find(model))
     shape = (BATCH_SIZE * BATCHES_PER_GROUP, CONFIG.clip_frames, CONFIG.n_mels)
     clips = (4 * np.random.default_rng(0).random(shape, np.float32)).astype(CELL_DTYPE)
-    tagger.clip_scores(clips)
+    tagger.raw_clip_scores(clips)
     n_clips, started = 0, time.perf_counter()
     while (taken := time.perf_counter() - started) < NETWORK_SECONDS:
-        tagger.clip_scores(clips)
+        tagger.raw_clip_scores(clips)
         n_clips += len(clips)
     return n_clips / taken
 

@@ -107,7 +107,7 @@ def test_bytes_per_second_by_dtype_and_compression(songs: list[Clips], files: li
             )
     open_features(str(tmp_path / "features"), CONFIG, None)
     rows = (extract.featurize(path.name, str(path), CONFIG) for path in files)
-    parts.write(str(tmp_path / "features"), "part", SCHEMA, rows)
+    parts.write_rows(str(tmp_path / "features"), "part", SCHEMA, rows)
     size = sum(path.stat().st_size for path in (tmp_path / "features").glob("part-*.parquet"))
     of_float32 = size / sum(cut.nbytes for cut in songs)
     progress.echo(f"the features table: {size / seconds:,.0f} bytes/s, {of_float32:.2f} of float32")
@@ -123,9 +123,9 @@ def test_dtype_of_cells_changes_no_score(songs: list[Clips]) -> None:
     for name in pretrained.PUBLISHED:
         tagger = Tagger.load(pretrained.find(name))
         for cut in songs:
-            scores = tagger.clip_scores(cut)
+            scores = tagger.raw_clip_scores(cut)
             for kind, as_kept in rounded.items():
-                changes[kind] = max(changes[kind], float(np.abs(tagger.clip_scores(as_kept(cut)) - scores).max()))
+                changes[kind] = max(changes[kind], float(np.abs(tagger.raw_clip_scores(as_kept(cut)) - scores).max()))
     progress.echo(
         f"clips' scores by {len(pretrained.PUBLISHED)} published networks change by at most "
         + ", ".join(f"{change:.4f} in {kind}" for kind, change in changes.items())

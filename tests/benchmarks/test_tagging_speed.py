@@ -123,7 +123,9 @@ def test_ten_clips_approximate_all_clips() -> None:
     tagger = Tagger.load(pretrained.find(pretrained.DEFAULT))
     differences, agreements = [], []
     for _, of_artist in itertools.groupby(rows, key=lambda row: row["artist"]):
-        scores = [tagger.clip_scores(track_clips(EMOTIFY / row["file"], row["file"], CONFIG)[0]) for row in of_artist]
+        scores = [
+            tagger.raw_clip_scores(track_clips(EMOTIFY / row["file"], row["file"], CONFIG)[0]) for row in of_artist
+        ]
         for song in (np.concatenate(scores[n : n + 8]) for n in range(0, len(scores) - 7, 8)):
             starts = clip_starts(len(song) * CONFIG.clip_frames, CONFIG, 10)
             some = song[[round(start / CONFIG.clip_frames) for start in starts]].mean(axis=0)

@@ -111,7 +111,7 @@ def test_memory_of_unusual_tracks(tmp_path: Path, decoder: DecoderProcess, case:
         rows = (
             extract.featurize("a", str(path), CONFIG, clips_per_track, max_hours, decoder.track_clips) for _ in range(1)
         )
-        assert parts.write(uri, "a", SCHEMA, rows) == 1
+        assert parts.write_rows(uri, "a", SCHEMA, rows) == 1
 
     def do() -> None:
         if refusal is None:

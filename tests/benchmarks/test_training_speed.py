@@ -84,7 +84,7 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
     track_ids = [f"track-{n:03d}" for n in range(N_TRACKS)]
     for begin in range(0, N_TRACKS, TRACKS_OF_A_PART):
         rows = (row(track_id, rng) for track_id in track_ids[begin : begin + TRACKS_OF_A_PART])
-        parts.write(uri, f"{begin:03d}", SCHEMA, rows)
+        parts.write_rows(uri, f"{begin:03d}", SCHEMA, rows)
     return folder
 
 

@@ -18,7 +18,7 @@ def table(tmp_path: Path) -> Path:
     table = tmp_path / "table"
     tables.create_table(str(table), SCHEMA)
     for part in "ab":
-        parts.write(str(table), part, SCHEMA, [{"track_id": part, "n": 1}])
+        parts.write_rows(str(table), part, SCHEMA, [{"track_id": part, "n": 1}])
     return table
 
 

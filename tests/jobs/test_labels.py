@@ -26,7 +26,7 @@ def features_uri(tmp_path: Path) -> str:
     uri = str(tmp_path / "features")
     tables.create_table(uri, TRACK_IDS_SCHEMA)
     for part, track_ids in (("p", ["0", "1", "2", "3", "4"]), ("q", ["5", "removed"])):
-        parts.write(uri, part, TRACK_IDS_SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+        parts.write_rows(uri, part, TRACK_IDS_SCHEMA, [{"track_id": track_id} for track_id in track_ids])
     return uri
 
 

@@ -56,7 +56,7 @@ class Output:
 
     def write(self, *track_ids):
         part = f"w{tables.version(self.uri)}"
-        parts.write(self.uri, part, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+        parts.write_rows(self.uri, part, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
 
     def fail(self, failed_at, *track_ids, stage="decode", attempts=1):
         rows = [
@@ -71,7 +71,7 @@ class Output:
             }
             for track_id in track_ids
         ]
-        parts.write(self.failures, f"f{tables.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
+        parts.write_rows(self.failures, f"f{tables.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
 
     def attempts(self):
         return {track_id: failed.attempts for track_id, failed in ledger.read_failed(self.failures).items()}

@@ -41,8 +41,8 @@ def uri(tmp_path: Path) -> str:
     """A features table with four tracks in two parts; a delete has rewritten one of them."""
     uri = str(tmp_path / "features")
     open_features(uri, CONFIG, None)
-    parts.write(uri, "p", SCHEMA, [row("a"), row("b"), row("gone")])
-    parts.write(uri, "q", SCHEMA, [row("c"), row("d")])
+    parts.write_rows(uri, "p", SCHEMA, [row("a"), row("b"), row("gone")])
+    parts.write_rows(uri, "q", SCHEMA, [row("c"), row("d")])
     tables.delete_tracks(uri, ["gone"])
     tables.create_table(tables.companion_uri(uri, "failures"), ledger.FAILURES_SCHEMA)
     return uri
@@ -92,12 +92,12 @@ def test_file_without_checksum_is_a_problem(uri: str) -> None:
 
 
 def test_track_with_two_rows_is_a_problem(uri: str) -> None:
-    parts.write(uri, "r", SCHEMA, [row("b"), row("e")])
+    parts.write_rows(uri, "r", SCHEMA, [row("b"), row("e")])
     assert problems(uri) == ("more than one row of b",)
 
 
 def test_wrong_cells_are_a_problem(uri: str) -> None:
-    parts.write(uri, "r", SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
+    parts.write_rows(uri, "r", SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
     assert problems(uri) == (
         "features with other settings than the table's: f",
         "the number of clips is not that of the row: e",
@@ -152,7 +152,7 @@ def test_rollback_to_unknown_version_is_an_error(uri: str, version: int) -> None
 def test_part_is_written_again_after_a_rollback(uri: str) -> None:
     maintenance.roll_back(uri, 1)
     since = tables.version(uri)
-    assert parts.write(uri, "q", SCHEMA, [row("c"), row("d")], since) == 2
+    assert parts.write_rows(uri, "q", SCHEMA, [row("c"), row("d")], since) == 2
     assert tables.track_ids(uri) == {"a", "b", "gone", "c", "d"}
 
 

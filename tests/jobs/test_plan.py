@@ -109,7 +109,7 @@ def test_stale_rows_are_deleted_and_orphaned_ones_with_prune(tmp_path, prune, le
     uri, schema = str(tmp_path / "tracks"), pa.schema([("track_id", pa.string())])
     tables.create_table(uri, schema)
     existing = {track_id: ExistingRow("a.mp3", "e", "producer") for track_id in ("a", "changed", "gone")}
-    parts.write(uri, "p", schema, [{"track_id": track_id} for track_id in existing])
+    parts.write_rows(uri, "p", schema, [{"track_id": track_id} for track_id in existing])
     delete_obsolete_rows(plan_of([("a", "a.mp3", "e"), ("changed", "a.mp3", "new")], existing), uri, prune=prune)
     assert tables.track_ids(uri) == left
 

@@ -51,7 +51,7 @@ class Job:
             if task.track_id not in {*failing, *lost}
         ]
         failures = [failure_row(task, AudioCorruptError("why")) for task in plan.tasks if task.track_id in failing]
-        parts.write(self.uri, f"{now:%H%M%S%f}", SCHEMA, rows)
+        parts.write_rows(self.uri, f"{now:%H%M%S%f}", SCHEMA, rows)
         record_failures(self.failures_uri, f"{now:%H%M%S%f}", failures, 0)
 
     def execute(

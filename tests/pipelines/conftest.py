@@ -140,7 +140,7 @@ def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
     works = [Task(track_id, path, None) for track_id, path in uris.items()]
     for part in partition(works, TRACKS_OF_A_PART, 1):
         rows = (extract.featurize(task.track_id, task.uri, config) for task in part)
-        parts.write(uri, part_name(part, config.feature_hash), SCHEMA, rows)
+        parts.write_rows(uri, part_name(part, config.feature_hash), SCHEMA, rows)
 
 
 @pytest.fixture(scope="session")

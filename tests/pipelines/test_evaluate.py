@@ -183,7 +183,7 @@ def test_features_of_other_settings_are_refused(own_home, corpus, call, artifact
     uri = str(tmp_path / "features")
     open_features(uri, other, None)
     rows = (extract.featurize(row["track_id"], row["uri"], other) for row in tracks)
-    parts.write(uri, "all", SCHEMA, rows)
+    parts.write_rows(uri, "all", SCHEMA, rows)
     code, _, err = call(own_home, "evaluate", "--catalog", corpus.catalog, "--features", uri)
     assert code == 1
     assert other.feature_hash in err

@@ -101,7 +101,7 @@ def test_changed_track_is_tagged_again(home, call, corpus, tags, tmp_path):
     # The file of track 7 now holds the audio of track 8.
     changed = extract.featurize("track-07", before["track-08"]["uri"], extract.FeatureConfig())
     tables.delete_tracks(uri, ["track-07"])
-    parts.write(uri, "changed", SCHEMA, [{**changed, "uri": track_uri}])
+    parts.write_rows(uri, "changed", SCHEMA, [{**changed, "uri": track_uri}])
     tables.delete_tracks(str(tags), ["track-06"])  # deltalake rewrites the file of its features
     last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 2 written + 48 unchanged + 0 failed (")

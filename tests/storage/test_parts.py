@@ -17,7 +17,7 @@ def uri(tmp_path):
 
 
 def test_part_is_written_in_one_commit(uri):
-    assert parts.write(uri, "p", SCHEMA, rows("a", "b")) == 2
+    assert parts.write_rows(uri, "p", SCHEMA, rows("a", "b")) == 2
     assert tables.version(uri) == 1
     assert tables.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
     assert parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA)) == 1
@@ -47,7 +47,7 @@ def silent_store(monkeypatch):
 def test_commit_without_response_is_there_once(uri, silent_store, is_done):
     lost, pauses = silent_store
     lost += [is_done]
-    parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
     assert tables.read_columns(uri, ("track_id", "n")).to_pylist() == rows("a", "b")
     assert len(pauses) == 1
     lost += [is_done]
@@ -60,13 +60,13 @@ def test_store_that_never_answers_is_an_error(uri, silent_store):
     lost, pauses = silent_store
     lost += [False] * retry.TRIES
     with pytest.raises(StoreError, match="operation timed out"):
-        parts.write(uri, "p", SCHEMA, rows("a"))
+        parts.write_rows(uri, "p", SCHEMA, rows("a"))
     assert len(pauses) == retry.TRIES - 1
     assert tables.track_ids(uri) == set()
 
 
 def test_part_without_rows_commits_nothing(uri):
-    assert parts.write(uri, "p", SCHEMA, []) == 0
+    assert parts.write_rows(uri, "p", SCHEMA, []) == 0
     assert parts.write_table(uri, "q", SCHEMA, SCHEMA.empty_table()) == 0
     assert tables.version(uri) == 0
 
@@ -77,41 +77,41 @@ def test_interrupted_part_is_not_committed(uri):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        parts.write(uri, "p", SCHEMA, breaking())
+        parts.write_rows(uri, "p", SCHEMA, breaking())
     assert tables.version(uri) == 0
     assert tables.track_ids(uri) == set()
     assert not parts.is_done(uri, "p", 0)
-    assert parts.write(uri, "p", SCHEMA, rows("a", "b")) == 2
+    assert parts.write_rows(uri, "p", SCHEMA, rows("a", "b")) == 2
     assert tables.track_ids(uri) == {"a", "b"}
 
 
 def test_uncommitted_file_is_not_in_the_table(uri, tmp_path):
-    parts.write(uri, "p", SCHEMA, rows("a"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a"))
     pq.write_table(pa.Table.from_pylist(rows("z"), SCHEMA), tmp_path / "table" / "part-z.parquet")
     assert tables.track_ids(uri) == {"a"}
 
 
 def test_repeated_part_is_found_committed(uri):
     assert not parts.is_done(uri, "p", 0)
-    parts.write(uri, "p", SCHEMA, rows("a"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a"))
     assert parts.is_done(uri, "p", 0)
     assert not parts.is_done(uri, "q", 0)
 
 
 def test_part_committed_twice_counts_once(uri):
     for _ in range(2):
-        parts.write(uri, "p", SCHEMA, rows("a", "b"))
+        parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
     assert tables.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["a", "b"]
 
 
 def test_part_of_an_earlier_version_does_not_count(uri):
-    parts.write(uri, "p", SCHEMA, rows("a"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a"))
     tables.delete_tracks(uri, ["a"])
     since = tables.version(uri)
     assert not parts.is_done(uri, "p", since)
-    assert parts.write(uri, "p", SCHEMA, rows("a"), since) == 1
+    assert parts.write_rows(uri, "p", SCHEMA, rows("a"), since) == 1
     assert parts.is_done(uri, "p", since)
-    assert parts.write(uri, "p", SCHEMA, rows("a"), since) == 0
+    assert parts.write_rows(uri, "p", SCHEMA, rows("a"), since) == 0
     assert tables.track_ids(uri) == {"a"}
 
 
@@ -122,7 +122,7 @@ from musictag.storage import parts
 uri, name = sys.argv[1:]
 schema = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 for number in range(8):
-    parts.write(uri, f"{name}-{number}", schema, [{"track_id": f"{name}-{number}", "n": number}])
+    parts.write_rows(uri, f"{name}-{number}", schema, [{"track_id": f"{name}-{number}", "n": number}])
 """
 
 
@@ -134,7 +134,7 @@ def test_concurrent_writers_of_the_same_parts_write_each_once(uri):
 
 
 def test_rows_are_deleted_during_concurrent_writes(uri):
-    parts.write(uri, "p", SCHEMA, rows(*"abcdefgh"))
+    parts.write_rows(uri, "p", SCHEMA, rows(*"abcdefgh"))
     writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
     for track_id in "abcdefg":
         tables.delete_tracks(uri, [track_id])

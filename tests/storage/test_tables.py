@@ -30,20 +30,20 @@ def test_table_of_other_columns_is_refused(uri):
 
 def test_tracks_with_unusual_ids_are_deleted(uri):
     odd = ["it's", "'; DROP", 'say "x"', "a\\b", "ünï", "100%", "", "a/b.mp3", "tab\t"]
-    parts.write(uri, "p", SCHEMA, rows("stays", *odd))
+    parts.write_rows(uri, "p", SCHEMA, rows("stays", *odd))
     tables.delete_tracks(uri, odd)
     assert tables.track_ids(uri) == {"stays"}
 
 
 def test_many_tracks_are_deleted_in_several_statements(uri, monkeypatch):
     monkeypatch.setattr(tables, "IDS_PER_DELETE", 2)
-    parts.write(uri, "p", SCHEMA, rows(*"abcdefg"))
+    parts.write_rows(uri, "p", SCHEMA, rows(*"abcdefg"))
     tables.delete_tracks(uri, set("abcde"))
     assert tables.track_ids(uri) == {"f", "g"}
 
 
 def test_delete_obeys_its_condition(uri):
-    parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a", "b", "c"))
     tables.delete_tracks(uri, [])
     tables.delete_tracks(uri, ["a", "c"], "n >= 1")
     assert tables.track_ids(uri) == {"a", "b"}
@@ -54,7 +54,7 @@ def test_delete_obeys_its_condition(uri):
 @pytest.mark.parametrize(("row_group_bytes", "n_groups"), [(1, [100]), (200, range(2, 100)), (1 << 20, [1])])
 def test_rows_of_some_tracks_are_read_in_table_order(uri, monkeypatch, row_group_bytes, n_groups):
     monkeypatch.setattr(parts, "ROW_GROUP_BYTES", row_group_bytes)
-    parts.write(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
+    parts.write_rows(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
     wanted = ["t042", "t007", "absent", "t099"]
     found = list(tables.read_rows(uri, ("track_id", "n"), wanted))
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
@@ -63,7 +63,7 @@ def test_rows_of_some_tracks_are_read_in_table_order(uri, monkeypatch, row_group
 
 
 def test_rows_are_read_from_a_rewritten_file(uri):
-    parts.write(uri, "p", SCHEMA, rows("a", "b", "c"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a", "b", "c"))
     tables.delete_tracks(uri, ["a"])
     assert list(tables.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
     (path,) = tables.files_with(uri, ["b"])
@@ -73,18 +73,18 @@ def test_rows_are_read_from_a_rewritten_file(uri):
 
 
 def test_earlier_version_of_a_table_is_read(uri):
-    parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
     version = tables.version(uri)
     tables.delete_tracks(uri, ["a"])
-    parts.write(uri, "q", SCHEMA, rows("c"))
+    parts.write_rows(uri, "q", SCHEMA, rows("c"))
     assert tables.track_ids(uri) == {"b", "c"}
     assert tables.track_ids(uri, version) == {"a", "b"}
     assert [row["track_id"] for row in tables.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
 
 
 def test_files_with_a_track_are_found(uri):
-    parts.write(uri, "p", SCHEMA, rows("a", "b"))
-    parts.write(uri, "q", SCHEMA, rows("c"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write_rows(uri, "q", SCHEMA, rows("c"))
     (of_q,) = tables.files_with(uri, ["c"])
     (of_p,) = set(tables.files_with(uri, ["b", "c"])) - {of_q}
     assert (of_p.startswith("part-p-"), of_q.startswith("part-q-")) == (True, True)
@@ -95,11 +95,11 @@ def test_files_with_a_track_are_found(uri):
 def test_new_rows_are_counted(uri, tmp_path):
     other = str(tmp_path / "other")
     tables.create_table(other, SCHEMA)
-    parts.write(uri, "p", SCHEMA, rows("a"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a"))
     count = tables.count_new_rows((uri, other))
     assert count() == 0
-    parts.write(uri, "q", SCHEMA, rows("b", "c"))
-    parts.write(other, "p", SCHEMA, rows("d"))
+    parts.write_rows(uri, "q", SCHEMA, rows("b", "c"))
+    parts.write_rows(other, "p", SCHEMA, rows("d"))
     assert count() == 3
 
 
@@ -125,7 +125,7 @@ def test_table_with_a_corrupt_log_cannot_be_opened(uri, tmp_path):
 
 
 def test_table_without_a_data_file_cannot_be_read(uri, tmp_path):
-    parts.write(uri, "p", SCHEMA, rows("a"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a"))
     next((tmp_path / "table").glob("*.parquet")).unlink()
     with pytest.raises(StoreError, match=uri):
         tables.read_columns(uri, ("track_id",))
@@ -147,8 +147,8 @@ def test_deduplicate_keeps_the_newest_row(tmp_path):
     noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
     later = noon + datetime.timedelta(microseconds=1)
     odd = "it's"
-    parts.write(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
-    parts.write(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
+    parts.write_rows(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
+    parts.write_rows(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
     assert tables.deduplicate(uri, "at") == 1
     found = {row["track_id"]: row["at"] for row in tables.read_columns(uri, ("track_id", "at")).to_pylist()}
     assert found == {odd: later, "b": noon, "c": noon}
@@ -157,7 +157,7 @@ def test_deduplicate_keeps_the_newest_row(tmp_path):
 
 
 def test_every_file_has_a_checksum_after_a_delete(uri, tmp_path):
-    parts.write(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
     parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
     tables.delete_tracks(uri, ["a"])
     sealed = checksums.read_checksums(tables.folder(uri))
@@ -166,8 +166,8 @@ def test_every_file_has_a_checksum_after_a_delete(uri, tmp_path):
 
 
 def test_missing_checksum_is_recorded_by_the_next_delete(uri):
-    parts.write(uri, "p", SCHEMA, rows("a", "b"))
-    parts.write(uri, "q", SCHEMA, rows("c", "d"))
+    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
+    parts.write_rows(uri, "q", SCHEMA, rows("c", "d"))
     tables.delete_tracks(uri, ["a"])
     (rest,) = (path for path in tables.files(tables.open_table(uri)) if not path.startswith("part-q"))
     digest = checksums.read_checksums(tables.folder(uri))[rest]
@@ -182,7 +182,7 @@ def test_damaged_bytes_are_an_error_that_names_the_file(tmp_path):
     uri, schema = str(tmp_path / "table"), pa.schema([("track_id", pa.string()), ("clips", pa.binary())])
     tables.create_table(uri, schema)
     cell = np.random.default_rng(0).bytes(100_000)  # which compression leaves as it is: nothing else would notice
-    parts.write(uri, "p", schema, [{"track_id": "a", "clips": cell}])
+    parts.write_rows(uri, "p", schema, [{"track_id": "a", "clips": cell}])
     (path,) = (tmp_path / "table").glob("part-*")
     content = bytearray(path.read_bytes())
     content[50_000] ^= 1

@@ -41,16 +41,18 @@ def test_a_classical_model_scores_the_descriptors_of_whole_tracks() -> None:
     assert np.ptp(scores, axis=0).min() > 1e-3
     np.testing.assert_array_equal(tagger.track_scores(rows), calibrate(scores, SPEC.calibration))
     # The command line scores a single track; the result is the same.
-    clip_scores = tagger.clip_scores(clips_of(rows[0]))
+    clip_scores = tagger.raw_clip_scores(clips_of(rows[0]))
     assert clip_scores.shape == (5, 3)
-    np.testing.assert_allclose(tagger.joined_scores(clip_scores, clips_of(rows[0]), weights[0]), expected[0], atol=1e-6)
+    np.testing.assert_allclose(
+        tagger.raw_track_scores(clip_scores, clips_of(rows[0]), weights[0]), expected[0], atol=1e-6
+    )
 
 
 def test_a_taggram_of_a_classical_model_scores_each_clip_as_a_track() -> None:
     tagger, row = classical_tagger(), track(3, 1)
     alone = {**row, "clips": encode_clips(clips_of(row)[1:2]), "start_s": [0.0], "duration_s": CONFIG.clip_seconds}
     expected = score_tracks(tagger.model, [alone], CONFIG)
-    np.testing.assert_allclose(tagger.clip_scores(clips_of(row))[1:2], expected, atol=1e-6)
+    np.testing.assert_allclose(tagger.raw_clip_scores(clips_of(row))[1:2], expected, atol=1e-6)
 
 
 def test_a_network_joins_the_scores_of_its_clips() -> None:
@@ -59,8 +61,8 @@ def test_a_network_joins_the_scores_of_its_clips() -> None:
         clips_of(track(2, 1)),
         np.array([1.0, 0.5], np.float32),
     )
-    clip_scores = tagger.clip_scores(clips)
-    np.testing.assert_array_equal(tagger.joined_scores(clip_scores, clips, weights), join(clip_scores, weights))
+    clip_scores = tagger.raw_clip_scores(clips)
+    np.testing.assert_array_equal(tagger.raw_track_scores(clip_scores, clips, weights), join(clip_scores, weights))
 
 
 def test_descriptors_of_another_version_are_refused() -> None:

@@ -25,7 +25,7 @@ def test_a_loaded_tagger_has_the_scores_of_the_saved_model(tmp_path: Path) -> No
     assert tagger.spec == SPEC
     expected = calibrate(score_tracks(model, rows, CONFIG), SPEC.calibration)
     np.testing.assert_array_equal(tagger.track_scores(rows), expected)
-    np.testing.assert_array_equal(tagger.clip_scores(clips_of(rows[0])), score_clips(model, clips_of(rows[0])))
+    np.testing.assert_array_equal(tagger.raw_clip_scores(clips_of(rows[0])), score_clips(model, clips_of(rows[0])))
 
 
 def test_tags_above_their_thresholds_are_returned_best_first() -> None:

@@ -23,7 +23,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     uri = str(tmp_path_factory.mktemp("features"))
     open_features(uri, CONFIG, None)
     rows = [{**track(3, seed), "n_clips": 3, "feature_hash": CONFIG.feature_hash} for seed in range(1, 7)]
-    parts.write(uri, "part", SCHEMA, ({name: row.get(name) for name in SCHEMA.names} for row in rows))
+    parts.write_rows(uri, "part", SCHEMA, ({name: row.get(name) for name in SCHEMA.names} for row in rows))
     return make_dataset(FOLDS, None, features_uri=uri, features_version=tables.version(uri), feature_config=CONFIG)
 
 
