@@ -24,7 +24,7 @@ def one_error(err):
     return "Traceback" not in err and len(lines) == 1 and lines[0].startswith("error: ")
 
 
-def test_the_first_model_is_promoted_and_once_only(own_home, call, artifacts, evaluated):
+def test_the_first_model_is_promoted_exactly_once(own_home, call, artifacts, evaluated):
     evaluated(artifacts["fresh"])
     code, out, err = call(own_home, "promote")
     assert (code, err, champion()) == (0, "", "1")
@@ -71,7 +71,7 @@ def test_decision_figures_and_chart_are_kept_with_the_run(own_home, call, artifa
     assert figures["promotion_macro_pr_auc_difference"] == kept["rules"][1]["figures"]["difference"] < 0
 
 
-def test_another_vocabulary_is_refused_by_name_and_can_be_forced(own_home, call, artifacts, tmp_path, evaluated):
+def test_a_model_of_another_vocabulary_is_refused_unless_forced(own_home, call, artifacts, tmp_path, evaluated):
     evaluated(artifacts["fresh"])
     assert call(own_home, "promote")[0] == 0
     folder = Path(shutil.copytree(artifacts["trained"], tmp_path / "renamed"))
@@ -92,7 +92,7 @@ def test_another_vocabulary_is_refused_by_name_and_can_be_forced(own_home, call,
     assert [(rule["name"], rule["passed"]) for rule in kept["rules"]] == [("vocabulary", False)]
 
 
-def test_an_evaluation_of_before_is_named(own_home, call, artifacts, tmp_path, evaluated):
+def test_an_evaluation_without_the_needed_columns_is_refused_by_name(own_home, call, artifacts, tmp_path, evaluated):
     evaluated(artifacts["trained"])
     found = mlflow_runs.evaluation_file(run_of("1"), "test", "scores.parquet")
     (tmp_path / "old").mkdir()
@@ -104,7 +104,7 @@ def test_an_evaluation_of_before_is_named(own_home, call, artifacts, tmp_path, e
     assert one_error(err)
 
 
-def test_rolling_back_returns_to_the_versions_before_one_by_one(own_home, call, artifacts, add_model):
+def test_each_rollback_returns_to_the_previous_champion(own_home, call, artifacts, add_model):
     for _ in range(3):
         add_model(artifacts["fresh"])
         assert call(own_home, "promote", "--force", "--reason", "a try")[0] == 0
@@ -123,10 +123,10 @@ def test_rolling_back_returns_to_the_versions_before_one_by_one(own_home, call, 
 
 
 @pytest.mark.parametrize("options", [("--model", "models:/musictag/1"), ("--force", "--reason", "so")])
-def test_rolling_back_chooses_no_model(own_home, call, options):
+def test_rollback_cannot_be_combined_with_a_chosen_model(own_home, call, options):
     code, _, err = call(own_home, "promote", "--rollback", *options)
     assert code == 2
-    assert "--rollback goes with neither --model nor --force" in err
+    assert "--rollback cannot be combined with --model or --force" in err
     assert one_error(err)
 
 
@@ -175,7 +175,7 @@ def test_a_forced_promotion_keeps_decision_figures_and_chart(own_home, call, art
     assert kept["reason"].startswith(reason)
 
 
-def test_force_promotes_a_model_without_evaluation_and_says_that_nothing_was_compared(
+def test_forcing_a_model_without_evaluation_says_that_nothing_was_compared(
     own_home, call, artifacts, tmp_path, add_model, evaluated
 ):
     evaluated(artifacts["trained"])
@@ -194,7 +194,7 @@ def test_force_promotes_a_model_without_evaluation_and_says_that_nothing_was_com
     assert (tags["decision"], tags["replaced"]) == (kept["reason"], "1")
 
 
-def test_a_model_that_was_not_evaluated_is_answered_with_the_command(own_home, call, artifacts, add_model):
+def test_promoting_a_model_without_evaluation_names_the_command_to_run(own_home, call, artifacts, add_model):
     add_model(artifacts["trained"])
     code, _, err = call(own_home, "promote")
     assert (code, champion()) == (1, None)
