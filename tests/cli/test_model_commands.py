@@ -45,14 +45,6 @@ def test_wrong_wheel_is_refused(run, tmp_path, monkeypatch):
     assert not (tmp_path / "share").exists()
 
 
-def test_weights_prints_models_and_their_folder(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "install", lambda wheel: [tmp_path / "msd-vgg"] if wheel is None else [])
-    code, out, _ = run("weights")
-    assert code == 0
-    assert "msd-vgg" in out
-    assert str(pretrained.folder()) in out
-
-
 def test_first_registered_model_becomes_and_stays_champion(run, songs, tmp_path, empty_mlflow, monkeypatch):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)

@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import re
@@ -191,13 +192,13 @@ def test_register_any_registers_a_run(artifact: Path) -> None:
 
 
 def test_incompletely_stored_model_is_registered_again(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(run_id: str, folder: Path) -> str:
-        raise RegistryError("the store is full")
+    def fail(client: MlflowClient, run_id: str, folder: str, path: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     source = mlflow_registry.fetch(str(artifact))
     with monkeypatch.context() as patched:
-        patched.setattr(mlflow_registry, "log_model", broken)
-        with pytest.raises(RegistryError, match="full"):
+        patched.setattr(MlflowClient, "log_artifacts", fail)
+        with pytest.raises(RegistryError, match="No space left"):
             mlflow_registry.register_any(source)
     version = mlflow_registry.register_any(source)
     assert load_model(mlflow_registry.fetch(f"models:/musictag/{version}").folder)[1] == SPEC
@@ -207,7 +208,7 @@ def test_published_model_is_fetched_by_name(tmp_path: Path, monkeypatch: pytest.
     source = mlflow_registry.fetch("msd-musicnn")
     assert source == mlflow_registry.ModelSource(pretrained.folder() / "msd-musicnn", "msd-musicnn", None, None)
     assert mlflow_registry.identity(source)[0] == "msd-musicnn"
-    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(ModelError, match="run `musictag weights`"):
         mlflow_registry.fetch("msd-musicnn")
 

@@ -87,11 +87,11 @@ def test_rollback_after_a_killed_promotion(versions: list[str], monkeypatch: pyt
     for version in (first, second):
         mlflow_registry.promote(version, "champion")
 
-    def killed(version: str, alias: str) -> None:
+    def kill(client: MlflowClient, name: str, alias: str, version: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(mlflow_registry, "set_alias", killed)
+        patched.setattr(MlflowClient, "set_registered_model_alias", kill)
         with pytest.raises(KeyboardInterrupt):
             mlflow_registry.promote(third, "champion")
     assert mlflow_registry.alias_version("champion") == second

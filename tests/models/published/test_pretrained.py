@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from musictag.cli.main import entry
 from musictag.errors import ModelError
 from musictag.models.architectures import build_model
 from musictag.models.artifact import load_model
@@ -227,9 +228,10 @@ def test_install_fetches_the_wheel_unless_it_is_given(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pip_that(f'cp "{wheel}" "$dest"', tmp_path, monkeypatch)
-    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path / "share")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     folders = pretrained.install()
     assert folders == [pretrained.find(name) for name in pretrained.PUBLISHED]
+    assert folders[0].parent == tmp_path / "share/musictag"
     call = (tmp_path / "call").read_text().split()
     assert call[:3] == ["-m", "pip", "download"]
     assert call[-1] == "musicnn==0.1.0"
@@ -237,6 +239,16 @@ def test_install_fetches_the_wheel_unless_it_is_given(
     (tmp_path / "call").unlink()
     assert pretrained.install(wheel) == folders
     assert not (tmp_path / "call").exists()
+
+
+def test_weights_command_prints_the_models_and_their_folder(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert entry(["weights", str(wheel)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"4 models ({', '.join(pretrained.PUBLISHED)}); {tmp_path}/share/musictag\n"
+    assert err == ""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from musictag.errors import ModelError, UsageError
 from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
 
-# The published musicnn networks have 787,159 weights each; most of their filters are asleep and were left out.
+# The published musicnn networks have 787,159 weights each; most filters of musicnn are inactive and are removed.
 N_WEIGHTS = {"msd-musicnn": (64, 216_041), "mtt-musicnn": (64, 385_277)} | dict.fromkeys(
     ("msd-vgg", "mtt-vgg"), (36, 605_748)
 )
@@ -37,7 +38,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_missing_models_name_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(ModelError, match="run `musictag weights` once"):
         pretrained.find("msd-musicnn")
 
