@@ -79,7 +79,7 @@ def evaluate(name: str, args: argparse.Namespace, labels: splits.Labels, run: Ru
         return results.read(scores, source.uri) if scores else None
 
     evaluation = read_stored()
-    if evaluation is None or not results.is_of(evaluation, labels.tags["test"]):
+    if evaluation is None or not results.has_labels(evaluation, labels.tags["test"]):
         run("evaluate.py", "--catalog", args.catalog, "--features", args.features, "--model", model_uri(name))
         evaluation = read_stored()
     if evaluation is None:

@@ -53,7 +53,7 @@ def find_model(name: str) -> Path:
 def run_weights(args: argparse.Namespace) -> None:
     """Fetch the published models."""
     folders = pretrained.install(args.wheel)
-    progress.echo(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {pretrained.folder()}")
+    progress.echo(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {folders[0].parent}")
 
 
 def run_register(args: argparse.Namespace) -> None:

@@ -114,8 +114,8 @@ def summary(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def is_of(evaluation: Evaluation, tags: Mapping[str, Collection[str]]) -> bool:
-    """Return whether an evaluation is of exactly these tracks with these tags, of those that its model knows."""
+def has_labels(evaluation: Evaluation, tags: Mapping[str, Collection[str]]) -> bool:
+    """Return whether an evaluation holds exactly these tracks and tags, apart from tags that its model lacks."""
     truth = targets_by_track(tags, evaluation.vocabulary)
     return truth.keys() == set(evaluation.track_ids) and all(
         (truth[track_id] == targets).all()

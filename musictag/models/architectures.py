@@ -43,7 +43,7 @@ def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_
     return model(n_mels=n_mels, n_tags=n_tags, **params)
 
 
-def fresh_params(architecture: str, **settings: Any) -> dict[str, Any]:
+def params_from(architecture: str, **settings: Any) -> dict[str, Any]:
     """Return those of the front end's settings that are parameters of the architecture, to train it from scratch."""
     known = inspect.signature(ARCHITECTURES[architecture]).parameters
     return {name: value for name, value in settings.items() if name in known}

@@ -19,7 +19,7 @@ from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.evaluation.calibration import fit_outputs
 from musictag.features.config import FeatureConfig
-from musictag.models.architectures import SINGLE, fresh_params
+from musictag.models.architectures import SINGLE, params_from
 from musictag.models.artifact import load_model
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
@@ -84,7 +84,7 @@ def network_from_scratch(
     architecture: str, params: Mapping[str, Any], feature_config: FeatureConfig, vocabulary: tuple[str, ...]
 ) -> Network:
     """Describe a network with random weights; `params` are those of `models.architectures.build_model`."""
-    defaults = fresh_params(architecture, fmin=feature_config.fmin, fmax=feature_config.fmax)
+    defaults = params_from(architecture, fmin=feature_config.fmin, fmax=feature_config.fmax)
     return Network(
         architecture=architecture,
         params={**defaults, **params},

@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musictag import errors
 from musictag.cli import options
-from musictag.engines import ray_cluster
 
 
 @pytest.mark.parametrize(("text", "value"), [("all", None), ("1", 1), ("250", 250)])
@@ -78,23 +76,6 @@ def test_number_returns_exactly_the_values_within_its_range(value, low, span):
 def test_names_are_separated_by_commas():
     assert options.names("msd-musicnn") == ["msd-musicnn"]
     assert options.names("slow,80s pop,models:/musictag/3") == ["slow", "80s pop", "models:/musictag/3"]
-
-
-@pytest.mark.parametrize(
-    ("address", "n_gpus", "refused"), [(None, 1, True), (None, 2, False), ("10.0.0.1:6379", 0, False)]
-)
-def test_missing_gpus_are_refused(monkeypatch, address, n_gpus, refused):
-    parser = argparse.ArgumentParser()
-    options.add_workers(parser, 1, "processes")
-    args = parser.parse_args(["--num-workers", "2", "--use-gpu"])
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    if address:
-        monkeypatch.setenv("RAY_ADDRESS", address)
-    if refused:
-        with pytest.raises(errors.UsageError, match="2 workers need a GPU each, torch finds 1 here"):
-            ray_cluster.check_gpus(args.num_workers, n_gpus)
-    else:
-        ray_cluster.check_gpus(args.num_workers, n_gpus)
 
 
 @pytest.mark.parametrize("n_workers", ["0", "-1", "two"])

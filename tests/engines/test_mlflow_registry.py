@@ -206,7 +206,7 @@ def test_incompletely_stored_model_is_registered_again(artifact: Path, monkeypat
 
 def test_published_model_is_fetched_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = mlflow_registry.fetch("msd-musicnn")
-    assert source == mlflow_registry.ModelSource(pretrained.folder() / "msd-musicnn", "msd-musicnn", None, None)
+    assert source == mlflow_registry.ModelSource(pretrained.models_folder() / "msd-musicnn", "msd-musicnn", None, None)
     assert mlflow_registry.identity(source)[0] == "msd-musicnn"
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(ModelError, match="run `musictag weights`"):

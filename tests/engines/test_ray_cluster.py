@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from musictag.engines import ray_cluster
+from musictag.errors import UsageError
+
 HOST = """
 import os, sys
 from musictag.engines import ray_cluster
@@ -29,6 +34,20 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     """Of somebody who has set nothing for Ray, and whose home no token lies in."""
     without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return {**without, "HOME": str(home), "RAY_NUM_REDIS_GET_RETRIES": "2", **more}
+
+
+@pytest.mark.parametrize(("address", "n_gpus"), [("", 2), ("10.0.0.1:6379", 0)])
+def test_enough_gpus_or_a_cluster_pass_the_check(monkeypatch, address, n_gpus):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    ray_cluster.check_gpus(2, n_gpus)
+
+
+def test_too_few_gpus_are_refused(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UsageError, match="2 workers need a GPU each, torch finds 1 here"):
+        ray_cluster.check_gpus(2, 1)
 
 
 def test_client_without_the_token_of_a_run_is_refused(tmp_path):

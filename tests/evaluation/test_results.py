@@ -59,17 +59,17 @@ def test_intervals_are_drawn_by_group(evaluation):
         assert ends[0] < summary[f"macro_{name}"] <= ends[1]
 
 
-def test_is_of_compares_tracks_and_tags(evaluation):
+def test_has_labels_compares_tracks_and_tags(evaluation):
     tags = {
         track_id: [tag for tag, has in zip(evaluation.vocabulary, row, strict=True) if has]
         for track_id, row in zip(evaluation.track_ids, evaluation.targets, strict=True)
     }
     first = evaluation.track_ids[0]
-    assert ev.is_of(evaluation, tags)
-    assert ev.is_of(evaluation, {**tags, first: [*tags[first], "a word that the model does not know"]})
-    assert not ev.is_of(evaluation, {**tags, first: ["polka"]})
-    assert not ev.is_of(evaluation, {**tags, "one more": ["jazz"]})
-    assert not ev.is_of(evaluation, {name: tags[name] for name in evaluation.track_ids[1:]})
+    assert ev.has_labels(evaluation, tags)
+    assert ev.has_labels(evaluation, {**tags, first: [*tags[first], "a word that the model does not know"]})
+    assert not ev.has_labels(evaluation, {**tags, first: ["polka"]})
+    assert not ev.has_labels(evaluation, {**tags, "one more": ["jazz"]})
+    assert not ev.has_labels(evaluation, {name: tags[name] for name in evaluation.track_ids[1:]})
 
 
 def test_error_of_a_broken_file_names_the_model(evaluation, tmp_path):

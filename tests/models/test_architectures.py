@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 from musictag.errors import UsageError
-from musictag.models.architectures import SINGLE, build_model, fresh_params
+from musictag.models.architectures import SINGLE, build_model, params_from
 
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_every_network_can_be_built_and_ends_in_a_linear_head(name: str) -> None:
     torch.manual_seed(0)
-    model = build_model(name, fresh_params(name, fmin=0.0, fmax=8000.0), n_mels=96, n_tags=5).eval()
+    model = build_model(name, params_from(name, fmin=0.0, fmax=8000.0), n_mels=96, n_tags=5).eval()
     assert isinstance(model.head, nn.Linear)
     assert model.head.out_features == 5
     with torch.inference_mode():
@@ -19,11 +19,11 @@ def test_every_network_can_be_built_and_ends_in_a_linear_head(name: str) -> None
     assert logits.isfinite().all()
 
 
-def test_fresh_params_are_the_settings_that_the_network_needs() -> None:
+def test_params_from_settings_are_those_that_the_network_has() -> None:
     settings = {"fmin": 30.0, "fmax": 7000.0, "hop_length": 256}
-    assert fresh_params("three-path", **settings) == {"fmin": 30.0, "fmax": 7000.0}
+    assert params_from("three-path", **settings) == {"fmin": 30.0, "fmax": 7000.0}
     for name in SINGLE.keys() - {"three-path"}:
-        assert fresh_params(name, **settings) == {}
+        assert params_from(name, **settings) == {}
 
 
 def test_an_unknown_model_is_refused_with_the_known_names() -> None:

