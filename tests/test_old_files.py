@@ -17,9 +17,11 @@ from musictag.evaluation import results
 from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import ledger, maintenance
+from musictag.jobs.plan import make_plan
 from musictag.models.artifact import load_model
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS
+from musictag.tagging.table import read_existing
 from musictag.tagging.tagger import Tagger
 from musictag.training import checkpoints, loop
 from musictag.training.config import TrainingConfig
@@ -129,6 +131,17 @@ def test_attempts_continue_from_old_failures(old):
         "broken": 2, "missing": 2, "no-uri": 2
     }  # fmt: skip
     assert {failed.attempts for failed in of_tags.values()} == {1}
+
+
+@pytest.mark.parametrize("name", ["tags", "baseline-tags"])
+def test_tags_of_an_old_model_are_up_to_date_unless_model_or_audio_changed(name, old):
+    existing = read_existing(str(old / name))
+    listed = [(track_id, row["uri"], row["audio_etag"]) for track_id, row in rows_of(old / "features").items()]
+    (producer,) = {row.producer for row in existing.values()}
+    assert make_plan(listed, existing, producer, {}, max_attempts=3).unchanged == TRACKS
+    assert make_plan(listed, existing, "another 1", {}, max_attempts=3).superseded == TRACKS
+    changed = [(track_id, uri, f"{etag}-2") for track_id, uri, etag in listed]
+    assert make_plan(changed, existing, producer, {}, max_attempts=3).stale == TRACKS
 
 
 def test_old_splits_are_read(old):
