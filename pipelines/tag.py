@@ -126,11 +126,8 @@ def score_rows(
     artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
     return rows.map_batches(
         ScoringActor,
-        fn_constructor_args=(
-            model,
-            [artifact],
-            args.use_gpu,
-        ),  # in a list: Ray would replace a bare reference by its value
+        # The artifact is in a list, because Ray would replace a bare reference by its value.
+        fn_constructor_args=(model, [artifact], args.use_gpu),
         batch_format="pyarrow",
         # On CPUs, Ray has the actors read as well, and counts files: each call has what was read or decoded at once.
         batch_size=SCORE_TRACKS if args.use_gpu else None,

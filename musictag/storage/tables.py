@@ -207,9 +207,8 @@ def delete_rows(uri: str, where: str) -> None:
         with store_errors(uri):
             try:
                 retry(functools.partial(delta_table(uri).delete, where), is_transient)
-            except (
-                CommitFailedError
-            ):  # another writer committed, or our own commit succeeded without a response: repeat
+            except CommitFailedError:
+                # Another writer committed, or our own commit succeeded without a response: repeat the delete.
                 if attempt == MAX_COMMIT_RETRIES - 1:
                     raise
                 time.sleep(random.uniform(0, MAX_CONFLICT_PAUSE_S))  # noqa: S311
