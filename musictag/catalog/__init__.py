@@ -2,5 +2,5 @@
 
 A catalog is a CSV, JSON Lines or Parquet file, or a folder of music. `reader` returns its usable rows and its
 problems, `vocabulary` turns tag lists into multi-hot targets, `splits` assigns artists to train, validation and test
-and remembers it.
+(by `stratification`) and stores it.
 """
