@@ -1,6 +1,6 @@
 """Compute log-mel spectrograms.
 
-They equal librosa's (see the tests), but importing this module does not take 1.4 s.
+They equal librosa's (see the tests). librosa itself is not used, because importing it takes 1.4 s.
 
 A `waveform` is mono float32 of shape (samples,). A spectrogram is float32 of shape (frames, M). Frame `i` is centred on
 sample `i * hop_length`, with silence before and after the waveform, as in
