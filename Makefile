@@ -6,6 +6,8 @@ EXPERIMENT = data/experiment
 PAGE = docs/experiment.md
 MINUTES = 60
 INSTALLED = .venv/installed
+# Two processes with one thread each, and whole files, because the tests of a file share models and Ray clusters.
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
 .PHONY: demo emotify experiment line install check test-fast test bench torture fuzz format clean
@@ -63,10 +65,10 @@ check: install
 	.venv/bin/lint-imports
 
 test-fast: install  ## Everything that needs no engine: under 90 s on 2 cores.
-	$(PYTHON) -m pytest -m "not slow" --ignore=tests/pipelines --ignore=tests/e2e --ignore=tests/engines
+	$(PYTEST) -m "not slow" --ignore=tests/pipelines --ignore=tests/e2e --ignore=tests/engines
 
-test: install  ## All tests.
-	$(PYTHON) -m pytest
+test: install  ## All tests: under 15 minutes on 2 cores.
+	$(PYTEST)
 
 bench: install  ## Figures of speed and memory, apart from the tests.
 	$(PYTHON) -m pytest tests/benchmarks -s

@@ -82,6 +82,7 @@ def test_init_of_a_room_holds_only_a_docstring():
         assert isinstance(docstring.value, ast.Constant), path
 
 
+@pytest.mark.slow
 def test_featurize_needs_no_torch():
     code = "import sys; sys.path.insert(0, 'pipelines'); import featurize; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

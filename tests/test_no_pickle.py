@@ -145,6 +145,7 @@ def home(tmp_path, empty_mlflow, monkeypatch):
 
 
 # Of MLflow's own code, as its flavour is imported.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
 def test_a_registered_pickle_is_refused(home):
     """MLflow's own way of loading is closed to all tests, so that no part of the line can come to depend on it."""

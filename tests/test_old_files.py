@@ -26,6 +26,8 @@ from musictag.tagging.tagger import Tagger
 from musictag.training import checkpoints, loop
 from musictag.training.config import TrainingConfig
 
+pytestmark = pytest.mark.slow
+
 FIXTURE = Path(__file__).parent / "fixtures" / "version_0_1"
 FEATURE_HASH = "fe981f109277f9a9"
 TRACKS = {f"track-{number}" for number in range(1, 12)}

@@ -20,6 +20,7 @@ def whole(decoder, *span):
     return np.concatenate([np.zeros(0, np.float32), *decoder.blocks(*span)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.ogg", "a.opus", "a.wav"])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_any_part_equals_the_same_part_decoded_by_libsndfile(tmp_path, music, write_audio, name, channels):
@@ -57,6 +58,7 @@ def test_libmpg123_and_libsndfile_decode_the_same_samples(tmp_path, music, write
         np.testing.assert_allclose(whole(SoundFileDecoder(file, "a")), whole(decoder), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_part_of_m4a_equals_the_same_part_of_the_whole(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.m4a", music(9.0), SAMPLE_RATE)
     with ffmpeg.open_ffmpeg(path, "a") as decoder:
@@ -130,6 +132,7 @@ def uneven_flac(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_parts_of_flac_with_frames_of_very_different_sizes_equal_the_whole(uneven_flac):
     with reader.open_audio(uneven_flac, "a") as decoder:
         everything = whole(decoder)
@@ -167,6 +170,7 @@ def glibc_bytes_in_use():
     return mallinfo2().uordblks
 
 
+@pytest.mark.slow
 def test_decoding_parts_does_not_leak_memory(tmp_path, music, write_audio):
     """PyAV's `decode` leaked 260 bytes per part, and a million tracks have ten million parts."""
     path = write_audio(tmp_path / "a.m4a", music(3.0), SAMPLE_RATE)

@@ -28,6 +28,7 @@ def mixed(decoder, *span):
     return np.concatenate(list(decoder.blocks(*span)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "of_frame"), [(44_100, 1_152), (32_000, 1_152), (22_050, 576), (11_025, 576)])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])

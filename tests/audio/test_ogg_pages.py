@@ -30,6 +30,7 @@ def spans():
     return [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
 
 
+@pytest.mark.slow
 def test_parts_equal_the_same_parts_of_the_whole(path):
     with reader.open_audio(path, "a") as decoder:
         everything = joined(decoder)

@@ -23,6 +23,7 @@ def load(uri):
         return np.concatenate(list(reader.waveform_blocks(opened, RATE)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sample_rate", "channels", "subtype"),
     [
@@ -75,6 +76,7 @@ def test_an_implausible_sample_rate_is_corrupt(tmp_path, music, write_audio, sam
     assert_fails(path, AudioCorruptError, f"the header declares {sample_rate:,} samples per second")
 
 
+@pytest.mark.slow
 def test_m4a_is_decoded_although_libsndfile_does_not_support_it(tmp_path, music, write_audio):
     samples = music(4.0)
     path = write_audio(tmp_path / "a.m4a", samples, 44_100)
@@ -95,6 +97,7 @@ def test_an_excerpt_equals_the_same_samples_of_the_whole(tmp_path, music, write_
     assert_excerpt_equals_whole(path, place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp3", "a.ogg", "a.wav"])
 @pytest.mark.parametrize("place", ["start", "middle", "end"])
 def test_an_excerpt_of_each_format_equals_the_same_samples_of_the_whole(tmp_path, music, write_audio, name, place):
@@ -140,6 +143,7 @@ def test_a_folder_is_unreachable(tmp_path):
     assert_fails(tmp_path, AudioUnreachableError, "Is a directory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uri", ["gopher://somewhere/a.mp3", "http://127.0.0.1:9/a.mp3"])
 def test_an_unknown_scheme_or_a_silent_host_is_unreachable(uri):
     assert_fails(uri, AudioUnreachableError)

@@ -11,6 +11,8 @@ from musictag.features.table import encode_clips
 from musictag.models.published import pretrained
 from musictag.tagging.tagger import Tagger
 
+pytestmark = pytest.mark.slow
+
 
 def expected(path, clips_per_track=CLIPS_PER_TRACK, model=pretrained.DEFAULT, top=5):
     """Return the tags that the tagging job would write."""

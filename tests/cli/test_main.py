@@ -8,6 +8,8 @@ import pytest
 import musictag
 from musictag.cli.main import entry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("argv", [[], ["--help"]])
 def test_help_lists_the_commands_and_exits_with_0(capsys, argv):

@@ -6,6 +6,8 @@ import pytest
 
 from musictag.models.published import pretrained
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("command", [["tag", "a.mp3"], ["taggram", "a.mp3", "-o", "a.png"]])
 def test_unknown_model_lists_known_models(run, command):

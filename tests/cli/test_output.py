@@ -14,6 +14,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 SCORED = st.lists(st.tuples(TEXTS, st.floats(0, 1)), max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, SCORED)
 def test_json_is_one_line_that_holds_all_values(name, scored):

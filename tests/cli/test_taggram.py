@@ -78,6 +78,7 @@ def test_track_of_a_day_has_few_ticks():
     assert 86_400 / taggram.tick_step(86_400) <= taggram.MAX_TICKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_clips", "duration_s"), [(1, 0.5), (3, 2 * CLIP_S), (1204, 3600.0)])
 @pytest.mark.parametrize("tag", ["爵士音乐" * 10, "a tag of $many$ words, none of which can go " * 3, "🎷"])
 def test_long_and_wide_names_fit_the_picture(tmp_path, n_clips, duration_s, tag):

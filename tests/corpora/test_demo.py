@@ -11,6 +11,8 @@ from musictag.corpora.demo import main, make_demo, plan_demo
 from musictag.errors import UsageError
 from musictag.jobs.entry_point import run_main
 
+pytestmark = pytest.mark.slow
+
 # 6 songs are enough to use every file type.
 SMALL = {"n_tracks": 6, "seconds": 2.5, "seed": 7}
 

@@ -42,6 +42,7 @@ def test_collection_has_tunes_and_genres():
     assert {"shange", "xiaodiao", "haozi"} <= {tune.genre for tune in tunes}
 
 
+@pytest.mark.slow
 def test_notes_agree_with_music21():
     converter = pytest.importorskip("music21.converter", reason="music21 is an optional extra")
     abc = (package_folder("music21") / "corpus" / "essenFolksong" / "han1.abc").read_text(encoding="utf-8")

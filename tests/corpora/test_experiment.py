@@ -10,6 +10,8 @@ from musictag.corpora.labels import TAGS
 from musictag.errors import UsageError
 from musictag.jobs.entry_point import run_main
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"n_tracks": 5, "seconds": 2.5, "seed": 7}
 
 

@@ -56,6 +56,7 @@ def test_very_short_tunes_are_not_grouped():
     assert group_variants([tune(1, 2), tune(2, 2)]) == [0, 1]
 
 
+@pytest.mark.slow
 def test_collection_has_enough_tunes_and_no_large_group():
     tunes = deduplicate_tunes(read_tunes())
     groups = group_variants(tunes)

@@ -38,6 +38,7 @@ def test_marks_are_at_precision_and_recall(by_hand):
     assert at == {"precision": [0.5, 1], "recall": [1.0, 1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_tags", [1, 13, 50])
 def test_curves_have_a_readable_panel_per_tag(n_tags, evaluate):
     figure = charts.curves_chart(evaluate(n_tags))
@@ -59,6 +60,7 @@ def test_panel_of_a_tag_without_positives_says_so(by_hand):
     assert not axes.lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_tags", [1, 13, 50])
 def test_comparison_has_two_panels_with_readable_tags(n_tags, evaluate):
     figure = charts.comparison_chart(evaluate(n_tags), evaluate(n_tags, seed=1), ("models:/new", "models:/old"))

@@ -16,6 +16,8 @@ from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import DecoderProcess
 from processes import command_line
 
+pytestmark = pytest.mark.slow
+
 CONFIG = FeatureConfig()
 
 

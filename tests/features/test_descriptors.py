@@ -37,6 +37,7 @@ def clicks(bpm: float, seconds: float = 12.0) -> np.ndarray:
     return waveform
 
 
+@pytest.mark.slow
 def test_each_number_has_a_unique_name() -> None:
     numbers = describe(np.ones((2, 187, 96), np.float16), [1.0, 0.5], CONFIG)
     assert numbers.shape == (len(DESCRIPTORS),)
@@ -110,6 +111,7 @@ def test_tempo_and_number_of_clicks_are_found(bpm: float) -> None:
     assert numbers["onsets_all_per_s"] == pytest.approx(bpm / 60, rel=0.15)
 
 
+@pytest.mark.slow
 def test_librosa_is_not_imported_before_it_is_needed() -> None:
     code = (
         "import sys, musictag.tagging.tagger; sys.exit(bool({'librosa', 'scipy.signal', 'sklearn'} & set(sys.modules)))"

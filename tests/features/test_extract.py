@@ -22,6 +22,7 @@ from musictag.storage import checksums, fetch
 CONFIG = FeatureConfig()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sample_rate"), [("a.flac", 44_100), ("a.mp3", 44_100), ("a.ogg", 48_000)])
 @pytest.mark.parametrize("n_clips", [1, 2, 3])
 def test_n_clips_equal_the_same_frames_of_the_whole_track(tmp_path, music, write_audio, name, sample_rate, n_clips):
@@ -36,6 +37,7 @@ def test_n_clips_equal_the_same_frames_of_the_whole_track(tmp_path, music, write
     np.testing.assert_allclose(clips, expected, atol=2e-5, rtol=2**-11)  # float16 keeps 11 bits
 
 
+@pytest.mark.slow
 def test_only_the_requested_clips_are_decoded(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.flac", music(30.0), 44_100)
     clips, starts, _ = extract.track_clips(path, "a", CONFIG, 2)  # at 1/4 and 3/4 of the track
@@ -51,6 +53,7 @@ def test_only_the_requested_clips_are_decoded(tmp_path, music, write_audio):
     np.testing.assert_array_equal(clips_of_damaged, clips)
 
 
+@pytest.mark.slow
 def test_n_clips_of_m4a_equal_the_whole_track_except_for_noise(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.m4a", music(10.0), 44_100)
     every, _, _ = extract.track_clips(path, "a", CONFIG)
@@ -68,6 +71,7 @@ def test_short_track_has_fewer_clips_than_requested(tmp_path, music, write_audio
     np.testing.assert_array_equal(extract.track_clips(path, "a", CONFIG, 5)[0], every)
 
 
+@pytest.mark.slow
 def test_truncated_track_fails_with_any_number_of_clips(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.mp3", music(20.0), 44_100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
@@ -99,11 +103,13 @@ def test_row_has_all_columns(tmp_path, music, write_audio):
     assert datetime.datetime.now(datetime.UTC) - row["featurized_at"] < datetime.timedelta(minutes=1)
 
 
+@pytest.mark.slow
 def test_featurizing_does_not_load_torch():
     code = "import musictag.features.extract, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
 @pytest.mark.parametrize("n_clips", [None, 1])
 def test_track_above_the_limit_is_an_error(tmp_path, music, write_audio, name, n_clips):
@@ -113,6 +119,7 @@ def test_track_above_the_limit_is_an_error(tmp_path, music, write_audio, name, n
         extract.track_clips(path, "a", CONFIG, n_clips, 8 / 3600)
 
 
+@pytest.mark.slow
 def test_track_without_declared_length_is_an_error_above_the_limit(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.aac", music(9.0), 44_100)
     with reader.open_audio(path, "a") as audio:

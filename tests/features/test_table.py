@@ -35,6 +35,7 @@ def test_cell_of_wrong_size_is_an_error(n_bytes):
         decode_clips(bytes(n_bytes), FeatureConfig(n_mels=8, clip_frames=5))
 
 
+@pytest.mark.slow
 def test_float16_changes_scores_by_at_most_0_005(music):
     levels = (0.01, 0.3, 1.0, 3.0)
     spectrograms = [

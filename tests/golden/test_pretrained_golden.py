@@ -17,7 +17,7 @@ EXCERPTS = ["hungarian_dance", "lets_go_fishin", "sugar_plum", "vibe_ace"]
 N_CLIPS = 10
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared with the excerpts is not here")
-pytestmark = pytest.mark.parametrize("model", pretrained.PUBLISHED)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("model", pretrained.PUBLISHED)]
 
 
 def published_scores(model, excerpt):

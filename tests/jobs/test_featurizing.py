@@ -1,3 +1,5 @@
+import pytest
+
 from musictag.features.config import FeatureConfig
 from musictag.jobs.featurizing import TRACKS_AHEAD, featurize_tasks
 from musictag.jobs.plan import Task
@@ -5,6 +7,7 @@ from musictag.jobs.plan import Task
 CONFIG = FeatureConfig()
 
 
+@pytest.mark.slow
 def test_each_task_gives_a_row_or_a_failure_in_order(tmp_path, music, write_audio):
     write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     (tmp_path / "b.wav").write_text("the lyrics of a song")
@@ -19,6 +22,7 @@ def test_each_task_gives_a_row_or_a_failure_in_order(tmp_path, music, write_audi
     ]
 
 
+@pytest.mark.slow
 def test_few_tasks_are_taken_ahead(tmp_path, music, write_audio):
     path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
     taken = []

@@ -126,6 +126,7 @@ for number in range(8):
 """
 
 
+@pytest.mark.slow
 def test_concurrent_writers_of_the_same_parts_write_each_once(uri):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, "same"]) for _ in range(3)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
@@ -133,6 +134,7 @@ def test_concurrent_writers_of_the_same_parts_write_each_once(uri):
     assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
 
 
+@pytest.mark.slow
 def test_rows_are_deleted_during_concurrent_writes(uri):
     parts.write_rows(uri, "p", SCHEMA, rows(*"abcdefgh"))
     writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
@@ -142,6 +144,7 @@ def test_rows_are_deleted_during_concurrent_writes(uri):
     assert tables.track_ids(uri) == {"h", *(f"w-{number}" for number in range(8))}
 
 
+@pytest.mark.slow
 def test_concurrent_writers_lose_no_row(uri):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, name]) for name in "abc"]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]

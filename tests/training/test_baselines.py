@@ -44,6 +44,7 @@ def test_every_method_learns(method: str) -> None:
     np.testing.assert_allclose(scores[:, 3], metrics.MIN_SHARE, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", baselines.GRIDS)
 def test_same_seed_gives_the_same_model(method: str) -> None:

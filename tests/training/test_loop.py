@@ -70,6 +70,7 @@ def losses(state: TrainingState) -> list[tuple[float, float]]:
     return [(metrics["train_loss"], metrics["val_loss"]) for metrics in state.history]
 
 
+@pytest.mark.slow
 def test_model_learns_from_informative_targets() -> None:
     state, _ = run(small_model(), dataclasses.replace(CONFIG, epochs=12, learning_rate=1e-2))
     first, last = state.history[0], state.history[-1]
@@ -77,6 +78,7 @@ def test_model_learns_from_informative_targets() -> None:
     assert last["val_roc_auc"] > 0.95
 
 
+@pytest.mark.slow
 def test_model_learns_nothing_from_random_targets() -> None:
     rng = np.random.default_rng(3)
     shuffled = [(log_mel, targets[rng.permutation(len(targets))]) for log_mel, targets in train_batches(0)]
@@ -91,6 +93,7 @@ def test_model_learns_nothing_from_random_targets() -> None:
     assert state.history[-1]["val_roc_auc"] < 0.8
 
 
+@pytest.mark.slow
 def test_every_epoch_is_reported() -> None:
     last, states = run(small_model())
     assert [state.epoch for state in states] == [1, 2, 3, 4]
@@ -103,6 +106,7 @@ def test_every_epoch_is_reported() -> None:
         assert metrics["clips_per_s"] > 0
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_losses() -> None:
     first, again = (losses(run(small_model())[0]) for _ in range(2))
     other = losses(run(small_model(), dataclasses.replace(CONFIG, seed=6))[0])  # other dropout
@@ -170,6 +174,7 @@ def frozen_musicnn() -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_model, frozen_musicnn])
 @pytest.mark.parametrize("head_epochs", [0, 2])
 def test_one_data_parallel_worker_gives_the_same_losses(
