@@ -108,6 +108,13 @@ def video() -> bytes:
     return encoded("plain.m4a").replace(b"soun", b"vide")
 
 
+def with_long_header(data: bytes, name: bytes) -> bytes:
+    """Give a box of an MP4 file a size of 64 bits, which makes its header longer by 8 bytes."""
+    begin = data.index(name) - 4
+    size = struct.unpack_from(">I", data, begin)[0]
+    return data[:begin] + struct.pack(">I4sQ", 1, name, size + 8) + data[begin + 8 :]
+
+
 def boxes_in_boxes() -> bytes:
     """Return an MP4 file of nested empty boxes, where each box contains all boxes after it."""
     brand = encoded("plain.m4a")[:28]

@@ -26,6 +26,7 @@ from damage import (
     two_kinds_of_frames,
     video,
     wav,
+    with_long_header,
     without_index,
     zero_tail,
 )
@@ -106,6 +107,11 @@ FOUND: dict[str, tuple[Make, Outcome]] = {
         TRUNCATED,
     ),
     "5e7-samples.m4a": (lambda: patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)), TRUNCATED),
+    "5e7-samples-in-a-long-box.m4a": (
+        lambda: with_long_header(patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)), b"moov"),
+        TRUNCATED,
+    ),
+    "long-box.m4a": (lambda: with_long_header(encoded("plain.m4a"), b"moov"), SECONDS),
     "boxes-in-boxes.m4a": (lambda: boxes_in_boxes(), UNSUPPORTED),
     "2e9-samples.m4a": (lambda: patched("fragmented.m4a", b"trun", 8, struct.pack(">I", 2**31 - 1)), TRUNCATED),
     "no-setup.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x05vorbis", 30, bytes(40)), EMPTY + CORRUPT),

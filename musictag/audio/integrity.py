@@ -1,9 +1,9 @@
-"""Check that a file is as long as its container declares, because decoders ignore missing bytes.
+"""Check that a file is as long as its container declares, because most decoders read a truncated file without an error.
 
-Some files declare no size: MP3 without a Xing header, AAC in ADTS frames, and WAV or AIFF with the size that programs
-write if they do not know it. If such a file is truncated, it is only a shorter track. Containers that declare a number
-of samples instead of bytes (FLAC, MP3 with a Xing header, Matroska, WMA) are checked while they are decoded, and Ogg by
-the module `ogg_pages`.
+Some files declare no size: MP3 without a Xing header, AAC in ADTS frames, and WAV or AIFF with a placeholder size
+(`UNKNOWN_SIZES`). Their truncation cannot be detected; they are read as shorter tracks. Files that declare a number of
+samples instead of bytes (FLAC, MP3 with a Xing header, Matroska, WMA) are checked by `reader` while they are decoded,
+and Ogg files by `ogg_pages`.
 """
 
 import dataclasses
@@ -14,28 +14,39 @@ from pathlib import Path
 
 from musictag.errors import AudioTruncatedError
 
-# Sizes that SoX and FFmpeg write if they stream samples to a pipe.
+# Placeholders of SoX and FFmpeg, which do not know the size when they write to a pipe.
 UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
-# Allowed difference: some programs write slightly wrong sizes (about 0.01 s), others append tags.
+# The samples may end this many bytes after the end of the file, because some programs write slightly wrong sizes. An
+# unknown MP4 box that begins this close to the end is appended metadata, which may be truncated.
 TOLERANCE_BYTES = 1_024
+# MP4 boxes.
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
-# Boxes that contain boxes, down to those that declare numbers of samples.
-NESTING = (INDEX, b"trak", b"mdia", b"minf", b"stbl", FRAGMENT, b"traf")
+# MP4 boxes that contain `stsz` or `trun`, which declare numbers of samples, or each other.
+PARENT_BOXES = (INDEX, b"trak", b"mdia", b"minf", b"stbl", FRAGMENT, b"traf")
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """A part of a file, from the byte of its header up to `end`, which is None if the size is not known."""
+    """A chunk of a RIFF, IFF or CAF file, or a box of an MP4 file. Positions are in bytes."""
 
     name: bytes
     begin: int
+    """The first byte of its header."""
+    content: int
+    """The first byte after its header."""
     end: int | None
+    """The first byte after it; None if its size is not known."""
 
 
 def check_complete(path: Path, name: str) -> None:
-    """Raise `AudioTruncatedError` if a local file is shorter than it declares. `name` is the file's name in the error.
+    """Raise `AudioTruncatedError` if a local file is shorter than its container declares.
 
-    WAV, RF64, AIFF, AU, CAF and MP4 are checked; other formats pass.
+    The sizes in WAV, RF64, AIFF, AU, CAF and MP4 files are checked. Other files pass, unless FFmpeg may take them for
+    MP4 files that declare more samples than the file has bytes.
+
+    Args:
+        path: the file; it must not be empty.
+        name: the file's name in the error message.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         match data[:4], data[4:8], data[8:12]:
@@ -50,13 +61,13 @@ def check_complete(path: Path, name: str) -> None:
             case (_, b"ftyp", _):
                 reason = _truncated_box(list(_boxes(data, 0, len(data))), len(data)) or _excessive_sample_count(data)
             case _:
-                reason = _excessive_sample_count(data)  # FFmpeg recognizes an MP4 file by any of its boxes
+                reason = _excessive_sample_count(data)  # FFmpeg reads MP4 files without an `ftyp` box
     if reason:
         raise AudioTruncatedError(f"{name}: truncated: {reason}")
 
 
 def _truncated_chunk(chunks: Iterator[Chunk], name: bytes, n_bytes: int) -> str | None:
-    """Return an error message if the first chunk named `name` is truncated.
+    """Return an error message if the first chunk named `name` is truncated, else None.
 
     Later chunks are not read, because the bytes after the samples need not be chunks.
     """
@@ -67,10 +78,10 @@ def _truncated_chunk(chunks: Iterator[Chunk], name: bytes, n_bytes: int) -> str 
 
 
 def _truncated_box(boxes: list[Chunk], n_bytes: int) -> str | None:
-    """Return an error message if a box of an MP4 file is truncated or the index is missing."""
+    """Return an error message if a box of an MP4 file is truncated or the index is missing, else None."""
     for box in boxes:
-        is_tag = box.name not in (INDEX, FRAGMENT, SAMPLES) and box.begin > n_bytes - TOLERANCE_BYTES
-        if box.end and box.end > n_bytes and not is_tag:
+        is_metadata = box.name not in (INDEX, FRAGMENT, SAMPLES) and box.begin > n_bytes - TOLERANCE_BYTES
+        if box.end and box.end > n_bytes and not is_metadata:
             return _ends_beyond(box, n_bytes)
     if not any(box.name in (INDEX, FRAGMENT) for box in boxes):
         return "the index (moov box) is missing"
@@ -78,18 +89,19 @@ def _truncated_box(boxes: list[Chunk], n_bytes: int) -> str | None:
 
 
 def _excessive_sample_count(data: mmap.mmap) -> str | None:
-    """Return an error message if an MP4 file declares more samples than it has bytes.
+    """Return an error message if an MP4 file declares more samples than it has bytes, else None.
 
-    FFmpeg allocates memory for all declared samples: a file of a few kB could take GBs of memory.
+    FFmpeg allocates memory for all declared samples: a file of a few kB could take gigabytes.
     """
     ranges = [(0, len(data))]
     while ranges:
         begin, end = ranges.pop()
         for box in _boxes(data, begin, end):
-            if box.name in NESTING:
-                ranges.append((box.begin + 8, min(box.end or end, end)))
-            if box.name in (b"stsz", b"trun") and box.begin + 20 <= len(data):
-                first, second = struct.unpack_from(">12xII", data, box.begin)
+            if box.name in PARENT_BOXES:
+                ranges.append((box.content, min(box.end or end, end)))
+            if box.name in (b"stsz", b"trun") and box.content + 12 <= len(data):
+                # After 4 bytes of version and flags: stsz has the size and the number of samples, trun the number.
+                first, second = struct.unpack_from(">4xII", data, box.content)
                 n_bytes = max(first, 1) * second if box.name == b"stsz" else first
                 if n_bytes > len(data):
                     return f"its samples need at least {n_bytes:,} bytes, the file has {len(data):,}"
@@ -101,7 +113,7 @@ def _ends_beyond(chunk: Chunk, n_bytes: int) -> str:
 
 
 def _iff_chunks(data: mmap.mmap, byte_order: str) -> Iterator[Chunk]:
-    """Yield the chunks of a RIFF (byte order "<") or IFF (">") file; they begin at even positions."""
+    """Yield the chunks of a RIFF (byte order "<") or IFF (">") file; chunks begin at even positions."""
     position, long_size = 12, None
     while position + 8 <= len(data):
         name, size = struct.unpack_from(f"{byte_order}4sI", data, position)
@@ -109,16 +121,16 @@ def _iff_chunks(data: mmap.mmap, byte_order: str) -> Iterator[Chunk]:
             long_size = struct.unpack_from("<16xQ", data, position)[0]
         if name == b"data" and size == 0xFFFF_FFFF and long_size:
             size = long_size
-        yield Chunk(name, position, None if size in UNKNOWN_SIZES else position + 8 + size)
+        yield Chunk(name, position, position + 8, None if size in UNKNOWN_SIZES else position + 8 + size)
         position += 8 + size + size % 2
 
 
 def _caf_chunks(data: mmap.mmap) -> Iterator[Chunk]:
-    """Yield the chunks of a Core Audio file; a negative size means that the last chunk has no known size."""
+    """Yield the chunks of a Core Audio file; a chunk of negative size, whose size is not known, is the last one."""
     position = 8
     while position + 12 <= len(data):
         name, size = struct.unpack_from(">4sq", data, position)
-        yield Chunk(name, position, None if size < 0 else position + 12 + size)
+        yield Chunk(name, position, position + 12, None if size < 0 else position + 12 + size)
         position += 12 + (size if size >= 0 else len(data))
 
 
@@ -126,18 +138,20 @@ def _au_chunk(data: mmap.mmap) -> Iterator[Chunk]:
     """Yield the only chunk of a Sun or NeXT file."""
     if len(data) >= 12:
         begin, size = struct.unpack_from(">4xII", data)
-        yield Chunk(b".snd", 0, None if size in UNKNOWN_SIZES else begin + size)
+        yield Chunk(b".snd", 0, begin, None if size in UNKNOWN_SIZES else begin + size)
 
 
-def _boxes(data: mmap.mmap, begin: int, stop: int) -> Iterator[Chunk]:
-    """Yield the boxes of one level of an MP4 file, from byte `begin` to `stop`."""
+def _boxes(data: mmap.mmap, begin: int, end: int) -> Iterator[Chunk]:
+    """Yield the boxes of one level of an MP4 file, from byte `begin` to `end`."""
     position = begin
-    while position + 8 <= stop:
+    while position + 8 <= end:
+        header_bytes = 8
         size, name = struct.unpack_from(">I4s", data, position)
         if size == 1 and position + 16 <= len(data):
+            header_bytes = 16
             size = struct.unpack_from(">8xQ", data, position)[0]
-        if size == 0:  # the box extends to the end
-            size = stop - position
-        after = position + max(size, 8)
-        yield Chunk(name, position, after)
+        if size == 0:  # the box extends to the end of its parent
+            size = end - position
+        after = position + max(size, header_bytes)  # a smaller size would be wrong, and would never advance
+        yield Chunk(name, position, position + header_bytes, after)
         position = after
