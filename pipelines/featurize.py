@@ -138,7 +138,7 @@ def main(argv: list[str]) -> None:
         prune=args.prune,
         started=started,
     )
-    execute(run, featurize, "to do")
+    execute(run, featurize, purpose="to do")
 
 
 if __name__ == "__main__":

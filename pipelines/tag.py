@@ -5,12 +5,13 @@ python pipelines/tag.py --features s3://bucket/features --tags s3://bucket/tags 
 python pipelines/tag.py --catalog music/ --tags data/music-tags
 python pipelines/tag.py --model models:/musictag@candidate --diff
 
-One row is one track with all its clips, from reading to scores: nothing is shuffled or grouped. Scores are committed
-part by part as they arrive. A second run tags what is new or changed, and everything that another model tagged.
-`--diff` says on a sample how many tracks that would change, tag by tag, and writes nothing.
+One row is one track with all its clips, from reading to scores: there is no shuffle and no group-by. Scores are
+committed part by part as they arrive. A second run tags what is new or changed, and everything that another model
+tagged. `--diff` scores a sample and prints how many tracks would gain and lose each tag; it writes nothing.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import logging
@@ -21,7 +22,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Ray reads it as it is imported. It would log, as an error, how Ray Data itself starts the actors of `map_batches`.
+# Ray reads this variable when it is imported. Otherwise it logs, as an error, the way in which Ray Data starts the
+# actors of `map_batches`.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 from musictag.engines import ray_cluster  # isort: skip # first: it prepares the environment for Ray
@@ -55,7 +57,7 @@ SCORE_TRACKS = 16
 DECODE_TRACKS = 8
 # Tracks of one commit.
 PART_TRACKS = 256
-# Tracks of --diff: enough for a share that is right to three percentage points.
+# Tracks of --diff: the 95 % margin of error of a share is 3 percentage points.
 DIFF_TRACKS = 1_000
 
 # Rows that pass through Ray: scored tracks, and tracks that failed.
@@ -93,7 +95,7 @@ class ScoringActor:
 
 
 def from_features(uri: str, tasks: tuple[Task, ...]) -> ray.data.Dataset:
-    """Read the feature rows of the tasks, from those files alone that hold one."""
+    """Read the feature rows of the tasks; files without such a row are not opened."""
     track_ids = {task.track_id for task in tasks}
     schema = pa.schema([table.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
 
@@ -114,7 +116,7 @@ def from_audio(tasks: tuple[Task, ...], config: FeatureConfig, args: argparse.Na
         for row, failure in featurize_tasks(block, config, args.clips_per_track, args.max_hours):
             yield parts.table_of({**(row or {}), "failure": failure}, schema)
 
-    n_blocks = len(partition(tasks, DECODE_TRACKS, args.num_workers))  # equally many for each actor
+    n_blocks = len(partition(tasks, DECODE_TRACKS, args.num_workers))  # a multiple of the actors, if possible
     rows = ray.data.from_items([dataclasses.asdict(task) for task in tasks], override_num_blocks=n_blocks)
     return rows.map_batches(featurize, batch_format="pyarrow")
 
@@ -129,7 +131,8 @@ def score_rows(
         # The artifact is in a list, because Ray would replace a bare reference by its value.
         fn_constructor_args=(model, [artifact], args.use_gpu),
         batch_format="pyarrow",
-        # On CPUs, Ray has the actors read as well, and counts files: each call has what was read or decoded at once.
+        # On CPUs, Ray fuses reading into the actors, where a batch size would count files: each call gets one block, as
+        # it was read or decoded.
         batch_size=SCORE_TRACKS if args.use_gpu else None,
         compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=args.num_workers, max_size=args.num_workers),
         num_cpus=1,
@@ -137,18 +140,19 @@ def score_rows(
     )
 
 
-def iter_scored(
+@contextlib.contextmanager
+def scoring(
     tasks: tuple[Task, ...], model: ModelIdentity, folder: Path, spec: TaggerSpec, args: argparse.Namespace
-) -> Iterator[list[dict[str, Any]]]:
-    """Start Ray, score the tasks, and yield rows of `SCORED_SCHEMA` as they arrive, `PART_TRACKS` at a time."""
+) -> Iterator[Iterator[list[dict[str, Any]]]]:
+    """Run Ray in the body and score the tasks: rows of `SCORED_SCHEMA` as they arrive, `PART_TRACKS` at a time."""
     # An actor takes a logical CPU; the tasks that read and decode need some as well.
     with ray_cluster.connect(num_cpus=n_cores() + args.num_workers), ray_cluster.task_errors():
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors that it logs are raised as well
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = from_audio(tasks, spec.feature_config, args) if args.catalog else from_features(args.features, tasks)
         scored = score_rows(rows, model, folder, args)
-        for block in scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow"):
-            yield pa.table(block).to_pylist()
+        blocks = scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow")
+        yield (pa.table(block).to_pylist() for block in blocks)
 
 
 def commit_parts(
@@ -156,7 +160,7 @@ def commit_parts(
 ) -> Iterator[int]:
     """Commit scored rows and failures part by part as they arrive; yield the number of tracks of each part.
 
-    A part replaces rows of its tracks by another model.
+    Rows of these tracks that another model made are deleted before the part is written.
     """
     tasks = {task.track_id: task for task in plan.tasks}
     failures_version = tables.version(failures_uri)
@@ -164,6 +168,7 @@ def commit_parts(
         failures = [row["failure"] for row in rows if row["failure"]]
         succeeded = [row for row in rows if not row["failure"]]
         part = [tasks[row["track_id"]] for row in succeeded + failures]
+        # With the version, because a part of the same tracks and model may have been committed and deleted since.
         name = part_name(part, f"{producer} {tables.version(tags_uri)}")
         ledger.record_failures(failures_uri, name, failures, failures_version)
         tables.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in succeeded})
@@ -204,7 +209,7 @@ def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[tuple[st
 
 
 def main(argv: list[str]) -> None:
-    """Tag what is new or changed, or everything that another model tagged; or say what that would change."""
+    """Tag what is new, changed or was tagged by another model; with --diff, only print what would change."""
     args = parse(argv)
     started = datetime.datetime.now(datetime.UTC)
     mlflow_runs.connect()
@@ -216,8 +221,8 @@ def main(argv: list[str]) -> None:
     if not catalog:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
-    def score_tasks(tasks: tuple[Task, ...]) -> Iterator[list[dict[str, Any]]]:
-        return iter_scored(tasks, model, model_source.folder, spec, args)
+    def score_tasks(tasks: tuple[Task, ...]) -> contextlib.AbstractContextManager[Iterator[list[dict[str, Any]]]]:
+        return scoring(tasks, model, model_source.folder, spec, args)
 
     if args.diff:
         tracks = catalog.tracks if catalog else tables.read_columns(args.features, ("track_id", "uri"))
@@ -233,8 +238,8 @@ def main(argv: list[str]) -> None:
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
     def tag(plan: Plan) -> None:
-        with bar((), "tag", len(plan.tasks), "track") as progress_bar:
-            for n_tracks in commit_parts(score_tasks(plan.tasks), plan, producer, args.tags, failures_uri):
+        with score_tasks(plan.tasks) as scored, bar((), "tag", len(plan.tasks), "track") as progress_bar:
+            for n_tracks in commit_parts(scored, plan, producer, args.tags, failures_uri):
                 progress_bar.update(n_tracks)
 
     run = Run(
@@ -251,7 +256,7 @@ def main(argv: list[str]) -> None:
         prune=args.prune,
         started=started,
     )
-    execute(run, tag, f"to tag by {model_source.uri}")
+    execute(run, tag, purpose=f"to tag by {model_source.uri}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ class Run:
     producer: str
     """Hash of the settings, or name and version of the model, that produces the rows."""
     read_existing: Callable[[], dict[str, ExistingRow]]
-    """Reads the output table."""
+    """Returns the existing row of each track, by track_id; called before and after processing."""
     time_column: str
     """Column of the output table with the time at which a row was made."""
     max_attempts: int | None
@@ -39,17 +39,18 @@ class Run:
     """The start of the run; failures recorded after it belong to this run."""
 
 
-def execute(run: Run, process: Callable[[Plan], None], purpose: str) -> None:
+def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
     """Plan the run, process its tasks, and check the account.
 
     Args:
         run: the run.
         process: writes a row or a failure for each task of the plan; not called if there is no task.
-        purpose: what the first message says about the tasks, such as "to do".
+        purpose: words after the number of tasks in the first message, such as "to do".
 
     Raises:
         LedgerError: a task is neither written nor failed, or more tracks failed than `max_failures` allows.
     """
+    # A job that does not decode audio ignores earlier failures and tries all tracks again.
     failed = {} if run.max_attempts is None else read_failed(run.failures_uri)
     plan = make_plan(run.listed, run.read_existing(), run.producer, failed, run.max_attempts or 1, run.problems)
     echo_plan(run.source, plan, purpose, prune=run.prune)

@@ -1,6 +1,7 @@
 """Compare a tags table with the tags of another model on a sample of tracks, without writing anything."""
 
 import collections
+import contextlib
 import hashlib
 import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,6 +18,8 @@ from musictag.tagging.table import read_existing
 
 TagsByTrack = Mapping[str, frozenset[str]]
 """The tags of each track, by track_id."""
+Scoring = contextlib.AbstractContextManager[Iterable[list[dict[str, Any]]]]
+"""A context in which tracks are scored: rows of the tags table in parts, each row with a `failure` or None."""
 COUNTS = ("now", "gain", "lose", "then")
 
 
@@ -29,7 +32,7 @@ def echo_diff(
     producer: str,
     vocabulary: Collection[str],
     vocabulary_of: Callable[[str], Collection[str]],
-    score: Callable[[tuple[Task, ...]], Iterable[list[dict[str, Any]]]],
+    score: Callable[[tuple[Task, ...]], Scoring],
 ) -> None:
     """Print for each tag how many sampled tracks would gain and lose it with a new model.
 
@@ -41,7 +44,7 @@ def echo_diff(
         producer: the new model, as named by `table.producer_of`.
         vocabulary: the tags of the new model.
         vocabulary_of: returns the tags of another producer.
-        score: returns rows of the tags table, each with a `failure` or None, in parts; called once.
+        score: scores tasks with the new model; called once.
 
     Raises:
         UsageError: the tags table is empty, or has no track in common with the source.
@@ -56,7 +59,8 @@ def echo_diff(
     common = uris.keys() & existing.keys()
     if not common:
         raise UsageError(
-            f"{tags_uri} and {source} have no track in common: name the tagged tracks or another tags table"
+            f"{tags_uri} and {source} have no track in common: name the catalog or features that were "
+            "tagged, or another table with --tags"
         )
     producers = collections.Counter(row.producer for row in existing.values())
     names = ", ".join(f"{name} ({n:,})" for name, n in producers.most_common())
@@ -70,13 +74,11 @@ def echo_diff(
     echo(f"compared with the tags that {producer} gives to {len(after):,} of these tracks; nothing was written")
 
 
-def _score_sample(
-    tasks: tuple[Task, ...], score: Callable[[tuple[Task, ...]], Iterable[list[dict[str, Any]]]]
-) -> list[dict[str, Any]]:
+def _score_sample(tasks: tuple[Task, ...], score: Callable[[tuple[Task, ...]], Scoring]) -> list[dict[str, Any]]:
     """Return the rows of the tracks that did not fail; raise `LedgerError` if all of them failed."""
     rows: list[dict[str, Any]] = []
-    with bar((), "score", len(tasks), "track") as progress_bar:
-        for part in score(tasks):
+    with score(tasks) as parts, bar((), "score", len(tasks), "track") as progress_bar:
+        for part in parts:
             rows += part
             progress_bar.update(len(part))
     failures = [row["failure"]["message"] for row in rows if row["failure"]]

@@ -81,7 +81,7 @@ class Job:
             prune=prune,
             started=datetime.datetime.now(datetime.UTC),
         )
-        execute(run, process or (lambda plan: self.process(plan, failing, lost)), "to do")
+        execute(run, process or (lambda plan: self.process(plan, failing, lost)), purpose="to do")
 
 
 @pytest.fixture
