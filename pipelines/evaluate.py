@@ -110,9 +110,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--model", default=mlflow_registry.CANDIDATE, help="registered model, run or folder (default: %(default)s)"
     )
-    parser.add_argument("--catalog", default=options.CATALOG, help="default: %(default)s")
-    parser.add_argument("--features", default=options.FEATURES, help="default: %(default)s")
-    parser.add_argument("--split", default="test", choices=splits.SPLITS, help="default: %(default)s")
+    parser.add_argument("--catalog", default=options.CATALOG, help="tracks and their tags (default: %(default)s)")
+    parser.add_argument(
+        "--features", default=options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split", default="test", choices=splits.SPLITS, help="tracks to evaluate on (default: %(default)s)"
+    )
     parser.add_argument("--against", metavar="MODEL", help="second model to compare with, on the same tracks")
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Promote a model to champion if it is better than today's on the same test tracks, beyond chance and for every tag.
+"""Promote a model to champion if it is better than the champion on the same test tracks, and no tag is clearly worse.
 
 python pipelines/promote.py
 python pipelines/promote.py --model runs:/RUN_ID/model

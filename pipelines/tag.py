@@ -186,7 +186,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     where.add_argument("--catalog", help="tag this catalog straight from its audio, storing no features")
     parser.add_argument("--tags", default=options.TAGS, help="Delta table to write (default: %(default)s)")
-    options.add_audio(parser, "with --catalog")
+    options.add_audio(parser, "with --catalog: ")
     parser.add_argument(
         "--diff", type=options.count, nargs="?", const=DIFF_TRACKS, metavar="N",
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",

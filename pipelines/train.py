@@ -10,8 +10,8 @@ is lost.
 
 With --init, networks are trained in folds, one after another. Each fold holds back other tracks of the train and
 validation splits. The model is the mean of their weights. Calibration and thresholds are fitted on the tracks that were
-held back, scored by the network that did not learn them (but the head of every fold starts from the frequency of each
-tag in all of them).
+held back, scored by the network that did not learn them (except that the head of every fold starts from tag frequencies
+that are counted in the tracks of all folds).
 
 The new version gets the alias `candidate` in MLflow.
 """
@@ -79,7 +79,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     training_options.add_options(parser)
     options.add_workers(parser, 1, "processes that train together")
-    parser.add_argument("--checkpoints", default="data/checkpoints", help="folder or URL that all workers reach")
+    parser.add_argument(
+        "--checkpoints",
+        default="data/checkpoints",
+        help="folder or URL that all workers can reach (default: %(default)s)",
+    )
     parser.add_argument("--alias", default="candidate", help="alias of the new version (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.use_gpu:

@@ -42,7 +42,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_model(taggram)
     taggram.add_argument("path", type=Path, metavar="FILE")
     taggram.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="PICTURE", help=f"{', '.join(PICTURE_SUFFIXES)}"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PICTURE",
+        help=f"picture to write ({', '.join(PICTURE_SUFFIXES)})",
     )
     taggram.add_argument(
         "--top", type=options.count, default=10, metavar="N", help="tags to show (default: %(default)s)"

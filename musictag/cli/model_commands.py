@@ -24,7 +24,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     weights.set_defaults(run=run_weights)
 
     register = commands.add_parser("register", help="make a model a version of `musictag` in MLflow")
-    register.add_argument("model", metavar="MODEL", help="as --model of `tag`")
+    register.add_argument("model", metavar="MODEL", help="published model, model folder or MLflow URI")
     register.set_defaults(run=run_register)
 
 

@@ -39,7 +39,8 @@ def number(
             return values[text]
         try:
             value = kind(text)
-            is_valid = math.isfinite(value)
+            # int accepts other texts as well, such as "1_000".
+            is_valid = math.isfinite(value) and (kind is float or text.removeprefix("-").isdecimal())
         except (ValueError, OverflowError):
             is_valid = False
         if (
@@ -77,11 +78,14 @@ def names(text: str) -> list[str]:
 
 
 def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
-    """Add the options that limit the decoded audio of each track; `when` says when they apply."""
-    parser.add_argument("--clips-per-track", type=clips_per_track, default="all", metavar="N|all", help=when or None)
+    """Add the options that limit the decoded audio of each track; `when`, such as "with --catalog: ", begins help."""
+    parser.add_argument(
+        "--clips-per-track", type=clips_per_track, default="all", metavar="N|all",
+        help=f"{when}number of clips to take from each track, evenly spread (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--max-hours", type=hours, default=MAX_HOURS, metavar="H",
-        help=f"fail tracks that are longer{when and ', '}{when} (default: %(default)g)",
+        help=f"{when}fail tracks that are longer (default: %(default)g)",
     )  # fmt: skip
 
 
@@ -99,10 +103,12 @@ def add_ledger(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--max-attempts", type=count, default=3, metavar="N",
-        help="number of runs that try to decode the same audio before they give it up (default: %(default)s)",
+        help="number of runs that try to decode the same audio; after that, the track counts as failed without another "
+        "attempt (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--allow", action="append", default=[], metavar="ROOT",
-        help="folder or URL that must contain each track of a catalog; repeatable (default: any)",
+        help="folder or URL; each track of a catalog must be inside one of those given; may be repeated "
+        "(default: tracks may be anywhere)",
     )  # fmt: skip
-    parser.add_argument("--prune", action="store_true", help="remove tracks that the catalog no longer lists")
+    parser.add_argument("--prune", action="store_true", help="delete the rows of tracks that are no longer listed")

@@ -2,8 +2,9 @@
 
 import argparse
 
+from musictag.cli import options
 from musictag.errors import LedgerError
-from musictag.jobs import progress
+from musictag.jobs import maintenance, progress
 
 KEEP_HOURS = 7 * 24
 MAX_VERSIONS = 20
@@ -13,7 +14,7 @@ MAX_VERSIONS = 20
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `verify`, `rollback` and `vacuum` to the commands of a parser."""
     verify = commands.add_parser(
-        "verify", help="check that each file of a table is as it was written, and each track is there once"
+        "verify", help="check that no file of a table is missing or has changed, and that each track has one row"
     )
     verify.add_argument(
         "--catalog", help="also check that each track of this catalog is in the table or among its failures"
@@ -27,8 +28,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     vacuum = commands.add_parser("vacuum", help="remove files that no recent version of a table needs")
     vacuum.add_argument(
-        "--keep-hours", type=_hours, default=KEEP_HOURS, metavar="N",
-        help="keep the files of versions that are at most so old (default: %(default)s)",
+        "--keep-hours", type=options.number(int, minimum=0), default=KEEP_HOURS, metavar="N",
+        help="keep the files of versions that are at most N hours old (default: %(default)s)",
     )  # fmt: skip
     vacuum.set_defaults(run=run_vacuum)
     for command in (verify, rollback, vacuum):
@@ -38,8 +39,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_verify(args: argparse.Namespace) -> None:
     """Print the problems of a table. Raises `LedgerError` at the end if there are any."""
-    from musictag.jobs import maintenance  # here: deltalake takes half a second to import
-
     found = maintenance.verify(args.table, args.catalog)
     n_files = progress.counted(found.n_files, "file")
     for problem in found.problems:
@@ -52,8 +51,6 @@ def run_verify(args: argparse.Namespace) -> None:
 
 def run_rollback(args: argparse.Namespace) -> None:
     """List the versions of a table, or return to one."""
-    from musictag.jobs import maintenance  # here: deltalake takes half a second to import
-
     if args.version is None:
         progress.echo("\n".join(maintenance.history(args.table, MAX_VERSIONS)))
         progress.echo(f"to return to a version: musictag rollback {args.table} VERSION")
@@ -64,13 +61,5 @@ def run_rollback(args: argparse.Namespace) -> None:
 
 def run_vacuum(args: argparse.Namespace) -> None:
     """Remove the files that no recent version of a table needs."""
-    from musictag.jobs import maintenance  # here: deltalake takes half a second to import
-
     removed = maintenance.vacuum(args.table, args.keep_hours)
     progress.echo(f"{progress.counted(len(removed), 'file')} removed; {args.table}")
-
-
-def _hours(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
-    return int(text)

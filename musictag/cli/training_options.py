@@ -55,7 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check_options(args: argparse.Namespace) -> None:
     """Raise `UsageError` if the arguments of `add_options` contradict each other."""
     if args.init and (args.model or args.model_params):
-        raise UsageError("--model and --model-params do not go with --init: the models to start from are the network")
+        raise UsageError(
+            "--model and --model-params cannot be combined with --init, whose models determine the network"
+        )
 
 
 def json_object(text: str) -> dict[str, Any]:

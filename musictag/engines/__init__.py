@@ -1,8 +1,7 @@
-"""Start and watch Beam, Ray and MLflow; apart from the scripts in `pipelines/`, only this room imports them.
+"""Start and monitor Beam and Ray, and talk to MLflow; only this package and the scripts in `pipelines/` import them.
 
-`beam_runner` and `ray_cluster` start an engine, watch it and pass on its errors. `mlflow_runs` logs runs,
-`mlflow_registry` holds models, versions and aliases; another registry would be another
-module, chosen by the scripts. `child_process` runs
-a command that ends with its parent. A job is a script in `pipelines/`; a runner of Beam is an
-option of its script, and another engine is a module here and a script of its own.
+`beam_runner` and `ray_cluster` start an engine, monitor it and pass on its errors. `mlflow_runs` logs runs, and
+`mlflow_registry` holds models, versions and aliases. Another registry would be another module, which the scripts import
+instead. `child_process` runs a command that ends with its parent. A Beam runner such as Spark needs no code: it is an
+option of featurize.py. A job on another engine is a script in `pipelines/`, with a module here that starts the engine.
 """

@@ -1,4 +1,7 @@
-"""Apache Beam: make a pipeline for the options given, run it, and pass on its errors."""
+"""Apache Beam: make a pipeline for the options given, run it, and pass on its errors.
+
+Importing this module silences Python's root logger, because Beam logs warnings of each cloud client that is missing.
+"""
 
 import contextlib
 import logging
@@ -10,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-# Beam warns of each cloud client that is not installed, when it is imported and when it starts. Its errors are raised.
+# Before Beam is imported. Errors that Beam logs are raised as well.
 logging.basicConfig(level=logging.CRITICAL)
 
 import apache_beam as beam
@@ -24,8 +27,8 @@ from musictag.errors import StoreError, UsageError, WorkerLostError
 from musictag.jobs.entry_point import n_cores
 from musictag.jobs.progress import echo
 
-MAX_LOST_WORKERS = 3
-"""How many workers a run may lose, for example to the kernel when memory is short."""
+MAX_PIPELINE_RUNS = 3
+"""Number of times that a pipeline is run if workers are lost, for example killed by the kernel when memory is short."""
 # An error of `musictag.errors` in the text of Beam's RuntimeError, which holds the worker's traceback.
 _WORKER_ERROR = re.compile(r"^musictag\.errors\.\w+: (.*?)(?: \[while running .*)?$", re.MULTILINE)
 
@@ -40,7 +43,10 @@ def make_pipeline(arguments: Sequence[str]) -> beam.Pipeline:
     if options.view_as(StandardOptions).runner not in (None, "DirectRunner"):
         return beam.Pipeline(options=options)
     if unknown := set(options.get_all_options(retain_unknown_options=True)) - set(options.get_all_options()):
-        raise UsageError(f"unknown option {', '.join(f'--{name}' for name in sorted(unknown))}: --help lists them")
+        raise UsageError(
+            f"unknown option {', '.join(f'--{name}' for name in sorted(unknown))}: "
+            "it is not in --help and no option of Beam"
+        )
     # Beam does not tell a value that was given from a default: --direct_num_workers=1 is both.
     given = {argument.partition("=")[0] for argument in arguments}
     if "--direct_running_mode" in given:
@@ -57,15 +63,15 @@ def run(build: Callable[[beam.Pipeline], object], arguments: Sequence[str]) -> N
 
     Raises:
         StoreError: a worker could not read or write a table.
-        WorkerLostError: `MAX_LOST_WORKERS` workers were lost.
+        WorkerLostError: each of `MAX_PIPELINE_RUNS` runs of the pipeline lost a worker.
     """
-    for n_lost in range(1, MAX_LOST_WORKERS + 1):
+    for n_runs in range(1, MAX_PIPELINE_RUNS + 1):
         try:
             with _watch_workers(), make_pipeline(arguments) as pipeline:
                 build(pipeline)
         except WorkerLostError as error:
-            if n_lost == MAX_LOST_WORKERS:
-                raise WorkerLostError(f"{error}, {n_lost} times: use fewer workers (--direct_num_workers)") from error
+            if n_runs == MAX_PIPELINE_RUNS:
+                raise WorkerLostError(f"{error}, {n_runs} times: use fewer workers (--direct_num_workers)") from error
             echo(f"{error}: what it had not committed is done again")
         except RuntimeError as error:
             if messages := _WORKER_ERROR.findall(str(error)):
@@ -99,7 +105,7 @@ def _watch_workers() -> Iterator[None]:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        raise WorkerLostError("a worker process was killed (by the kernel, for want of memory?)")
+        raise WorkerLostError("a worker process was killed (perhaps by the kernel, because memory ran out)")
 
     signal.signal(signal.SIGUSR1, on_failure)
     try:

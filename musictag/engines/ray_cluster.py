@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
-# Ray reads it as it is imported.
+# Ray reads this variable when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
@@ -46,7 +46,7 @@ def connect(num_cpus: int) -> Iterator[None]:
 
 
 def check_gpus(num_workers: int, n_gpus: int) -> None:
-    """Raise `UsageError` if a Ray of our own has fewer GPUs than workers: it would wait for them for ever."""
+    """Raise `UsageError` if Ray runs on this machine and it has fewer GPUs than workers: Ray would wait for ever."""
     if "RAY_ADDRESS" not in os.environ and n_gpus < num_workers:
         raise UsageError(
             f"--use-gpu: {num_workers} workers need a GPU each, torch finds {n_gpus} here; "
@@ -69,6 +69,6 @@ def task_errors() -> Iterator[None]:
 def _connection_error(error: Exception) -> UsageError:
     reason = str(error).partition(". ")[0]
     return UsageError(
-        f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: {reason}; is it there? If it asks for a token, set "
+        f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: {reason}; is the cluster running? If it asks for a token, set "
         "RAY_AUTH_MODE=token and name the file that holds it by RAY_AUTH_TOKEN_PATH"
     )

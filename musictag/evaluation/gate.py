@@ -83,6 +83,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None) -> Decision:
             rows = table.to_pylist()
             rules += [_macro_improves(rows, n_tracks), _no_tag_lost(rows), _is_calibrated(rows)]
         failed = [rule for rule in rules if not rule.passed]
+        # The reason is the finding of the first rule that failed, or else that of macro PR-AUC.
         finding = (failed or rules[1:])[0].finding
     return Decision(
         promote=not failed,
@@ -159,12 +160,12 @@ def _macro_improves(rows: list[dict[str, Any]], n_tracks: int) -> Rule:
 def _no_tag_lost(rows: list[dict[str, Any]]) -> Rule:
     tags = [row for row in rows if row["figure"] == "pr_auc" and row["tag"] is not None]
     lost = {row["tag"]: row for row in tags if row["high"] < MIN_TAG_HIGH}
-    finding = f"PR-AUC of no tag is worse by more than {-MIN_TAG_HIGH} beyond its interval"
+    finding = f"no tag has a PR-AUC difference whose interval lies below {MIN_TAG_HIGH}"
     if lost:
         worst = min(lost, key=lambda tag: lost[tag]["high"])
         finding = (
-            f"PR-AUC is worse by more than {-MIN_TAG_HIGH} beyond the interval for {len(lost)} of {len(tags)} tags "
-            f"({abbreviate(lost)}), most of all for {worst} ({_format_difference(lost[worst])})"
+            f"the interval of the PR-AUC difference lies below {MIN_TAG_HIGH} for {len(lost)} of {len(tags)} tags "
+            f"({abbreviate(lost)}), lowest for {worst} ({_format_difference(lost[worst])})"
         )
     defined = [row["high"] for row in tags if not math.isnan(row["high"])]
     return Rule("tags", not lost, finding, {"lost": float(len(lost)), "least_high": min(defined, default=math.nan)})

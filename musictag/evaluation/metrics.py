@@ -2,9 +2,9 @@
 
 Conventions. There are N tracks and K tags. `targets` is (N, K) bool, the truth; `scores` is (N, K) floating point,
 probabilities from 0 to 1. A track is given a tag if its score is strictly above the tag's threshold. Per-tag functions
-return (K,) float64. An undefined value is NaN, never 0 and never a warning: recall, F1 and average precision of a tag
-without a positive track, ROC-AUC of a tag whose tracks are all positive or all negative, calibration error without
-tracks. `macro` is the mean over the tags with a defined value. A micro value is the per-tag function applied to
+return (K,) float64. An undefined value is NaN, never 0 and never a warning: precision, recall, F1 and average precision
+of a tag without a positive track, ROC-AUC of a tag whose tracks are all positive or all negative, calibration error
+without tracks. `macro` is the mean over the tags with a defined value. A micro value is the per-tag function applied to
 `pooled` arrays, in which each pair of track and tag is one decision.
 """
 

@@ -15,7 +15,7 @@ from musictag.features.table import CELL_DTYPE, CONFIG_KEY, feature_config
 from musictag.jobs import ledger
 from musictag.storage import checksums, tables
 
-# Number of tracks that a problem names.
+# Maximum number of track ids in a message.
 _N_NAMED = 5
 
 
@@ -29,11 +29,11 @@ class Verification:
 
 
 def verify(uri: str, catalog_uri: str | None = None) -> Verification:
-    """Read every byte of the table at `uri` and compare it with what was recorded when it was written.
+    """Check the table at `uri`: read each file and compare its SHA-256 with the recorded one, then check the rows.
 
-    Each file must exist and have its recorded SHA-256. Each track must have one row. The cells of a features table must
-    have the table's shape and settings. If a catalog is given, each of its tracks must be in the table or in the
-    failures table, and the table must have no other tracks.
+    Each track must have one row. Each row of a features table must have the `feature_hash` of the table and as many
+    clips as `n_clips` and `start_s` say. If a catalog is given, each of its tracks must be in the table or in the
+    failures table, and the table must have no other tracks. Rows are not checked if a file is missing or damaged.
 
     Raises:
         StoreError: the table does not exist, or its log cannot be read.
@@ -55,11 +55,11 @@ def roll_back(uri: str, version: int) -> None:
     The restored state is a new version, so that a rollback can itself be rolled back.
 
     Raises:
-        StoreError: the version does not exist, or `vacuum` has deleted its files.
+        StoreError: `version` is not earlier than the current one, or `vacuum` has deleted its files.
     """
     table = tables.open_table(uri)
     if not 0 <= version < table.version():
-        raise StoreError(f"table {uri}: is at version {table.version()} and has no earlier version {version}")
+        raise StoreError(f"table {uri} is at version {table.version()}: there is no earlier version {version}")
     with tables.store_errors(uri):
         table.restore(version)
 
@@ -78,9 +78,9 @@ def history(uri: str, n_versions: int) -> list[str]:
 def vacuum(uri: str, keep_hours: int) -> list[str]:
     """Delete the files that the table does not need, with their checksums, and return their paths.
 
-    Such files were left by killed writers and belong to old versions. Files younger than `keep_hours` are kept, since
-    they may belong to a part that is being written, and so are files of versions of that time. Older versions can no
-    longer be restored.
+    Deleted are files that no version names, which killed writers left, and files that only versions older than
+    `keep_hours` name; these versions can no longer be restored. Files younger than `keep_hours` are kept, because a
+    writer may be about to commit them.
     """
     with tables.store_errors(uri):
         deleted = tables.open_table(uri).vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
@@ -109,11 +109,12 @@ def _row_problems(uri: str, table: deltalake.DeltaTable, n_expected: int) -> Ite
     names = [field.name for field in table.schema().fields]
     rows = tables.read_columns(uri, names[:1])
     if rows.num_rows != n_expected:
-        yield f"{rows.num_rows:,} rows, the log says {n_expected:,}"
-    if names[0] == "track_id" and names != ledger.FAILURES_SCHEMA.names:  # the splits table has groups, not tracks
+        yield f"{rows.num_rows:,} rows were read, but the table's log says {n_expected:,}"
+    # The splits table has groups instead of tracks, and a failures table may have several rows of a track.
+    if names[0] == "track_id" and names != ledger.FAILURES_SCHEMA.names:
         counts = pc.value_counts(rows["track_id"]).to_pylist()
         if repeated := [count["values"] for count in counts if count["counts"] > 1]:
-            yield f"more than one row of {_first_names(repeated)}"
+            yield f"more than one row of the tracks {_first_names(repeated)}"
     if CONFIG_KEY in table.metadata().configuration:
         yield from _cell_problems(uri, feature_config(table))
 
@@ -128,9 +129,9 @@ def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
         if not row["n_clips"] == len(row["start_s"]) == len(row["clips"]) / clip_bytes:
             wrong_shape.append(row["track_id"])
     if other_settings:
-        yield f"features with other settings than the table's: {_first_names(other_settings)}"
+        yield f"feature_hash is not that of the table: {_first_names(other_settings)}"
     if wrong_shape:
-        yield f"the number of clips is not that of the row: {_first_names(wrong_shape)}"
+        yield f"n_clips, start_s and clips disagree: {_first_names(wrong_shape)}"
 
 
 def _catalog_problems(uri: str, catalog_uri: str) -> Iterator[str]:
@@ -140,10 +141,11 @@ def _catalog_problems(uri: str, catalog_uri: str) -> Iterator[str]:
     if missing := listed - existing - tables.track_ids(tables.companion_uri(uri, "failures")):
         yield f"listed in {catalog_uri}, but neither in the table nor in its failures: {_first_names(sorted(missing))}"
     if orphaned := existing - listed:
-        yield f"in the table, but not listed in {catalog_uri} (--prune removes them): {_first_names(sorted(orphaned))}"
+        names = _first_names(sorted(orphaned))
+        yield f"in the table, but not listed in {catalog_uri} (a run with --prune deletes them): {names}"
 
 
 def _first_names(track_ids: list[str]) -> str:
-    """Return the first track ids, and the number of others."""
+    """Return the first track ids, followed by "and N more" if there are more."""
     n_others = len(track_ids) - _N_NAMED
     return ", ".join(track_ids[:_N_NAMED]) + (f" and {n_others:,} more" if n_others > 0 else "")

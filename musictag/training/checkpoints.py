@@ -16,12 +16,12 @@ from musictag.errors import TrainingError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """Everything that a run needs to continue after an epoch. Weights have the names of the bare model."""
+    """Everything that a run needs to continue after an epoch. Keys of weights are those of the model without DDP."""
 
     epoch: int = 0
     """Number of finished epochs."""
     weights: dict[str, Tensor]
-    """State of the model after the last epoch."""
+    """State of the model after the last finished epoch."""
     best_weights: dict[str, Tensor]
     """State of the model after the epoch with the lowest validation loss."""
     best_val_loss: float = math.inf
@@ -29,45 +29,47 @@ class TrainingState:
     optimizer: dict[str, Any]
     """State of AdamW."""
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    """Metrics of each epoch: epoch (from 1), train_loss, results of `validate`, learning_rate, clips_per_s, seconds."""
+    """Metrics of each epoch: epoch (from 1), train_loss, validation metrics, learning_rate, clips_per_s, seconds."""
 
 
 def save_state(path: Path, state: TrainingState) -> None:
-    """Write the state to a file. A crash leaves either the old file or the complete new one."""
+    """Write the state to a file. If the process is killed, the file is either the old one or the complete new one."""
     partial = path.with_name(path.name + ".partial")
     torch.save({field.name: getattr(state, field.name) for field in dataclasses.fields(state)}, partial)
-    os.replace(partial, path)  # noqa: PTH105 - Path.replace does the same, but reads like str.replace
+    os.replace(partial, path)  # noqa: PTH105 - Path.replace looks like str.replace
 
 
 def load_state(path: Path) -> TrainingState:
-    """Read a file of `save_state`, without running code from it.
+    """Read a file that `save_state` wrote, without running code from it.
 
-    Version 0.1 also wrote `averaged`, a moving average of the weights, or the weights themselves if it did not average.
+    Older files also hold `averaged`: a moving average of the weights, or the weights themselves if it was not used.
 
     Raises:
-        TrainingError: the file is missing or broken, or holds averaged weights: training with them cannot be continued.
+        TrainingError: the file is missing or broken, or holds a moving average, with which training cannot continue.
     """
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        raise TrainingError(f"{path} cannot be read as a training state: {error}; start again without it") from error
+        raise TrainingError(
+            f"{path} cannot be read as a training state: {error}; train again from the start"
+        ) from error
     known = {field.name for field in dataclasses.fields(TrainingState)}
     if not isinstance(fields, dict) or set(fields) - {"averaged"} != known:
         raise TrainingError(f"{path} is not a training state: it must hold {', '.join(sorted(known))}")
     averaged = fields.pop("averaged", fields["weights"])
     if not _are_equal(averaged, fields["weights"]):
         raise TrainingError(
-            f"{path} holds averaged weights: musictag does not average weights any more; start again without it"
+            f"{path} holds a moving average of the weights, which is no longer supported; train again from the start"
         )
     return TrainingState(**fields)
 
 
-def _are_equal(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
-    return some.keys() == others.keys() and all(torch.equal(weight, others[name]) for name, weight in some.items())
+def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(weight, second[name]) for name, weight in first.items())
 
 
 def save_states(folder: Path, states: Sequence[TrainingState]) -> None:
-    """Write the states of several folds, one file each."""
+    """Write the state of each fold to `fold-N.pt` in the folder."""
     for number, state in enumerate(states):
         save_state(folder / f"fold-{number}.pt", state)
 

@@ -35,7 +35,7 @@ def average_folds(model: nn.Module, dataset: Dataset, states: Sequence[TrainingS
     Each track is scored by the network of the fold that did not learn it.
     """
     scored = []
-    for fold, state in enumerate(states):
+    for fold, (_, state) in enumerate(zip(dataset.folds, states, strict=True)):
         model.load_state_dict(state.best_weights)
         scored.append(dataset.score_validation(fold, model))
     model.load_state_dict(average_weights([state.best_weights for state in states]))

@@ -42,7 +42,7 @@ def test_rollback_lists_versions_and_returns_to_one(run: Run, table: Path) -> No
     assert run("rollback", table, 1)[0] == 0
     assert tables.track_ids(str(table)) == {"a"}
     code, _, err = run("rollback", table, 17)
-    assert (code, err) == (1, f"error: table {table}: is at version 3 and has no earlier version 17\n")
+    assert (code, err) == (1, f"error: table {table} is at version 3: there is no earlier version 17\n")
 
 
 def test_vacuum_removes_the_file_of_a_killed_writer(run: Run, table: Path) -> None:

@@ -127,5 +127,5 @@ def test_params_that_are_no_object_are_refused(text):
 
 @pytest.mark.parametrize("network", [("--model", DEFAULT_MODEL), ("--model-params", '{"hidden": 64}')], ids=str)
 def test_model_options_contradict_init(network):
-    with pytest.raises(UsageError, match="--model and --model-params do not go with --init"):
+    with pytest.raises(UsageError, match="--model and --model-params cannot be combined with --init"):
         check_options(parsed("--init", "msd-musicnn", *network))

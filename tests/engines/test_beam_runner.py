@@ -55,7 +55,7 @@ def test_pipeline_is_run_again_a_few_times_when_workers_are_lost():
     # In a process of its own: a lost worker makes the runner kill all children of its process.
     done = subprocess.run([sys.executable, "-c", LOSE_WORKERS], capture_output=True, text=True, check=True)
     *messages, last = done.stdout.splitlines()
-    n_runs = beam_runner.MAX_LOST_WORKERS
+    n_runs = beam_runner.MAX_PIPELINE_RUNS
     assert last.startswith(f"{n_runs} a worker process was killed")
     assert f"{n_runs} times" in last
     assert len(messages) == n_runs - 1

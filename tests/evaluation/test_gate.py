@@ -114,7 +114,7 @@ def test_candidate_that_loses_a_tag_is_refused():
     candidate = model(guess([0.6, 0.6, 0.0, 0.6], 5))
     decision = decide(candidate, champion)
     assert failed(decision) == ["tags"]
-    assert "for 1 of 4 tags (rock), most of all for rock (difference -0." in decision.reason
+    assert "for 1 of 4 tags (rock), lowest for rock (difference -0." in decision.reason
     assert decision.rules[1].figures["low"] > 0
     assert decision.rules[2].figures["lost"] == 1
     assert decision.rules[2].figures["least_high"] < gate.MIN_TAG_HIGH

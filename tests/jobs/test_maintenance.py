@@ -93,14 +93,14 @@ def test_file_without_checksum_is_a_problem(uri: str) -> None:
 
 def test_track_with_two_rows_is_a_problem(uri: str) -> None:
     parts.write_rows(uri, "r", SCHEMA, [row("b"), row("e")])
-    assert problems(uri) == ("more than one row of b",)
+    assert problems(uri) == ("more than one row of the tracks b",)
 
 
 def test_wrong_cells_are_a_problem(uri: str) -> None:
     parts.write_rows(uri, "r", SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
     assert problems(uri) == (
-        "features with other settings than the table's: f",
-        "the number of clips is not that of the row: e",
+        "feature_hash is not that of the table: f",
+        "n_clips, start_s and clips disagree: e",
     )
 
 
@@ -125,7 +125,7 @@ def test_missing_and_orphaned_tracks_are_problems(uri: str, catalog: Path) -> No
     catalog.write_text("track_id,uri\na,a.wav\nb,b.wav\nc,c.wav\n" + many)
     missing, orphaned = problems(uri, catalog)
     assert missing.endswith("failures: lost 0, lost 1, lost 2, lost 3, lost 4 and 2 more")
-    assert orphaned == f"in the table, but not listed in {catalog} (--prune removes them): d"
+    assert orphaned == f"in the table, but not listed in {catalog} (a run with --prune deletes them): d"
 
 
 def test_missing_table_is_an_error(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_rollback_can_be_rolled_back(uri: str) -> None:
 
 @pytest.mark.parametrize("version", [-1, 3, 99])
 def test_rollback_to_unknown_version_is_an_error(uri: str, version: int) -> None:
-    with pytest.raises(StoreError, match=f"is at version 3 and has no earlier version {version}"):
+    with pytest.raises(StoreError, match=f"is at version 3: there is no earlier version {version}"):
         maintenance.roll_back(uri, version)
 
 

@@ -115,7 +115,7 @@ def test_model_of_other_features_is_refused(home, corpus, call, tmp_path):
 def test_model_and_init_options_are_exclusive(home, corpus, call):
     code, _, err = call(home, "train", *where(corpus), "--model", "cnn", "--init", "msd-musicnn")
     assert code == 2
-    assert "--model and --model-params do not go with --init" in err
+    assert "--model and --model-params cannot be combined with --init" in err
     assert one_error(err)
 
 
