@@ -22,15 +22,24 @@ _URL = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
 # User and password, up to the last "@"; a password may hold an unescaped "/", which makes "user:password/" look like
 # "host:port/".
 _USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
-_SECRET = re.compile(
-    r"(?<=[?&#;])(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires)[^=&]*)=[^&#]*",
-    re.IGNORECASE,
-)
+_NAME = r"(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires)[^=&]*)"
+# In the query and the fragment; and in the path of a website, where a parameter ends at the next "/".
+_SECRET = re.compile(rf"(?<=[?&#;]){_NAME}=[^&#]*", re.IGNORECASE)
+_PATH_SECRET = re.compile(rf"(?<=;){_NAME}=[^/;]*", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
     """Return the text with `***` in place of users, passwords, tokens and signatures in its URLs."""
-    return _URL.sub(lambda url: _SECRET.sub(r"\1=***", _USER.sub("***@", url.group())), text)
+    return _URL.sub(lambda match: _redacted_url(_USER.sub("***@", match.group())), text)
+
+
+def _redacted_url(url: str) -> str:
+    is_website = url.lower().startswith(("http://", "https://"))
+    # In other URLs, "#" and ";" belong to names of files.
+    query = re.search(r"[?#]" if is_website else r"\?", url)
+    end = query.start() if query else len(url)
+    path = _PATH_SECRET.sub(r"\1=***", url[:end]) if is_website else url[:end]
+    return path + _SECRET.sub(r"\1=***", url[end:])
 
 
 def rejection_reason(uri: str, allowed: Sequence[str] = ()) -> str | None:
@@ -76,6 +85,8 @@ def _is_within(uri: str, root: str) -> bool:
         return False
     scheme, _, path = uri.partition("://")
     _, _, root_path = root.partition("://")
+    if not root_path:  # `--allow s3://` allows a whole scheme
+        return True
     if scheme in ("file", "local"):
         return _is_below(os.path.realpath(path), os.path.realpath(root_path))
     # HTTP clients and servers may decode "%2e%2e%2f" and resolve it; the query and fragment are not part of the path.

@@ -23,7 +23,12 @@ from musictag.storage import urls
         ("https://user:p@ss@host/a.mp3", "https://***@host/a.mp3"),
         ("https://host/a.mp3#access_token=abc", "https://host/a.mp3#access_token=***"),
         ("https://host/a.mp3?id=5;token=abc", "https://host/a.mp3?id=5;token=***"),
+        ("https://host/a;token=abc/b;v=1/c.mp3", "https://host/a;token=***/b;v=1/c.mp3"),
+        ("https://host/a;token=abc?id=5", "https://host/a;token=***?id=5"),
         ("s3://bucket/me@home.mp3", "s3://bucket/me@home.mp3"),
+        ("s3://bucket/Tune#key=C.mp3", "s3://bucket/Tune#key=C.mp3"),
+        ("s3://bucket/Song;keys=2.mp3?versionId=1", "s3://bucket/Song;keys=2.mp3?versionId=1"),
+        ("s3://bucket/a.mp3?id=5&token=a/b", "s3://bucket/a.mp3?id=5&token=***"),
         ("/music/what?key=C minor.mp3", "/music/what?key=C minor.mp3"),
     ],
 )  # fmt: skip
@@ -77,6 +82,13 @@ def test_only_allowed_places_are_accepted(tmp_path: Path) -> None:
     ]
     for uri in outside:
         assert "is within none of --allow" in (urls.rejection_reason(uri, allowed) or ""), uri
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a.mp3", "https://host/a.mp3", "file:///music/a.mp3", "memory://a.mp3"])
+def test_whole_scheme_can_be_allowed(uri: str) -> None:
+    scheme = uri.partition("//")[0]
+    assert urls.rejection_reason(uri, [f"{scheme}//"]) is None
+    assert "--allow" in (urls.rejection_reason(uri, ["gs://"]) or "")
 
 
 def test_links_are_followed_before_comparing(tmp_path: Path) -> None:
