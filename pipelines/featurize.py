@@ -3,8 +3,8 @@
 python pipelines/featurize.py --runner=DirectRunner
 python pipelines/featurize.py --catalog s3://bucket/catalog.parquet --features s3://bucket/features --clips-per-track 10
 
-Only catalog rows cross a shuffle. Each call of the DoFn takes a part, decodes its tracks one after the other, streams
-them into one Parquet file and commits it. A killed run loses the parts in progress; the next run processes them, and
+Beam shuffles lists of tracks, never audio or features. Each call of the DoFn takes a part, decodes its tracks one after
+the other, streams them into one Parquet file and commits it. A killed run loses the parts in progress; the next run processes them, and
 never decodes a committed track again.
 """
 
@@ -33,13 +33,13 @@ from musictag.jobs.progress import polling_bar
 from musictag.jobs.run import Run, execute
 from musictag.storage import fetch, parts, tables
 
-# Tracks that one call of the DoFn writes as one Parquet file, at most: 60 MB if they are whole tracks.
+# Maximum number of tracks in one Parquet file; with all clips, it has about 60 MB.
 PART_TRACKS = 24
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTables:
-    """The tables that a run writes, and their versions when it was planned."""
+    """The tables that a run writes, and their versions before the first part is written."""
 
     features: str
     features_version: int
@@ -73,7 +73,7 @@ class FeaturizePart(beam.DoFn):
 
 
 def read_existing(features_uri: str, producer: str) -> dict[str, ExistingRow]:
-    """Read what the features table holds of each track; all its rows have one producer."""
+    """Read what the features table holds of each track; `open_features` ensures that all rows have one producer."""
     rows = tables.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
     return {row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], producer) for row in rows}
 

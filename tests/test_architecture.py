@@ -64,19 +64,19 @@ def test_import_contracts_hold():
     assert lint.returncode == 0, lint.stdout
 
 
-ROOMS = (
+PACKAGES = (
     "storage", "audio", "catalog", "features", "jobs", "evaluation", "models", "training", "tagging", "engines", "cli",
     "corpora",
 )  # fmt: skip
 
 
-def test_rooms_are_those_of_the_design():
+def test_packages_are_those_of_the_design():
     folders = {path.parent.name for path in (ROOT / "musictag").glob("*/__init__.py")}
-    assert folders == set(ROOMS)
+    assert folders == set(PACKAGES)
     assert {path.name for path in (ROOT / "musictag").glob("*.py")} == {"__init__.py", "__main__.py", "errors.py"}
 
 
-def test_init_of_a_room_holds_only_a_docstring():
+def test_init_of_a_package_holds_only_a_docstring():
     for path in (ROOT / "musictag").glob("*/**/__init__.py"):
         (docstring,) = tree(path).body
         assert isinstance(docstring.value, ast.Constant), path

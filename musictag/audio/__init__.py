@@ -1,8 +1,8 @@
 """Decode an audio file to a mono waveform.
 
-Other rooms use `reader`: it opens a file, checks it, and yields resampled blocks or an excerpt. `decoders` chooses the
-fastest decoder for the format. `libsndfile`, `ffmpeg`, `mpg123` and `vorbis` decode by one library each, and yield
-blocks as `pcm` defines them; `mp3` and `ogg_pages` parse the frames or pages of a format. `integrity` checks that a
-file is as long as its container declares. A new container is added to `integrity` and `decoders`, and its suffix to
-`catalog.reader`, which lists the files of a folder.
+Other packages use `reader`: it opens a file with the decoder for its format, checks it, and yields resampled blocks or
+an excerpt. `libsndfile`, `ffmpeg`, `mpg123` and `vorbis` decode with one library each, in blocks as `pcm` defines them;
+`decoders` chooses the fastest one for formats that libsndfile knows. `mp3` and `ogg_pages` parse the frames or pages of
+a format. `integrity` checks that a file is as long as its container declares. A new container needs a check in
+`integrity`, an entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in `catalog.reader.AUDIO_SUFFIXES`.
 """

@@ -1,6 +1,6 @@
 """Choose the fastest decoder for the format of an audio file, and decode parts of it to blocks of mono samples.
 
-The decoders were chosen by measurement (`docs/speed-and-memory.md`). Each reads the header by the library that knows
+The decoders were chosen by measurement (`docs/speed-and-memory.md`). Each reads the header with the library that knows
 the format, and decodes any part of the file. Two decoders of one format give the same samples within 1e-5.
 """
 
@@ -26,7 +26,7 @@ NO_SUCH_FILE = 7
 
 
 class FlacDecoder(SoundFileDecoder):
-    """Decode whole FLAC files by miniaudio's dr_flac, and parts by libsndfile.
+    """Decode whole FLAC files with miniaudio's dr_flac, and parts with libsndfile.
 
     dr_flac skips damaged frames without an error, so the number of samples must be exact. Its seeking sometimes fails
     and decodes everything before the part.
@@ -54,7 +54,7 @@ class FlacDecoder(SoundFileDecoder):
 
 @dataclasses.dataclass(frozen=True)
 class MP3Decoder(SoundFileDecoder):
-    """Decode MP3 by the system's libmpg123."""
+    """Decode MP3 with the system's libmpg123."""
 
     mp3: mpg123.MP3
 

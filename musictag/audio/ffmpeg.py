@@ -30,7 +30,7 @@ AAC_MARGIN = 8192
 
 @dataclasses.dataclass(frozen=True)
 class FFmpegDecoder:
-    """Decode M4A, AAC, WMA and other formats by FFmpeg."""
+    """Decode M4A, AAC, WMA and other formats with FFmpeg."""
 
     container: av.container.InputContainer
     name: str
@@ -131,7 +131,7 @@ def mono_of(frame: av.AudioFrame) -> Float32:
 
 @contextlib.contextmanager
 def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
-    """Open a file by FFmpeg. Raises `AudioUnsupportedError` if it has no audio in a format that FFmpeg knows."""
+    """Open a file with FFmpeg. Raises `AudioUnsupportedError` if it has no audio in a format that FFmpeg knows."""
     # With an open file and no allowed protocol, FFmpeg cannot open other files or connect to hosts.
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
     with contextlib.ExitStack() as stack:

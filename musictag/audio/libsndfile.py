@@ -32,9 +32,9 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc] # soundfile has
 
 @dataclasses.dataclass(frozen=True)
 class SoundFileDecoder:
-    """Decode WAV, AIFF, Opus and others by libsndfile.
+    """Decode WAV, AIFF, Opus and others with libsndfile.
 
-    Subclasses read the header by libsndfile and decode the samples by a faster library.
+    Subclasses read the header with libsndfile and decode the samples with a faster library.
     """
 
     file: soundfile.SoundFile

@@ -1,4 +1,4 @@
-"""Decode MP3 by the system's libmpg123, if it is installed.
+"""Decode MP3 with the system's libmpg123, if it is installed.
 
 soundfile contains the same decoder, but decodes both channels. libmpg123 can mix them while it decodes, which takes a
 fifth less time. No Python package contains the library: it is installed by the system's package manager (Debian and

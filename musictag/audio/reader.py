@@ -160,7 +160,7 @@ def _checked_finite(block: Float32, audio: Decoder) -> Float32:
     peak = max(block.max(initial=0), -block.min(initial=0))  # NaN if any sample is NaN
     if not peak <= MAX_PEAK:
         raise AudioCorruptError(
-            f"{audio.name}: the samples hold NaN or infinity, or values near it: their peak is {peak:g}"
+            f"{audio.name}: the samples contain NaN, infinity or values above {MAX_PEAK:g}: their peak is {peak:g}"
         )
     return block
 

@@ -16,7 +16,7 @@ from musictag.errors import AudioCorruptError, AudioUnsupportedError
 
 @dataclasses.dataclass(frozen=True)
 class VorbisDecoder(SoundFileDecoder):
-    """Decode Ogg Vorbis by FFmpeg.
+    """Decode Ogg Vorbis with FFmpeg.
 
     Seeking in FFmpeg and in libsndfile is sometimes wrong by some hundred samples. So a part is found by the positions
     of the pages, and its packets are passed to FFmpeg. If the positions do not count samples, everything before the

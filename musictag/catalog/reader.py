@@ -123,7 +123,7 @@ def _read_csv(stream: IO[bytes], uri: str) -> Iterator[NumberedRow]:
                 tags = [tag.strip() for tag in fields.get("tags", "").split(";")]
                 yield reader.line_num, {**fields, "tags": [tag for tag in tags if tag]}
     except csv.Error as error:
-        # An open quote swallows all rows after it, so that none of them can be trusted.
+        # After an unclosed quote, the rows that follow are read as one field, so that none of them can be used.
         raise CatalogError(f"catalog {uri}, line {reader.line_num}: {error}; is a quote not closed?") from error
 
 

@@ -1,7 +1,7 @@
 """Split tracks into train, validation and test by artist, with balanced tags.
 
-No artist is in two splits, because a model recognizes a singer or a studio more easily than a genre. An assigned split
-never changes, also when the catalog grows.
+No artist is in two splits, unless the catalog's column `split` says so, because a model recognizes a singer or a studio
+more easily than a genre. An assigned split never changes, also when the catalog grows.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ def make_vocabulary(tag_lists: Iterable[Iterable[str]], only: Sequence[str] | No
         only: the tags to learn; None means every tag that occurs.
 
     Raises:
-        VocabularyError: no track has one of the tags `only` (the message suggests similar tags), or there is no tag.
+        VocabularyError: a tag in `only` occurs on no track (the message suggests similar tags), or there is no tag.
     """
     found = {tag for tags in tag_lists for tag in tags}
     chosen = found if only is None else set(only)

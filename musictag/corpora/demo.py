@@ -25,7 +25,7 @@ from musictag.corpora.variants import deduplicate_tunes
 from musictag.jobs import progress
 from musictag.jobs.entry_point import run_main
 
-# Raise this number when the same arguments would give other songs: it is part of every file name.
+# Raise this number when the same arguments would give other songs: every file name has a hash of it.
 DEMO_VERSION = 2
 
 

@@ -1,4 +1,4 @@
-"""Make a catalog of the Emotify set: 300 real songs of four genres, with the emotions that listeners felt.
+"""Make a catalog of the Emotify set: real songs of four genres, with the emotions that listeners felt.
 
 Aljanaki, Wiering and Veltkamp, "Studying emotion induced by music through a crowdsourcing game", 2016. The set is a
 folder with audio files and `ratings.csv`. That file has one row per track with the columns `track_id`, `file` (path of

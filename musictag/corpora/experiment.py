@@ -25,7 +25,7 @@ from musictag.jobs.entry_point import run_main
 
 N_TRACKS = 1040
 SECONDS = 30.0
-# Change this text when the same arguments would give other songs: it is part of every file name.
+# Change this text when the same arguments would give other songs: every file name has a hash of it.
 _VERSION = "experiment 1"
 
 

@@ -66,8 +66,10 @@ class PerformanceStyle:
 
 @dataclasses.dataclass(frozen=True)
 class _GenreStyle:
-    """Ranges and probabilities for a genre; probabilities are in the order of
-    `MELODY_PROGRAMS`, `ACCOMPANIMENTS` and `DRUM_PATTERNS`."""
+    """Ranges and probabilities for a genre.
+
+    Probabilities are in the order of `MELODY_PROGRAMS`, `ACCOMPANIMENTS` and `DRUM_PATTERNS`.
+    """
 
     tempo: tuple[float, float]
     register: tuple[float, float]

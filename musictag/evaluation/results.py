@@ -33,7 +33,7 @@ class Evaluation:
     track_ids: tuple[str, ...]
     """N unique ids."""
     groups: tuple[str, ...]
-    """N: the artist of each track (see `catalog.splits.group_of`), by which intervals are drawn."""
+    """N: the artist of each track (see `catalog.splits.group_of`), the unit that the bootstrap draws."""
     vocabulary: tuple[str, ...]
     """K tags, sorted."""
     targets: NDArray[np.bool_]

@@ -1,4 +1,6 @@
-"""The settings of the front end, and their hash, by which features of different settings are never mixed.
+"""The settings of the front end (resampling, spectrogram, clips) and their hash.
+
+Features, models and tags carry the hash, so that features of different settings are never mixed.
 
 The defaults are the front end of the published musicnn models (Pons & Serra, "musicnn: pre-trained convolutional neural
 networks for music audio tagging", 2019), so that one features table serves these models and our own.

@@ -43,7 +43,7 @@ class DecoderProcess:
         self.time_limit_s, self.memory_limit_gib = time_limit_s, memory_limit_gib
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 # `close` closes it
         self._pool = self._new_pool()
-        self._lock = threading.Lock()  # a crash would also end all tracks that wait in the pool
+        self._lock = threading.Lock()  # one track at a time: a crash fails everything queued in the pool
 
     def track_clips(
         self,
@@ -104,7 +104,7 @@ class DecoderProcess:
 
 @functools.cache
 def shared_process() -> DecoderProcess:
-    """Return the only instance in this process, for workers of engines, which are not told when they end."""
+    """Return the instance that this process shares. It is never closed: engines do not tell workers when they end."""
     return DecoderProcess()
 
 

@@ -48,7 +48,7 @@ def featurize(
     Raises:
         AudioError: the track cannot be fetched or decoded; the subclass says why.
     """
-    etag = fetch.audio_etag(uri)
+    etag = fetch.audio_etag(uri)  # asked again: the audio may have changed since the plan
     with fetch.local_audio(uri) as path:
         clips, starts, duration_s = (decode or track_clips)(path, uri, config, clips_per_track, max_hours)
         sha256 = file_sha256(path)
@@ -105,7 +105,7 @@ def _open_checked(path: Path, name: str, max_hours: float) -> Iterator[Decoder]:
 
 
 def _decode_clips_alone(audio: Decoder, config: FeatureConfig, clips_per_track: int) -> TrackClips | None:
-    """Seek to each clip and decode it; return None if the decoder cannot seek or the clips are the whole track."""
+    """Seek to each clip and decode it; return None if the decoder cannot seek or the clips cover the whole track."""
     if not (audio.seeks and audio.n_samples):
         return None
     n_samples = reader.n_resampled(audio.n_samples, audio.sample_rate, config.sample_rate)

@@ -137,15 +137,15 @@ def delete_obsolete_rows(plan: Plan, uri: str, *, prune: bool) -> None:
 
 
 def partition(tasks: Sequence[Task], max_size: int, n_workers: int) -> list[tuple[Task, ...]]:
-    """Divide tasks into parts of nearly equal size, at most `max_size`, with the same number of parts per worker
-    where possible."""
+    """Divide tasks into parts of nearly equal size, at most `max_size`; their number is a multiple of `n_workers`, if
+    there are enough tasks."""
     n_parts = min(n_workers * math.ceil(len(tasks) / (n_workers * max_size)), len(tasks))
     ends = [len(tasks) * n // n_parts for n in range(1, n_parts + 1)]
     return [tuple(tasks[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
 
 
 def part_name(tasks: Iterable[Task], producer: str) -> str:
-    """Return the name of a part, a hash of its tasks and the producer: it is the same on every attempt."""
+    """Return the name of a part, a hash of its tasks and the producer: another attempt has the same name."""
     digest = hashlib.sha256(producer.encode())
     for task in tasks:
         digest.update(repr((task.track_id, task.uri, task.audio_etag)).encode())

@@ -1,7 +1,8 @@
 """Networks, classical models, and the artifact that stores them.
 
-`architectures` builds a model by its name; each network has its own module. `specs` describes a model without its
-weights. `artifact` reads and writes a model folder (`weights.safetensors`, `tagger.json`) without running code.
-`embedding_cache` stores the outputs of frozen layers. `timbre`, `rhythm` and `pitch` are the paths of the network
-`three_path`. `published` converts the weights of the PyPI package musicnn for our modules `musicnn` and `vgg`.
+`architectures` builds a model by its name. The networks are `cnn`, `resnet`, `vgg`, `musicnn` and `three_path`, whose
+paths are `timbre`, `rhythm` and `pitch`; `layers` has what they share, and `ensemble` joins several networks.
+`classical` has the classical methods. `specs` describes a model without its weights, and `artifact` reads and writes a
+model folder (`weights.safetensors`, `tagger.json`) without running code. `embedding_cache` stores the outputs of frozen
+layers. `published` converts the weights of the PyPI package musicnn for our modules `musicnn` and `vgg`.
 """

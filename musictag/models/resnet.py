@@ -23,7 +23,7 @@ class ResNet(nn.Module):
     ====================  ================  ================================================================
     batch norm            (B, 1, 96, 187)   frequency is the height of an image
     residual 1            (B, 128, 48, 94)  two 3x3 convolutions, the first with a stride of 2
-    residual 2            (B, 128, 24, 47)  the same; so are all others
+    residual 2            (B, 128, 24, 47)  like residual 1, as are all following blocks
     residual 3            (B, 256, 12, 24)
     residual 4            (B, 256, 6, 12)
     residual 5            (B, 256, 3, 6)

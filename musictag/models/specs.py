@@ -11,7 +11,7 @@ from musictag.errors import ModelError, UsageError
 from musictag.features.config import FeatureConfig
 from musictag.models.architectures import build_model
 
-# Raised whenever a reader of the previous number would misread the folder.
+# Increase it when older versions of musictag would misread the folder.
 FORMAT = 1
 # The field `join` of tagger.json: a track's scores are the mean of its clips' scores, weighted by the fraction of each
 # clip that is audio. It is the only method; the field stays, so that a future one cannot be mistaken for it.
@@ -70,7 +70,7 @@ class TaggerSpec(NetworkSpec):
     thresholds: tuple[float, ...]
     """Per tag, a number from 0 to 1: a track gets the tag if its calibrated score is higher. 1 never gives the tag."""
     calibration: tuple[tuple[float, float], ...]
-    """Per tag, (scale, bias) applied to the logit of the joined score (Platt, 1999); (1, 0) changes nothing."""
+    """Per tag, (scale, bias) applied to the logit of the track score (Platt, 1999); (1, 0) changes nothing."""
     provenance: dict[str, str]
     """Where the weights come from (run, commit, catalog, ...): free text by name."""
 

@@ -1,7 +1,7 @@
 """Audio files at any fsspec URL: their etags, and local copies of their bytes.
 
-Transient errors (network, busy store) are retried a few times with growing pauses; permanent ones (no such file, no
-permission, unknown scheme) are not.
+When a file is copied, transient errors (network, busy store) are retried a few times with growing pauses; permanent
+ones (no such file, no permission, unknown scheme) are not.
 """
 
 import concurrent.futures
@@ -78,7 +78,7 @@ def audio_etag(uri: str) -> str:
 def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
     """Yield (track_id, uri, etag) of each track; the etag is None if the store does not answer.
 
-    The reason is recorded when the track is processed, which then fails as well.
+    Such a track is processed nevertheless; if it fails again, that failure is recorded with its reason.
     """
 
     def etag(uri: str) -> str | None:

@@ -120,7 +120,7 @@ def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, si
     if _is_done(table, part, since_version):
         return 0
     properties = CommitProperties(
-        # The version before this commit, which `is_done` compares with that of the plan.
+        # The table's version before this commit, which `_is_done` compares with `since_version`.
         app_transactions=[Transaction(part, table.version())],
         max_commit_retries=MAX_COMMIT_RETRIES,
     )
@@ -136,8 +136,8 @@ def _add(uri: str, add: AddAction, n_rows: int, part: str, schema: pa.Schema, si
 def is_done(uri: str, part: str, since_version: int) -> bool:
     """Return whether `part` was committed to the table at `uri` at or after the version `since_version`.
 
-    An older commit of the same part does not count: its rows have been deleted since, or the plan would not ask for
-    them again.
+    An older commit of the same part does not count: the plan asks for these tracks again only because their rows were
+    deleted since.
     """
     with store_errors(uri):
         return _is_done(delta_table(uri), part, since_version)

@@ -51,8 +51,7 @@ def table_exists(uri: str) -> bool:
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
     """Open the table at `uri`; create it with `schema` and the table properties `configuration` if it does not exist.
 
-    Raises `StoreError` if it cannot be created, or if the existing table has other
-    columns, or the same in another order.
+    Raises `StoreError` if it cannot be created, or if the columns of the existing table or their order differ.
     """
     with store_errors(uri):
         retry(

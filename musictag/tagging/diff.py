@@ -137,5 +137,5 @@ def report(before: TagsByTrack, after: TagsByTrack, known: Collection[str], know
     ]
     for model, tags in (("new", {*known_after} - {*known}), ("old", {*known} - {*known_after})):
         if tags:
-            lines.append(f"Only the {model} model knows {len(tags)} tags: {', '.join(sorted(tags))}.")
+            lines.append(f"Tags that only the {model} model knows ({len(tags)}): {', '.join(sorted(tags))}.")
     return "\n".join([format_table(table.append_column("changes", pa.array(fractions, pa.string()))), "", *lines])

@@ -1,4 +1,4 @@
-"""Scores of tracks and clips, not yet calibrated, from their clips of log-mel frames.
+"""Compute the scores of clips and tracks, not yet calibrated, from log-mel clips.
 
 There is one scorer for each kind of model. A network scores every clip, and the scores of a track's clips are joined. A
 classical model scores the descriptors that are computed from all clips of a track together.

@@ -1,6 +1,6 @@
-"""A model and its spec, ready to tag: features of tracks to calibrated scores, and scores to tags.
+"""Tag with a model: compute calibrated scores from feature rows, and compare them with the thresholds.
 
-It needs no engine: the command line, the tagging job, evaluation and training's validation all score with this room.
+It needs no engine. The command line, the tagging job, evaluation and the validation of training all score with it.
 """
 
 from collections.abc import Iterable

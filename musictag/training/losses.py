@@ -1,4 +1,4 @@
-"""Losses: functions of logits (B, K) and targets (B, K), each from 0 to 1, that return one number to minimize.
+"""Losses: functions of logits (B, K), and of targets (B, K) from 0 to 1, that return one number to minimize.
 
 `training.loop.fit` takes any of them. `docs/ablation.md` compares binary cross-entropy with other losses.
 """

