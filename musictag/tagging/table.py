@@ -50,7 +50,7 @@ def tag_rows(tagger: Tagger, rows: Sequence[Row], model: str, model_version: str
 
 
 def producer_of(model: str, model_version: str) -> str:
-    """Return the name and version of the model as one string. A row is up to date if this, uri and etag are unchanged."""
+    """Return name and version of the model as one string. A row is up to date if this, uri and etag are unchanged."""
     return f"{model} {model_version}"
 
 
