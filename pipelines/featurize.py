@@ -4,8 +4,8 @@ python pipelines/featurize.py --runner=DirectRunner
 python pipelines/featurize.py --catalog s3://bucket/catalog.parquet --features s3://bucket/features --clips-per-track 10
 
 Beam shuffles lists of tracks, never audio or features. Each call of the DoFn takes a part, decodes its tracks one after
-the other, streams them into one Parquet file and commits it. A killed run loses the parts in progress; the next run processes them, and
-never decodes a committed track again.
+the other, streams them into one Parquet file and commits it. A killed run loses the parts in progress; the next run
+processes them, and never decodes a committed track again.
 """
 
 import argparse
