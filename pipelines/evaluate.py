@@ -62,7 +62,7 @@ def evaluate(
     )
 
 
-def log(source: mlflow_registry.ModelSource, result: results.Evaluation) -> None:
+def log_evaluation(source: mlflow_registry.ModelSource, result: results.Evaluation) -> None:
     """Log an evaluation to the model's MLflow run, if it has one: a model in a folder has none."""
     if source.run_id is None:
         return
@@ -130,13 +130,13 @@ def main(argv: list[str]) -> None:
     labels = read_labels(catalog, args.features)
     progress.echo(str(labels))
     result = evaluate(source, args.features, labels, args.split)
-    log(source, result)
+    log_evaluation(source, result)
     progress.echo(report.examples(result, titles(catalog)) + "\n")
     progress.echo(report.evaluation_report(result))
     if args.against:
         other_source = mlflow_registry.fetch(args.against)
         other = evaluate(other_source, args.features, labels, args.split)
-        log(other_source, other)
+        log_evaluation(other_source, other)
         progress.echo("\n" + compare(source, result, other_source, other))
     figures = results.summary(result)
     progress.echo(

@@ -53,13 +53,13 @@ class FeaturizePart(beam.DoFn):
     def __init__(
         self, planned: PlannedTables, config: FeatureConfig, clips_per_track: int | None, max_hours: float
     ) -> None:
-        self.tables, self.config, self.clips_per_track, self.max_hours = planned, config, clips_per_track, max_hours
+        self.planned, self.config, self.clips_per_track, self.max_hours = planned, config, clips_per_track, max_hours
 
     def process(self, part: tuple[Task, ...]) -> Iterator[int]:
         """Featurize and commit one part; yield the number of rows written."""
         name = part_name(part, self.config.feature_hash)
         rows = self._rows(part, name)
-        yield parts.write_rows(self.tables.features, name, table.SCHEMA, rows, self.tables.features_version)
+        yield parts.write_rows(self.planned.features, name, table.SCHEMA, rows, self.planned.features_version)
 
     def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
         failures: list[Row] = []
@@ -69,7 +69,7 @@ class FeaturizePart(beam.DoFn):
             if failure:
                 failures.append(failure)
         # Recorded before the rows are committed: a part that is committed has its failures recorded.
-        ledger.record_failures(self.tables.failures, name, failures, self.tables.failures_version)
+        ledger.record_failures(self.planned.failures, name, failures, self.planned.failures_version)
 
 
 def read_existing(features_uri: str, producer: str) -> dict[str, ExistingRow]:

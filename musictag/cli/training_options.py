@@ -9,7 +9,7 @@ from musictag.cli import options
 from musictag.errors import UsageError
 from musictag.models.architectures import SINGLE
 from musictag.training import recipes
-from musictag.training.config import TrainingConfig
+from musictag.training.config import MINIMUMS, TrainingConfig
 
 # Option, field of `TrainingConfig`, help.
 OPTIONS = (
@@ -38,9 +38,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", type=options.names, metavar="TAG,TAG", help="tags to learn (default: all)")
     for option, field, text in OPTIONS:
         plain, tuned = getattr(recipes.FROM_SCRATCH, field), getattr(recipes.FINE_TUNING, field)
+        minimum = MINIMUMS.get(field)
+        parse = options.number(type(plain), minimum=minimum, above=0 if minimum is None else None)
         default = f"{plain:.3g}" if tuned == plain else f"{plain:.3g}, with --init {tuned:.3g}"
         parser.add_argument(
-            option, dest=field, type=options.number(type(plain)), default=argparse.SUPPRESS, metavar="N",
+            option, dest=field, type=parse, default=argparse.SUPPRESS, metavar="N",
             help=f"{text} (default: {default})",
         )  # fmt: skip
     parser.add_argument("--folds", type=options.count, metavar="N",

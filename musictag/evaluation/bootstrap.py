@@ -54,12 +54,12 @@ def figures(
         weights: (D, N), from `draws`.
     """
     counts = weights.astype(np.float64)  # matrix products of integers are slow
-    given = metrics.give(scores, thresholds)
-    hits, n_given, n_positive = counts @ (targets & given), counts @ given, counts @ targets
-    areas = np.empty((2, *hits.shape))
+    predicted = metrics.apply_thresholds(scores, thresholds)
+    true_positives, n_predicted, n_positive = counts @ (targets & predicted), counts @ predicted, counts @ targets
+    areas = np.empty((2, *true_positives.shape))
     for k in range(targets.shape[1]):
         areas[:, :, k] = _areas(targets[:, k], scores[:, k], counts)
-    precision, recall, f1 = metrics.rates(hits, n_given, n_positive)
+    precision, recall, f1 = metrics.rates(true_positives, n_predicted, n_positive)
     return {"precision": precision, "recall": recall, "f1": f1, "pr_auc": areas[0], "roc_auc": areas[1]}
 
 
@@ -109,12 +109,12 @@ def _ranked_areas(
     truth: NDArray[np.bool_], counts: NDArray[np.float64], ends: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the areas for tracks ranked by score; `ends` holds the last index of each distinct score."""
-    hits = np.cumsum(counts * truth, axis=1)[:, ends]
-    n_given = np.cumsum(counts, axis=1)[:, ends]
-    misses = n_given - hits
-    n_positive, n_negative = hits[:, -1], misses[:, -1]
-    gained = np.diff(hits, axis=1, prepend=0.0)
-    precision = np.divide(hits, n_given, out=np.zeros_like(hits), where=n_given > 0)
+    true_positives = np.cumsum(counts * truth, axis=1)[:, ends]
+    n_predicted = np.cumsum(counts, axis=1)[:, ends]
+    false_positives = n_predicted - true_positives
+    n_positive, n_negative = true_positives[:, -1], false_positives[:, -1]
+    gained = np.diff(true_positives, axis=1, prepend=0.0)
+    precision = np.divide(true_positives, n_predicted, out=np.zeros_like(true_positives), where=n_predicted > 0)
     pr_area = (gained * precision).sum(axis=1)
-    roc_area = (np.diff(misses, axis=1, prepend=0.0) * (hits - gained / 2)).sum(axis=1)
+    roc_area = (np.diff(false_positives, axis=1, prepend=0.0) * (true_positives - gained / 2)).sum(axis=1)
     return np.stack([metrics.ratio(pr_area, n_positive), metrics.ratio(roc_area, n_positive * n_negative)])

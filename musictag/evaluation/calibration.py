@@ -90,16 +90,17 @@ def _best_cut(targets: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64], m
     if not targets.any():
         return NEVER
     order = np.argsort(-scores)
-    ranked, hits = scores[order], np.cumsum(targets[order])
+    ranked, true_positives = scores[order], np.cumsum(targets[order])
     below = np.append(ranked[1:], 0.0)  # thresholds are not negative, so a score of 0 is never given
-    n_given = np.arange(1, len(hits) + 1)
+    n_predicted = np.arange(1, len(true_positives) + 1)
     if np.isnan(min_precision):
-        worth, possible = 2 * hits / (n_given + hits[-1]), ranked > below
+        objective, possible = 2 * true_positives / (n_predicted + true_positives[-1]), ranked > below
     else:
-        worth, possible = hits / hits[-1], (ranked > below) & (hits / n_given >= min_precision)
+        precise = true_positives / n_predicted >= min_precision
+        objective, possible = true_positives / true_positives[-1], (ranked > below) & precise
     if not possible.any():
         return NEVER
-    best = int(np.argmax(np.where(possible, worth, -1.0)))  # the first of equals is the highest
+    best = int(np.argmax(np.where(possible, objective, -1.0)))  # the first of equals is the highest
     return float((ranked[best] + below[best]) / 2)
 
 

@@ -24,7 +24,7 @@ N_BINS = 10
 """Number of equal-width bins of the calibration error."""
 
 
-def give(scores: NDArray[np.floating], thresholds: NDArray[np.floating]) -> NDArray[np.bool_]:
+def apply_thresholds(scores: NDArray[np.floating], thresholds: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return which tags are given (N, K), bool, from scores (N, K) and thresholds (K,)."""
     return np.asarray(scores > thresholds)
 
@@ -35,14 +35,14 @@ def support(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def precision_recall_f1(
-    targets: NDArray[np.bool_], given: NDArray[np.bool_]
+    targets: NDArray[np.bool_], predicted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return precision, recall and F1 of each tag, (K,) each; `given` (N, K) comes from `give`."""
-    return rates((targets & given).sum(axis=0), given.sum(axis=0), targets.sum(axis=0))
+    """Return precision, recall and F1 of each tag, (K,) each; `predicted` (N, K) comes from `apply_thresholds`."""
+    return rates((targets & predicted).sum(axis=0), predicted.sum(axis=0), targets.sum(axis=0))
 
 
 def rates(
-    hits: NDArray[np.number], n_given: NDArray[np.number], n_positive: NDArray[np.number]
+    true_positives: NDArray[np.number], n_predicted: NDArray[np.number], n_positive: NDArray[np.number]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return precision, recall and F1 from counts of tracks, arrays of one shape.
 
@@ -50,8 +50,10 @@ def rates(
     of a tag that is never given is 0 if it has a positive track: a model must not gain by not giving difficult tags.
     """
     absent = n_positive == 0
-    precision = np.where(absent, np.nan, np.nan_to_num(ratio(hits, n_given)))
-    return precision, ratio(hits, n_positive), np.where(absent, np.nan, ratio(2 * hits, n_given + n_positive))
+    precision = np.where(absent, np.nan, np.nan_to_num(ratio(true_positives, n_predicted)))
+    recall = ratio(true_positives, n_positive)
+    f1 = np.where(absent, np.nan, ratio(2 * true_positives, n_predicted + n_positive))
+    return precision, recall, f1
 
 
 def average_precision(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -60,10 +60,10 @@ def evaluation_report(evaluation: Evaluation) -> str:
             place, shown = table.column_names.index(name) + 1, pa.array(map(_range, ends), pa.string())
             table = table.add_column(place, f"{name} (95 %)", shown)
     n_tracks, n_tags = evaluation.targets.shape
-    n_given = int(metrics.give(evaluation.scores, evaluation.thresholds).sum())
+    n_predicted = int(metrics.apply_thresholds(evaluation.scores, evaluation.thresholds).sum())
     lines = [
         f"{n_tracks} tracks of the {evaluation.split} split, {n_tags} tags; "
-        f"{n_given} tags given, {n_positive} true. {UNDEFINED}: undefined on these tracks.",
+        f"{n_predicted} tags given, {n_positive} true. {UNDEFINED}: undefined on these tracks.",
         _about_intervals(len(set(evaluation.groups))),
     ]
     if absent := [row["tag"] for row in rows.to_pylist() if row["support"] == 0]:
@@ -79,16 +79,16 @@ def examples(evaluation: Evaluation, names: Mapping[str, str], n_tracks: int = 8
         names: track_id to name; a track without a name is shown by its id.
         n_tracks: maximum number of tracks.
     """
-    given = metrics.give(evaluation.scores, evaluation.thresholds)
+    predicted = metrics.apply_thresholds(evaluation.scores, evaluation.thresholds)
     shown = np.unique(np.linspace(0, len(evaluation.track_ids) - 1, n_tracks).astype(int))
     unseen = ", which was used neither for training nor for tuning" if evaluation.split == "test" else ""
     lines = [f"Tracks of the {evaluation.split} split{unseen}. [Brackets]: a tag that is not true."]
     for n in shown:
         track_id, truth, scores = evaluation.track_ids[n], evaluation.targets[n], evaluation.scores[n]
-        order = [k for k in np.argsort(-scores) if given[n, k]]
+        order = [k for k in np.argsort(-scores) if predicted[n, k]]
         tags = [f"{evaluation.vocabulary[k]} {scores[k]:.2f}" for k in order]
         marked = [tag if truth[k] else f"[{tag}]" for tag, k in zip(tags, order, strict=True)]
-        missed = [evaluation.vocabulary[k] for k in np.flatnonzero(truth & ~given[n])]
+        missed = [evaluation.vocabulary[k] for k in np.flatnonzero(truth & ~predicted[n])]
         lines.append(f"  {names.get(track_id) or track_id}")
         lines.append(f"    {', '.join(marked) or 'no tag'}" + (f"; missed: {', '.join(missed)}" if missed else ""))
     return "\n".join(lines)

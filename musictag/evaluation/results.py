@@ -98,10 +98,10 @@ def per_tag(evaluation: Evaluation) -> pa.Table:
 
 def summary(evaluation: Evaluation) -> dict[str, float]:
     """Return the macro and micro values of `FIGURES`, the ends of their intervals (`macro_f1_low`, …), and n_tracks."""
-    targets, scores, raw_scores, given = _arrays(evaluation)
-    of_tags = _figures(targets, scores, raw_scores, given)
+    targets, scores, raw_scores, predicted = _arrays(evaluation)
+    of_tags = _figures(targets, scores, raw_scores, predicted)
     pooled = metrics.pooled
-    of_all = _figures(pooled(targets), pooled(scores), pooled(raw_scores), pooled(given))
+    of_all = _figures(pooled(targets), pooled(scores), pooled(raw_scores), pooled(predicted))
     return {
         **{f"macro_{name}": metrics.macro(of_tags[name]) for name in FIGURES},
         **{f"micro_{name}": float(of_all[name][0]) for name in FIGURES},
@@ -180,18 +180,18 @@ def _arrays(
     evaluation: Evaluation,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Return targets, scores, raw scores and given tags, (N, K) each."""
-    given = metrics.give(evaluation.scores, evaluation.thresholds)
-    return evaluation.targets, evaluation.scores, evaluation.raw_scores, given
+    predicted = metrics.apply_thresholds(evaluation.scores, evaluation.thresholds)
+    return evaluation.targets, evaluation.scores, evaluation.raw_scores, predicted
 
 
 def _figures(
     targets: NDArray[np.bool_],
     scores: NDArray[np.floating],
     raw_scores: NDArray[np.floating],
-    given: NDArray[np.bool_],
+    predicted: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.float64]]:
     """Return `FIGURES` by name, (K,) each."""
-    precision, recall, f1 = metrics.precision_recall_f1(targets, given)
+    precision, recall, f1 = metrics.precision_recall_f1(targets, predicted)
     return {
         "precision": precision,
         "recall": recall,

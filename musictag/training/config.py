@@ -5,9 +5,11 @@ import math
 
 from musictag.errors import UsageError
 
-_MINIMUMS = {
+MINIMUMS = {
     "epochs": 1, "head_epochs": 0, "batch_size": 2, "clips_per_track": 1, "shuffle_clips": 1, "patience": 1, "seed": 0,
+    "weight_decay": 0, "body_rate": 0, "filter_db": 0,
 }  # fmt: skip
+"""The smallest allowed values of settings."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,14 +46,12 @@ class TrainingConfig:
     """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
-        for name, minimum in _MINIMUMS.items():
-            if getattr(self, name) < minimum:
-                raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must be at least {minimum}")
+        for name, minimum in MINIMUMS.items():
+            value = getattr(self, name)
+            if not (value >= minimum and math.isfinite(value)):
+                raise UsageError(f"TrainingConfig.{name} is {value}: it must be at least {minimum}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UsageError(f"TrainingConfig.learning_rate is {self.learning_rate}: it must be positive")
-        for name in ("weight_decay", "body_rate", "filter_db"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise UsageError(f"TrainingConfig.{name} is {getattr(self, name)}: it must not be negative")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"TrainingConfig.warmup is {self.warmup}: it must be at least 0 and below 1")
 

@@ -153,4 +153,4 @@ def test_track_time_relative_to_decoders_and_other_libraries(song: Path, essenti
     assert form != "mp3" or others["by_librosa"] >= 1.8
     assert ms["by_essentia"] >= 5 * ms["whole"]
     assert ms["whole"] <= 2 * ms[fastest]
-    assert ms["whole"] >= 6 * ms["ten"]
+    assert ms["whole"] >= (4.5 if form == "flac" else 6) * ms["ten"]  # FLAC: see ADR 16

@@ -12,7 +12,7 @@ def test_clips_per_track_is_a_number_or_all(text, value):
     assert options.clips_per_track(text) == value
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "", "²", "ALL"])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "", "²", "ALL", "1_000", " 5", "+3"])
 def test_other_clips_per_track_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         options.clips_per_track(text)

@@ -61,7 +61,7 @@ def test_areas_equal_scikit_learn_with_sample_weights():
 
 
 def of_metrics(targets, scores, thresholds):
-    precision, recall, f1 = metrics.precision_recall_f1(targets, metrics.give(scores, thresholds))
+    precision, recall, f1 = metrics.precision_recall_f1(targets, metrics.apply_thresholds(scores, thresholds))
     return {
         "precision": precision,
         "recall": recall,

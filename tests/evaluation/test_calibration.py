@@ -15,7 +15,7 @@ def column(*values, dtype=np.float64):
 
 
 def test_no_score_exceeds_never():
-    assert not metrics.give(np.ones((3, 1), np.float32), np.array([NEVER])).any()
+    assert not metrics.apply_thresholds(np.ones((3, 1), np.float32), np.array([NEVER])).any()
 
 
 def test_calibration_is_platt_scaling_and_1_0_changes_nothing() -> None:
@@ -57,7 +57,7 @@ def test_a_tag_without_positive_validation_tracks_is_never_given(least):
     calibration, thresholds = fit_outputs(np.zeros((8, 1), bool), scores, least)
     assert calibration == ((1.0, 0.0),)
     spec = dataclasses.replace(SPEC, vocabulary=("a",), calibration=calibration, thresholds=thresholds)
-    assert not metrics.give(np.ones((1, 1), np.float32), np.array(spec.thresholds)).any()
+    assert not metrics.apply_thresholds(np.ones((1, 1), np.float32), np.array(spec.thresholds)).any()
 
 
 def test_calibration_of_no_tracks_changes_nothing():
@@ -106,12 +106,14 @@ def test_no_threshold_has_more_recall_at_minimum_precision():
     scores = np.round(rng.random((40, 6)) + 0.3 * targets, 1).clip(0, 1).astype(np.float32)
     demanded = np.linspace(0.4, 0.9, 6)
     fitted = fit_thresholds(targets, scores, demanded)
-    precision, recall, _ = metrics.precision_recall_f1(targets, metrics.give(scores, fitted))
+    precision, recall, _ = metrics.precision_recall_f1(targets, metrics.apply_thresholds(scores, fitted))
     never = fitted == NEVER
     assert 0 < never.sum() < 6
     assert (precision[~never] >= demanded[~never]).all()
     for threshold in np.linspace(0, 1, 101):
-        precision, other, _ = metrics.precision_recall_f1(targets, metrics.give(scores, np.full(6, threshold)))
+        precision, other, _ = metrics.precision_recall_f1(
+            targets, metrics.apply_thresholds(scores, np.full(6, threshold))
+        )
         assert (other <= recall)[precision >= demanded].all()
 
 
@@ -120,9 +122,9 @@ def test_no_threshold_has_a_better_f1_than_the_fitted_one():
     targets = rng.random((40, 6)) < 0.3
     scores = np.round(rng.random((40, 6)) + 0.3 * targets, 1).clip(0, 1).astype(np.float32)
     fitted = fit_thresholds(targets, scores)
-    best = metrics.precision_recall_f1(targets, metrics.give(scores, fitted))[2]
+    best = metrics.precision_recall_f1(targets, metrics.apply_thresholds(scores, fitted))[2]
     for threshold in np.linspace(0, 1, 101):
-        f1 = metrics.precision_recall_f1(targets, metrics.give(scores, np.full(6, threshold)))[2]
+        f1 = metrics.precision_recall_f1(targets, metrics.apply_thresholds(scores, np.full(6, threshold)))[2]
         assert (np.nan_to_num(f1) <= best + 1e-12).all()
 
 

@@ -14,7 +14,7 @@ def column(*values, dtype=np.float64):
 
 def test_tag_is_given_strictly_above_its_threshold():
     scores = np.array([[0.5, 0.5], [0.6, 0.25]], np.float32)
-    assert metrics.give(scores, np.array([0.5, 0.25])).tolist() == [[False, True], [True, False]]
+    assert metrics.apply_thresholds(scores, np.array([0.5, 0.25])).tolist() == [[False, True], [True, False]]
 
 
 def test_precision_recall_f1_by_hand():
