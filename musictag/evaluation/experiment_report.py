@@ -17,12 +17,12 @@ ABOUT_ALL = (
     "Macro means over the tags that some test track has; precision is 0 where a tag is never given. In brackets: 95 % "
     "intervals by bootstrap over artists. *Calibration error* is that of all decisions pooled, before and after "
     "calibration. *Validation* is the macro PR-AUC on the validation tracks, by which the best of each kind is chosen; "
-    "of a network that was trained in folds, each track is scored by a fold that held it back. *Minutes* are those of "
-    "training: of networks with the start of Ray, of classical methods without describing the tracks."
+    "of a network that was trained in folds, each track is scored by a fold that held it back. *Minutes* is the time "
+    "of training; for networks it includes the start of Ray, for classical methods it excludes the descriptors."
 )
 ABOUT_DIFFERENCES = (
     "Differences of macro means with 95 % intervals, both models judged on the same draws (paired bootstrap); **bold** "
-    "where clear of 0."
+    "where the interval excludes 0."
 )
 
 
@@ -90,13 +90,13 @@ def verdict(network: Entry, classical: Entry) -> str:
         [
             f"- Macro F1 of {network.name} is {cell(macro['candidate'])}, of {classical.name} "
             f"{cell(macro['champion'])}: difference {_difference(macro)}.",
-            f"- F1 is higher in {sum(row['difference'] > 0 for row in tags)} of {len(tags)} tags, clear of 0 in "
-            f"{len(clear)}{_named(clear)}; it is lower and clear of 0 in {len(worse)}{_named(worse)}. By chance alone "
-            "one interval in twenty would be clear of 0.",
+            f"- F1 is higher in {sum(row['difference'] > 0 for row in tags)} of {len(tags)} tags, with an "
+            f"interval above 0 in {len(clear)}{_named(clear)}; it is lower with an interval below 0 in {len(worse)}"
+            f"{_named(worse)}. By chance alone one interval in twenty would exclude 0.",
             f"- Macro ROC-AUC of {network.name}: {cell(values['macro_roc_auc'])}.",
             f"- Calibration error of {network.name}: {cell(values['micro_ece'])} of all decisions; "
-            f"{cell(values['macro_ece'])} as a mean over tags, where scores that are exactly right would have "
-            f"{_by_chance(network.evaluation):.3f} on so few tracks, by chance.",
+            f"{cell(values['macro_ece'])} as a mean over tags, where perfectly calibrated scores would have "
+            f"{_by_chance(network.evaluation):.3f} by chance on so few tracks.",
         ]
     )
 

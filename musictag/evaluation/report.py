@@ -114,7 +114,7 @@ def comparison(table: pa.Table, names: tuple[str, str]) -> str:
         lines.append(_about_intervals(1))
     else:
         lines.append(
-            f"95 %: intervals by paired bootstrap over artists, {bootstrap.N_DRAWS} draws; * where they are clear of 0."
+            f"95 %: intervals by paired bootstrap over artists, {bootstrap.N_DRAWS} draws; * where they exclude 0."
         )
     return "\n\n".join([*blocks, "\n".join(lines)])
 
@@ -146,8 +146,8 @@ def _block(rows: list[dict[str, Any]], title: str, names: tuple[str, str]) -> st
     better, worse = ([row for row in tags if sign * row["difference"] > 0] for sign in (1, -1))
     return (
         f"{format_table(pa.table(columns, headings), rules=(len(tags),))}\n"
-        f"{title}: {len(better)} of {len(tags)} tags better, {sum(row['clear'] for row in better)} of them clear of 0; "
-        f"{len(worse)} worse, {sum(row['clear'] for row in worse)} of them clear of 0."
+        f"{title}: {len(better)} of {len(tags)} tags better ({sum(row['clear'] for row in better)} with an interval "
+        f"above 0), {len(worse)} worse ({sum(row['clear'] for row in worse)} with an interval below 0)."
     )
 
 

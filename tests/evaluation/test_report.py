@@ -108,7 +108,8 @@ def test_comparison_has_a_table_per_figure():
     assert lines[5] == ["waltz", "0.333", DASH, DASH, DASH]
     assert lines[7][:4] == ["macro", "0.750", "0.417", "+0.333"]
     assert (
-        blocks[0].splitlines()[-1] == "PR-AUC: 1 of 4 tags better, 0 of them clear of 0; 0 worse, 0 of them clear of 0."
+        blocks[0].splitlines()[-1]
+        == "PR-AUC: 1 of 4 tags better (0 with an interval above 0), 0 worse (0 with an interval below 0)."
     )
 
 
@@ -120,7 +121,7 @@ def test_clear_differences_are_marked_and_counted(evaluate):
     lines = text.splitlines()
     assert all(line.endswith("  *") for line in [*lines[2:5], lines[6]])
     assert all(re.search(r" \+0\.\d+ +\+0\.\d+ to \+0\.\d+  \*$", line) for line in lines[2:5])
-    assert lines[7] == "PR-AUC: 3 of 3 tags better, 3 of them clear of 0; 0 worse, 0 of them clear of 0."
+    assert lines[7] == "PR-AUC: 3 of 3 tags better (3 with an interval above 0), 0 worse (0 with an interval below 0)."
     assert lines[-1].startswith("95 %: intervals by paired bootstrap over artists, 1000 draws;")
 
 

@@ -98,7 +98,7 @@ def test_two_models_are_compared_on_the_same_tracks(own_home, corpus, call, arti
     macro = lines[blocks[0] + 7].split()
     assert macro[0] == "macro"
     assert float(macro[1]) > float(macro[2])
-    assert re.match(r"PR-AUC: \d of 4 tags better, \d of them clear of 0;", lines[blocks[0] + 8])
+    assert re.match(r"PR-AUC: \d of 4 tags better \(\d with an interval above 0\),", lines[blocks[0] + 8])
     folder = Path(MlflowClient(own_home.tracking_uri).download_artifacts(run_of("2"), "evaluation/test", str(tmp_path)))
     kept = "comparison-models-musictag-1"
     assert {path.name for path in folder.iterdir()} == {*FILES, f"{kept}.parquet", f"{kept}.txt", f"{kept}.png"}
@@ -129,7 +129,7 @@ def test_model_in_a_folder_is_compared_with_itself(own_home, corpus, call, artif
     folder = artifacts["trained"]
     code, out, err = call(own_home, "evaluate", *where(corpus), "--model", folder, "--against", folder)
     assert (code, err) == (0, "")
-    assert "PR-AUC: 0 of 4 tags better, 0 of them clear of 0; 0 worse, 0 of them clear of 0." in out
+    assert "PR-AUC: 0 of 4 tags better (0 with an interval above 0), 0 worse (0 with an interval below 0)." in out
 
 
 def test_evaluation_of_a_model_in_a_folder_is_not_logged(own_home, corpus, call, artifacts):
