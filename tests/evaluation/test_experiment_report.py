@@ -83,8 +83,8 @@ def test_verdict_counts_tags_and_names_the_error_of_chance(entries):
     )
     other_way = experiment_report.verdict(entries[1], entries[0])
     assert (
-        "F1 is higher in 0 of 3 tags, with an interval above 0 in 0; it is lower with an interval below 0 in 3 (tag 00, tag"
-        in other_way
+        "F1 is higher in 0 of 3 tags, with an interval above 0 in 0; "
+        "it is lower with an interval below 0 in 3 (tag 00, tag" in other_way
     )
     assert f"Macro ROC-AUC of deep: {results.summary(entries[0].evaluation)['macro_roc_auc']:.3f}." in verdict
     chance = float(re.search(r"would have (\d\.\d+) by chance on so few tracks", verdict)[1])
