@@ -48,6 +48,6 @@ def broken(tmp_path_factory, music, write_audio):
     latin = write_audio(folder / "latin.wav", music(1.0), 44_100)
     latin.rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav"))
     reasons = {"empty.mp3": "the file is empty", "text.mp3": "not audio", "truncated.mp3": "truncated",
-               "nan.wav": "NaN or infinity", "header.wav": "no audio frame",
+               "nan.wav": "NaN, infinity", "header.wav": "no audio frame",
                "caf\\xe9.wav": "the file name is not UTF-8"}  # fmt: skip
     return folder, reasons

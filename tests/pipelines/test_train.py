@@ -214,13 +214,6 @@ def test_unknown_tag_is_refused_with_a_suggestion(home, corpus, call):
     assert one_error(err)
 
 
-def test_wrong_number_is_refused_with_its_name(home, corpus, call):
-    code, _, err = call(home, "train", *where(corpus), "--batch-size", 1)
-    assert code == 2
-    assert "batch_size is 1" in err
-    assert one_error(err)
-
-
 def test_missing_features_are_named(home, corpus, call, tmp_path):
     code, _, err = call(home, "train", "--catalog", corpus.catalog, "--features", tmp_path / "nothing")
     assert code == 1
