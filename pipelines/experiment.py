@@ -114,10 +114,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--features", default=cli_options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
     )
     parser.add_argument(
-        "--checkpoints",
-        default="data/checkpoints",
+        "--checkpoints", default="data/checkpoints",
         help="folder or URL that all workers can reach (default: %(default)s)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--page", type=Path, default=Path("experiment.md"), help="Markdown file to write (default: %(default)s)"
     )

@@ -221,7 +221,7 @@ def main(argv: list[str]) -> None:
     if not catalog:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
-    def score_tasks(tasks: tuple[Task, ...]) -> contextlib.AbstractContextManager[Iterator[list[dict[str, Any]]]]:
+    def score_tasks(tasks: tuple[Task, ...]) -> diff.Scoring:
         return scoring(tasks, model, model_source.folder, spec, args)
 
     if args.diff:

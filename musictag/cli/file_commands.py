@@ -42,13 +42,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_model(taggram)
     taggram.add_argument("path", type=Path, metavar="FILE")
     taggram.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="PICTURE",
+        "-o", "--output", type=Path, required=True, metavar="PICTURE",
         help=f"picture to write ({', '.join(PICTURE_SUFFIXES)})",
-    )
+    )  # fmt: skip
     taggram.add_argument(
         "--top", type=options.count, default=10, metavar="N", help="tags to show (default: %(default)s)"
     )

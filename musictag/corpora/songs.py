@@ -115,10 +115,10 @@ def write_catalog(
 ) -> Path:
     """Write missing audio of `songs` to `folder/audio`, then `folder/catalog.csv`, and return the catalog's path.
 
-    A finished catalog with the same songs and tags is not changed. Generated songs that
-    are not in this catalog are deleted; files with other names are kept. `workers` is the number of processes (None:
-    one per core). With 1, songs are rendered in this process. With more, the caller's main module must be importable
-    without side effects, because the processes are spawned.
+    A finished catalog with the same songs and tags is not changed. Generated songs that are not in this catalog are
+    deleted; files with other names are kept. `workers` is the number of processes (None: one per core). With 1, songs
+    are rendered in this process. With more, the caller's main module must be importable without side effects, because
+    the processes are spawned.
     """
     catalog, text = folder / "catalog.csv", _catalog_text(songs, tags)
     missing = [song for song in songs if not (folder / song.uri).exists()]

@@ -137,8 +137,10 @@ def delete_obsolete_rows(plan: Plan, uri: str, *, prune: bool) -> None:
 
 
 def partition(tasks: Sequence[Task], max_size: int, n_workers: int) -> list[tuple[Task, ...]]:
-    """Divide tasks into parts of nearly equal size, at most `max_size`; their number is a multiple of `n_workers`, if
-    there are enough tasks."""
+    """Divide tasks into parts of nearly equal size, at most `max_size`.
+
+    The number of parts is a multiple of `n_workers`, if there are enough tasks.
+    """
     n_parts = min(n_workers * math.ceil(len(tasks) / (n_workers * max_size)), len(tasks))
     ends = [len(tasks) * n // n_parts for n in range(1, n_parts + 1)]
     return [tuple(tasks[begin:end]) for begin, end in itertools.pairwise([0, *ends])]

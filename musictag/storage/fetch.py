@@ -122,7 +122,7 @@ def _unreachable_errors(uri: str) -> Iterator[None]:
         yield
     except AudioError:
         raise
-    except Exception as error:
+    except Exception as error:  # fsspec's filesystems raise errors of many libraries
         reason = str(_cause(error)) or type(error).__name__
         raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
 

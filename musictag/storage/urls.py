@@ -22,10 +22,12 @@ _URL = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
 # User and password, up to the last "@"; a password may hold an unescaped "/", which makes "user:password/" look like
 # "host:port/".
 _USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
-_NAME = r"(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires)[^=&]*)"
+_PARAMETER = (
+    r"(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires)[^=&]*)"
+)
 # In the query and the fragment; and in the path of a website, where a parameter ends at the next "/".
-_SECRET = re.compile(rf"(?<=[?&#;]){_NAME}=[^&#]*", re.IGNORECASE)
-_PATH_SECRET = re.compile(rf"(?<=;){_NAME}=[^/;]*", re.IGNORECASE)
+_SECRET = re.compile(rf"(?<=[?&#;]){_PARAMETER}=[^&#]*", re.IGNORECASE)
+_PATH_SECRET = re.compile(rf"(?<=;){_PARAMETER}=[^/;]*", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:

@@ -43,9 +43,7 @@ def fit(
     loss: Loss = binary_cross_entropy,
     state: TrainingState | None = None,
 ) -> TrainingState:
-    """Train for `epochs`, or until `val_loss` has not improved for `patience` epochs; keep the best weights.
-
-    The model has the best weights at the end.
+    """Train for `epochs`, or until `val_loss` has not improved for `patience` epochs; the model gets the best weights.
 
     Uses AdamW with clipped gradients, and bfloat16 if the model is on a GPU. Workers that train together must have the
     same number of batches, and `validate` must return the same numbers on all of them.

@@ -1,11 +1,9 @@
 import errno
-import math
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,15 +28,7 @@ SPEC = TaggerSpec(
     provenance={},
 )
 NO_RUN = "0" * 32
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_runs.connect()
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("mlflow_home")
 
 
 @pytest.fixture
@@ -59,56 +49,6 @@ def registered(artifact: Path) -> str:
 
 def one_sentence(error: pytest.ExceptionInfo[Exception]) -> bool:
     return "\n" not in str(error.value) and "Traceback" not in str(error.value)
-
-
-def test_connect_creates_the_database_and_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "new").mkdir()
-    monkeypatch.chdir(tmp_path / "new")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    uri = mlflow_runs.connect()
-    assert uri == f"sqlite:///{tmp_path}/new/data/mlflow.db"
-    experiment = MlflowClient(uri).get_experiment_by_name(mlflow_runs.EXPERIMENT)
-    assert experiment.artifact_location == (tmp_path / "new/data/mlartifacts").as_uri()
-    assert mlflow_runs.connect() == uri
-
-
-def test_run_stores_params_tags_and_metrics() -> None:
-    with mlflow_runs.start_run("a run", {"epochs": 3, "vocabulary": "x" * 9000}, {"feature_hash": "abc"}) as run_id:
-        assert mlflow_runs.latest_step(run_id) == 0
-        for epoch in (1, 2):
-            mlflow_runs.log_metrics(run_id, {"epoch": epoch, "loss": 1 / epoch, "roc_auc": math.nan}, step=epoch)
-        assert mlflow_runs.latest_step(run_id) == 2
-    run = MlflowClient().get_run(run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.params["epochs"] == "3"
-    assert run.data.params["vocabulary"] == "x" * 6000
-    assert run.data.tags["feature_hash"] == "abc"
-    curve = [(point.step, point.value) for point in MlflowClient().get_metric_history(run_id, "loss")]
-    assert curve == [(1, 1.0), (2, 0.5)]
-    assert "roc_auc" not in run.data.metrics
-
-
-def test_run_holds_no_secret() -> None:
-    with mlflow_runs.start_run("a run", {"catalog": "https://me:hunter2@host/c.csv?sig=hunter2"}, {}) as run_id:
-        mlflow_runs.log_features("s3://key:hunter2@bucket/features", 3, "hash")
-    run = MlflowClient().get_run(run_id)
-    assert run.data.params == {"catalog": "https://***@host/c.csv?sig=***"}
-    assert "hunter2" not in str(run.to_dictionary())
-
-
-def test_run_fails_when_its_body_raises() -> None:
-    with pytest.raises(ModelError), mlflow_runs.start_run("a run", {}, {}) as run_id:
-        raise ModelError("broken")
-    assert MlflowClient().get_run(run_id).info.status == "FAILED"
-
-
-def test_run_stores_the_features_table_with_its_version() -> None:
-    with mlflow_runs.start_run("a run", {}, {}) as run_id:
-        mlflow_runs.log_features("data/features", 7, "abc")
-    (logged_input,) = MlflowClient().get_run(run_id).inputs.dataset_inputs
-    assert logged_input.dataset.digest == "abc"
-    assert '"delta_table_version": 7' in logged_input.dataset.source
-    assert "data/features" in logged_input.dataset.source
 
 
 def test_logged_model_is_fetched_unchanged(artifact: Path) -> None:
@@ -157,9 +97,9 @@ def test_registering_twice_gives_the_same_version(artifact: Path) -> None:
     assert registered(artifact) == str(int(version) + 1)
 
 
-def test_changed_files_of_a_version_are_refused(artifact: Path, home: Path) -> None:
+def test_changed_files_of_a_version_are_refused(artifact: Path, mlflow_home: Path) -> None:
     version = registered(artifact)
-    (weights,) = (home / "mlartifacts").rglob("weights.safetensors")
+    (weights,) = (mlflow_home / "mlartifacts").rglob("weights.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -223,34 +163,10 @@ def test_alias_points_to_the_last_set_version(artifact: Path) -> None:
     assert mlflow_registry.alias_version("candidate") is None
 
 
-def test_decision_is_logged_to_its_run(artifact: Path, tmp_path: Path) -> None:
-    run_id = logged(artifact).split("/")[1]
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made/decision.json").write_text("{}")
-    mlflow_runs.log_decision(run_id, tmp_path / "made", {"promote": 1.0, "macro_pr_auc_low": math.nan})
-    client = MlflowClient()
-    assert [entry.path for entry in client.list_artifacts(run_id, "promotion")] == ["promotion/decision.json"]
-    assert client.get_run(run_id).data.metrics == {"promotion_promote": 1.0}
-
-
 def test_version_stores_its_decision(artifact: Path) -> None:
     version = registered(artifact)
     mlflow_registry.tag_version(version, {"decision": "forced: the editors agreed"})
     assert MlflowClient().get_model_version("musictag", version).tags["decision"] == "forced: the editors agreed"
-
-
-def test_evaluation_is_logged_to_its_run(artifact: Path, tmp_path: Path) -> None:
-    run_id = logged(artifact).split("/")[1]
-    assert mlflow_runs.evaluation_file(run_id, "test", "report.txt") is None
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made/report.txt").write_text("all is well")
-    mlflow_runs.log_evaluation(run_id, "test", tmp_path / "made", {"macro_f1": 0.5, "macro_pr_auc": math.nan})
-    found = mlflow_runs.evaluation_file(run_id, "test", "report.txt")
-    assert found is not None
-    assert found.read_text() == "all is well"
-    assert mlflow_runs.evaluation_file(run_id, "test", "scores.parquet") is None
-    assert mlflow_runs.evaluation_file(run_id, "validation", "report.txt") is None
-    assert MlflowClient().get_run(run_id).data.metrics == {"test_macro_f1": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -275,16 +191,6 @@ def test_error_names_a_run_without_a_model(artifact: Path) -> None:
 def test_invalid_model_name_is_an_error_of_one_sentence(uri: str) -> None:
     with pytest.raises(ModelError, match=f"{uri}: no such folder.*none of msd-musicnn, ") as error:
         mlflow_registry.fetch(uri)
-    assert one_sentence(error)
-
-
-def test_missing_server_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    started = time.monotonic()
-    with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9 \(MLFLOW_TRACKING_URI\)") as error:
-        mlflow_runs.connect()
-    assert time.monotonic() - started < 15
     assert one_sentence(error)
 
 
@@ -318,14 +224,3 @@ def test_file_names_of_models_are_unique(artifact: Path, tmp_path: Path) -> None
     assert re.fullmatch(r"m-sic-more-[0-9a-f]{16}", first)
     (folder / "LICENSE").write_text("other files, another model")
     assert mlflow_registry.file_name(mlflow_registry.fetch(str(folder))) != first
-
-
-def test_cost_is_the_duration_of_the_run_or_of_its_fit() -> None:
-    with mlflow_runs.start_run("train", {}, {}, system_metrics=False) as run_id:
-        mlflow_runs.log_metrics(run_id, {"seconds": 1000.0, "best_val_loss": 0.5})
-    cost = mlflow_runs.cost(run_id)
-    assert cost["seconds"] < 100
-    assert cost["best_val_loss"] == 0.5
-    with mlflow_runs.start_run("fit", {}, {}, system_metrics=False) as run_id:
-        mlflow_runs.log_metrics(run_id, {"fit_seconds": 1000.0})
-    assert mlflow_runs.cost(run_id)["seconds"] == 1000

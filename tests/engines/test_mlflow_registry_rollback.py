@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 import pytest
@@ -7,13 +6,7 @@ from mlflow import MlflowClient
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import RegistryError
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    mlflow_runs.connect()
+pytestmark = pytest.mark.usefixtures("mlflow_home")
 
 
 @pytest.fixture
