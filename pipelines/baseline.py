@@ -109,10 +109,7 @@ def fit_and_log(
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", default=options.CATALOG, help="tracks and their tags (default: %(default)s)")
-    parser.add_argument(
-        "--features", default=options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
-    )
+    options.add_labels(parser)
     parser.add_argument("--methods", type=_methods, metavar="all|METHOD,METHOD", default=list(baselines.GRIDS),
                         help=f"methods to fit: {', '.join(baselines.GRIDS)} (default: all)")  # fmt: skip
     parser.add_argument("--vocabulary", type=options.names, metavar="TAG,TAG", help="tags to learn (default: all)")
@@ -141,8 +138,9 @@ def main(argv: list[str]) -> None:
     mlflow_runs.connect()
     config = feature_config(tables.open_table(args.features))
     catalog = read_catalog(args.catalog)
-    echo_problems(catalog)
-    labels = read_labels(catalog, args.features)
+    echo_problems(catalog, merge_tag_case=args.merge_tag_case)
+    spelling = (args.vocabulary or ()) if args.merge_tag_case else None
+    labels = read_labels(catalog, args.features, merge_tag_case=spelling)
     progress.echo(str(labels))
     (tags,) = splits.folds(labels, 1)
     vocabulary = make_vocabulary(tags["train"].values(), args.vocabulary)

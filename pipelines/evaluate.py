@@ -25,7 +25,7 @@ from musictag.evaluation import calibration, charts, comparison, report, results
 from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import run_main
-from musictag.jobs.labels import read_labels
+from musictag.jobs.labels import echo_problems, read_labels
 from musictag.storage import tables
 from musictag.tagging import scorers, tagger
 from musictag.training import batches
@@ -110,10 +110,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--model", default=mlflow_registry.CANDIDATE, help="registered model, run or folder (default: %(default)s)"
     )
-    parser.add_argument("--catalog", default=options.CATALOG, help="tracks and their tags (default: %(default)s)")
-    parser.add_argument(
-        "--features", default=options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
-    )
+    options.add_labels(parser)
     parser.add_argument(
         "--split", default="test", choices=splits.SPLITS, help="tracks to evaluate on (default: %(default)s)"
     )
@@ -127,7 +124,9 @@ def main(argv: list[str]) -> None:
     mlflow_runs.connect()
     source = mlflow_registry.fetch(args.model)
     catalog = read_catalog(args.catalog)
-    labels = read_labels(catalog, args.features)
+    echo_problems(catalog, merge_tag_case=args.merge_tag_case)
+    spelling = tagger.Tagger.load(source.folder).spec.vocabulary if args.merge_tag_case else None
+    labels = read_labels(catalog, args.features, merge_tag_case=spelling)
     progress.echo(str(labels))
     result = evaluate(source, args.features, labels, args.split)
     log_evaluation(source, result)

@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
     started = datetime.datetime.now(datetime.UTC)
     if args.catalog == options.CATALOG and not Path(args.catalog).exists():
         demo.make_demo(Path(args.catalog).parent)
-    catalog = read_catalog(args.catalog, args.allow)
+    catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links)
     config = FeatureConfig()
     failures_uri = tables.companion_uri(args.features, "failures")
     table.open_features(args.features, config, args.clips_per_track)
@@ -127,7 +127,7 @@ def main(argv: list[str]) -> None:
     run = Run(
         source=args.catalog,
         listed=fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist()),
-        problems=catalog.problems,
+        catalog=catalog,
         output_uri=args.features,
         failures_uri=failures_uri,
         producer=config.feature_hash,
@@ -136,6 +136,7 @@ def main(argv: list[str]) -> None:
         max_attempts=args.max_attempts,
         max_failures=args.max_failures,
         prune=args.prune,
+        prune_limit=args.prune_limit,
         started=started,
     )
     execute(run, featurize, purpose="to do")

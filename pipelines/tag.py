@@ -48,7 +48,7 @@ from musictag.models.specs import TaggerSpec
 from musictag.storage import fetch, parts, tables
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
-from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, producer_of, read_existing, tag_rows
+from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, read_existing, tag_rows
 from musictag.tagging.tagger import Tagger, check_features
 
 # Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
@@ -63,14 +63,6 @@ DIFF_TRACKS = 1_000
 # Rows that pass through Ray: scored tracks, and tracks that failed.
 FAILURE = pa.field("failure", pa.struct(list(ledger.FAILURES_SCHEMA)))
 SCORED_SCHEMA = pa.schema([*TAGS_SCHEMA, FAILURE])
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelIdentity:
-    """The model of a run, as the tags table names it."""
-
-    name: str
-    version: str
 
 
 class ScoringActor:
@@ -88,9 +80,7 @@ class ScoringActor:
         """Return rows of `SCORED_SCHEMA` for feature rows; failures pass through."""
         rows = block.to_pylist()
         failed = [{"failure": row["failure"]} for row in rows if row.get("failure")]
-        scored = tag_rows(
-            self.tagger, [row for row in rows if not row.get("failure")], self.model.name, self.model.version
-        )
+        scored = tag_rows(self.tagger, [row for row in rows if not row.get("failure")], self.model)
         return pa.Table.from_pylist(scored + failed, SCORED_SCHEMA)
 
 
@@ -215,9 +205,8 @@ def main(argv: list[str]) -> None:
     mlflow_runs.connect()
     model_source = mlflow_registry.fetch(args.model)
     spec = Tagger.load(model_source.folder).spec
-    model = ModelIdentity(*mlflow_registry.identity(model_source))
-    producer, source = producer_of(model.name, model.version), args.catalog or args.features
-    catalog = read_catalog(args.catalog, args.allow) if args.catalog else None
+    model, source = mlflow_registry.identity(model_source), args.catalog or args.features
+    catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links) if args.catalog else None
     if not catalog:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
@@ -228,7 +217,7 @@ def main(argv: list[str]) -> None:
         tracks = catalog.tracks if catalog else tables.read_columns(args.features, ("track_id", "uri"))
         uris = dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True))
         diff.echo_diff(
-            args.tags, source, uris, args.diff, producer=producer, vocabulary=spec.vocabulary,
+            args.tags, source, uris, args.diff, model=model, vocabulary=spec.vocabulary,
             vocabulary_of=mlflow_registry.vocabulary_of, score=score_tasks,
         )  # fmt: skip
         return
@@ -239,21 +228,22 @@ def main(argv: list[str]) -> None:
 
     def tag(plan: Plan) -> None:
         with score_tasks(plan.tasks) as scored, bar((), "tag", len(plan.tasks), "track") as progress_bar:
-            for n_tracks in commit_parts(scored, plan, producer, args.tags, failures_uri):
+            for n_tracks in commit_parts(scored, plan, model.digest, args.tags, failures_uri):
                 progress_bar.update(n_tracks)
 
     run = Run(
         source=source,
         listed=list_tracks(catalog, args.features),
-        problems=catalog.problems if catalog else (),
+        catalog=catalog,
         output_uri=args.tags,
         failures_uri=failures_uri,
-        producer=producer,
-        read_existing=lambda: read_existing(args.tags),
+        producer=model.digest,
+        read_existing=lambda: read_existing(args.tags, mlflow_registry.find_digest),
         time_column="tagged_at",
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,
         prune=args.prune,
+        prune_limit=args.prune_limit,
         started=started,
     )
     execute(run, tag, purpose=f"to tag by {model_source.uri}")

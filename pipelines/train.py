@@ -73,10 +73,7 @@ class Job:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", default=options.CATALOG, help="tracks and their tags (default: %(default)s)")
-    parser.add_argument(
-        "--features", default=options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
-    )
+    options.add_labels(parser)
     training_options.add_options(parser)
     options.add_workers(parser, 1, "processes that train together")
     parser.add_argument(
@@ -100,8 +97,9 @@ def main(argv: list[str]) -> None:
     config = feature_config(table)
     sources = [mlflow_registry.fetch(uri) for uri in args.init]
     catalog = read_catalog(args.catalog)
-    echo_problems(catalog)
-    labels = read_labels(catalog, args.features, table.version())
+    echo_problems(catalog, merge_tag_case=args.merge_tag_case)
+    spelling = (args.vocabulary or ()) if args.merge_tag_case else None
+    labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)
     progress.echo(str(labels))
     dataset = split_tracks(labels, args, table.version(), config)
     min_precision = by_tag(args.min_precision, dataset.vocabulary)

@@ -137,11 +137,11 @@ def test_attempts_continue_from_old_failures(old):
 
 @pytest.mark.parametrize("name", ["tags", "baseline-tags"])
 def test_tags_of_an_old_model_are_up_to_date_unless_model_or_audio_changed(name, old):
-    existing = read_existing(str(old / name))
+    existing = read_existing(str(old / name), mlflow_registry.find_digest)
     listed = [(track_id, row["uri"], row["audio_etag"]) for track_id, row in rows_of(old / "features").items()]
     (producer,) = {row.producer for row in existing.values()}
     assert make_plan(listed, existing, producer, {}, max_attempts=3).unchanged == TRACKS
-    assert make_plan(listed, existing, "another 1", {}, max_attempts=3).superseded == TRACKS
+    assert make_plan(listed, existing, "another digest", {}, max_attempts=3).superseded == TRACKS
     changed = [(track_id, uri, f"{etag}-2") for track_id, uri, etag in listed]
     assert make_plan(changed, existing, producer, {}, max_attempts=3).stale == TRACKS
 

@@ -4,5 +4,5 @@ Other packages use `reader`: it opens a file with the decoder for its format, ch
 an excerpt. `libsndfile`, `ffmpeg`, `mpg123` and `vorbis` decode with one library each, in blocks as `pcm` defines them;
 `decoders` chooses the fastest one for formats that libsndfile knows. `mp3` and `ogg_pages` parse the frames or pages of
 a format. `integrity` checks that a file is as long as its container declares. A new container needs a check in
-`integrity`, an entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in `catalog.reader.AUDIO_SUFFIXES`.
+`integrity`, an entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in `catalog.folder.AUDIO_SUFFIXES`.
 """

@@ -17,7 +17,7 @@ from musictag.errors import AudioCorruptError, AudioUnsupportedError
 
 # The formats that FFmpeg may open: audio only. Playlists and images are not allowed, nor any format that can make
 # FFmpeg open other files.
-CONTAINERS = "aac,aiff,ape,asf,caf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
+CONTAINERS = "aac,aiff,ape,asf,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 # Formats without a length in the header: FFmpeg estimates it from the bit rate of the first frames.
 FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
 # PyAV also raises ValueError for values from FFmpeg that it does not expect, and OSError from the open file.

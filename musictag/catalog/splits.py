@@ -86,7 +86,7 @@ def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: 
     table at `splits_uri` keeps it, so that an artist's split stays the same when the catalog grows.
 
     Args:
-        tracks: table of `catalog.reader.SCHEMA`.
+        tracks: table of `catalog.validation.SCHEMA`.
         with_features: ids of the tracks that have features.
         splits_uri: table of `SCHEMA`; created if necessary.
     """

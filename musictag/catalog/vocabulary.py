@@ -5,7 +5,8 @@ catalog.
 """
 
 import difflib
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,34 @@ from musictag.errors import VocabularyError
 
 TagsBySplit = Mapping[str, Mapping[str, Iterable[str]]]
 """The tags of each track, by split and track id."""
+
+
+def normalized_tag(tag: str) -> str:
+    """Return a tag in Unicode form NFC, trimmed, with single spaces between its words."""
+    return " ".join(unicodedata.normalize("NFC", tag).split())
+
+
+def case_variants(tag_lists: Iterable[Iterable[str]]) -> list[dict[str, int]]:
+    """Return the tags that differ by case alone: the number of tracks of each spelling, most frequent first."""
+    variants: dict[str, Counter[str]] = defaultdict(Counter)
+    for tags in tag_lists:
+        for tag in tags:
+            variants[tag.casefold()][tag] += 1
+    return [
+        dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        for _, counts in sorted(variants.items())
+        if len(counts) > 1
+    ]
+
+
+def merge_case(tag_lists: Sequence[Iterable[str]], vocabulary: Iterable[str] = ()) -> list[list[str]]:
+    """Return the tag lists with one spelling of the tags that differ by case alone.
+
+    It is the spelling in `vocabulary`, the tags that a model knows, or else the most frequent one.
+    """
+    spelling = {tag: next(iter(counts)) for counts in case_variants(tag_lists) for tag in counts}
+    known = {tag.casefold(): tag for tag in vocabulary}
+    return [sorted({known.get(tag.casefold(), spelling.get(tag, tag)) for tag in tags}) for tags in tag_lists]
 
 
 def make_vocabulary(tag_lists: Iterable[Iterable[str]], only: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -28,7 +57,7 @@ def make_vocabulary(tag_lists: Iterable[Iterable[str]], only: Sequence[str] | No
         VocabularyError: a tag in `only` occurs on no track (the message suggests similar tags), or there is no tag.
     """
     found = {tag for tags in tag_lists for tag in tags}
-    chosen = found if only is None else set(only)
+    chosen = found if only is None else set(map(normalized_tag, only))
     if missing := sorted(chosen - found):
         hints = "; ".join(_with_similar(tag, found) for tag in missing)
         raise VocabularyError(f"no training track has the tag {hints}")
@@ -43,7 +72,7 @@ def encode(tag_lists: Sequence[Iterable[str]], vocabulary: Sequence[str]) -> NDA
 
     Tags outside the vocabulary are ignored; `unknown_tags` counts them.
     """
-    column = {tag: k for k, tag in enumerate(vocabulary)}
+    column = {normalized_tag(tag): k for k, tag in enumerate(vocabulary)}  # old models may know other forms
     targets = np.zeros((len(tag_lists), len(vocabulary)), dtype=np.bool_)
     for n, tags in enumerate(tag_lists):
         for tag in tags:
@@ -59,7 +88,7 @@ def targets_by_track(tags: Mapping[str, Iterable[str]], vocabulary: Sequence[str
 
 def unknown_tags(tag_lists: Iterable[Iterable[str]], vocabulary: Sequence[str]) -> dict[str, int]:
     """Return the number of tracks with each tag that is not in the vocabulary, most frequent first."""
-    known = set(vocabulary)
+    known = set(map(normalized_tag, vocabulary))
     n_tracks = Counter(tag for tags in tag_lists for tag in set(tags) - known)
     return dict(sorted(n_tracks.items(), key=lambda item: (-item[1], item[0])))
 
@@ -99,10 +128,12 @@ def by_tag(values: Mapping[str, float], vocabulary: Sequence[str]) -> NDArray[np
     Raises:
         VocabularyError: a tag is not in the vocabulary.
     """
-    if missing := sorted(set(values) - set(vocabulary)):
-        hints = "; ".join(_with_similar(tag, set(vocabulary)) for tag in missing)
+    by_form = {normalized_tag(tag): value for tag, value in values.items()}
+    known = list(map(normalized_tag, vocabulary))
+    if missing := sorted(set(by_form) - set(known)):
+        hints = "; ".join(_with_similar(tag, set(known)) for tag in missing)
         raise VocabularyError(f"the vocabulary has no tag {hints}")
-    return np.array([values.get(tag, np.nan) for tag in vocabulary], dtype=np.float64)
+    return np.array([by_form.get(tag, np.nan) for tag in known], dtype=np.float64)
 
 
 def _with_similar(tag: str, known: set[str]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from musictag.catalog.folder import describe_left_out
 from musictag.cli import local_files, options, output
 from musictag.cli.local_files import DecodedTrack, printable
 from musictag.cli.model_commands import add_model, find_model
@@ -15,6 +16,7 @@ from musictag.errors import AudioError, LedgerError, StoreError, UsageError
 from musictag.evaluation.calibration import calibrate
 from musictag.features.clips import clip_weights
 from musictag.jobs import progress
+from musictag.storage import text
 from musictag.tagging.tagger import Tagger
 
 Float32 = npt.NDArray[np.float32]
@@ -27,12 +29,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `tag` and `taggram` to the commands of a parser."""
     tag = commands.add_parser("tag", help="print the tags of files, or of all music in folders")
     add_model(tag)
-    tag.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
+    tag.add_argument("paths", type=options.local_path, nargs="+", metavar="FILE_OR_FOLDER")
     tag.add_argument("--top", type=options.count, default=5, metavar="N", help="tags per file (default: %(default)s)")
     tag.add_argument(
         "--clips-per-track", type=options.clips_per_track, default=CLIPS_PER_TRACK, metavar="N|all",
         help="clips of 3 s to score, evenly spread (default: %(default)s)",
     )  # fmt: skip
+    options.add_max_hours(tag)
+    options.add_follow_links(tag)
     form = tag.add_mutually_exclusive_group()
     form.add_argument("--csv", dest="form", action="store_const", const=output.as_csv, help=output.CSV_HEADER.strip())
     form.add_argument("--json", dest="form", action="store_const", const=output.as_json, help="one object per line")
@@ -40,7 +44,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     taggram = commands.add_parser("taggram", help="draw a file's scores over time")
     add_model(taggram)
-    taggram.add_argument("path", type=Path, metavar="FILE")
+    taggram.add_argument("path", type=options.local_path, metavar="FILE")
     taggram.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PICTURE",
         help=f"picture to write ({', '.join(PICTURE_SUFFIXES)})",
@@ -48,14 +52,17 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     taggram.add_argument(
         "--top", type=options.count, default=10, metavar="N", help="tags to show (default: %(default)s)"
     )
+    options.add_max_hours(taggram)
     taggram.set_defaults(run=run_taggram)
 
 
 def run_tag(args: argparse.Namespace) -> None:
     """Print the tags of each file. Raises `LedgerError` at the end if a file could not be tagged."""
     tagger = Tagger.load(find_model(args.model))
-    paths = local_files.find(args.paths)
-    tracks = local_files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track)
+    paths, left_out = local_files.find(args.paths, follow_links=args.follow_links)
+    if left_out:
+        sys.stderr.write(f"left out: {text.printable(describe_left_out(left_out))}\n")
+    tracks = local_files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track, args.max_hours)
     shown = progress.bar(tracks, "tag", len(paths), "file") if len(paths) > 1 and sys.stderr.isatty() else tracks
     n_failed = 0
     if args.form is output.as_csv:
@@ -64,7 +71,7 @@ def run_tag(args: argparse.Namespace) -> None:
         if isinstance(track, AudioError):
             n_failed += 1
             if args.form is output.as_text:
-                tqdm.write(str(track), file=sys.stderr)
+                tqdm.write(text.printable(str(track)), file=sys.stderr)
             _write(args.form(printable(path), track))
         else:
             _write(args.form(printable(path), _top_tags(tagger, track, args.top)))
@@ -81,7 +88,7 @@ def run_taggram(args: argparse.Namespace) -> None:
     from musictag.evaluation import charts  # here: matplotlib takes a second to import
 
     tagger = Tagger.load(find_model(args.model))
-    track = local_files.read(args.path, tagger.spec.feature_config)
+    track = local_files.read(args.path, tagger.spec.feature_config, max_hours=args.max_hours)
     clip_scores, track_scores = calibrated_scores(tagger, track)
     shown = _best(track_scores, args.top)
     figure = taggram.draw(
@@ -118,6 +125,6 @@ def _top_tags(tagger: Tagger, track: DecodedTrack, n_tags: int) -> output.Scored
     return [(tagger.spec.vocabulary[k], round(float(scores[k]), 4)) for k in _best(scores, n_tags)]
 
 
-def _write(text: str) -> None:
-    tqdm.write(text, file=sys.stdout, end="")  # tqdm's own write does not break the progress bar
+def _write(lines: str) -> None:
+    tqdm.write(lines, file=sys.stdout, end="")  # tqdm's own write does not break the progress bar
     sys.stdout.flush()

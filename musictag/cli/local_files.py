@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from musictag.catalog.reader import AUDIO_SUFFIXES, audio_files
+from musictag.catalog.folder import AUDIO_SUFFIXES, FolderListing, list_folder
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
@@ -20,6 +21,7 @@ from musictag.storage import fetch
 DECODE_THREADS = 2
 # Bounds the memory: files that are decoded, or being decoded, before the network needs them.
 DECODED_AHEAD = 4
+NO_FOLDER = FolderListing((), {}, {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +35,24 @@ class DecodedTrack:
     duration_s: float
 
 
-def find(arguments: Iterable[Path]) -> list[Path]:
-    """Return the files among `arguments`, and the files in the folders among them, in the order of a folder catalog.
+def find(arguments: Iterable[Path], *, follow_links: bool = True) -> tuple[list[Path], Counter[str]]:
+    """Return the files among `arguments` and in the folders among them, and the numbers of files that are left out.
 
-    A folder without audio files is returned itself: `read` then raises an error that says so.
+    The files of a folder are in the order of a folder catalog; `catalog.folder.FolderListing` describes the numbers.
+    A folder that has no audio files or cannot be listed is returned itself: `read` then raises an error that says so.
     """
     local = fsspec.filesystem("file")
     files: list[Path] = []
+    left_out: Counter[str] = Counter()
     for path in arguments:
-        is_folder = os.path.isdir(path)  # noqa: PTH112 # pathlib raises if access is denied
-        relatives = audio_files(local, os.path.abspath(path)) if is_folder else []  # noqa: PTH100 # does not resolve links
-        files += [path / relative for relative in relatives] or [path]
-    return files
+        try:
+            is_folder = os.path.isdir(path)  # noqa: PTH112 # pathlib raises if access is denied
+            listing = list_folder(local, str(path), follow_links=follow_links) if is_folder else NO_FOLDER
+        except OSError:
+            listing = NO_FOLDER
+        files += [path / relative for relative in (*listing.audio, *sorted(listing.unlistable))] or [path]
+        left_out.update(listing.left_out)
+    return files, left_out
 
 
 def printable(path: Path) -> str:
@@ -52,7 +60,9 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) -> DecodedTrack:
+def read(
+    path: Path, config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = extract.MAX_HOURS
+) -> DecodedTrack:
     """Decode a local file and return its clips. Raises an `AudioError` if the file cannot be used."""
     name = printable(path)
     if name != str(path):
@@ -60,24 +70,32 @@ def read(path: Path, config: FeatureConfig, clips_per_track: int | None = None) 
     try:  # not `fetch.local_audio`, which would read some file names as URLs
         is_empty = not fetch.has_content(path)
     except IsADirectoryError as error:
-        suffixes = " ".join(sorted(AUDIO_SUFFIXES))
-        raise AudioUnreachableError(f"{name}: the folder holds no audio file ({suffixes})") from error
+        raise AudioUnreachableError(f"{name}: {_folder_reason(path)}") from error
     except OSError as error:
         raise AudioUnreachableError(f"{name}: cannot be read: {error.strerror or error}") from error
     if is_empty:
         raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
-    clips, starts, duration_s = extract.track_clips(path, name, config, clips_per_track)
+    clips, starts, duration_s = extract.track_clips(path, name, config, clips_per_track, max_hours)
     return DecodedTrack(clips, [start * config.hop_length / config.sample_rate for start in starts], duration_s)
 
 
+def _folder_reason(folder: Path) -> str:
+    """Return why a folder has no tags."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return f"the folder cannot be listed: {error.strerror or error}"
+    return f"the folder holds no audio file ({' '.join(sorted(AUDIO_SUFFIXES))})"
+
+
 def read_ahead(
-    paths: Iterable[Path], config: FeatureConfig, clips_per_track: int | None
+    paths: Iterable[Path], config: FeatureConfig, clips_per_track: int | None, max_hours: float = extract.MAX_HOURS
 ) -> Iterator[tuple[Path, DecodedTrack | AudioError]]:
     """Yield each path in order with its track or error, while threads decode the next few."""
 
     def read_or_error(path: Path) -> DecodedTrack | AudioError:
         try:
-            return read(path, config, clips_per_track)
+            return read(path, config, clips_per_track, max_hours)
         except AudioError as error:
             return error
 

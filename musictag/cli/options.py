@@ -3,9 +3,11 @@
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from musictag.features.extract import MAX_HOURS
+from musictag.storage import urls
 
 CATALOG = "data/demo/catalog.csv"
 FEATURES = "data/features"
@@ -72,6 +74,11 @@ rate = number(float, minimum=0, maximum=1)
 clips_per_track = number(int, minimum=1, words={"all": None})
 
 
+def local_path(text: str) -> Path:
+    """Parse a path, or a `file` URL as browsers and players write it."""
+    return Path(urls.local_path(text) or urls.expanded_home(text))
+
+
 def names(text: str) -> list[str]:
     """Split names at commas."""
     return text.split(",")
@@ -83,9 +90,24 @@ def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
         "--clips-per-track", type=clips_per_track, default="all", metavar="N|all",
         help=f"{when}number of clips to take from each track, evenly spread (default: %(default)s)",
     )  # fmt: skip
+    add_max_hours(parser, when)
+
+
+def add_max_hours(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add the option that limits the length of a track that is decoded as a whole."""
     parser.add_argument(
         "--max-hours", type=hours, default=MAX_HOURS, metavar="H",
-        help=f"{when}fail tracks that are longer (default: %(default)g)",
+        help=f"{when}fail tracks that are longer and must be decoded as a whole (default: %(default)g)",
+    )  # fmt: skip
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a job that trains or judges a model on labelled tracks."""
+    parser.add_argument("--catalog", default=CATALOG, help="tracks and their tags (default: %(default)s)")
+    parser.add_argument("--features", default=FEATURES, help="Delta table of featurize.py (default: %(default)s)")
+    parser.add_argument(
+        "--merge-tag-case", action="store_true",
+        help="count tags that differ by case alone as one, in the model's or the most frequent spelling",
     )  # fmt: skip
 
 
@@ -93,6 +115,14 @@ def add_workers(parser: argparse.ArgumentParser, default: int, noun: str) -> Non
     """Add the options that size Ray's workers; `noun` says what the workers are."""
     parser.add_argument("--num-workers", type=count, default=default, help=f"{noun} (default: %(default)s)")
     parser.add_argument("--use-gpu", action="store_true", help="give each worker one GPU")
+
+
+def add_follow_links(parser: argparse.ArgumentParser) -> None:
+    """Add the option for symbolic links in a folder of music."""
+    parser.add_argument(
+        "--follow-links", action=argparse.BooleanOptionalAction, default=True,
+        help="list also the folders that symbolic links in a folder of music lead to (default: yes)",
+    )  # fmt: skip
 
 
 def add_ledger(parser: argparse.ArgumentParser) -> None:
@@ -111,4 +141,10 @@ def add_ledger(parser: argparse.ArgumentParser) -> None:
         help="folder or URL; each track of a catalog must be inside one of those given; may be repeated "
         "(default: tracks may be anywhere)",
     )  # fmt: skip
+    add_follow_links(parser)
     parser.add_argument("--prune", action="store_true", help="delete the rows of tracks that are no longer listed")
+    parser.add_argument(
+        "--prune-limit", type=rate, default=0.1, metavar="SHARE",
+        help="delete nothing, and fail the run, if --prune would delete a larger share of the rows: the listing may be "
+        "incomplete (default: %(default)s)",
+    )  # fmt: skip

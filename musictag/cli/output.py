@@ -5,6 +5,7 @@ import io
 import json
 
 from musictag.errors import AudioError
+from musictag.storage.text import printable
 
 ScoredTags = list[tuple[str, float]]
 """Tags and their scores, best first."""
@@ -15,7 +16,7 @@ CSV_HEADER = "file,tag,score,error\n"
 
 def as_text(name: str, result: ScoredTags | AudioError) -> str:
     """Return a file's name and a line per tag; nothing for an error, which is printed on standard error."""
-    return "" if isinstance(result, AudioError) else "\n".join([name, *map(_bar_line, result)]) + "\n\n"
+    return "" if isinstance(result, AudioError) else "\n".join([printable(name), *map(_bar_line, result)]) + "\n\n"
 
 
 def as_csv(name: str, result: ScoredTags | AudioError) -> str:

@@ -5,6 +5,7 @@ A model is an artifact folder (see `musictag.models.artifact`), not an MLflow fl
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import re
 from collections.abc import Mapping
@@ -21,9 +22,12 @@ from musictag.jobs.progress import echo
 from musictag.models import artifact
 from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
+from musictag.tagging.table import ModelIdentity
 
 MODEL = "musictag"
 DIGEST = "digest"
+# The files of a folder or of a published model have no time of registration.
+BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 CHAMPION = f"models:/{MODEL}@champion"
 CANDIDATE = f"models:/{MODEL}@candidate"
 
@@ -63,14 +67,14 @@ def register_any(source: ModelSource) -> str:
     """
     if source.run_id is not None:
         return register(source)
-    name, digest = identity(source)
+    found = identity(source)
     with mlflow_errors("MLflow"):
-        query = f"tags.{DIGEST} = '{digest}' and attributes.status = 'FINISHED'"
+        query = f"tags.{DIGEST} = '{found.version}' and attributes.status = 'FINISHED'"
         known = mlflow.search_runs(experiment_names=[EXPERIMENT], filter_string=query, output_format="list")
     if known:
         run_id = known[0].info.run_id
     else:
-        with start_run(Path(name).name, {}, {DIGEST: digest}, system_metrics=False) as run_id:
+        with start_run(Path(found.name).name, {}, {DIGEST: found.version}, system_metrics=False) as run_id:
             log_model(run_id, source.folder)
     return register(dataclasses.replace(source, run_id=run_id))
 
@@ -118,37 +122,58 @@ def tag_version(version: str, tags: Mapping[str, str]) -> None:
             MlflowClient().set_model_version_tag(MODEL, version, key, value)
 
 
-def identity(source: ModelSource) -> tuple[str, str]:
-    """Return name and version of a model; the version of an unregistered model is a digest of its files."""
+def identity(source: ModelSource) -> ModelIdentity:
+    """Return the identity of a model; the version of an unregistered model is a digest of its files."""
+    digest = artifact.model_digest(artifact.file_digests(source.folder))
     if source.version is not None:
-        return MODEL, source.version
-    digest = hashlib.sha256()
+        return ModelIdentity(MODEL, source.version, digest)
+    content = hashlib.sha256()
     for path in sorted(source.folder.iterdir()):
-        digest.update(path.read_bytes())
-    return source.uri, digest.hexdigest()[:16]
+        content.update(path.read_bytes())
+    return ModelIdentity(source.uri, content.hexdigest()[:16], digest)
+
+
+def find_digest(name: str, version: str) -> tuple[str, datetime.datetime] | None:
+    """Return the digest of the model of a name and version, and the time since which it has that version.
+
+    Return None if the model does not exist any more. The arguments are those of a `ModelIdentity`.
+    """
+    if name != MODEL:
+        try:
+            found = identity(fetch(name))
+        except (RegistryError, ModelError):
+            return None
+        return (found.digest, BEGINNING) if found.version == version else None
+    with mlflow_errors("MLflow"):
+        known = MlflowClient().search_model_versions(f"name = '{MODEL}'")
+        for registered in known:
+            if str(registered.version) == version:
+                created = datetime.datetime.fromtimestamp(registered.creation_timestamp / 1000, datetime.UTC)
+                return artifact.model_digest(registered.tags), created
+    return None
 
 
 def file_name(source: ModelSource) -> str:
     """Return a unique file name for a model, in ASCII characters that every store accepts."""
-    name, version = identity(source)
-    text = source.uri if source.run_id else f"{Path(name).name}-{version}"
+    found = identity(source)
+    text = source.uri if source.run_id else f"{Path(found.name).name}-{found.version}"
     return re.sub(r"[^\w.]+", "-", text, flags=re.ASCII)
 
 
-def vocabulary_of(producer: str) -> tuple[str, ...]:
-    """Return the vocabulary of the model that tags rows name as their `producer`, "NAME VERSION".
+def vocabulary_of(name: str, version: str) -> tuple[str, ...]:
+    """Return the vocabulary of the model that tags rows name.
 
     Print a message and return no tags if the model does not exist any more.
     """
-    name, _, version = producer.rpartition(" ")
     try:
         source = fetch(f"models:/{name}/{version}" if name == MODEL else name)
-        if identity(source) == (name, version):
+        found = identity(source)
+        if (found.name, found.version) == (name, version):
             return load_model(source.folder)[1].vocabulary
         reason = "another model has that name and version"
     except (RegistryError, ModelError) as error:
         reason = str(error)
-    echo(f"{producer} is gone ({reason}): its vocabulary is taken from the tags of the sampled tracks")
+    echo(f"{name} {version} is gone ({reason}): its vocabulary is taken from the tags of the sampled tracks")
     return ()
 
 

@@ -9,6 +9,7 @@ import functools
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import mlflow
+import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -23,9 +25,12 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from musictag.errors import RegistryError
+from musictag.storage.text import without_colours
 from musictag.storage.urls import redacted
 
 EXPERIMENT = "musictag"
+# In the text of an error of SQLAlchemy: the driver's error, such as "(sqlite3.OperationalError) database is locked".
+_DATABASE_ERROR = re.compile(r"\(\w+(?:\.\w+)*Error\) (.*)")
 
 
 DEFAULT_DATABASE = "data/mlflow.db"
@@ -49,6 +54,7 @@ def connect() -> str:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it logs errors that it raises, with a traceback
     mlflow.set_tracking_uri(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with mlflow_errors(f"MLflow at {uri} (MLFLOW_TRACKING_URI) cannot be used"):
@@ -70,8 +76,14 @@ def start_run(
         mlflow.set_system_metrics_sampling_interval(5)
         run = mlflow.start_run(run_name=name, tags=dict(tags), log_system_metrics=system_metrics)
         mlflow.log_params({key: redacted(str(value))[:6000] for key, value in params.items()})
-    with run:
+    try:
         yield run.info.run_id
+    except BaseException:
+        with contextlib.suppress(RegistryError), mlflow_errors("MLflow"):  # the error of the body matters more
+            mlflow.end_run("FAILED")
+        raise
+    with mlflow_errors("MLflow"):
+        mlflow.end_run()
 
 
 def log_features(uri: str, version: int, digest: str) -> None:
@@ -158,6 +170,13 @@ def _log_folder(run_id: str, where: str, folder: Path, metrics: Mapping[str, flo
 def mlflow_errors(subject: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()
-        raise RegistryError(f"{subject}: {reason[-1] if reason else type(error).__name__}") from error
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
+        raise RegistryError(f"{subject}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return an error of MLflow as one line; an error of its database without the SQL and its parameters."""
+    text = without_colours(str(error)).strip()
+    if of_database := _DATABASE_ERROR.search(text):
+        return of_database[1]
+    return text.splitlines()[-1] if text else type(error).__name__

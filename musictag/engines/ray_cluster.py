@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag.errors import MusictagError, UsageError
+from musictag.storage.text import without_colours
 
 
 @contextlib.contextmanager
@@ -61,7 +62,7 @@ def task_errors() -> Iterator[None]:
         yield
     except RayTaskError as error:
         if isinstance(error.cause, MusictagError):
-            message, _, _ = str(error.cause).partition("\n")  # Ray appends advice for developers
+            message, _, _ = without_colours(str(error.cause)).partition("\n")  # Ray appends advice for developers
             raise type(error.cause)(message) from error
         raise
 

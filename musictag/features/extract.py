@@ -55,7 +55,7 @@ def featurize(
     return {
         "track_id": track_id,
         "uri": redacted(uri),
-        "audio_etag": etag,
+        "audio_etag": etag or f"sha256:{sha256}",
         "audio_sha256": sha256,
         "duration_s": duration_s,
         "n_clips": len(clips),
@@ -80,28 +80,20 @@ def track_clips(
         name: name of the file in error messages.
         config: settings of the front end.
         clips_per_track: number of clips; None means all.
-        max_hours: limit of the track's length.
+        max_hours: limit of the track's length, if the whole track has to be decoded.
 
     Raises:
-        AudioTooLongError: the track is longer than `max_hours`.
+        AudioTooLongError: the track must be decoded as a whole, and is longer than `max_hours`.
         AudioError: the file cannot be decoded; the subclass says why.
     """
     if clips_per_track is not None:
         # A file in which seeking fails may still play from its beginning, for example a FLAC after a large ID3 tag.
-        with contextlib.suppress(AudioCorruptError), _open_checked(path, name, max_hours) as audio:
+        with contextlib.suppress(AudioCorruptError), reader.open_audio(path, name) as audio:
             return _decode_clips_alone(audio, config, clips_per_track) or _decode_whole(
                 audio, name, config, clips_per_track, max_hours
             )
-    with _open_checked(path, name, max_hours) as audio:
-        return _decode_whole(audio, name, config, clips_per_track, max_hours)
-
-
-@contextlib.contextmanager
-def _open_checked(path: Path, name: str, max_hours: float) -> Iterator[Decoder]:
-    """Open an audio file and check the length that its header declares."""
     with reader.open_audio(path, name) as audio:
-        _check_length((audio.n_samples or 0) / audio.sample_rate, name, max_hours)
-        yield audio
+        return _decode_whole(audio, name, config, clips_per_track, max_hours)
 
 
 def _decode_clips_alone(audio: Decoder, config: FeatureConfig, clips_per_track: int) -> TrackClips | None:
@@ -131,6 +123,7 @@ def _decode_whole(
     audio: Decoder, name: str, config: FeatureConfig, clips_per_track: int | None, max_hours: float
 ) -> TrackClips:
     """Decode the whole track and cut its clips."""
+    _check_length((audio.n_samples or 0) / audio.sample_rate, name, max_hours)  # before the work of decoding
     n_decoded = 0
 
     def count(blocks: Iterable[Float32]) -> Iterator[Float32]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from musictag.errors import MusictagError
+from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
 
@@ -16,7 +17,8 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     try:
         main(sys.argv[1:] if argv is None else argv)
     except MusictagError as error:
-        sys.stderr.write(f"error: {redacted(str(error))}\n")
+        message = printable(redacted(str(error)), "\n\t")
+        sys.stderr.write(f"error: {message}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("stopped; committed rows are kept, and the next run continues from there\n")

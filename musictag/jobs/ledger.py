@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from musictag.catalog.reader import Problem
+from musictag.catalog.validation import Problem
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
 from musictag.jobs.plan import FailedTrack, Plan, Task
 from musictag.jobs.progress import echo
 from musictag.storage import parts, tables
+from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
 FAILURES_SCHEMA = pa.schema(
@@ -55,7 +56,7 @@ def failure_row(task: Task, error: AudioError) -> dict[str, Any]:
         "audio_etag": task.audio_etag,
         "stage": "fetch" if isinstance(error, AudioUnreachableError) else "decode",
         "error": type(error).__name__,
-        "message": redacted(str(error)),
+        "message": printable(redacted(str(error))),
         "attempts": task.attempts + 1,
         "failed_at": datetime.datetime.now(datetime.UTC),
     }
@@ -87,7 +88,7 @@ def record_problems(failures_uri: str, problems: Sequence[Problem], failed: Mapp
             "uri": redacted(problem.uri),
             "stage": "catalog",
             "error": "CatalogError",
-            "message": redacted(f"row {problem.row}: {problem.message}"),
+            "message": printable(redacted(problem.reason)),
             "attempts": failed[problem.track_id].attempts + 1 if problem.track_id in failed else 1,
             "failed_at": now,
         }

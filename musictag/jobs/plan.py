@@ -8,9 +8,12 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from musictag.catalog.reader import Problem
+from musictag.catalog.folder import describe_left_out
+from musictag.catalog.validation import Problem
 from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError
 from musictag.jobs.progress import counted, echo
 from musictag.storage import tables
@@ -28,7 +31,7 @@ class Task:
     track_id: str
     uri: str
     audio_etag: str | None
-    """Changes whenever the audio does; None if the store did not report it."""
+    """Changes whenever the audio does; None if the store does not tell it."""
     attempts: int = 0
     """Number of earlier runs that failed on the same audio."""
 
@@ -75,6 +78,10 @@ class Plan:
     """Tasks whose row has another producer; the row stays until the task is committed."""
     orphaned: frozenset[str]
     """Tracks that have a row but are no longer listed."""
+    reasons: Mapping[str, int]
+    """Why the tasks are processed: the number of tasks by reason, such as "new"."""
+    hidden: frozenset[str]
+    """Tracks that have a row and may be listed in a folder or catalog row that cannot be read; the row stays."""
 
 
 def make_plan(
@@ -103,6 +110,7 @@ def make_plan(
     stale: set[str] = set()
     superseded: set[str] = set()
     unchanged: set[str] = set()
+    reasons: Counter[str] = Counter()
     for track_id, uri, audio_etag in listed:
         row = existing.get(track_id)
         if row == ExistingRow(redacted(uri), audio_etag or "", producer):
@@ -111,15 +119,19 @@ def make_plan(
         failure = failed.get(track_id)
         if failure is None or (failure.uri, failure.audio_etag) != (redacted(uri), audio_etag):
             tasks.append(Task(track_id, uri, audio_etag))
+            reasons[_reason(row, redacted(uri), audio_etag)] += 1
         elif failure.is_exhausted(max_attempts):
             exhausted.add(track_id)
         else:
             tasks.append(Task(track_id, uri, audio_etag, failure.attempts))
+            reasons["failed before"] += 1
         if row is None or audio_etag is None:
             continue
         (superseded if (row.uri, row.audio_etag) == (redacted(uri), audio_etag) else stale).add(track_id)
     n_listed = len(tasks) + len(exhausted) + len(unchanged) + len(problems)
     known = unchanged.union(exhausted, (task.track_id for task in tasks), (problem.track_id for problem in problems))
+    unlisted = existing.keys() - known
+    hidden = _hidden(unlisted, problems)
     return Plan(
         n_listed=n_listed,
         tasks=tuple(tasks),
@@ -127,8 +139,41 @@ def make_plan(
         unchanged=frozenset(unchanged),
         stale=frozenset(stale),
         superseded=frozenset(superseded),
-        orphaned=frozenset(existing.keys() - known),
+        orphaned=frozenset(unlisted - hidden),
+        reasons=reasons,
+        hidden=frozenset(hidden),
     )
+
+
+def _reason(row: ExistingRow | None, uri: str, audio_etag: str | None) -> str:
+    """Return why a track that did not fail before is processed."""
+    if row is None:
+        return "new"
+    if row.uri != uri:
+        return "with another uri"
+    if audio_etag is None:
+        return "without a known etag"
+    if row.audio_etag == audio_etag:
+        return "by another model" if row.producer else "by a model that is not known any more"
+    sizes_and_times = [etag.partition("-") for etag in (row.audio_etag, audio_etag)]
+    if not all(size.isdecimal() and time for size, _, time in sizes_and_times):
+        return "with another etag"
+    (size, _, _), (new_size, _, _) = sizes_and_times
+    return "with another time" if size == new_size else "with another size"
+
+
+def _hidden(track_ids: Collection[str], problems: Collection[Problem]) -> set[str]:
+    """Return the tracks that may be listed in what could not be read: a folder, or a row without a readable id."""
+    if any(problem.hides_any_track for problem in problems):
+        return set(track_ids)
+    folders = {problem.track_id for problem in problems if problem.row is None}
+    return {track_id for track_id in track_ids if folders and not folders.isdisjoint(_folders_of(track_id))}
+
+
+def _folders_of(track_id: str) -> Iterator[str]:
+    """Yield the folders of a relative path, such as `a/` and `a/b/` of `a/b/c.mp3`."""
+    for slash in re.finditer("/", track_id):
+        yield track_id[: slash.end()]
 
 
 def delete_obsolete_rows(plan: Plan, uri: str, *, prune: bool) -> None:
@@ -154,12 +199,25 @@ def part_name(tasks: Iterable[Task], producer: str) -> str:
     return digest.hexdigest()[:24]
 
 
-def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool) -> None:
-    """Print what a run will do with the tracks of `source`, a catalog or a features table."""
-    echo(f"{source}: {counted(plan.n_listed, 'track')} listed, {len(plan.tasks):,} {purpose}")
+def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool, left_out: Mapping[str, int]) -> None:
+    """Print what a run will do with the tracks of `source`, a catalog or a features table.
+
+    `left_out` counts the files of a folder that are not listed (see `catalog.folder.FolderListing`).
+    """
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(plan.reasons.items(), key=lambda item: -item[1]))
+    echo(
+        f"{source}: {counted(plan.n_listed, 'track')} listed, {len(plan.tasks):,} {purpose}{reasons and f': {reasons}'}"
+    )
+    if left_out:
+        echo(f"left out: {describe_left_out(left_out)}")
+    if n_unknown := sum(task.audio_etag is None for task in plan.tasks):
+        tracks = counted(n_unknown, "track")
+        echo(f"read again, because the store does not tell whether the audio has changed: {tracks}")
     if plan.exhausted:
         n_exhausted = counted(len(plan.exhausted), "listed track")
         echo(f"not tried again, failed --max-attempts times on the same audio: {n_exhausted}")
     if plan.orphaned:
         end = "removed" if prune else "kept (--prune removes them)"
         echo(f"not listed any more: {counted(len(plan.orphaned), 'track')}, {end}")
+    if plan.hidden:
+        echo(f"perhaps listed in what cannot be read: {counted(len(plan.hidden), 'track')}, kept")

@@ -9,6 +9,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from musictag.errors import MusictagError
+from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
 Item = TypeVar("Item")
@@ -20,8 +21,8 @@ LOG_S = 10.0
 
 
 def echo(text: str) -> None:
-    """Print a line to standard output; secrets in URLs are redacted."""
-    sys.stdout.write(redacted(text) + "\n")
+    """Print a line to standard output; secrets in URLs are redacted, and control characters are escaped."""
+    sys.stdout.write(printable(redacted(text), "\n\t") + "\n")
     sys.stdout.flush()
 
 

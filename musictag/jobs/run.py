@@ -2,9 +2,10 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-from musictag.catalog.reader import Problem
+from musictag.catalog.reader import Catalog
+from musictag.errors import LedgerError
 from musictag.jobs.ledger import check_failures, echo_account, read_failed, reconcile, record_problems
 from musictag.jobs.plan import ExistingRow, Plan, delete_obsolete_rows, echo_plan, make_plan
 from musictag.storage import tables
@@ -18,8 +19,8 @@ class Run:
     """Name of the catalog or features table in messages."""
     listed: Iterable[tuple[str, str, str | None]]
     """`(track_id, uri, audio_etag)` of each listed track."""
-    problems: Sequence[Problem] = ()
-    """Catalog rows that cannot be used."""
+    catalog: Catalog | None
+    """The catalog that lists the tracks; None if a table lists them."""
     output_uri: str
     """The table to write."""
     failures_uri: str
@@ -35,6 +36,8 @@ class Run:
     """Share of the listed tracks (0 to 1) that may fail."""
     prune: bool
     """Whether to delete the rows of tracks that are no longer listed."""
+    prune_limit: float
+    """Largest share of the rows (0 to 1) that `prune` may delete."""
     started: datetime.datetime
     """The start of the run; failures recorded after it belong to this run."""
 
@@ -48,19 +51,30 @@ def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
         purpose: words after the number of tasks in the first message, such as "to do".
 
     Raises:
-        LedgerError: a task is neither written nor failed, or more tracks failed than `max_failures` allows.
+        LedgerError: a task is neither written nor failed, more tracks failed than `max_failures` allows, or more rows
+            are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
+    problems, left_out = (run.catalog.problems, run.catalog.left_out) if run.catalog else ((), {})
     # A job that does not decode audio ignores earlier failures and tries all tracks again.
     failed = {} if run.max_attempts is None else read_failed(run.failures_uri)
-    plan = make_plan(run.listed, run.read_existing(), run.producer, failed, run.max_attempts or 1, run.problems)
-    echo_plan(run.source, plan, purpose, prune=run.prune)
-    record_problems(run.failures_uri, run.problems, failed)
-    delete_obsolete_rows(plan, run.output_uri, prune=run.prune)
+    existing = run.read_existing()
+    plan = make_plan(run.listed, existing, run.producer, failed, run.max_attempts or 1, problems)
+    exceeds_limit = run.prune and len(plan.orphaned) > run.prune_limit * len(existing)
+    prune = run.prune and not exceeds_limit
+    echo_plan(run.source, plan, purpose, prune=prune, left_out=left_out)
+    record_problems(run.failures_uri, problems, failed)
+    delete_obsolete_rows(plan, run.output_uri, prune=prune)
     if plan.tasks:
         process(plan)
     tables.deduplicate(run.output_uri, run.time_column)  # two simultaneous runs may have written a track twice
     tables.record_missing_checksums(run.output_uri)  # a killed delete may have left files without a checksum
     written = [track_id for track_id, row in run.read_existing().items() if row.producer == run.producer]
-    account = reconcile(plan, run.problems, written, run.failures_uri, run.started, prune=run.prune)
+    account = reconcile(plan, problems, written, run.failures_uri, run.started, prune=prune)
     echo_account(account, run.output_uri, run.failures_uri, run.started)
     check_failures(account, run.max_failures, run.failures_uri)
+    if exceeds_limit:
+        raise LedgerError(
+            f"{run.source}: {len(plan.orphaned):,} of the {len(existing):,} tracks in {run.output_uri} are not listed "
+            f"any more, more than --prune-limit {run.prune_limit:g} allows: they were kept. If the listing is whole, "
+            "raise the limit"
+        )

@@ -3,6 +3,7 @@
 Reading it runs no code and unpickles nothing, so a model from an untrusted source cannot execute anything.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -81,6 +82,12 @@ def load_model(folder: Path) -> tuple[nn.Module, TaggerSpec]:
 def file_digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 hex digest of each file of an artifact, by tag name `sha256.FILE`."""
     return {f"{_DIGEST_PREFIX}{path.name}": file_sha256(path) for path in sorted(folder.iterdir())}
+
+
+def model_digest(digests: Mapping[str, str]) -> str:
+    """Return one SHA-256 hex digest of a model, from the digests of its files by tag name; other tags are ignored."""
+    of_files = {key: digest for key, digest in digests.items() if key.startswith(_DIGEST_PREFIX)}
+    return hashlib.sha256(json.dumps(of_files, sort_keys=True).encode()).hexdigest()
 
 
 def check_digests(folder: Path, recorded: Mapping[str, str]) -> None:

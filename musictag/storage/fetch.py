@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import errno
 import http
+import re
 import shutil
 import socket
 import tempfile
@@ -28,6 +29,11 @@ if TYPE_CHECKING:  # its import is slow, and local files do not need it
 ETAG_THREADS = 32
 PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
 """Errors of fsspec's backends that are not retried."""
+# Keys of a file's information in fsspec's filesystems. The first are checksums, or change with the content.
+CHECKSUM_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "sha")
+TIME_KEYS = (
+    "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "modify", "last_write_time", "created",
+)  # fmt: skip
 RETRYABLE_STATUSES = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
 """Retryable 4xx statuses."""
 
@@ -44,12 +50,19 @@ def local_audio(uri: str) -> Iterator[Path]:
             if "file" in filesystem.protocol:
                 local = Path(path)
             else:
-                local = Path(stack.enter_context(tempfile.TemporaryDirectory())) / Path(path).name
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                local = Path(folder) / f"audio{_suffix(path)}"
                 _copy(filesystem, path, local)
             is_empty = not has_content(local)
         if is_empty:
             raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
         yield local
+
+
+def _suffix(path: str) -> str:
+    """Return the suffix of a file's name without the query: presigned URLs are longer than a file name may be."""
+    found = re.findall(r"\.\w{1,5}(?=$|[?#])", path, re.ASCII)
+    return found[0] if found else ""
 
 
 def has_content(path: Path) -> bool:
@@ -60,25 +73,27 @@ def has_content(path: Path) -> bool:
         return bool(stream.read(1))
 
 
-def audio_etag(uri: str) -> str:
-    """Return a text that changes when the file at `uri` does: the store's ETag or checksum, else size and mtime.
+def audio_etag(uri: str) -> str | None:
+    """Return a text that changes when the file at `uri` does: the store's ETag or checksum, else size and time.
 
-    Raises `AudioUnreachableError`.
+    Return None if the store tells nothing that changes with the file's content. Raises `AudioUnreachableError`.
     """
     with _unreachable_errors(uri):
         filesystem, path = _open_store(uri)
         info = filesystem.info(path)
-    for key in ("ETag", "etag", "md5Hash", "content_md5"):
-        if info.get(key):
-            return str(info[key]).strip('"')
-    modified = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or ""
-    return f"{info.get('size')}-{modified}"
+        for key in CHECKSUM_KEYS:
+            if info.get(key):
+                return str(info[key]).strip('"')
+        modified = next((info[key] for key in TIME_KEYS if info.get(key)), None)
+    size = info.get("size")
+    # Two files may have the same size, so that the size alone tells nothing.
+    return None if modified is None else f"{'' if size is None else size}-{modified}"
 
 
 def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
-    """Yield (track_id, uri, etag) of each track; the etag is None if the store does not answer.
+    """Yield (track_id, uri, etag) of each track; the etag is None if the store does not answer, or tells nothing.
 
-    Such a track is processed nevertheless; if it fails again, that failure is recorded with its reason.
+    Such a track is processed nevertheless; if it fails, that failure is recorded with its reason.
     """
 
     def etag(uri: str) -> str | None:
@@ -94,7 +109,7 @@ def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[st
 def _open_store(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the filesystem of a uri, and the path in it."""
     options = {"get_client": _http_client} if uri.lower().startswith(("http://", "https://")) else {}
-    filesystem, path = fsspec.core.url_to_fs(uri, **options)
+    filesystem, path = fsspec.core.url_to_fs(urls.local_path(uri) or uri, **options)
     return filesystem, path
 
 

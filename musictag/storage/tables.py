@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from deltalake import Field as DeltaField
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from musictag.errors import StoreError
 from musictag.storage import checksums
 from musictag.storage.retry import retry
+from musictag.storage.text import without_colours
 
 # Concurrent writers conflict in the table's log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
@@ -51,7 +53,9 @@ def table_exists(uri: str) -> bool:
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
     """Open the table at `uri`; create it with `schema` and the table properties `configuration` if it does not exist.
 
-    Raises `StoreError` if it cannot be created, or if the columns of the existing table or their order differ.
+    Columns that an older table lacks at its end are added; its rows have null there.
+
+    Raises `StoreError` if it cannot be created, or if the existing table has other columns, or in another order.
     """
     with store_errors(uri):
         retry(
@@ -67,9 +71,25 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
         )
         table = delta_table(uri)
     names = [field.name for field in table.schema().fields]
+    if names != schema.names and names == schema.names[: len(names)]:
+        table = _add_columns(uri, schema, len(names))
+        names = [field.name for field in table.schema().fields]
     if names != schema.names:
         raise StoreError(f"table {uri}: has the columns {', '.join(names)} instead of {', '.join(schema.names)}")
     return table
+
+
+def _add_columns(uri: str, schema: pa.Schema, n_existing: int) -> DeltaTable:
+    """Add the columns of `schema` after the first `n_existing` to the table at `uri`; return the table."""
+    new = [DeltaField.from_arrow(field) for field in list(schema)[n_existing:]]
+    with store_errors(uri):
+        try:
+            delta_table(uri).alter.add_columns(new)
+        except DeltaError:
+            # Another run may have added them at the same moment.
+            if [field.name for field in delta_table(uri).schema().fields] != schema.names:
+                raise
+        return delta_table(uri)
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
@@ -95,12 +115,22 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
-def read_columns(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
-    """Read columns of the table at `uri`, at its current or at an earlier version; no rows if there is no table."""
+def read_columns(
+    uri: str, columns: Collection[str], version: int | None = None, *, added: Collection[str] = ()
+) -> pa.Table:
+    """Read columns of the table at `uri`, at its current or at an earlier version; no rows if there is no table.
+
+    Those of `columns` that are also in `added` may be missing in older tables, and are null then.
+    """
     if not table_exists(uri):
         return pa.table({name: pa.array([], pa.string()) for name in columns})
     with store_errors(uri):
-        return _read(uri, columns, version)
+        existing = {field.name for field in open_table(uri, version).schema().fields}
+        missing = [name for name in columns if name in added and name not in existing]
+        rows = _read(uri, [name for name in columns if name not in missing], version)
+        for name in missing:
+            rows = rows.append_column(name, pa.nulls(len(rows)))
+        return rows.select(list(columns))
 
 
 def track_ids(uri: str, version: int | None = None) -> set[str]:
@@ -144,8 +174,13 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
             if not track_ids.isdisjoint(ids[begin:end]):
                 groups.append(group)
             begin = end
-        for batch in file.iter_batches(BATCH_ROWS, groups, schema.names):
-            rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+        existing = [name for name in schema.names if name in file.schema_arrow.names]
+        for batch in file.iter_batches(BATCH_ROWS, groups, existing):
+            rows = pa.Table.from_batches([batch])
+            for name in schema.names:
+                if name not in existing:  # the file is older than the column
+                    rows = rows.append_column(name, pa.nulls(len(rows)))
+            rows = rows.select(schema.names).cast(schema)
             yield rows.filter([track_id in track_ids for track_id in rows["track_id"].to_pylist()])
 
 
@@ -266,5 +301,5 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (DeltaError, OSError, ValueError) as error:
-        reason = re.sub(r"\s+", " ", str(error))
+        reason = re.sub(r"\s+", " ", without_colours(str(error)))
         raise StoreError(f"table {uri}: {reason}") from error

@@ -16,23 +16,45 @@ from collections.abc import Sequence
 METADATA_HOSTS = frozenset(
     ["metadata", "metadata.google.internal", "metadata.goog", "instance-data", "100.100.100.200"]
 )
+LOCAL_HOSTS = ("", "localhost", "127.0.0.1")
+"""Hosts of a `file` URL that are this machine."""
 METADATA_ADDRESSES = (ipaddress.ip_network("fd00:ec2::/32"),)
 
+_FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
 # User and password, up to the last "@"; a password may hold an unescaped "/", which makes "user:password/" look like
 # "host:port/".
 _USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
-_PARAMETER = (
-    r"(x-amz-[^=&]*|x-goog-[^=&]*|[^=&]*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires)[^=&]*)"
+# Names of parameters whose values are secret, in lower case and without escapes.
+_SECRET_NAME = re.compile(
+    r"x-amz-.*|x-goog-.*|code|policy|.*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires).*"
 )
-# In the query and the fragment; and in the path of a website, where a parameter ends at the next "/".
-_SECRET = re.compile(rf"(?<=[?&#;]){_PARAMETER}=[^&#]*", re.IGNORECASE)
-_PATH_SECRET = re.compile(rf"(?<=;){_PARAMETER}=[^/;]*", re.IGNORECASE)
+# Names that only signed URLs have: their values are secret in any text, also if the scheme is missing.
+_SIGNED_NAME = re.compile(r"x-amz-.*|x-goog-.*|awsaccesskeyid|signature|key-pair-id")
+# A parameter's name in the query and the fragment of a URL, and in the path of a website; and where its value ends.
+_PARAMETER, _VALUE_END = re.compile(r"(?<=[?&#;])([^=&#;?]*)="), re.compile(r"[&#]|$")
+_PATH_PARAMETER, _PATH_VALUE_END = re.compile(r"(?<=;)([^=/;]*)="), re.compile(r"[/;]|$")
+_ANY_PARAMETER, _ANY_VALUE_END = re.compile(r"(?<=[?&])([^=&#;?\s]*)="), re.compile(r"[&#\s]|$")
+
+
+def local_path(uri: str) -> str | None:
+    """Return the path that a `file` URL names; None for other URLs and for paths.
+
+    `%20` and the like are decoded, as browsers and players write such URLs; the host may be empty or `localhost`.
+    """
+    parsed = _FILE_URL.fullmatch(uri)
+    return urllib.parse.unquote(parsed["path"]) if parsed and (parsed["host"] or "").lower() in LOCAL_HOSTS else None
+
+
+def expanded_home(uri: str) -> str:
+    """Return a path with a leading `~/` replaced by the home folder."""
+    return os.path.expanduser(uri) if uri.startswith("~/") else uri  # noqa: PTH111 # URLs are text
 
 
 def redacted(text: str) -> str:
     """Return the text with `***` in place of users, passwords, tokens and signatures in its URLs."""
-    return _URL.sub(lambda match: _redacted_url(_USER.sub("***@", match.group())), text)
+    text = _URL.sub(lambda match: _redacted_url(_USER.sub("***@", match.group())), text)
+    return _without_values(text, _ANY_PARAMETER, _SIGNED_NAME, _ANY_VALUE_END)
 
 
 def _redacted_url(url: str) -> str:
@@ -40,8 +62,18 @@ def _redacted_url(url: str) -> str:
     # In other URLs, "#" and ";" belong to names of files.
     query = re.search(r"[?#]" if is_website else r"\?", url)
     end = query.start() if query else len(url)
-    path = _PATH_SECRET.sub(r"\1=***", url[:end]) if is_website else url[:end]
-    return path + _SECRET.sub(r"\1=***", url[end:])
+    path = _without_values(url[:end], _PATH_PARAMETER, _SECRET_NAME, _PATH_VALUE_END) if is_website else url[:end]
+    return path + _without_values(url[end:], _PARAMETER, _SECRET_NAME, _VALUE_END)
+
+
+def _without_values(text: str, parameter: re.Pattern[str], names: re.Pattern[str], end: re.Pattern[str]) -> str:
+    """Replace the values of the parameters whose name matches `names`; a value reaches to the first match of `end`."""
+    kept, position = [], 0
+    for found in parameter.finditer(text):
+        if found.start() >= position and names.fullmatch(urllib.parse.unquote(found[1]).lower()):
+            kept += [text[position : found.end()], "***"]
+            position = end.search(text, found.end()).start()  # type: ignore[union-attr] # `$` always matches
+    return "".join([*kept, text[position:]])
 
 
 def rejection_reason(uri: str, allowed: Sequence[str] = ()) -> str | None:
@@ -57,6 +89,8 @@ def rejection_reason(uri: str, allowed: Sequence[str] = ()) -> str | None:
         return f"uri {redacted(uri)} is not a valid URL: {error}"
     if host and is_metadata(host):
         return f"uri {redacted(uri)} names a metadata service, which holds the credentials of a cloud's machines"
+    if uri.lower().startswith("file://") and local_path(uri) is None:
+        return f"uri {uri} names a file of another machine: write file:///PATH"
     if "::" in uri:
         return f"uri {redacted(uri)} chains filesystems by '::': name one, or rename the file if it is a file name"
     if allowed and not any(_is_within(uri, root) for root in allowed):
@@ -78,6 +112,7 @@ def is_metadata(host: str) -> bool:
 
 
 def _is_within(uri: str, root: str) -> bool:
+    uri, root = (local_path(each) or each for each in (uri, "/" if root.lower() == "file://" else root))
     if ("://" in uri) != ("://" in root):
         return False
     if "://" not in uri:
@@ -89,7 +124,7 @@ def _is_within(uri: str, root: str) -> bool:
     _, _, root_path = root.partition("://")
     if not root_path:  # `--allow s3://` allows a whole scheme
         return True
-    if scheme in ("file", "local"):
+    if scheme == "local":
         return _is_below(os.path.realpath(path), os.path.realpath(root_path))
     # HTTP clients and servers may decode "%2e%2e%2f" and resolve it; the query and fragment are not part of the path.
     if scheme.lower() in ("http", "https"):

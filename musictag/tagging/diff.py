@@ -14,7 +14,7 @@ from musictag.evaluation.report import format_table
 from musictag.jobs.plan import Task
 from musictag.jobs.progress import bar, echo
 from musictag.storage import tables
-from musictag.tagging.table import read_existing
+from musictag.tagging.table import ModelIdentity
 
 TagsByTrack = Mapping[str, frozenset[str]]
 """The tags of each track, by track_id."""
@@ -29,9 +29,9 @@ def echo_diff(
     uris: Mapping[str, str],
     n_tracks: int,
     *,
-    producer: str,
+    model: ModelIdentity,
     vocabulary: Collection[str],
-    vocabulary_of: Callable[[str], Collection[str]],
+    vocabulary_of: Callable[[str, str], Collection[str]],
     score: Callable[[tuple[Task, ...]], Scoring],
 ) -> None:
     """Print for each tag how many sampled tracks would gain and lose it with a new model.
@@ -41,37 +41,37 @@ def echo_diff(
         source: the catalog or features table, as messages name it.
         uris: the tracks of the source, track_id to uri.
         n_tracks: size of the sample, which is drawn from the tracks that are in the source and in the tags table.
-        producer: the new model, as named by `table.producer_of`.
+        model: the new model.
         vocabulary: the tags of the new model.
-        vocabulary_of: returns the tags of another producer.
+        vocabulary_of: returns the tags of another model, from its name and version.
         score: scores tasks with the new model; called once.
 
     Raises:
         UsageError: the tags table is empty, or has no track in common with the source.
         LedgerError: all sampled tracks failed.
     """
-    existing = read_existing(tags_uri)
-    if not existing:
+    existing = tables.read_columns(tags_uri, ("track_id", "model", "model_version"))
+    if not len(existing):
         raise UsageError(
             f"--diff compares with tags, and {tags_uri} holds none: name another table with --tags, or run without "
             "--diff first"
         )
-    common = uris.keys() & existing.keys()
+    common = uris.keys() & set(existing["track_id"].to_pylist())
     if not common:
         raise UsageError(
             f"{tags_uri} and {source} have no track in common: name the catalog or features that were "
             "tagged, or another table with --tags"
         )
-    producers = collections.Counter(row.producer for row in existing.values())
-    names = ", ".join(f"{name} ({n:,})" for name, n in producers.most_common())
+    models = collections.Counter(zip(existing["model"].to_pylist(), existing["model_version"].to_pylist(), strict=True))
+    names = ", ".join(f"{name} {version} ({n:,})" for (name, version), n in models.most_common())
     echo(f"{tags_uri}: {len(existing):,} tracks, tagged by {names}; {len(common):,} of them are in {source}")
-    known = {tag for name in producers for tag in vocabulary_of(name)}
+    known = {tag for name, version in models for tag in vocabulary_of(name, version)}
 
     tasks = tuple(Task(track_id, uris[track_id], None) for track_id in sample(common, n_tracks))
     before = tags_by_track(tables.read_rows(tags_uri, ("track_id", "tags"), [task.track_id for task in tasks]))
     after = tags_by_track(_score_sample(tasks, score))
     echo(report(before, after, known.union(*before.values()), vocabulary))
-    echo(f"compared with the tags that {producer} gives to {len(after):,} of these tracks; nothing was written")
+    echo(f"compared with the tags that {model} gives to {len(after):,} of these tracks; nothing was written")
 
 
 def _score_sample(tasks: tuple[Task, ...], score: Callable[[tuple[Task, ...]], Scoring]) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """The tags table: its schema, its rows, and the existing rows that a rerun can keep."""
 
+import dataclasses
 import datetime
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,19 +29,43 @@ TAGS_SCHEMA = pa.schema(
         ("scores", pa.list_(pa.float32())),
         ("tags", pa.list_(pa.struct([("tag", pa.string()), ("score", pa.float32())]))),
         ("tagged_at", pa.timestamp("us", "UTC")),
+        ("model_digest", pa.string()),
     ]
 )
+ADDED_COLUMNS = ("model_digest",)
+"""Columns that tables of earlier versions of musictag lack."""
+UNKNOWN_MODEL = ""
+"""Producer of the rows of a model that nobody knows any more."""
 
 
-def tag_rows(tagger: Tagger, rows: Sequence[Row], model: str, model_version: str) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class ModelIdentity:
+    """A model as the tags table names it."""
+
+    name: str
+    version: str
+    """Label for people: the version in a registry, which another model may get later."""
+    digest: str
+    """Digest of the model's files (see `models.artifact.model_digest`), by which a row is known to be of this model."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+FindDigest = Callable[[str, str], tuple[str, datetime.datetime] | None]
+"""Returns the digest of the model of a name and version, and the time since which it has that version; or None."""
+
+
+def tag_rows(tagger: Tagger, rows: Sequence[Row], model: ModelIdentity) -> list[dict[str, Any]]:
     """Return rows of `TAGS_SCHEMA` for features rows, in their order."""
     now = datetime.datetime.now(datetime.UTC)
     return [
         {
             "track_id": row["track_id"],
             **{name: row[name] for name in IDENTITY_COLUMNS},
-            "model": model,
-            "model_version": model_version,
+            "model": model.name,
+            "model_version": model.version,
+            "model_digest": model.digest,
             "n_clips": row["n_clips"],
             "scores": scores.tolist(),
             "tags": [{"tag": tag, "score": score} for tag, score in tagger.tags_above(scores)],
@@ -49,15 +75,23 @@ def tag_rows(tagger: Tagger, rows: Sequence[Row], model: str, model_version: str
     ]
 
 
-def producer_of(model: str, model_version: str) -> str:
-    """Return name and version of the model as one string. A row is up to date if this, uri and etag are unchanged."""
-    return f"{model} {model_version}"
+def read_existing(tags_uri: str, find_digest: FindDigest) -> dict[str, ExistingRow]:
+    """Read the existing row of each track, by track_id; its producer is the digest of its model.
 
-
-def read_existing(tags_uri: str) -> dict[str, ExistingRow]:
-    """Read the existing row of each track, by track_id."""
-    columns = ("track_id", "uri", "audio_etag", "model", "model_version")
+    Rows of earlier versions of musictag hold no digest: `find_digest` finds it by name and version. The producer is
+    `UNKNOWN_MODEL` if it finds none, or if the model got its version after the row was written.
+    """
+    columns = ("track_id", "uri", "audio_etag", "model", "model_version", "model_digest", "tagged_at")
+    find = functools.cache(find_digest)
     return {
-        row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], producer_of(row["model"], row["model_version"]))
-        for row in tables.read_columns(tags_uri, columns).to_pylist()
+        row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], row["model_digest"] or _digest(row, find))
+        for row in tables.read_columns(tags_uri, columns, added=ADDED_COLUMNS).to_pylist()
     }
+
+
+def _digest(row: Row, find: FindDigest) -> str:
+    found = find(row["model"], row["model_version"])
+    if found is None:
+        return UNKNOWN_MODEL
+    digest, since = found
+    return digest if since <= row["tagged_at"] else UNKNOWN_MODEL

@@ -6,8 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musictag.catalog.reader import SCHEMA, read_catalog
+from musictag.catalog.reader import read_catalog
+from musictag.catalog.validation import SCHEMA
 from musictag.errors import CatalogError
+from musictag.storage import fetch
 
 ROWS = [
     {"track_id": "a", "uri": "music/a.mp3", "artist": "X", "title": "One", "tags": ["calm", "piano"], "split": "train"},
@@ -106,6 +108,20 @@ def test_relative_catalog_path_gives_absolute_uris(tmp_path, monkeypatch):
     assert read_catalog("catalog.csv").tracks["uri"].to_pylist() == [f"{tmp_path.parent}/a.mp3"]
 
 
+def test_local_files_are_found_as_browsers_and_shells_write_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "100% Köln?.mp3", "x")
+    lines = [
+        "track_id,uri", f"url,{(tmp_path / '100% Köln?.mp3').as_uri()}",
+        f"host,file://localhost{tmp_path}/100%25%20K%C3%B6ln?.mp3", "home,~/100% Köln?.mp3", "name,100% Köln?.mp3",
+    ]  # fmt: skip
+    catalog = read_catalog(f"file://localhost{write(tmp_path / 'a b.csv', chr(10).join(lines))}".replace(" ", "%20"))
+    assert catalog.problems == ()
+    for uri in catalog.tracks["uri"].to_pylist():
+        with fetch.local_audio(uri) as path:
+            assert path == tmp_path / "100% Köln?.mp3"
+
+
 @pytest.mark.parametrize("header", ["track_id,uri,bpm,mood", ",track_id,uri,mood", "\ufefftrack_id, uri,bpm,x"])
 def test_unknown_columns_are_ignored(tmp_path, header):
     cells = ["a" if "track_id" in name else "a.mp3" if "uri" in name else "7" for name in header.split(",")]
@@ -176,7 +192,7 @@ def test_json_lines_report_all_problems_at_once(tmp_path):
     assert "not a JSON object" in found[4][1]
     assert "tags is not a list of text: 'calm;sad'" in found[5][1]
     assert "tags is not a list of text" in found[6][1]
-    assert "not JSON" in found[7][1]
+    assert "uri is not UTF-8" in found[7][1]
     assert "uri is not text: 5" in found[8][1]
     assert "track_id is empty" in found[9][1]
     assert "uri is not UTF-8" in found[10][1]

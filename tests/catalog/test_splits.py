@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musictag.catalog import reader
+from musictag.catalog import validation
 from musictag.catalog.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
 from musictag.errors import CatalogError
 from musictag.storage import tables
@@ -144,7 +144,7 @@ def catalog_of(*rows):
     """Return a catalog with rows `(track_id, artist, tags)` or `(track_id, artist, tags, split)`."""
     names = ("track_id", "artist", "tags", "split")
     fields = [dict(zip(names, row, strict=False)) | {"uri": f"{row[0]}.mp3"} for row in rows]
-    return pa.Table.from_pylist(fields, reader.SCHEMA)
+    return pa.Table.from_pylist(fields, validation.SCHEMA)
 
 
 def artists(n, tags=("x",)):

@@ -99,3 +99,11 @@ def test_by_tag_follows_the_order_of_the_vocabulary():
 def test_by_tag_rejects_unknown_tags_with_similar_ones():
     with pytest.raises(VocabularyError, match=r"the vocabulary has no tag 'jazz' \(close: 'Jazz'\)"):
         by_tag({"jazz": 0.5}, ("Jazz", "guitar"))
+
+
+def test_tags_of_an_old_model_are_found_in_their_one_form():
+    vocabulary = ("ro\u0308ck", " pop")
+    assert encode([["r\u00f6ck"], ["pop"]], vocabulary).tolist() == [[True, False], [False, True]]
+    assert unknown_tags([["r\u00f6ck", "jazz"]], vocabulary) == {"jazz": 1}
+    np.testing.assert_array_equal(by_tag({"r\u00f6ck": 0.5}, vocabulary), [0.5, np.nan])
+    assert make_vocabulary([["r\u00f6ck", "hip hop"]], [" hip  hop", "ro\u0308ck"]) == ("hip hop", "r\u00f6ck")

@@ -109,6 +109,31 @@ def test_folder_without_music_is_an_error(run, tmp_path):
     assert err.endswith("error: 1 of 1 file could not be tagged\n")
 
 
+def test_long_file_is_tagged_by_some_clips_and_limited_as_a_whole(run, tmp_path, music, write_audio):
+    write_audio(tmp_path / "mix.wav", music(40.0, 8_000, 1), 8_000)
+    code, out, _ = run("tag", tmp_path / "mix.wav", "--max-hours", 0.01, "--json")
+    assert code == 0, out
+    code, _, err = run("tag", tmp_path / "mix.wav", "--max-hours", 0.01, "--clips-per-track", "all")
+    assert code == 1
+    assert "mix.wav: longer than 0.01 hours: if it is one track, raise --max-hours" in err
+    assert run("taggram", tmp_path / "mix.wav", "--max-hours", 0.01, "-o", tmp_path / "a.png")[0] == 1
+
+
+def test_file_urls_and_links_are_accepted_and_other_files_are_counted(run, songs, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(songs)
+    (tmp_path / "list.m3u").touch()
+    url = (songs / "爵士.ogg").as_uri()
+    code, out, err = run("tag", url, tmp_path, "--json", "--clips-per-track", 1)
+    assert code == 0
+    files = [json.loads(line)["file"] for line in out.splitlines()]
+    assert files[:2] == [str(songs / "爵士.ogg"), f"{tmp_path}/elsewhere/a.mp3"]
+    assert len(files) == 8
+    assert err.startswith("left out: 1 .jpg, 1 .m3u\n")
+    code, _, err = run("tag", tmp_path, "--no-follow-links")
+    assert code == 1
+    assert "the folder holds no audio file" in err
+
+
 def test_several_files_show_a_progress_bar_on_a_terminal(run, songs, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     code, out, err = run("tag", songs / "b", "--json")

@@ -17,23 +17,24 @@ def test_folder_yields_the_files_of_its_catalog(tmp_path):
     for name in ("b/2.MP3", "b/10.ogg", "a.flac", "b/cover.jpg", "b/.hidden.mp3", ".git/c.mp3", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = local_files.find([tmp_path])
+    found, left_out = local_files.find([tmp_path])
+    assert left_out == {"hidden": 2, ".jpg": 1, ".txt": 1}
     assert found == [tmp_path / name for name in ("a.flac", "b/10.ogg", "b/2.MP3")]
     assert list(map(str, found)) == read_catalog(str(tmp_path)).tracks["uri"].to_pylist()
     named = [tmp_path / "notes.txt", tmp_path / "missing.mp3"]
-    assert local_files.find([*named, tmp_path / "b"]) == [*named, *found[1:]]
+    assert local_files.find([*named, tmp_path / "b"])[0] == [*named, *found[1:]]
 
 
 def test_relative_paths_stay_relative(tmp_path, monkeypatch):
     (tmp_path / "music").mkdir()
     (tmp_path / "music/a.mp3").touch()
     monkeypatch.chdir(tmp_path)
-    assert local_files.find([Path("music")]) == [Path("music/a.mp3")]
-    assert local_files.find([Path()]) == [Path("music/a.mp3")]
+    assert local_files.find([Path("music")])[0] == [Path("music/a.mp3")]
+    assert local_files.find([Path()])[0] == [Path("music/a.mp3")]
 
 
 def test_folder_without_music_is_an_error(tmp_path):
-    assert local_files.find([tmp_path]) == [tmp_path]
+    assert local_files.find([tmp_path])[0] == [tmp_path]
     with pytest.raises(AudioUnreachableError, match=r"the folder holds no audio file \(.*\.mp3"):
         local_files.read(tmp_path, CONFIG)
 
@@ -54,13 +55,13 @@ def test_unreadable_file_is_an_error_with_its_reason(tmp_path):
     with pytest.raises(AudioUnreachableError, match=r"missing.mp3: cannot be read: No such file"):
         local_files.read(tmp_path / "missing.mp3", CONFIG)
     with pytest.raises(AudioUnreachableError, match="cannot be read: File name too long"):
-        local_files.read(local_files.find([tmp_path / ("long" * 100)])[0], CONFIG)
+        local_files.read(local_files.find([tmp_path / ("long" * 100)])[0][0], CONFIG)
 
 
 def test_name_that_is_not_utf8_is_refused(tmp_path, music, write_audio):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     write_audio(tmp_path / "a.wav", music(1.0), 44_100).rename(path)
-    assert local_files.find([tmp_path]) == [path]
+    assert local_files.find([tmp_path])[0] == [path]
     assert local_files.printable(path) == f"{tmp_path}/caf\\xe9.wav"
     with pytest.raises(AudioUnreachableError, match="the file name is not UTF-8; rename it") as caught:
         local_files.read(path, CONFIG)

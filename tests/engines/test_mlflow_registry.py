@@ -1,3 +1,4 @@
+import datetime
 import errno
 import os
 import re
@@ -147,7 +148,7 @@ def test_incompletely_stored_model_is_registered_again(artifact: Path, monkeypat
 def test_published_model_is_fetched_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = mlflow_registry.fetch("msd-musicnn")
     assert source == mlflow_registry.ModelSource(pretrained.models_folder() / "msd-musicnn", "msd-musicnn", None, None)
-    assert mlflow_registry.identity(source)[0] == "msd-musicnn"
+    assert mlflow_registry.identity(source).name == "msd-musicnn"
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(ModelError, match="run `musictag weights`"):
         mlflow_registry.fetch("msd-musicnn")
@@ -195,18 +196,28 @@ def test_invalid_model_name_is_an_error_of_one_sentence(uri: str) -> None:
 
 
 def test_folder_is_identified_by_its_files(artifact: Path) -> None:
-    name, digest = mlflow_registry.identity(mlflow_registry.fetch(str(artifact)))
-    assert name == str(artifact)
-    assert mlflow_registry.identity(mlflow_registry.fetch(str(artifact))) == (name, digest)
+    found = mlflow_registry.identity(mlflow_registry.fetch(str(artifact)))
+    assert found.name == str(artifact)
+    assert mlflow_registry.identity(mlflow_registry.fetch(str(artifact))) == found
+    assert mlflow_registry.find_digest(found.name, found.version) == (found.digest, mlflow_registry.BEGINNING)
     weights = artifact / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert mlflow_registry.identity(mlflow_registry.fetch(str(artifact))) != (name, digest)
+    changed = mlflow_registry.identity(mlflow_registry.fetch(str(artifact)))
+    assert found.version != changed.version
+    assert found.digest != changed.digest
+    assert mlflow_registry.find_digest(found.name, found.version) is None
 
 
-def test_version_is_identified_by_its_number(artifact: Path) -> None:
-    version = registered(artifact)
-    assert mlflow_registry.identity(mlflow_registry.fetch(f"models:/musictag/{version}")) == ("musictag", version)
+def test_version_is_identified_by_the_digest_of_its_files(artifact: Path) -> None:
+    first, second = registered(artifact), registered(artifact)
+    found = [mlflow_registry.identity(mlflow_registry.fetch(f"models:/musictag/{n}")) for n in (first, second)]
+    assert [(model.name, model.version) for model in found] == [("musictag", first), ("musictag", second)]
+    assert found[0].digest == found[1].digest == mlflow_registry.identity(mlflow_registry.fetch(str(artifact))).digest
+    (digest, since), now = mlflow_registry.find_digest("musictag", first), datetime.datetime.now(datetime.UTC)
+    assert digest == found[0].digest
+    assert now - datetime.timedelta(minutes=2) < since < now
+    assert mlflow_registry.find_digest("musictag", "99") is None
 
 
 def test_file_names_of_models_are_unique(artifact: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import contextlib
 import math
+import sqlite3
 import time
 from pathlib import Path
 
@@ -110,3 +112,28 @@ def test_cost_is_the_duration_of_the_run_or_of_its_fit() -> None:
     with mlflow_runs.start_run("fit", {}, {}, system_metrics=False) as run_id:
         mlflow_runs.log_metrics(run_id, {"fit_seconds": 1000.0})
     assert mlflow_runs.cost(run_id)["seconds"] == 1000
+
+
+def lock(database: Path) -> contextlib.closing[sqlite3.Connection]:
+    """Lock a database until the context ends. MLflow waits for it for 20 s."""
+    connection = sqlite3.connect(database)
+    connection.execute("BEGIN EXCLUSIVE")
+    return contextlib.closing(connection)
+
+
+def test_locked_database_is_an_error_of_one_sentence(mlflow_home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    message = r"^MLflow at sqlite:.* cannot be used: database is locked$"
+    with lock(mlflow_home / "mlflow.db"), pytest.raises(RegistryError, match=message):
+        mlflow_runs.connect()
+    assert capfd.readouterr() == ("", "")
+
+
+def crash_with_a_locked_database(database: Path) -> None:
+    with contextlib.ExitStack() as locked, mlflow_runs.start_run("a", {}, {}, system_metrics=False):
+        locked.enter_context(lock(database))
+        raise ZeroDivisionError
+
+
+def test_error_at_the_end_of_a_run_does_not_hide_that_of_its_body(mlflow_home: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        crash_with_a_locked_database(mlflow_home / "mlflow.db")

@@ -111,12 +111,20 @@ def test_featurizing_does_not_load_torch():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
-@pytest.mark.parametrize("n_clips", [None, 1])
-def test_track_above_the_limit_is_an_error(tmp_path, music, write_audio, name, n_clips):
+def test_limit_holds_for_tracks_that_are_decoded_as_a_whole(tmp_path, music, write_audio, name):
     path = write_audio(tmp_path / name, music(9.0), 44_100)
-    assert len(extract.track_clips(path, "a", CONFIG, n_clips, 9.5 / 3600)[1]) == (n_clips or 4)
+    assert len(extract.track_clips(path, "a", CONFIG, None, 9.5 / 3600)[1]) == 4
     with pytest.raises(AudioTooLongError, match=r"a: longer than 0\.00222222 hours: .* raise --max-hours"):
-        extract.track_clips(path, "a", CONFIG, n_clips, 8 / 3600)
+        extract.track_clips(path, "a", CONFIG, None, 8 / 3600)
+    assert len(extract.track_clips(path, "a", CONFIG, 1, 8 / 3600)[1]) == 1  # only the clip is decoded
+
+
+@pytest.mark.slow
+def test_limit_holds_for_clips_of_a_file_that_cannot_seek(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.aac", music(9.0), 44_100)
+    assert len(extract.track_clips(path, "a", CONFIG, 1, 9.5 / 3600)[1]) == 1
+    with pytest.raises(AudioTooLongError):
+        extract.track_clips(path, "a", CONFIG, 1, 8 / 3600)
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,5 +54,41 @@ def test_splits_are_kept_in_the_splits_table(catalog: Catalog, features_uri: str
 
 
 def test_problems_are_printed_with_the_catalog(catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
-    echo_problems(catalog)
+    echo_problems(catalog, merge_tag_case=False)
     assert capsys.readouterr().out == f"{catalog.uri}, row 10 (broken): uri is empty\n"
+
+
+@pytest.fixture
+def spellings(tmp_path: Path) -> Catalog:
+    tags = ["rock", "Rock", "rock", "ROCK;calm", "Rock", "Rock;rock"]
+    path = tmp_path / "catalog.csv"
+    path.write_text("\n".join(["track_id,uri,tags", *(f"{n},{n}.wav,{tag}" for n, tag in enumerate(tags))]))
+    return read_catalog(str(path))
+
+
+@pytest.mark.parametrize(
+    ("merge", "end"), [(True, "learned as one"), (False, "learned as several tags; --merge-tag-case makes them one")]
+)
+def test_tags_that_differ_by_case_alone_are_printed_with_their_tracks(
+    spellings: Catalog, capsys: pytest.CaptureFixture[str], merge: bool, end: str
+) -> None:
+    echo_problems(spellings, merge_tag_case=merge)
+    found = "tags that differ by case alone: Rock (3 tracks), rock (3 tracks), ROCK (1 track)"
+    assert capsys.readouterr().out == f"{spellings.uri}, {found}: {end}\n"
+
+
+@pytest.mark.parametrize(
+    ("merge_tag_case", "expected"),
+    [
+        (None, {"rock", "Rock", "ROCK", "calm"}),
+        ((), {"Rock", "calm"}),
+        (("rock", "Calm"), {"rock", "Calm"}),
+    ],
+)
+def test_tags_that_differ_by_case_alone_are_merged(
+    spellings: Catalog, features_uri: str, merge_tag_case: Collection[str] | None, expected: set[str]
+) -> None:
+    labels = read_labels(spellings, features_uri, merge_tag_case=merge_tag_case)
+    tag_lists = [tags for split in SPLITS for tags in labels.tags[split].values()]
+    assert {tag for tags in tag_lists for tag in tags} == expected
+    assert all(len(tags) == len(set(tags)) for tags in tag_lists)

@@ -3,7 +3,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from musictag.catalog.reader import Problem
+from musictag.catalog.validation import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
 from musictag.jobs import ledger
 from musictag.jobs.ledger import Account

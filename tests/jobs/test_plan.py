@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musictag.catalog.reader import Problem
+from musictag.catalog.validation import Problem
 from musictag.jobs.ledger import make_account
 from musictag.jobs.plan import (
     ExistingRow,
@@ -156,21 +156,44 @@ def test_new_signature_in_uri_leaves_track_unchanged():
         ((), False, ""),
         (("x",), False, "not listed any more: 1 track, kept (--prune removes them)\n"),
         (("x", "y"), False, "not listed any more: 2 tracks, kept (--prune removes them)\n"),
-        (("x", "y"), True, "not listed any more: 2 tracks, removed\n"),
+        (("x", "y"), True, "left out: 2 .jpg\nnot listed any more: 2 tracks, removed\n"),
     ],
 )
 def test_orphaned_tracks_are_printed(capsys, unlisted, prune, second):
     existing = {name: ExistingRow("", "", "") for name in ("a", *unlisted)}
     plan = make_plan([("a", "a", "e"), ("b", "b", "e")], existing, "m", {}, 3)
-    echo_plan("my/catalog.csv", plan, "to do", prune=prune)
-    assert capsys.readouterr().out == "my/catalog.csv: 2 tracks listed, 2 to do\n" + second
+    echo_plan("my/catalog.csv", plan, "to do", prune=prune, left_out={".jpg": 2} if prune else {})
+    assert capsys.readouterr().out == "my/catalog.csv: 2 tracks listed, 2 to do: 1 with another uri, 1 new\n" + second
+
+
+@pytest.mark.parametrize(
+    ("row", "listed", "reason"),
+    [
+        (None, ("a.mp3", "5-1.0"), "new"),
+        (ExistingRow("b.mp3", "5-1.0", "producer"), ("a.mp3", "5-1.0"), "with another uri"),
+        (ExistingRow("a.mp3", "5-1.0", "producer"), ("a.mp3", "5-2.0"), "with another time"),
+        (ExistingRow("a.mp3", "5-1.0", "producer"), ("a.mp3", "6-2.0"), "with another size"),
+        (ExistingRow("a.mp3", "abc", "producer"), ("a.mp3", "def-2"), "with another etag"),
+        (ExistingRow("a.mp3", "5-1.0", "producer"), ("a.mp3", None), "without a known etag"),
+        (ExistingRow("a.mp3", "5-1.0", "older"), ("a.mp3", "5-1.0"), "by another model"),
+        (ExistingRow("a.mp3", "5-1.0", ""), ("a.mp3", "5-1.0"), "by a model that is not known any more"),
+    ],
+)
+def test_plan_says_why_a_track_is_processed(row, listed, reason):
+    assert plan_of([("a", *listed)], {"a": row} if row else {}).reasons == {reason: 1}
+
+
+def test_plan_counts_tracks_that_failed_before():
+    assert plan_of([("a", "a", "e")], failed={"a": FailedTrack("a", "e", "X", 1)}).reasons == {"failed before": 1}
 
 
 def test_exhausted_tracks_are_printed(capsys):
     failed = {"a": FailedTrack("a", "e", "AudioCorruptError", 3)}
-    echo_plan("c.csv", make_plan([("a", "a", "e"), ("b", "b", "e")], {}, "m", failed, 3), "to do", prune=False)
+    echo_plan(
+        "c.csv", make_plan([("a", "a", "e"), ("b", "b", "e")], {}, "m", failed, 3), "to do", prune=False, left_out={}
+    )
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "c.csv: 2 tracks listed, 1 to do"
+    assert first == "c.csv: 2 tracks listed, 1 to do: 1 new"
     assert second == "not tried again, failed --max-attempts times on the same audio: 1 listed track"
 
 

@@ -1,11 +1,13 @@
 import datetime
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from musictag.catalog.reader import Problem
+from musictag.catalog.reader import Catalog
+from musictag.catalog.validation import SCHEMA as CATALOG_SCHEMA
+from musictag.catalog.validation import Problem
 from musictag.errors import AudioCorruptError, LedgerError
 from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row, read_failed, record_failures
 from musictag.jobs.plan import ExistingRow, Plan
@@ -56,7 +58,7 @@ class Job:
 
     def execute(
         self,
-        track_ids: str,
+        track_ids: Iterable[str],
         *,
         failing: Collection[str] = (),
         lost: Collection[str] = (),
@@ -64,13 +66,14 @@ class Job:
         problems: Collection[Problem] = (),
         max_failures: float = 1.0,
         prune: bool = False,
+        prune_limit: float = 1.0,
         process: Callable[[Plan], None] | None = None,
     ) -> None:
-        """Run the job on the tracks of `track_ids`, one for each letter."""
+        """Run the job on the tracks `track_ids`."""
         run = Run(
             source="catalog.csv",
             listed=[(track_id, f"{track_id}.mp3", etag) for track_id in track_ids],
-            problems=tuple(problems),
+            catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), tuple(problems)),
             output_uri=self.uri,
             failures_uri=self.failures_uri,
             producer="p",
@@ -79,6 +82,7 @@ class Job:
             max_attempts=2,
             max_failures=max_failures,
             prune=prune,
+            prune_limit=prune_limit,
             started=datetime.datetime.now(datetime.UTC),
         )
         execute(run, process or (lambda plan: self.process(plan, failing, lost)), purpose="to do")
@@ -134,6 +138,32 @@ def test_prune_deletes_rows_and_failures_of_unlisted_tracks(
     job.execute("ab", failing="b", prune=prune)
     assert tables.track_ids(job.uri) == rows
     assert set(read_failed(job.failures_uri)) == failed
+
+
+def test_prune_above_the_limit_deletes_nothing_and_fails_the_run(job: Job) -> None:
+    job.execute("abcdefghij")
+    message = r"catalog.csv: 2 of the 10 tracks in .*rows are not listed any more, more than --prune-limit 0\.1 allows"
+    with pytest.raises(LedgerError, match=message):
+        job.execute("abcdefghx", prune=True, prune_limit=0.1)
+    assert tables.track_ids(job.uri) == set("abcdefghijx")
+    job.execute("abcdefghijx", prune=True, prune_limit=0.1)
+    job.execute("abcdefghix", prune=True, prune_limit=0.1)
+    assert tables.track_ids(job.uri) == set("abcdefghix")
+
+
+def test_rows_of_a_folder_that_cannot_be_listed_are_never_pruned(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job.execute(["CD1/1", "CD1/a/2", "CD11/3", "CD2/4"], failing=["CD1/a/2"])
+    closed = Problem(None, "CD1/", "/music/CD1", "the folder cannot be listed: Permission denied")
+    job.execute(["CD2/4"], prune=True, problems=[closed])
+    assert "perhaps listed in what cannot be read: 1 track, kept" in capsys.readouterr().out
+    assert tables.track_ids(job.uri) == {"CD1/1", "CD2/4"}
+    assert read_failed(job.failures_uri)["CD1/"].error == "CatalogError"
+
+
+def test_no_row_is_pruned_if_a_catalog_row_has_no_readable_id(job: Job) -> None:
+    job.execute("ab")
+    job.execute("a", prune=True, problems=[Problem(7, "row 7", "", "not JSON")])
+    assert tables.track_ids(job.uri) == {"a", "b"}
 
 
 def test_lost_track_is_an_error_and_is_processed_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,7 +285,7 @@ def test_diff_from_audio_skips_failures_and_names_tags_of_one_model(home, call, 
 def test_vocabulary_of_a_deleted_model_is_empty_with_a_message(home, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     mlflow_runs.connect()
-    assert mlflow_registry.vocabulary_of("musictag 99") == ()
+    assert mlflow_registry.vocabulary_of("musictag", "99") == ()
     assert capsys.readouterr().out.startswith("musictag 99 is gone (model models:/musictag/99: ")
 
 

@@ -30,6 +30,12 @@ from musictag.storage import urls
         ("s3://bucket/Song;keys=2.mp3?versionId=1", "s3://bucket/Song;keys=2.mp3?versionId=1"),
         ("s3://bucket/a.mp3?id=5&token=a/b", "s3://bucket/a.mp3?id=5&token=***"),
         ("/music/what?key=C minor.mp3", "/music/what?key=C minor.mp3"),
+        ("https://host/a.mp3?id=5;token=a;b&n=1", "https://host/a.mp3?id=5;token=***&n=1"),
+        ("https://cdn/a?Policy=eyJ&Signature=x~&Key-Pair-Id=K1", "https://cdn/a?Policy=***&Signature=***&Key-Pair-Id=***"),
+        ("https://host/a?X%2DAmz%2DSignature=abc&%74oken=d", "https://host/a?X%2DAmz%2DSignature=***&%74oken=***"),
+        ("https://app/a.mp3?code=abc&barcode=12", "https://app/a.mp3?code=***&barcode=12"),
+        ("File name too long: '/tmp/x/a.mp3?X-Amz-Credential=AK/1&X-Amz-Signature=0f'",
+         "File name too long: '/tmp/x/a.mp3?X-Amz-Credential=***&X-Amz-Signature=***"),
     ],
 )  # fmt: skip
 def test_only_secrets_are_redacted(text: str, expected: str) -> None:
@@ -122,6 +128,40 @@ def test_links_of_file_urls_are_followed(tmp_path: Path) -> None:
     assert "--allow" in (urls.rejection_reason(f"file://{tmp_path}/music/a.mp3", [f"file://{tmp_path}/music"]) or "")
 
 
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///music/a.mp3", "/music/a.mp3"),
+        ("file:///music/What%3F%20100%25%20K%C3%B6ln.mp3", "/music/What? 100% Köln.mp3"),
+        ("file:///music/100% What? #1.mp3", "/music/100% What? #1.mp3"),
+        ("file://localhost/music/a.mp3", "/music/a.mp3"),
+        ("FILE://LOCALHOST/music/a.mp3", "/music/a.mp3"),
+        ("file:/music/a.mp3", "/music/a.mp3"),
+        ("file://nas/music/a.mp3", None),
+        ("/music/a%20b.mp3", None),
+        ("file.mp3", None),
+        ("https://host/file:///a.mp3", None),
+    ],
+)
+def test_file_urls_are_read_as_browsers_write_them(uri: str, path: str | None) -> None:
+    assert urls.local_path(uri) == path
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+def test_file_url_of_any_path_leads_back_to_it(path: str) -> None:
+    assert urls.local_path(Path(f"/{path}").as_uri()) == str(Path(f"/{path}"))
+
+
+def test_file_url_of_another_machine_is_rejected() -> None:
+    assert "names a file of another machine" in (urls.rejection_reason("file://nas/music/a.mp3") or "")
+
+
+@pytest.mark.parametrize("uri", ["file:///srv/music/%2e%2e/private/a.mp3", "file:/srv/private/a.mp3"])
+def test_encoded_file_url_is_compared_as_the_path_that_is_opened(uri: str) -> None:
+    assert "--allow" in (urls.rejection_reason(uri, ["/srv/music"]) or "")
+    assert urls.rejection_reason("file://localhost/srv/music/a%20b.mp3", ["/srv/music", "file:///srv"]) is None
+
+
 names = st.text(string.ascii_letters + string.digits + "-._~%", min_size=1, max_size=20)
 secrets = st.text(string.ascii_uppercase + string.digits + "+/=-._~%", min_size=12, max_size=40)
 users = st.text(string.ascii_uppercase + string.digits + "-._~%", min_size=12, max_size=40)
@@ -130,6 +170,9 @@ SECRET_PARAMETERS = (
     "X-Amz-Credential",
     "X-Goog-Signature",
     "sig",
+    "Signature",
+    "Policy",
+    "X%2DAmz%2DSignature",
     "token",
     "access_key",
     "password",
@@ -151,6 +194,15 @@ def test_no_secret_passes_redaction(scheme, user, password, path, parameter, val
         assert secret not in text
     assert text.startswith(before)
     assert "/".join(path) in text
+
+
+@given(
+    name=st.sampled_from(["X-Amz-Signature", "X-Amz-Credential", "X-Goog-Signature", "AWSAccessKeyId", "Signature"]),
+    value=secrets.filter(lambda text: not {"&", "#"} & set(text)), path=names,
+)  # fmt: skip
+def test_no_signature_passes_redaction_without_its_scheme(name, value, path):
+    assume(value not in path)
+    assert value not in urls.redacted(f"OSError: [Errno 36] File name too long: '/tmp/tmp1/{path}?id=1&{name}={value}'")
 
 
 steps = st.lists(st.sampled_from(["..", ".", "music", "music2", "other", "a.mp3"]), min_size=1, max_size=6)

@@ -1,23 +1,29 @@
 import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from musictag.tagging.table import TAGS_SCHEMA, tag_rows
+from musictag.storage import parts, tables
+from musictag.tagging.table import TAGS_SCHEMA, UNKNOWN_MODEL, ModelIdentity, read_existing, tag_rows
 from musictag.tagging.tagger import Tagger
 from small import SPEC, small_model, track
+
+MODEL = ModelIdentity("musictag", "7", "d7")
+NOW = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
 
 
 def test_tag_rows_have_the_identity_of_the_track_and_the_model() -> None:
     tagger, rows = Tagger(small_model(), SPEC), [stored(4, 1), stored(2, 2), stored(9, 3)]
     before = datetime.datetime.now(datetime.UTC)
-    tagged = tag_rows(tagger, rows, "musictag", "7")
+    tagged = tag_rows(tagger, rows, MODEL)
     table = pa.Table.from_pylist(tagged, TAGS_SCHEMA)  # Every column is there, and of its type.
     assert set(tagged[0]) == set(TAGS_SCHEMA.names)
     for name in ("track_id", "uri", "audio_etag", "audio_sha256", "feature_hash", "n_clips"):
         assert table[name].to_pylist() == [row[name] for row in rows], name
     assert set(zip(table["model"].to_pylist(), table["model_version"].to_pylist(), strict=True)) == {("musictag", "7")}
+    assert set(table["model_digest"].to_pylist()) == {"d7"}
     scores = tagger.track_scores(rows)
     np.testing.assert_array_equal(np.array(table["scores"].to_pylist(), np.float32), scores)
     for row, expected in zip(tagged, scores, strict=True):
@@ -27,9 +33,62 @@ def test_tag_rows_have_the_identity_of_the_track_and_the_model() -> None:
 
 
 def test_tag_rows_without_rows_are_empty() -> None:
-    assert tag_rows(Tagger(small_model(), SPEC), [], "musictag", "7") == []
+    assert tag_rows(Tagger(small_model(), SPEC), [], MODEL) == []
 
 
 def stored(n_clips: int, seed: int) -> dict[str, Any]:
     identity = {"uri": f"{seed}.mp3", "audio_etag": f"e{seed}", "audio_sha256": f"s{seed}", "feature_hash": "abc"}
     return {**track(n_clips, seed), **identity, "n_clips": n_clips}
+
+
+def write_tags(uri: str, schema: pa.Schema, *rows: tuple[str, str, str | None]) -> None:
+    """Write rows with a track_id, a version and a digest of the model."""
+    tables.create_table(uri, schema)
+    fields = [
+        {"track_id": track_id, "uri": "a", "audio_etag": "e", "model": "musictag", "model_version": version,
+         "model_digest": digest, "tagged_at": NOW}
+        for track_id, version, digest in rows
+    ]  # fmt: skip
+    names = schema.names
+    parts.write_rows(uri, "p", schema, [{name: row[name] for name in row.keys() & set(names)} for row in fields])
+
+
+def test_rows_are_known_by_the_digest_of_their_model(tmp_path: Path) -> None:
+    uri = str(tmp_path / "tags")
+    write_tags(uri, TAGS_SCHEMA, ("a", "1", "d1"), ("b", "1", "another"), ("c", "2", "d1"))
+    existing = read_existing(uri, never)
+    assert {track_id: row.producer for track_id, row in existing.items()} == {"a": "d1", "b": "another", "c": "d1"}
+
+
+def never(name: str, version: str) -> None:
+    raise AssertionError(name, version)
+
+
+OLD_SCHEMA = pa.schema([field for field in TAGS_SCHEMA if field.name != "model_digest"])
+
+
+def test_digest_of_older_rows_is_found_by_the_version_that_their_model_had_then(tmp_path: Path) -> None:
+    uri, asked = str(tmp_path / "tags"), []
+    write_tags(uri, OLD_SCHEMA, ("a", "1", None), ("b", "1", None), ("c", "2", None), ("d", "3", None))
+    hour = datetime.timedelta(hours=1)
+
+    def find_digest(name: str, version: str) -> tuple[str, datetime.datetime] | None:
+        asked.append((name, version))
+        return {"1": ("d1", NOW - hour), "2": ("made later", NOW + hour)}.get(version)
+
+    found = {track_id: row.producer for track_id, row in read_existing(uri, find_digest).items()}
+    assert found == {"a": "d1", "b": "d1", "c": UNKNOWN_MODEL, "d": UNKNOWN_MODEL}
+    assert asked == [("musictag", version) for version in "123"]  # once each
+
+
+def test_older_table_gets_the_new_column_and_keeps_its_rows(tmp_path: Path) -> None:
+    uri = str(tmp_path / "tags")
+    write_tags(uri, OLD_SCHEMA, ("a", "1", None))
+    tables.create_table(uri, TAGS_SCHEMA)
+    parts.write_rows(uri, "q", TAGS_SCHEMA, [{"track_id": "b", "model_digest": "d2", "tagged_at": NOW}])
+    rows = tables.read_columns(uri, ("track_id", "model_digest")).to_pylist()
+    assert {row["track_id"]: row["model_digest"] for row in rows} == {"a": None, "b": "d2"}
+    read = tables.read_rows(uri, ("track_id", "model_digest"), {"a", "b"})
+    assert {row["track_id"]: row["model_digest"] for row in read} == {"a": None, "b": "d2"}
+    tables.delete_tracks(uri, {"b"})
+    assert tables.track_ids(uri) == {"a"}

@@ -1,0 +1,176 @@
+"""Read the rows of a catalog file: CSV, JSON Lines or Parquet.
+
+Text files are UTF-8, or UTF-16 or UTF-32 as spreadsheets save "Unicode text". The columns of a CSV file are separated
+by commas, tabs or semicolons.
+"""
+
+import codecs
+import contextlib
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import charset_normalizer
+import pyarrow.parquet as pq
+
+from musictag.errors import CatalogError
+
+REQUIRED = ("track_id", "uri")
+OPTIONAL = ("artist", "album", "title", "tags", "split")
+
+Row = dict[str, Any]
+NumberedRow = tuple[int, Row | str]
+"""The number of a row, and its fields or the reason why it has none."""
+
+# The order matters: the mark of UTF-32 begins with that of UTF-16.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# "track_id" in UTF-16 without a byte order mark: every second byte is 0.
+_UTF_16_BEGINS = {(False, True): "utf-16-le", (True, False): "utf-16-be"}
+_SEPARATORS = (",", "\t", ";")
+# Key of the surplus fields of a CSV row that is longer than the header; no column can have this name.
+_SURPLUS = "\0"
+# Bytes of text from which an encoding is guessed.
+_GUESS_BYTES = 1 << 16
+# How pandas writes whole numbers if a row of the column is empty.
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0")
+
+
+def reader_for(path: str) -> Callable[[IO[bytes], str], Iterable[NumberedRow]]:
+    """Return the function that reads the rows of a catalog file, by the suffix of its path.
+
+    Its arguments are the open file and its name in errors. Raises `CatalogError` if the suffix is not known.
+    """
+    suffix = PurePosixPath(path).suffix.lower()
+    readers = {
+        ".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".parquet": _read_parquet
+    }  # fmt: skip
+    if suffix not in readers:
+        raise CatalogError(
+            f"catalog {path}: unknown format {suffix or '(no suffix)'}; use a folder or {', '.join(readers)}"
+        )
+    return readers[suffix]
+
+
+def guess_encoding(stream: IO[bytes]) -> str | None:
+    """Return a guess of the encoding of the lines that are not UTF-8; None if there is none, or no guess."""
+    sample = bytearray()
+    for line in stream:
+        if not _is_utf8(line):
+            sample += line
+        if len(sample) > _GUESS_BYTES:
+            break
+    best = charset_normalizer.from_bytes(bytes(sample)).best() if sample else None
+    if best is None:
+        return None
+    # Several encodings of one language may fit; this one is by far the most frequent.
+    return "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _decoded(stream: IO[bytes]) -> Iterator[io.TextIOWrapper]:
+    """Yield an open file as text. Bytes that are not UTF-8 become surrogates, which `validation` reports."""
+    begin = stream.read(4)
+    stream.seek(0)
+    marked = (encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if begin.startswith(mark))
+    zeros = (not any(begin[::2]), not any(begin[1::2]))
+    encoding = next(marked, _UTF_16_BEGINS.get(zeros, "utf-8-sig"))
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    text = io.TextIOWrapper(stream, encoding, errors, newline="")
+    try:
+        yield text
+    finally:
+        text.detach()  # otherwise its end would close the file
+
+
+def _read_csv(stream: IO[bytes], name: str) -> list[NumberedRow]:
+    with _decoded(stream) as lines:
+        return _restore_whole_numbers(list(_csv_rows(lines, name)))
+
+
+def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
+    first = lines.readline()
+    # The separator is the one with which the header has the required columns.
+    headers = {separator: _header(first, separator) for separator in _SEPARATORS}
+    complete = [separator for separator in _SEPARATORS if set(REQUIRED) <= set(headers[separator])]
+    separator = complete[0] if complete else ","
+    _require_columns(name, headers[separator])
+    reader = csv.DictReader(lines, headers[separator], restkey=_SURPLUS, strict=True, delimiter=separator)
+    try:
+        for fields in reader:
+            number = reader.line_num + 1  # the header is line 1
+            surplus = fields.pop(_SURPLUS, None)
+            if surplus is not None:
+                sign = {",": "comma", "\t": "tab", ";": "semicolon"}[separator]
+                yield number, f"{len(surplus)} more fields than the header has: quote fields that contain a {sign}"
+            elif None in fields.values():
+                yield number, "fewer fields than the header has"
+            else:
+                yield number, {**fields, "tags": fields.get("tags", "").split(";")}
+    except csv.Error as error:
+        # After an unclosed quote, the rows that follow are read as one field, so that none of them can be used.
+        raise CatalogError(f"catalog {name}, line {reader.line_num + 1}: {error}; is a quote not closed?") from error
+
+
+def _header(line: str, separator: str) -> list[str]:
+    return [column.strip() for row in csv.reader([line], delimiter=separator) for column in row]
+
+
+def _restore_whole_numbers(rows: list[NumberedRow]) -> list[NumberedRow]:
+    """Return rows of a CSV file, without the `.0` of its track ids if every id ends so.
+
+    pandas writes 7 as 7.0 if the id of another row is missing.
+    """
+    ids = [fields["track_id"] for _, fields in rows if isinstance(fields, dict) and fields["track_id"]]
+    if not ids or not all(map(_WHOLE_FLOAT.fullmatch, ids)):
+        return rows
+    return [
+        (number, fields if isinstance(fields, str) else fields | {"track_id": fields["track_id"].removesuffix(".0")})
+        for number, fields in rows
+    ]
+
+
+def _read_jsonl(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
+    with _decoded(stream) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, f"not JSON: {error}"
+                continue
+            yield number, fields if isinstance(fields, dict) else "not a JSON object"
+
+
+def _read_parquet(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
+    file = pq.ParquetFile(stream)
+    names = file.schema_arrow.names
+    _require_columns(name, names)
+    columns = [column for column in (*REQUIRED, *OPTIONAL) if column in names]
+    number = 0
+    for batch in file.iter_batches(columns=columns):
+        for fields in batch.to_pylist():
+            number += 1
+            yield number, fields
+
+
+def _require_columns(name: str, columns: list[str]) -> None:
+    if missing := [column for column in REQUIRED if column not in columns]:
+        raise CatalogError(f"catalog {name}: no column {' and no column '.join(missing)}; it has {', '.join(columns)}")

@@ -1,0 +1,33 @@
+"""Make text of file names and of other programs safe to print and to log."""
+
+import re
+import unicodedata
+
+# Sequences that set the colours of a terminal; some libraries write them into their errors.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# Characters that reverse the direction of the text that follows.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str, allowed: str = "") -> str:
+    r"""Return the text with escapes such as `\x1b` in place of control characters, except those in `allowed`.
+
+    A file name could otherwise change the colours or the title of a terminal, or forge lines of a log.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if _is_control(character) and character not in allowed
+        else character
+        for character in text
+    )
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc" or character in _DIRECTIONS
+
+
+def without_colours(text: str) -> str:
+    """Return the text of a library's error without the sequences that set colours."""
+    return _COLOURS.sub("", text)

@@ -1,0 +1,85 @@
+"""A folder lists exactly the suffixes of files that the decoders open."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from musictag.audio.reader import open_audio, waveform_blocks
+from musictag.catalog.folder import AUDIO_SUFFIXES
+
+# The container, and the codec of FFmpeg.
+FFMPEG = {
+    ".3g2": ("3g2", "aac"),
+    ".3gp": ("3gp", "aac"),
+    ".aac": ("adts", "aac"),
+    ".m4a": ("ipod", "aac"),
+    ".m4b": ("ipod", "alac"),
+    ".m4r": ("ipod", "aac"),
+    ".m4v": ("mp4", "aac"),
+    ".mka": ("matroska", "flac"),
+    ".mkv": ("matroska", "aac"),
+    ".mov": ("mov", "pcm_s16le"),
+    ".mp2": ("mp2", "mp2"),
+    ".mp4": ("mp4", "aac"),
+    ".tta": ("tta", "tta"),
+    ".weba": ("webm", "libopus"),
+    ".webm": ("webm", "libopus"),
+    ".wma": ("asf", "wmav2"),
+    ".wv": ("wv", "wavpack"),
+}
+SOUNDFILE = {
+    ".aif": ("AIFF", "PCM_16"),
+    ".aifc": ("AIFF", "FLOAT"),
+    ".aiff": ("AIFF", "PCM_24"),
+    ".au": ("AU", "PCM_16"),
+    ".bwf": ("WAV", "PCM_16"),
+    ".caf": ("CAF", "ALAC_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".mpga": ("MP3", "MPEG_LAYER_III"),
+    ".oga": ("OGG", "VORBIS"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".rf64": ("RF64", "PCM_16"),
+    ".snd": ("AU", "ULAW"),
+    ".w64": ("W64", "PCM_16"),
+    ".wav": ("WAV", "PCM_16"),
+    ".wave": ("WAVEX", "PCM_16"),
+}
+# No package that can be installed here encodes Monkey's Audio, DSD and Speex.
+NOT_MADE_HERE = {".ape", ".dsf", ".spx"}
+
+
+def write(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    if path.suffix in SOUNDFILE:
+        container_format, subtype = SOUNDFILE[path.suffix]
+        soundfile.write(path, samples, sample_rate, format=container_format, subtype=subtype)
+        return
+    container_format, codec = FFMPEG[path.suffix]
+    with av.open(str(path), "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=sample_rate, layout="stereo", options={"b": "128k"})
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
+        resampler = av.AudioResampler(stream.format, stream.layout, sample_rate, stream.frame_size or 1024)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+
+
+def test_every_listed_suffix_is_tried() -> None:
+    assert FFMPEG.keys() | SOUNDFILE.keys() | NOT_MADE_HERE == AUDIO_SUFFIXES
+
+
+@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES - NOT_MADE_HERE))
+def test_listed_suffix_is_decoded(tmp_path: Path, music, suffix: str) -> None:
+    samples = music(2.0, 48_000)
+    path = tmp_path / f"a{suffix}"
+    write(path, samples, 48_000)
+    with open_audio(path, "a") as audio:
+        waveform = np.concatenate(list(waveform_blocks(audio, 16_000)))
+    assert len(waveform) == pytest.approx(2 * 16_000, abs=2_000)
+    assert np.std(waveform) == pytest.approx(np.std(samples.mean(axis=1)), rel=0.2)

@@ -1,0 +1,126 @@
+"""One catalog in any encoding, with any separator and in any format gives the same tracks."""
+
+import json
+import math
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musictag.catalog.reader import Catalog, read_catalog
+from musictag.catalog.vocabulary import normalized_tag
+
+TEXT = "track_id,uri,title,tags\n1,a.mp3,Füße,röck;pop\n2,b.mp3,爵士,\n"
+TITLES = ["Füße", "爵士"]
+
+
+def read(path: Path, content: bytes) -> Catalog:
+    path.write_bytes(content)
+    return read_catalog(str(path))
+
+
+def ids(catalog: Catalog) -> list[str]:
+    return list(catalog.tracks["track_id"].to_pylist())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+def test_encodings_and_separators_are_recognized(tmp_path: Path, encoding: str, separator: str) -> None:
+    text = TEXT.replace("röck;pop", '"röck;pop"').replace(",", separator).replace("\n", "\r\n")
+    catalog = read(tmp_path / "c.csv", text.encode(encoding))
+    assert catalog.problems == ()
+    assert ids(catalog) == ["1", "2"]
+    assert catalog.tracks["title"].to_pylist() == TITLES
+    assert catalog.tracks["tags"].to_pylist() == [["pop", "röck"], []]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_lines_may_have_these_encodings_as_well(tmp_path: Path, encoding: str) -> None:
+    lines = [
+        json.dumps({"track_id": n, "uri": "a", "title": title}, ensure_ascii=False) for n, title in enumerate(TITLES)
+    ]
+    catalog = read(tmp_path / "c.jsonl", "\n".join(lines).encode(encoding))
+    assert catalog.tracks["title"].to_pylist() == TITLES
+
+
+def test_other_encoding_is_named_and_costs_its_rows_only(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n}.mp3,{title}\n" for n, title in enumerate(["Abend", "Füße", "Mädchen", "schöne Größe"]))
+    catalog = read(tmp_path / "c.csv", f"track_id,uri,title\n{rows}".encode("cp1252"))
+    assert ids(catalog) == ["0"]
+    assert [problem.row for problem in catalog.problems] == [3, 4, 5]
+    for problem in catalog.problems:
+        assert "title is not UTF-8" in problem.message
+        assert "save the catalog as UTF-8 (it may be cp1252" in problem.message
+
+
+def test_separator_is_the_one_with_which_the_header_is_complete(tmp_path: Path) -> None:
+    catalog = read(tmp_path / "c.csv", b"track_id,uri,a;b\n1,x;y.mp3,\n")
+    assert catalog.tracks["uri"].to_pylist() == [f"{tmp_path}/x;y.mp3"]
+    catalog = read(tmp_path / "c.tsv", b"track_id\turi\n1\ta,b.mp3\textra\n")
+    assert catalog.problems[0].message == "1 more fields than the header has: quote fields that contain a tab"
+
+
+MISSING = pd.DataFrame({"track_id": [7, None, 12], "uri": ["a.mp3", "b.mp3", "c.mp3"]})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_ids_stay_whole_numbers_if_pandas_writes_a_column_with_a_missing_one(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"c{suffix}"
+    match suffix:
+        case ".csv":
+            MISSING.to_csv(path, index=False)
+        case ".jsonl":
+            MISSING.to_json(path, orient="records", lines=True)
+        case ".parquet":
+            MISSING.to_parquet(path)
+    catalog = read_catalog(str(path))
+    assert ids(catalog) == ["7", "12"]
+    assert [problem.message for problem in catalog.problems] == ["track_id is empty"]
+
+
+def test_text_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
+    assert ids(read(tmp_path / "c.csv", b"track_id,uri\n7.0,a\n007,b\n1e5,c\n")) == ["7.0", "007", "1e5"]
+    assert ids(read(tmp_path / "c.jsonl", b'{"track_id": "7.0", "uri": "a"}')) == ["7.0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (True, "True"), ({"x": 1}, "{'x': 1}"), ([1], "[1]"), (7.5, "7.5"), (1e300, "1e+300"), (math.inf, "inf"),
+        (2.0**53, "9007199254740992.0"),
+    ],
+)  # fmt: skip
+def test_other_ids_are_problems(tmp_path: Path, value: object, shown: str) -> None:
+    [problem] = read(tmp_path / "c.jsonl", json.dumps({"track_id": value, "uri": "a.mp3"}).encode()).problems
+    assert problem.message == f"track_id is {shown}: it must be text or a whole number"
+
+
+def tags_of(path: Path, tags: list[str]) -> list[str]:
+    """Return the tags of the only track of a catalog that holds `tags`."""
+    row: dict[str, Any] = {"track_id": "1", "uri": "a.mp3", "tags": tags}
+    match path.suffix:
+        case ".csv":
+            pd.DataFrame([row | {"tags": ";".join(tags)}]).to_csv(path, index=False)
+        case ".jsonl":
+            path.write_text(json.dumps(row) + "\n")
+        case ".parquet":
+            pd.DataFrame([row]).to_parquet(path)
+    return list(read_catalog(str(path)).tracks["tags"].to_pylist()[0])
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl", "c.parquet"])
+def test_tags_have_one_form_in_every_format(tmp_path: Path, name: str) -> None:
+    written = [" rock", "rock ", "ro\u0308ck", "r\u00f6ck", "hip  hop", "hip\u00a0hop", "hip\thop", " ", "Rock"]
+    assert tags_of(tmp_path / name, written) == ["Rock", "hip hop", "rock", "r\u00f6ck"]
+
+
+@given(st.text())
+def test_normal_form_of_a_tag_is_final(tag: str) -> None:
+    normal = normalized_tag(tag)
+    assert normalized_tag(normal) == normal
+    assert normalized_tag(unicodedata.normalize("NFD", tag)) == normal
+    assert normalized_tag(f" {tag}\n") == normal

@@ -1,0 +1,107 @@
+"""An etag changes whenever a store tells that a file changed; there is none if the store tells nothing."""
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from musictag.storage import fetch
+
+Headers = dict[str, str]
+
+
+class Shop(http.server.BaseHTTPRequestHandler):
+    """A website whose one file, of any path, has the headers and the content that a test sets."""
+
+    headers_sent: Headers
+    content: bytes
+
+    def send_file(self) -> None:
+        self.send_response(200)
+        for name, value in self.headers_sent.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.content)
+
+    do_GET = do_HEAD = send_file  # noqa: N815 # the names of http.server
+
+    def log_message(self, *message: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Callable[..., None]]]:
+    """The url of a file, and a function that sets its headers."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+
+        def fill(headers: Headers, content: bytes = b"some bytes") -> None:
+            monkeypatch.setattr(Shop, "headers_sent", headers, raising=False)
+            monkeypatch.setattr(Shop, "content", content, raising=False)
+
+        yield f"http://127.0.0.1:{server.server_port}/a.mp3", fill
+        server.shutdown()
+        thread.join()
+
+
+SIZE = {"Content-Length": "10"}
+MONDAY, TUESDAY = ({"Last-Modified": f"{day}, 0{n} Jun 2026 10:00:00 GMT"} for n, day in ((1, "Mon"), (2, "Tue")))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({**SIZE, "ETag": '"1"'}, {**SIZE, "ETag": '"2"'}),
+        ({**SIZE, "Content-MD5": "a"}, {**SIZE, "Content-MD5": "b"}),
+        ({**SIZE, **MONDAY}, {**SIZE, **TUESDAY}),
+        (MONDAY, TUESDAY),
+        ({**SIZE, **MONDAY}, {"Content-Length": "11", **MONDAY}),
+    ],
+)
+def test_etag_changes_with_what_the_server_tells(
+    shop: tuple[str, Callable[..., None]], before: Headers, after: Headers
+) -> None:
+    uri, fill = shop
+    fill(before)
+    etag = fetch.audio_etag(uri)
+    assert etag == fetch.audio_etag(uri)
+    fill(after)
+    assert None not in (etag, fetch.audio_etag(uri))
+    assert fetch.audio_etag(uri) != etag
+
+
+@pytest.mark.parametrize("headers", [{}, SIZE])
+def test_there_is_no_etag_if_the_server_tells_nothing_that_would_change(
+    shop: tuple[str, Callable[..., None]], headers: Headers
+) -> None:
+    uri, fill = shop
+    fill(headers)
+    assert fetch.audio_etag(uri) is None
+
+
+def test_stores_that_tell_a_time_by_another_name_have_an_etag(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/etags/a.mp3", b"one")
+    before = fetch.audio_etag("memory://etags/a.mp3")
+    memory.pipe("/etags/a.mp3", b"two")
+    assert None not in (before, fetch.audio_etag("memory://etags/a.mp3"))
+    assert fetch.audio_etag("memory://etags/a.mp3") != before
+
+
+PRESIGNED = "?X-Amz-Credential=AKIASECRET%2F20260601&X-Amz-Security-Token={}&X-Amz-Signature=" + "0f" * 32
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.mp3/", "a", "What%3F.flac"])
+def test_presigned_url_of_any_length_is_fetched(shop: tuple[str, Callable[..., Any]], name: str) -> None:
+    uri, fill = shop
+    fill(SIZE)
+    with fetch.local_audio(uri.removesuffix("a.mp3") + name + PRESIGNED.format("t" * 1_500)) as path:
+        assert path.read_bytes() == b"some bytes"
+        assert "SECRET" not in str(path)
+        assert path.name in ("audio", "audio.mp3", "audio.flac")
