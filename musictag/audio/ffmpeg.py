@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import av
+from av.stream import Disposition
 
 from musictag.audio import pcm
 from musictag.audio.pcm import Float32
@@ -33,6 +34,8 @@ class FFmpegDecoder:
     """Decode M4A, AAC, WMA and other formats with FFmpeg."""
 
     container: av.container.InputContainer
+    stream: av.AudioStream
+    """The stream that players choose: the default one, else the first."""
     name: str
     sample_rate: int
     """Sample rate in Hz according to the header; FFmpeg changes its own value as it decodes frames."""
@@ -43,19 +46,17 @@ class FFmpegDecoder:
         return pcm.TRUNCATION_TOLERANCE_S
 
     @property
-    def stream(self) -> av.AudioStream:
-        """The first audio stream."""
-        return self.container.streams.audio[0]
-
-    @property
     def n_samples(self) -> int | None:
-        """Length according to the header, in samples per channel; None if the header has no length."""
-        if self.container.format.name in FORMATS_WITHOUT_LENGTH:
+        """Length of the stream according to the header, in samples per channel; None if the header has no length."""
+        formats = self.container.format.name.split(",")
+        # Matroska declares when the longest stream ends; FFmpeg may take this for the length of any stream.
+        if formats[0] in FORMATS_WITHOUT_LENGTH or ("matroska" in formats and len(self.container.streams) > 1):
             return None
+        begin_s = (self.stream.start_time or 0) * (self.stream.time_base or 0)
         if self.stream.duration is not None and self.stream.time_base is not None:
             return round(self.stream.duration * self.stream.time_base * self.sample_rate)
         if self.container.duration is not None:
-            return self.container.duration * self.sample_rate // av.time_base
+            return max(0, int((Fraction(self.container.duration, av.time_base) - begin_s) * self.sample_rate))
         return None
 
     @property
@@ -81,7 +82,7 @@ class FFmpegDecoder:
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         # PyAV's own `decode` leaks memory if the caller does not read all frames.
-        packets = cast("Generator[av.packet.Packet[av.AudioStream]]", self.container.demux(audio=0))
+        packets = cast("Generator[av.packet.Packet[av.AudioStream]]", self.container.demux(self.stream))
         with contextlib.closing(packets):
             for packet in packets:
                 yield from packet.decode()
@@ -140,9 +141,10 @@ def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
             container = stack.enter_context(av.open(file, "r", container_options=options, metadata_errors="replace"))
         except ERRORS as error:
             raise AudioUnsupportedError(f"FFmpeg: {_reason(error)}") from error
-        if not any(stream.codec_context and stream.rate for stream in container.streams.audio[:1]):
+        streams = sorted(container.streams.audio, key=lambda stream: Disposition.default not in stream.disposition)
+        if not streams or not (streams[0].codec_context and streams[0].rate):
             raise AudioUnsupportedError("FFmpeg: the file has no audio stream that can be decoded")
-        yield FFmpegDecoder(container, name, int(container.streams.audio[0].rate))
+        yield FFmpegDecoder(container, streams[0], name, int(streams[0].rate))
 
 
 def _reason(error: Exception) -> str:

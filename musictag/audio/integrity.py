@@ -2,7 +2,7 @@
 
 Some files declare no size: MP3 without a Xing header, AAC in ADTS frames, and WAV or AIFF with a placeholder size
 (`UNKNOWN_SIZES`). Their truncation cannot be detected; they are read as shorter tracks. Files that declare a number of
-samples instead of bytes (FLAC, MP3 with a Xing header, Matroska, WMA) are checked by `reader` while they are decoded,
+samples instead of bytes (FLAC, MP3 with a Xing header, WMA) are checked by `reader` while they are decoded,
 and Ogg files by `ogg_pages`.
 """
 
@@ -21,13 +21,15 @@ UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
 TOLERANCE_BYTES = 1_024
 # MP4 boxes.
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
+# The Matroska element that holds everything but the header of the file.
+SEGMENT, SEGMENT_ID = b"Segment", b"\x18\x53\x80\x67"
 # MP4 boxes that contain `stsz` or `trun`, which declare numbers of samples, or each other.
 PARENT_BOXES = (INDEX, b"trak", b"mdia", b"minf", b"stbl", FRAGMENT, b"traf")
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """A chunk of a RIFF, IFF or CAF file, or a box of an MP4 file. Positions are in bytes."""
+    """A chunk of a RIFF, IFF or CAF file, a box of an MP4 file or an element of Matroska. Positions are in bytes."""
 
     name: bytes
     begin: int
@@ -41,8 +43,8 @@ class Chunk:
 def check_complete(path: Path, name: str) -> None:
     """Raise `AudioTruncatedError` if a local file is shorter than its container declares.
 
-    The sizes in WAV, RF64, AIFF, AU, CAF and MP4 files are checked. Other files pass, unless FFmpeg may take them for
-    MP4 files that declare more samples than the file has bytes.
+    The sizes in WAV, RF64, AIFF, AU, CAF, MP4, Matroska and WebM files are checked. Other files pass, unless FFmpeg may
+    take them for MP4 files that declare more samples than the file has bytes.
 
     Args:
         path: the file; it must not be empty.
@@ -58,6 +60,8 @@ def check_complete(path: Path, name: str) -> None:
                 reason = _truncated_chunk(_caf_chunks(data), b"data", len(data))
             case (b".snd", _, _):
                 reason = _truncated_chunk(_au_chunk(data), b".snd", len(data))
+            case (b"\x1a\x45\xdf\xa3", _, _):
+                reason = _truncated_chunk(_matroska_elements(data), SEGMENT, len(data))
             case (_, b"ftyp", _):
                 reason = _truncated_box(list(_boxes(data, 0, len(data))), len(data)) or _excessive_sample_count(data)
             case _:
@@ -132,6 +136,24 @@ def _caf_chunks(data: mmap.mmap) -> Iterator[Chunk]:
         name, size = struct.unpack_from(">4sq", data, position)
         yield Chunk(name, position, position + 12, None if size < 0 else position + 12 + size)
         position += 12 + (size if size >= 0 else len(data))
+
+
+def _matroska_elements(data: mmap.mmap) -> Iterator[Chunk]:
+    """Yield the elements of the highest level of a Matroska or WebM file (RFC 8794)."""
+    position = 0
+    while position + 12 <= len(data):
+        id_bytes = 9 - data[position].bit_length()  # the position of the first bit that is set tells the length
+        size_bytes = 9 - data[position + id_bytes].bit_length() if id_bytes <= 4 else 9
+        if size_bytes > 8:
+            return
+        begin = position + id_bytes
+        content = begin + size_bytes
+        n_bits = 7 * size_bytes
+        size = int.from_bytes(data[begin:content]) & ((1 << n_bits) - 1)
+        is_known = size != (1 << n_bits) - 1  # all bits are set in a live stream
+        name = SEGMENT if data[position:begin] == SEGMENT_ID else b"element"
+        yield Chunk(name, position, content, content + size if is_known else None)
+        position = content + size if is_known else len(data)
 
 
 def _au_chunk(data: mmap.mmap) -> Iterator[Chunk]:
