@@ -17,6 +17,7 @@ import soundfile
 from musictag.audio import mpg123, ogg_pages, pcm
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
+from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
 from musictag.audio.pcm import Float32
 from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
@@ -47,7 +48,8 @@ class FlacDecoder(SoundFileDecoder):
                 sample_rate=self.sample_rate,
                 frames_to_read=min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // n_channels),
             ):
-                yield pcm.mono(np.frombuffer(values, np.float32).reshape(-1, n_channels))
+                block = np.frombuffer(values, np.float32).reshape(-1, n_channels)
+                yield self.mixer.mono(block, WAVE_LAYOUTS.get(n_channels, ()))
         except miniaudio.MiniaudioError as error:
             raise AudioCorruptError(f"{self.name}: decoding failed: {error}") from error
 
@@ -60,14 +62,17 @@ class MP3Decoder(SoundFileDecoder):
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
         """See `SoundFileDecoder.blocks`."""
-        return self.mp3.blocks(start, stop, pcm.BLOCK_SAMPLES)
+        for block in self.mp3.blocks(start, stop, pcm.BLOCK_SAMPLES):
+            if self.file.channels > 1:
+                self.mixer.measure_mixed(block)
+            yield block
 
 
 Decoder = SoundFileDecoder | FFmpegDecoder
 
 
 @contextlib.contextmanager
-def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None) -> Iterator[SoundFileDecoder]:
+def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer) -> Iterator[SoundFileDecoder]:
     """Open a file whose format libsndfile knows; `pages` are its pages if it is Ogg.
 
     Raises `AudioUnsupportedError` if libsndfile does not know the format.
@@ -79,11 +84,11 @@ def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None) -> I
         raise AudioUnsupportedError(f"libsndfile: {reason}") from error
     with file:
         if file.format == "FLAC":
-            yield FlacDecoder(file, name)
-        elif file.format == "MP3" and (library := mpg123.library()):
+            yield FlacDecoder(file, name, mixer)
+        elif file.format == "MP3" and not mixer.separate and (library := mpg123.library()):
             with mpg123.open_mp3(library, path, name) as mp3:
-                yield MP3Decoder(file, name, mp3) if mp3 else SoundFileDecoder(file, name)
+                yield MP3Decoder(file, name, mixer, mp3) if mp3 else SoundFileDecoder(file, name, mixer)
         elif pages and file.subtype == "VORBIS":
-            yield VorbisDecoder(file, name, pages)
+            yield VorbisDecoder(file, name, mixer, pages)
         else:
-            yield SoundFileDecoder(file, name)
+            yield SoundFileDecoder(file, name, mixer)

@@ -13,6 +13,7 @@ import av
 from av.stream import Disposition
 
 from musictag.audio import pcm
+from musictag.audio.mixing import Mixer
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
 
@@ -37,6 +38,8 @@ class FFmpegDecoder:
     stream: av.AudioStream
     """The stream that players choose: the default one, else the first."""
     name: str
+    mixer: Mixer
+    """Mixes the channels of each block."""
     sample_rate: int
     """Sample rate in Hz according to the header; FFmpeg changes its own value as it decodes frames."""
 
@@ -76,7 +79,7 @@ class FFmpegDecoder:
         try:
             position, frames = self._frames_from(start)
             size = pcm.BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
-            yield from pcm.between(_joined(self._checked_rate(frames), size), position, start, stop)
+            yield from pcm.between(_joined(self._checked_rate(frames), size, self.mixer), position, start, stop)
         except ERRORS as error:
             raise AudioCorruptError(f"{self.name}: decoding failed: {_reason(error)}") from error
 
@@ -107,7 +110,7 @@ class FFmpegDecoder:
         return first.pts, itertools.chain([first], frames)
 
 
-def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
+def _joined(frames: Iterable[av.AudioFrame], size: int, mixer: Mixer) -> Iterator[Float32]:
     """Join frames to mono blocks of `size` samples; a frame has only about a thousand, which would make blocks slow."""
     for (_, layout), alike in itertools.groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name)):
         n_channels = av.AudioLayout(layout).nb_channels
@@ -119,19 +122,20 @@ def _joined(frames: Iterable[av.AudioFrame], size: int) -> Iterator[Float32]:
                 part.pts = None  # gaps between timestamps are not filled
                 queue.write(part)
             while (full := queue.read(min(size, pcm.BLOCK_VALUES // n_channels))) is not None:
-                yield mono_of(full)
+                yield mono_of(full, mixer)
         if (rest := queue.read()) is not None:
-            yield mono_of(rest)
+            yield mono_of(rest, mixer)
 
 
-def mono_of(frame: av.AudioFrame) -> Float32:
-    """Return the mean (samples,) of the channels of a frame of floats."""
+def mono_of(frame: av.AudioFrame, mixer: Mixer) -> Float32:
+    """Mix the channels of a frame of floats to one (samples,)."""
     samples = frame.to_ndarray()
-    return pcm.mono(samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels))
+    block = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
+    return mixer.mono(block, tuple(channel.name for channel in frame.layout.channels))
 
 
 @contextlib.contextmanager
-def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
+def open_ffmpeg(path: Path, name: str, mixer: Mixer) -> Iterator[FFmpegDecoder]:
     """Open a file with FFmpeg. Raises `AudioUnsupportedError` if it has no audio in a format that FFmpeg knows."""
     # With an open file and no allowed protocol, FFmpeg cannot open other files or connect to hosts.
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
@@ -144,7 +148,7 @@ def open_ffmpeg(path: Path, name: str) -> Iterator[FFmpegDecoder]:
         streams = sorted(container.streams.audio, key=lambda stream: Disposition.default not in stream.disposition)
         if not streams or not (streams[0].codec_context and streams[0].rate):
             raise AudioUnsupportedError("FFmpeg: the file has no audio stream that can be decoded")
-        yield FFmpegDecoder(container, streams[0], name, int(streams[0].rate))
+        yield FFmpegDecoder(container, streams[0], name, mixer, int(streams[0].rate))
 
 
 def _reason(error: Exception) -> str:

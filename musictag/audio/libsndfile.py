@@ -8,6 +8,7 @@ from pathlib import Path
 import soundfile
 
 from musictag.audio import pcm
+from musictag.audio.mixing import OGG_LAYOUTS, WAVE_LAYOUTS, Mixer
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError
 
@@ -40,6 +41,8 @@ class SoundFileDecoder:
     file: soundfile.SoundFile
     name: str
     """The name of the file in error messages."""
+    mixer: Mixer
+    """Mixes the channels of each block."""
 
     @property
     def sample_rate(self) -> int:
@@ -73,6 +76,8 @@ class SoundFileDecoder:
         return self._part(0, math.inf)
 
     def _part(self, start: int, stop: float) -> Iterator[Float32]:
+        layouts = OGG_LAYOUTS if self.file.subtype in ("OPUS", "VORBIS") else WAVE_LAYOUTS
+        layout = layouts.get(self.file.channels, ())
         block_samples = min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // self.file.channels)
         try:
             if self.file.tell() != start:
@@ -82,7 +87,7 @@ class SoundFileDecoder:
                 if not len(block):
                     return
                 start += len(block)
-                yield pcm.mono(block)
+                yield self.mixer.mono(block, layout)
         except (soundfile.LibsndfileError, ValueError) as error:  # ValueError: soundfile, if a seek passed the end
             # Without the path that `str(error)` holds.
             reason = getattr(error, "error_string", None) or str(error)

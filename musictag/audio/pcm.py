@@ -1,11 +1,10 @@
 """Blocks of mono samples, which all decoders yield.
 
-Conventions: a block is float32 of shape (samples,), full scale at 1: the mean of the file's channels. Sample positions
-count from 0, per channel.
+Conventions: a block is float32 of shape (samples,), full scale at 1, mixed from the file's channels by `mixing`. Sample
+positions count from 0, per channel.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +15,6 @@ Float32 = npt.NDArray[np.float32]
 BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
 # A file that is shorter than its header declares by less than this is not truncated: encoders round the length.
 TRUNCATION_TOLERANCE_S = 0.25
-
-
-def mono(block: npt.NDArray[Any]) -> Float32:
-    """Return the mean of the channels of a block (samples, channels) float32."""
-    if block.shape[1] == 1:
-        return block[:, 0]
-    with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which the reader reports
-        return block @ np.full(block.shape[1], 1 / block.shape[1], np.float32)
 
 
 def between(blocks: Iterable[Float32], position: int, start: int, stop: float) -> Iterator[Float32]:

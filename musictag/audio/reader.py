@@ -16,6 +16,7 @@ import soxr
 
 from musictag.audio import decoders, ffmpeg, integrity, ogg_pages
 from musictag.audio.decoders import Decoder
+from musictag.audio.mixing import Mixer
 from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import (
     AudioCorruptError,
@@ -38,8 +39,10 @@ RESAMPLER_MARGIN_S = 0.02
 
 
 @contextlib.contextmanager
-def open_audio(path: Path, name: str) -> Iterator[Decoder]:
-    """Open a local file by the first decoder that supports it; `name` is the file's name in errors.
+def open_audio(path: Path, name: str, mixer: Mixer | None = None) -> Iterator[Decoder]:
+    """Open a local file by the first decoder that supports it.
+
+    `name` is the file's name in errors; `mixer` mixes its channels, by default as described in `mixing`.
 
     Raises `AudioUnsupportedError` if no decoder does, `AudioCorruptError` if the sample rate in the header is not
     plausible, `AudioTruncatedError` if the file is shorter than its container declares, `AudioEmptyError` if it has no
@@ -51,7 +54,7 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
     integrity.check_complete(path, name)
     pages = ogg_pages.read_pages(path, name)
     with contextlib.ExitStack() as stack:
-        audio = stack.enter_context(_open(path, name, pages))
+        audio = stack.enter_context(_open(path, name, pages, mixer or Mixer()))
         if audio.sample_rate not in SAMPLE_RATES:
             raise AudioCorruptError(f"{name}: the header declares {audio.sample_rate:,} samples per second")
         if audio.n_samples == 0:
@@ -64,16 +67,16 @@ def open_audio(path: Path, name: str) -> Iterator[Decoder]:
 
 
 @contextlib.contextmanager
-def _open(path: Path, name: str, pages: ogg_pages.OggPages | None) -> Iterator[Decoder]:
+def _open(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer) -> Iterator[Decoder]:
     with contextlib.ExitStack() as stack:
         try:
-            audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages))
+            audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages, mixer))
             # libsndfile reads only the first stream of a chain, and cannot read a FLAC file of unknown length.
             if (pages and pages.n_chained > 1) or audio.n_samples is None:
-                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
+                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
         except AudioUnsupportedError as libsndfile_error:
             try:
-                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name))
+                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
             except AudioUnsupportedError as error:
                 reasons = f"{libsndfile_error} {error}"
                 raise AudioUnsupportedError(f"{name}: not audio in a supported format ({reasons})") from error

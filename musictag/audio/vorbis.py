@@ -28,7 +28,7 @@ class VorbisDecoder(SoundFileDecoder):
     def _whole(self) -> Iterator[Float32]:
         self.pages.check_checksums()
         try:
-            with ffmpeg.open_ffmpeg(self.path, self.name) as whole:
+            with ffmpeg.open_ffmpeg(self.path, self.name, self.mixer) as whole:
                 yield from whole.blocks()
         except AudioUnsupportedError as error:
             raise AudioCorruptError(f"{self.name}: decoding failed: {error}") from error
@@ -71,7 +71,7 @@ class VorbisDecoder(SoundFileDecoder):
             if position >= stop:
                 break
         frame_of_all = decoded.read()
-        return ffmpeg.mono_of(frame_of_all) if frame_of_all else None
+        return ffmpeg.mono_of(frame_of_all, self.mixer) if frame_of_all else None
 
     @functools.cached_property
     def _page_ends(self) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from musictag.audio import reader
 from musictag.audio.decoders import Decoder
+from musictag.audio.mixing import Mixer
 from musictag.errors import AudioCorruptError, AudioTooLongError
 from musictag.features import log_mel
 from musictag.features.clips import clip_starts, cut_clips
@@ -86,13 +87,28 @@ def track_clips(
         AudioTooLongError: the track must be decoded as a whole, and is longer than `max_hours`.
         AudioError: the file cannot be decoded; the subclass says why.
     """
+    # Nearly all files are decoded once; see `audio.mixing`.
+    mixer = Mixer()
+    result = _decode(path, name, config, clips_per_track, max_hours, mixer)
+    if mixer.is_unsure:
+        mixer = Mixer(separate=True)
+        result = _decode(path, name, config, clips_per_track, max_hours, mixer)
+    if mixer.loudest is not None:
+        result = _decode(path, name, config, clips_per_track, max_hours, Mixer(mixer.loudest))
+    return result
+
+
+def _decode(
+    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None, max_hours: float, mixer: Mixer
+) -> TrackClips:
+    """Return the clips as `track_clips` does, of channels that `mixer` mixes."""
     if clips_per_track is not None:
         # A file in which seeking fails may still play from its beginning, for example a FLAC after a large ID3 tag.
-        with contextlib.suppress(AudioCorruptError), reader.open_audio(path, name) as audio:
+        with contextlib.suppress(AudioCorruptError), reader.open_audio(path, name, mixer) as audio:
             return _decode_clips_alone(audio, config, clips_per_track) or _decode_whole(
                 audio, name, config, clips_per_track, max_hours
             )
-    with reader.open_audio(path, name) as audio:
+    with reader.open_audio(path, name, mixer) as audio:
         return _decode_whole(audio, name, config, clips_per_track, max_hours)
 
 

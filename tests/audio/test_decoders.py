@@ -9,6 +9,7 @@ import soundfile
 from musictag.audio import ffmpeg, mpg123, reader
 from musictag.audio.decoders import MP3Decoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
+from musictag.audio.mixing import Mixer
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
@@ -27,7 +28,7 @@ def test_any_part_equals_the_same_part_decoded_by_libsndfile(tmp_path, music, wr
     sample_rate = 48_000 if name == "a.opus" else SAMPLE_RATE
     path = write_audio(tmp_path / name, music(6.0, sample_rate, channels), sample_rate)
     with reader.open_audio(path, name) as fastest, soundfile.SoundFile(path) as file:
-        everything = whole(SoundFileDecoder(file, name))
+        everything = whole(SoundFileDecoder(file, name, Mixer()))
         assert fastest.n_samples == len(everything)
         np.testing.assert_allclose(whole(fastest), everything, atol=1e-5)
         spans = [(start, start + 20_000) for start in range(0, 250_000, 10_007)]
@@ -55,13 +56,13 @@ def test_libmpg123_and_libsndfile_decode_the_same_samples(tmp_path, music, write
     path = write_audio(tmp_path / "a.mp3", music(5.0), SAMPLE_RATE)
     with reader.open_audio(path, "a") as decoder, SequentialFile(path) as file:
         assert type(decoder) is MP3Decoder
-        np.testing.assert_allclose(whole(SoundFileDecoder(file, "a")), whole(decoder), atol=1e-5)
+        np.testing.assert_allclose(whole(SoundFileDecoder(file, "a", Mixer())), whole(decoder), atol=1e-5)
 
 
 @pytest.mark.slow
 def test_a_part_of_m4a_equals_the_same_part_of_the_whole(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.m4a", music(9.0), SAMPLE_RATE)
-    with ffmpeg.open_ffmpeg(path, "a") as decoder:
+    with ffmpeg.open_ffmpeg(path, "a", Mixer()) as decoder:
         assert decoder.seeks
         everything = whole(decoder)
         for start in (0, 100_000, 10_000, 300_000, len(everything) - 5_000):
@@ -74,7 +75,7 @@ def test_a_part_of_m4a_equals_the_same_part_of_the_whole(tmp_path, music, write_
 
 def test_raw_aac_cannot_seek(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.aac", music(9.0), SAMPLE_RATE)
-    with ffmpeg.open_ffmpeg(path, "a") as decoder:
+    with ffmpeg.open_ffmpeg(path, "a", Mixer()) as decoder:
         assert not decoder.seeks
 
 
@@ -109,7 +110,7 @@ def test_frames_of_any_number_of_channels_are_mixed_to_their_mean(n_channels):
     frames = [av.AudioFrame.from_ndarray(part.reshape(1, -1), "s16", f"{n_channels} channels") for part in samples]
     for frame in frames:
         frame.sample_rate = SAMPLE_RATE
-    mixed = np.concatenate(list(ffmpeg._joined(frames, 1_700)))
+    mixed = np.concatenate(list(ffmpeg._joined(frames, 1_700, Mixer())))
     np.testing.assert_allclose(mixed, samples.reshape(3_000, -1).mean(axis=1) / 32_768, atol=1e-6)
 
 
@@ -177,7 +178,7 @@ def test_decoding_parts_does_not_leak_memory(tmp_path, music, write_audio):
 
     def bytes_in_use_after(n_parts):
         for _ in range(n_parts):
-            with ffmpeg.open_ffmpeg(path, "a") as decoder:
+            with ffmpeg.open_ffmpeg(path, "a", Mixer()) as decoder:
                 whole(decoder, 50_000, 50_100)
         return glibc_bytes_in_use()
 

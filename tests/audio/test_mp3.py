@@ -6,6 +6,7 @@ import soundfile
 
 from musictag.audio import decoders, mp3, mpg123, pcm, reader
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
+from musictag.audio.mixing import Mixer
 
 SECONDS = 8
 needs_libmpg123 = pytest.mark.skipif(mpg123.library() is None, reason="libmpg123 is not installed")
@@ -76,7 +77,7 @@ def test_blocks_equal_a_single_read_of_the_file(tmp_path, music, monkeypatch, ra
     path = write(tmp_path / "a.mp3", music(SECONDS, rate, 1), rate)
     monkeypatch.setattr(pcm, "BLOCK_SAMPLES", 5_003)
     with SequentialFile(path) as file:
-        samples = mixed(SoundFileDecoder(file, "a"))
+        samples = mixed(SoundFileDecoder(file, "a", Mixer()))
     np.testing.assert_allclose(samples, soundfile.read(path, dtype="float32")[0], atol=1e-5)
 
 
@@ -88,7 +89,7 @@ def test_parts_equal_the_same_parts_of_the_whole(tmp_path, music, rate, channels
     path = write(tmp_path / "a.mp3", music(SECONDS, rate, channels), rate)
     with reader.open_audio(path, "a") as decoder:
         assert isinstance(decoder, decoders.MP3Decoder)
-        for each in (decoder, SoundFileDecoder(decoder.file, "a")):
+        for each in (decoder, SoundFileDecoder(decoder.file, "a", Mixer())):
             everything = mixed(each)
             for start in range(1_000, 7 * rate, 10_007):
                 expected = everything[start : start + rate]

@@ -235,7 +235,9 @@ def test_unlisted_track_is_deleted_only_with_prune(tmp_path, featurize_here, cap
     assert featurize_here(*call) == 0
     assert "not listed any more: 1 track, kept" in capsys.readouterr().out
     assert set(rows(table)) == {"a", "b"}
-    assert featurize_here(*call, "--prune") == 0
+    assert featurize_here(*call, "--prune") == 1
+    assert "1 of the 2 tracks in" in capsys.readouterr().err
+    assert featurize_here(*call, "--prune", "--prune-limit", 0.5) == 0
     assert "1 listed = 0 written + 1 unchanged + 0 failed" in capsys.readouterr().out
     assert set(rows(table)) == {"a"}
     assert maintenance.verify(str(table), str(tmp_path / "catalog.csv")).problems == ()

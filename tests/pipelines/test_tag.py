@@ -137,7 +137,7 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would stop the first as it ends
     tag = script("tag")
     args = tag.parse(["--num-workers", "1"])
-    model = tag.ModelIdentity("musictag", "1"), artifacts["fresh"], args
+    model = tag.ModelIdentity("musictag", "1", "digest"), artifacts["fresh"], args
     track_ids = tables.track_ids(str(corpus.features))
     tasks = tuple(Task(track_id, "", None) for track_id in track_ids)
     with connect(num_cpus=1):
@@ -256,6 +256,24 @@ def test_new_champion_changes_what_its_diff_predicted(home, call, corpus, artifa
     n_changed = sum(old[track] != new[track] for track in old)
     assert n_changed > 0
     assert f"{n_changed} of 50 sampled tracks ({n_changed / 50:.1%}) would change" in out
+
+
+def test_version_of_a_new_mlflow_store_is_another_model(own_home, call, corpus, artifacts, tags, monkeypatch, capsys):
+    """`tags` was written by version 1 of another store; here, version 1 is another model, and 2 is the same."""
+    before, options = rows_of(tags), ("--features", corpus.features, "--tags", tags)
+    assert add_champion(own_home, artifacts["fresh"], monkeypatch) == "1"
+    code, out, err = call(own_home, "tag", *options)
+    assert code == 0, err
+    assert "50 to tag by models:/musictag/1: 50 by another model" in out
+    after = rows_of(tags)
+    assert all(after[track]["scores"] != before[track]["scores"] for track in before)
+    assert add_champion(own_home, artifacts["trained"], monkeypatch) == "2"
+    assert last_line(call(own_home, "tag", *options)).startswith("50 listed = 50 written + 0 unchanged + 0 failed (")
+    assert {track: row["scores"] for track, row in rows_of(tags).items()} == pytest.approx(
+        {track: pytest.approx(row["scores"]) for track, row in before.items()}
+    )
+    assert add_champion(own_home, artifacts["trained"], monkeypatch) == "3"  # another label of the same model
+    assert last_line(call(own_home, "tag", *options)).startswith("50 listed = 0 written + 50 unchanged + 0 failed (")
 
 
 def test_diff_from_audio_skips_failures_and_names_tags_of_one_model(home, call, corpus, artifacts, tags, tmp_path):
