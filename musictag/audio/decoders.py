@@ -14,7 +14,7 @@ import miniaudio
 import numpy as np
 import soundfile
 
-from musictag.audio import mpg123, ogg_pages, pcm
+from musictag.audio import bitstreams, mpg123, ogg_pages, pcm
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
@@ -75,7 +75,8 @@ Decoder = SoundFileDecoder | FFmpegDecoder
 def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer) -> Iterator[SoundFileDecoder]:
     """Open a file whose format libsndfile knows; `pages` are its pages if it is Ogg.
 
-    Raises `AudioUnsupportedError` if libsndfile does not know the format.
+    Raises `AudioUnsupportedError` if libsndfile does not know the format, and `AudioCorruptError` if the samples are an
+    encoded stream.
     """
     try:
         file = SequentialFile(path.absolute())
@@ -83,6 +84,10 @@ def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None, mixe
         reason = "not an MP3 file." if error.code == NO_SUCH_FILE else error.error_string
         raise AudioUnsupportedError(f"libsndfile: {reason}") from error
     with file:
+        if encoding := bitstreams.encoded_stream(path):
+            raise AudioCorruptError(
+                f"{name}: the samples are a {encoding} stream, not sound: decode it first, for example with FFmpeg"
+            )
         if file.format == "FLAC":
             yield FlacDecoder(file, name, mixer)
         elif file.format == "MP3" and not mixer.separate and (library := mpg123.library()):

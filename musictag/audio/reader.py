@@ -30,8 +30,9 @@ Float32 = npt.NDArray[np.float32]
 EMPTY = np.zeros(0, np.float32)
 # Plausible sample rates in Hz, from old telephone lines to sonar recordings.
 SAMPLE_RATES = range(1_000, 1_000_001)
-# Far above the peaks of real files (integers written as floats reach 2e9), and too low to overflow a spectrogram.
-MAX_PEAK = 1e12
+# Full scale is 1. Peaks of float files reach 10 or so; integers that were stored as floats without scaling reach 127,
+# 32,767 or more.
+MAX_PEAK = 50.0
 # Seconds that `check_ends` decodes at the end of a track.
 END_S = 0.5
 # Seconds that an excerpt needs on both sides, until the resampler's filter has settled.
@@ -163,7 +164,8 @@ def _checked_finite(block: Float32, audio: Decoder) -> Float32:
     peak = max(block.max(initial=0), -block.min(initial=0))  # NaN if any sample is NaN
     if not peak <= MAX_PEAK:
         raise AudioCorruptError(
-            f"{audio.name}: the samples contain NaN, infinity or values above {MAX_PEAK:g}: their peak is {peak:g}"
+            f"{audio.name}: the samples contain NaN, infinity or values above {MAX_PEAK:g} times full scale: their "
+            f"peak is {peak:g}; were integers stored as floats?"
         )
     return block
 

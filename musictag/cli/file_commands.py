@@ -12,9 +12,9 @@ from musictag.catalog.folder import describe_left_out
 from musictag.cli import local_files, options, output
 from musictag.cli.local_files import DecodedTrack, printable
 from musictag.cli.model_commands import add_model, find_model
-from musictag.errors import AudioError, LedgerError, StoreError, UsageError
+from musictag.errors import AudioEmptyError, AudioError, LedgerError, StoreError, UsageError
 from musictag.evaluation.calibration import calibrate
-from musictag.features.clips import clip_weights
+from musictag.features.clips import clip_weights, is_silent
 from musictag.jobs import progress
 from musictag.storage import text
 from musictag.tagging.tagger import Tagger
@@ -89,6 +89,8 @@ def run_taggram(args: argparse.Namespace) -> None:
 
     tagger = Tagger.load(find_model(args.model))
     track = local_files.read(args.path, tagger.spec.feature_config, max_hours=args.max_hours)
+    if is_silent(track.clips):
+        raise AudioEmptyError(f"{printable(args.path)}: the audio is silent: there are no tags to draw")
     clip_scores, track_scores = calibrated_scores(tagger, track)
     shown = _best(track_scores, args.top)
     figure = taggram.draw(
@@ -121,6 +123,8 @@ def _best(scores: Float32, n_tags: int) -> list[int]:
 
 
 def _top_tags(tagger: Tagger, track: DecodedTrack, n_tags: int) -> output.ScoredTags:
+    if is_silent(track.clips):
+        return []
     _, scores = calibrated_scores(tagger, track)
     return [(tagger.spec.vocabulary[k], round(float(scores[k]), 4)) for k in _best(scores, n_tags)]
 

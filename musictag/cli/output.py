@@ -8,7 +8,7 @@ from musictag.errors import AudioError
 from musictag.storage.text import printable
 
 ScoredTags = list[tuple[str, float]]
-"""Tags and their scores, best first."""
+"""Tags and their scores, best first; none for a silent file."""
 
 BAR_CELLS = 24
 CSV_HEADER = "file,tag,score,error\n"
@@ -16,16 +16,18 @@ CSV_HEADER = "file,tag,score,error\n"
 
 def as_text(name: str, result: ScoredTags | AudioError) -> str:
     """Return a file's name and a line per tag; nothing for an error, which is printed on standard error."""
-    return "" if isinstance(result, AudioError) else "\n".join([printable(name), *map(_bar_line, result)]) + "\n\n"
+    if isinstance(result, AudioError):
+        return ""
+    return "\n".join([printable(name), *(map(_bar_line, result) if result else ["  silent: no tags"])]) + "\n\n"
 
 
 def as_csv(name: str, result: ScoredTags | AudioError) -> str:
-    """Return rows with the columns of `CSV_HEADER`: one per tag, or one with the error."""
+    """Return rows with the columns of `CSV_HEADER`: one per tag, or one with the error or the word `silent`."""
     rows: list[tuple[str | float, ...]]
     if isinstance(result, AudioError):
         rows = [(name, "", "", _reason(name, result))]
     else:
-        rows = [(name, tag, score, "") for tag, score in result]
+        rows = [(name, tag, score, "") for tag, score in result] or [(name, "", "", "silent")]
     return "".join(map(_csv_line, rows))
 
 
@@ -35,6 +37,8 @@ def as_json(name: str, result: ScoredTags | AudioError) -> str:
         entry: dict[str, object] = {"file": name, "error": _reason(name, result)}
     else:
         entry = {"file": name, "tags": [{"tag": tag, "score": score} for tag, score in result]}
+        if not result:
+            entry["silent"] = True
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from musictag.errors import UsageError
 from musictag.features.config import FeatureConfig
 
+SILENT_BELOW = 0.01
+"""Log-mel value below which there is no sound; noise in the last bit of 16-bit samples has 1e-5."""
+
 Float32 = npt.NDArray[np.float32]
 Frames = TypeVar("Frames", npt.NDArray[np.float16], npt.NDArray[np.float32])
 
@@ -42,6 +45,12 @@ def cut_clips(log_mel: Frames, starts: list[int], config: FeatureConfig) -> Fram
     if starts == list(range(0, len(padded), config.clip_frames)):  # adjacent clips: no copy is needed
         return padded.reshape(len(starts), config.clip_frames, -1)
     return np.stack([padded[start : start + config.clip_frames] for start in starts])
+
+
+def is_silent(clips: npt.NDArray[np.float16]) -> bool:
+    """Return whether clips (C, T, M) hold no sound: no value is as high as that of a sine wave of -80 dBFS."""
+    # Halves that are not negative have the order of their bits, and integers are compared faster.
+    return int(clips.view(np.uint16).max(initial=0)) < int(np.array(SILENT_BELOW, np.float16).view(np.uint16))
 
 
 def clip_weights(start_s: npt.ArrayLike, duration_s: float, config: FeatureConfig) -> Float32:

@@ -14,7 +14,7 @@ from musictag.audio.decoders import Decoder
 from musictag.audio.mixing import Mixer
 from musictag.errors import AudioCorruptError, AudioTooLongError
 from musictag.features import log_mel
-from musictag.features.clips import clip_starts, cut_clips
+from musictag.features.clips import clip_starts, cut_clips, is_silent
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, encode_clips
 from musictag.storage import fetch
@@ -64,6 +64,7 @@ def featurize(
         "clips": encode_clips(clips),
         "feature_hash": config.feature_hash,
         "featurized_at": datetime.datetime.now(datetime.UTC),
+        "silent": is_silent(clips),
     }
 
 

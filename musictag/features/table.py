@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("clips", pa.binary()),
         ("feature_hash", pa.string()),
         ("featurized_at", pa.timestamp("us", "UTC")),
+        ("silent", pa.bool_()),
     ]
 )
 CELL_DTYPE = np.dtype("<f2")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from musictag.features.clips import is_silent
+from musictag.features.table import decode_clips
 from musictag.jobs.plan import ExistingRow
 from musictag.storage import tables
 from musictag.tagging.scorers import Row
@@ -30,9 +32,10 @@ TAGS_SCHEMA = pa.schema(
         ("tags", pa.list_(pa.struct([("tag", pa.string()), ("score", pa.float32())]))),
         ("tagged_at", pa.timestamp("us", "UTC")),
         ("model_digest", pa.string()),
+        ("silent", pa.bool_()),
     ]
 )
-ADDED_COLUMNS = ("model_digest",)
+ADDED_COLUMNS = ("model_digest", "silent")
 """Columns that tables of earlier versions of musictag lack."""
 UNKNOWN_MODEL = ""
 """Producer of the rows of a model that nobody knows any more."""
@@ -57,8 +60,12 @@ FindDigest = Callable[[str, str], tuple[str, datetime.datetime] | None]
 
 
 def tag_rows(tagger: Tagger, rows: Sequence[Row], model: ModelIdentity) -> list[dict[str, Any]]:
-    """Return rows of `TAGS_SCHEMA` for features rows, in their order."""
+    """Return rows of `TAGS_SCHEMA` for features rows, in their order.
+
+    A silent track has no tags and no scores: those of a network are only its bias.
+    """
     now = datetime.datetime.now(datetime.UTC)
+    silent = [is_silent(decode_clips(row["clips"], tagger.spec.feature_config)) for row in rows]
     return [
         {
             "track_id": row["track_id"],
@@ -67,11 +74,12 @@ def tag_rows(tagger: Tagger, rows: Sequence[Row], model: ModelIdentity) -> list[
             "model_version": model.version,
             "model_digest": model.digest,
             "n_clips": row["n_clips"],
-            "scores": scores.tolist(),
-            "tags": [{"tag": tag, "score": score} for tag, score in tagger.tags_above(scores)],
+            "scores": None if is_without_sound else scores.tolist(),
+            "tags": [] if is_without_sound else [{"tag": t, "score": s} for t, s in tagger.tags_above(scores)],
             "tagged_at": now,
+            "silent": is_without_sound,
         }
-        for row, scores in zip(rows, tagger.track_scores(rows), strict=True)
+        for row, scores, is_without_sound in zip(rows, tagger.track_scores(rows), silent, strict=True)
     ]
 
 

@@ -36,6 +36,7 @@ def test_json_has_one_object_per_file_with_the_tags_of_the_tagging_job(run, song
     entries = [json.loads(line) for line in out.splitlines()]
     names = ["a.mp3", "b/c.wav", "b/half a second, 2.wav", "d.m4a", "e.wav", "silence.flac", "爵士.ogg"]
     assert [entry["file"] for entry in entries] == [str(songs / name) for name in names]
+    assert entries.pop(5) == {"file": str(songs / "silence.flac"), "tags": [], "silent": True}
     assert all(list(entry) == ["file", "tags"] and len(entry["tags"]) == 5 for entry in entries)
     assert "爵士" in out
     for place in (0, 2):

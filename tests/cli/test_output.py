@@ -21,16 +21,21 @@ def test_json_is_one_line_that_holds_all_values(name, scored):
     line = output.as_json(name, scored)
     assert line.endswith("\n")
     assert line.count("\n") == 1
-    assert json.loads(line) == {"file": name, "tags": [{"tag": tag, "score": score} for tag, score in scored]}
+    tags = [{"tag": tag, "score": score} for tag, score in scored]
+    assert json.loads(line) == {"file": name, "tags": tags, **({} if scored else {"silent": True})}
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, SCORED)
 def test_csv_rows_hold_all_values(name, scored):
     rows = list(csv.DictReader(io.StringIO(output.CSV_HEADER + output.as_csv(name, scored), newline="")))
-    assert [(row["file"], row["tag"], float(row["score"]), row["error"]) for row in rows] == [
-        (name, tag, score, "") for tag, score in scored
-    ]
+    found = [(row["file"], row["tag"], float(row["score"] or "nan"), row["error"]) for row in rows]
+    assert found == [(name, tag, score, "") for tag, score in scored] or (found[0][3], scored) == ("silent", [])
+
+
+def test_silent_file_has_no_tags():
+    assert output.as_text("a", []) == "a\n  silent: no tags\n\n"
+    assert output.as_csv("a", []) == "a,,,silent\n"
 
 
 def test_error_is_reported_without_the_name():

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from musictag.errors import UsageError
-from musictag.features.clips import clip_starts, clip_weights, cut_clips
+from musictag.features import log_mel
+from musictag.features.clips import clip_starts, clip_weights, cut_clips, is_silent
 from musictag.features.config import FeatureConfig
 
 CONFIG = FeatureConfig(n_mels=3, clip_frames=10)
@@ -80,3 +81,15 @@ def test_weight_is_the_share_of_audio():
 def test_weight_is_at_least_one_frame():
     assert clip_weights([0.0], 0.0, CONFIG) == pytest.approx(0.1)
     assert clip_weights([0.0, CONFIG.clip_seconds], CONFIG.clip_seconds, CONFIG)[1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("level_db", "silent"), [(None, True), (-96.0, True), (-85.0, True), (-70.0, False), (-20.0, False)]
+)
+@pytest.mark.parametrize("frequency", [110.0, 1_000.0, 5_000.0])
+def test_sound_below_80_db_is_silence(level_db, silent, frequency):
+    time = np.arange(3 * 16_000) / 16_000
+    amplitude = 0 if level_db is None else 10 ** (level_db / 20)
+    samples = (amplitude * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+    clips = cut_clips(log_mel.log_mel(samples, FeatureConfig()), [0], FeatureConfig()).astype(np.float16)
+    assert is_silent(clips) == silent

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from musictag.storage import parts, tables
-from musictag.tagging.table import TAGS_SCHEMA, UNKNOWN_MODEL, ModelIdentity, read_existing, tag_rows
+from musictag.tagging.table import ADDED_COLUMNS, TAGS_SCHEMA, UNKNOWN_MODEL, ModelIdentity, read_existing, tag_rows
 from musictag.tagging.tagger import Tagger
 from small import SPEC, small_model, track
 
@@ -64,7 +64,7 @@ def never(name: str, version: str) -> None:
     raise AssertionError(name, version)
 
 
-OLD_SCHEMA = pa.schema([field for field in TAGS_SCHEMA if field.name != "model_digest"])
+OLD_SCHEMA = pa.schema([field for field in TAGS_SCHEMA if field.name not in ADDED_COLUMNS])
 
 
 def test_digest_of_older_rows_is_found_by_the_version_that_their_model_had_then(tmp_path: Path) -> None:
@@ -92,3 +92,10 @@ def test_older_table_gets_the_new_column_and_keeps_its_rows(tmp_path: Path) -> N
     assert {row["track_id"]: row["model_digest"] for row in read} == {"a": None, "b": "d2"}
     tables.delete_tracks(uri, {"b"})
     assert tables.track_ids(uri) == {"a"}
+
+
+def test_silent_track_has_no_tags_and_no_scores() -> None:
+    row = stored(4, 1)
+    silent, loud = tag_rows(Tagger(small_model(), SPEC), [{**row, "clips": bytes(len(row["clips"]))}, row], MODEL)
+    assert (silent["silent"], silent["scores"], silent["tags"]) == (True, None, [])
+    assert (loud["silent"], len(loud["scores"])) == (False, len(SPEC.vocabulary))

@@ -1,0 +1,89 @@
+"""Encoded streams that are stored as samples are refused by name, and so are levels that no music has."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from musictag.audio import bitstreams
+from musictag.audio.reader import open_audio, waveform_blocks
+from musictag.errors import AudioCorruptError
+
+RATE = 48_000
+
+
+def encode(samples: np.ndarray, codec: str, container_format: str, **options: str) -> bytes:
+    """Encode samples (samples, channels) with FFmpeg to the bytes of a container."""
+    target = io.BytesIO()
+    with av.open(target, "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=RATE, layout="stereo", options=options)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        resampler = av.AudioResampler(stream.format, stream.layout, RATE, stream.frame_size or 1_024)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def dts(sync_word: bytes) -> bytes:
+    """Make frames of the size of DTS on compact discs; their content is random, because no encoder is at hand."""
+    rng = np.random.default_rng(0)
+    return b"".join(sync_word + rng.bytes(2_044) for _ in range(100))
+
+
+@pytest.fixture(scope="session")
+def streams(music) -> dict[str, bytes]:
+    """Streams as the bytes of 16-bit samples."""
+    return {
+        "Dolby Digital": encode(music(4.0, RATE), "ac3", "spdif", b="448k"),
+        "DTS": dts(b"\xfe\x7f\x01\x80"),
+        "DTS, another byte order": dts(b"\x7f\xfe\x80\x01"),
+        "DTS of 14 bits": dts(b"\xff\x1f\x00\xe8"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["Dolby Digital", "DTS", "DTS, another byte order", "DTS of 14 bits"])
+@pytest.mark.parametrize(
+    ("suffix", "subtype"), [(".wav", "PCM_16"), (".flac", "PCM_16"), (".aiff", "PCM_16"), (".wav", "PCM_24")]
+)
+def test_encoded_stream_in_samples_is_refused_by_name(
+    tmp_path: Path, streams: dict[str, bytes], kind: str, suffix: str, subtype: str
+) -> None:
+    content = streams[kind][: len(streams[kind]) // 4 * 4]
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, np.frombuffer(content, "<i2").reshape(-1, 2), RATE, subtype=subtype)
+    with (
+        pytest.raises(AudioCorruptError, match=f"a: the samples are a {kind[:3]}.* stream, not sound"),
+        open_audio(path, "a"),
+    ):
+        pass
+
+
+def test_music_and_noise_are_not_taken_for_streams(tmp_path: Path, music) -> None:
+    noise = np.random.default_rng(0).integers(-32_768, 32_768, (10 * RATE, 2), np.int16)
+    for samples in (music(4.0, RATE), noise, np.zeros((RATE, 2), np.int16), noise[:100]):
+        soundfile.write(tmp_path / "a.wav", samples, RATE)
+        assert bitstreams.encoded_stream(tmp_path / "a.wav") is None
+
+
+@pytest.mark.parametrize("peak", [127, 32_767, 2**23, 2**31])
+def test_integers_stored_as_floats_are_refused(tmp_path: Path, music, peak: int) -> None:
+    samples = music(1.0, RATE)
+    soundfile.write(tmp_path / "a.wav", samples / np.abs(samples).max() * peak, RATE, "FLOAT")
+    with (
+        open_audio(tmp_path / "a.wav", "a") as audio,
+        pytest.raises(AudioCorruptError, match="integers stored as floats"),
+    ):
+        list(waveform_blocks(audio, 16_000))
+
+
+def test_hot_float_files_are_accepted(tmp_path: Path, music) -> None:
+    samples = music(1.0, RATE)
+    soundfile.write(tmp_path / "a.wav", samples / np.abs(samples).max() * 10, RATE, "FLOAT")
+    with open_audio(tmp_path / "a.wav", "a") as audio:
+        assert max(np.abs(block).max(initial=0) for block in waveform_blocks(audio, 16_000)) > 1
