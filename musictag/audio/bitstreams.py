@@ -16,8 +16,10 @@ _SYNC_WORDS = {
     "DTS": rb"\xfe\x7f\x01\x80|\x7f\xfe\x80\x01|\xff\x1f\x00\xe8|\x1f\xff\xe8\x00",  # of 16 and 14 bits
     "Dolby Digital (AC-3) or another IEC 61937": rb"\x72\xf8\x1f\x4e|\xf8\x72\x4e\x1f",
 }
-# Samples in which at least so many frames begin. The same words occur in music once in some hours.
-_SAMPLES, _FRAMES = 1 << 14, 3
+# Bytes from frame to frame: 256 to 4,096 samples of DTS, 1,536 of Dolby Digital, 6,144 of Dolby Digital Plus.
+_FRAME_BYTES = (1_024, 2_048, 4_096, 6_144, 8_192, 16_384, 24_576)
+# Samples that are read: at least three frames of any size.
+_SAMPLES = 1 << 15
 
 
 def encoded_stream(path: Path) -> str | None:
@@ -33,4 +35,10 @@ def encoded_stream(path: Path) -> str | None:
             content = file.read(_SAMPLES, dtype="int16").tobytes()
         except soundfile.LibsndfileError:  # damage, which decoding reports
             return None
-    return next((name for name, words in _SYNC_WORDS.items() if len(re.findall(words, content)) >= _FRAMES), None)
+    return next((name for name, words in _SYNC_WORDS.items() if _has_frames(content, words)), None)
+
+
+def _has_frames(content: bytes, words: bytes) -> bool:
+    """Return whether three frames follow each other; loud music may hold single words by chance."""
+    begins = {found.start() for found in re.finditer(words, content)}
+    return any({begin, begin + size, begin + 2 * size} <= begins for begin in begins for size in _FRAME_BYTES)

@@ -66,7 +66,9 @@ def test_encoded_stream_in_samples_is_refused_by_name(
 
 def test_music_and_noise_are_not_taken_for_streams(tmp_path: Path, music) -> None:
     noise = np.random.default_rng(0).integers(-32_768, 32_768, (10 * RATE, 2), np.int16)
-    for samples in (music(4.0, RATE), noise, np.zeros((RATE, 2), np.int16), noise[:100]):
+    clipped = np.clip(4 * music(4.0, RATE)[:, :1], -1, 1)
+    opposite = np.hstack([clipped, -clipped])
+    for samples in (music(4.0, RATE), noise, np.zeros((RATE, 2), np.int16), noise[:100], opposite, -opposite):
         soundfile.write(tmp_path / "a.wav", samples, RATE)
         assert bitstreams.encoded_stream(tmp_path / "a.wav") is None
 

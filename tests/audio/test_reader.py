@@ -30,7 +30,7 @@ def load(uri):
         ("a.wav", 44_100, 2, None),
         ("a.wav", 16_000, 1, "FLOAT"),
         ("a.wav", 8_000, 1, None),
-        ("a.wav", 48_000, 6, None),
+        ("a.wav", 48_000, 9, None),
         ("a.aiff", 22_050, 2, None),
         ("a.flac", 96_000, 2, "PCM_24"),
         ("a.ogg", 44_100, 2, None),
