@@ -60,8 +60,8 @@ WAVS: dict[str, tuple[Make, Outcome]] = {
             outcome,
         )
         for fields, outcome in (
-            ({"size": 0}, EMPTY),
-            ({"size": 1}, EMPTY),
+            ({"size": 0}, SECONDS),  # a recorder that crashed: the samples extend to the end
+            ({"size": 1}, CORRUPT),
             ({"size": 352_799}, SECONDS),
             ({"size": 352_801}, SECONDS),
             ({"size": 705_600}, TRUNCATED),

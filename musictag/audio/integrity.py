@@ -8,17 +8,25 @@ and Ogg files by `ogg_pages`.
 
 import dataclasses
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from musictag.errors import AudioTruncatedError
+from musictag.errors import AudioCorruptError, AudioTruncatedError
 
 # Placeholders of SoX and FFmpeg, which do not know the size when they write to a pipe.
 UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
 # The samples may end this many bytes after the end of the file, because some programs write slightly wrong sizes. An
 # unknown MP4 box that begins this close to the end is appended metadata, which may be truncated.
 TOLERANCE_BYTES = 1_024
+# The beginnings of tags that follow the audio in files of any format.
+TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
+NOT_ZERO = re.compile(rb"[^\0]")
+# Chunks that are a whole file: a second one is a file that was appended.
+FILE_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff", b".snd")
+# A FLAC file begins with a block of 34 bytes.
+FLAC_BEGIN = b"fLaC\0\0\0\x22"
 # MP4 boxes.
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
 # The Matroska element that holds everything but the header of the file.
@@ -41,7 +49,10 @@ class Chunk:
 
 
 def check_complete(path: Path, name: str) -> None:
-    """Raise `AudioTruncatedError` if a local file is shorter than its container declares.
+    """Raise an error if a local file is shorter than its container declares, or holds bytes after the declared audio.
+
+    `AudioTruncatedError` says what is missing, `AudioCorruptError` how many bytes follow that are no known tag or
+    padding: several files that were joined, or a size that the recorder did not update.
 
     The sizes in WAV, RF64, AIFF, AU, CAF, MP4, Matroska and WebM files are checked. Other files pass, unless FFmpeg may
     take them for MP4 files that declare more samples than the file has bytes.
@@ -51,34 +62,65 @@ def check_complete(path: Path, name: str) -> None:
         name: the file's name in the error message.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        undeclared = None
         match data[:4], data[4:8], data[8:12]:
             case (b"RIFF" | b"RF64", _, b"WAVE"):
-                reason = _truncated_chunk(_iff_chunks(data, "<"), b"data", len(data))
+                missing, undeclared = _check_chunks(_iff_chunks(data, "<"), b"data", data)
             case (b"FORM", _, b"AIFF" | b"AIFC"):
-                reason = _truncated_chunk(_iff_chunks(data, ">"), b"SSND", len(data))
+                missing, undeclared = _check_chunks(_iff_chunks(data, ">"), b"SSND", data)
             case (b"caff", _, _):
-                reason = _truncated_chunk(_caf_chunks(data), b"data", len(data))
+                missing, undeclared = _check_chunks(_caf_chunks(data), b"data", data)
             case (b".snd", _, _):
-                reason = _truncated_chunk(_au_chunk(data), b".snd", len(data))
+                missing, undeclared = _check_chunks(_au_chunk(data), b".snd", data)
             case (b"\x1a\x45\xdf\xa3", _, _):
-                reason = _truncated_chunk(_matroska_elements(data), SEGMENT, len(data))
+                missing, undeclared = _check_chunks(_matroska_elements(data), SEGMENT, data)
             case (_, b"ftyp", _):
-                reason = _truncated_box(list(_boxes(data, 0, len(data))), len(data)) or _excessive_sample_count(data)
+                boxes = list(_boxes(data, 0, len(data)))
+                missing = _truncated_box(boxes, len(data)) or _excessive_sample_count(data)
+                seconds = [box.begin for box in boxes[1:] if box.name == b"ftyp"]
+                undeclared = _undeclared(data, seconds[0]) if seconds else None
+            case (b"fLaC", _, _):
+                missing, second = None, data.find(FLAC_BEGIN, len(FLAC_BEGIN))
+                undeclared = _undeclared(data, second) if second > 0 else None
             case _:
-                reason = _excessive_sample_count(data)  # FFmpeg reads MP4 files without an `ftyp` box
-    if reason:
-        raise AudioTruncatedError(f"{name}: truncated: {reason}")
+                missing = _excessive_sample_count(data)  # FFmpeg reads MP4 files without an `ftyp` box
+    if missing:
+        raise AudioTruncatedError(f"{name}: truncated: {missing}")
+    if undeclared:
+        raise AudioCorruptError(f"{name}: {undeclared}")
 
 
-def _truncated_chunk(chunks: Iterator[Chunk], name: bytes, n_bytes: int) -> str | None:
-    """Return an error message if the first chunk named `name` is truncated, else None.
+def _check_chunks(chunks: Iterator[Chunk], name: bytes, data: mmap.mmap) -> tuple[str | None, str | None]:
+    """Return why the first chunk named `name` is truncated, and what follows it undeclared; None if all is well.
 
-    Later chunks are not read, because the bytes after the samples need not be chunks.
+    The size 0 passes: a recorder that crashed did not write the size, and the chunk extends to the end of the file.
     """
+    audio = next((chunk for chunk in chunks if chunk.name == name), None)
+    if audio is None or audio.end is None:
+        return None, None
+    if audio.end > len(data) + TOLERANCE_BYTES:
+        return _ends_beyond(audio, len(data)), None
+    end = audio.end
     for chunk in chunks:
-        if chunk.name == name:
-            return _ends_beyond(chunk, n_bytes) if chunk.end and chunk.end > n_bytes + TOLERANCE_BYTES else None
-    return None
+        if chunk.name in FILE_CHUNKS or not chunk.name.isascii() or not chunk.name.decode().isprintable():
+            break
+        if chunk.end and chunk.end > len(data) + TOLERANCE_BYTES:
+            break
+        end = chunk.end or len(data)
+    return None, None if end == audio.content else _undeclared(data, end)
+
+
+def _undeclared(data: mmap.mmap, begin: int) -> str | None:
+    """Return an error message if the bytes from `begin` on are neither a tag nor padding, else None."""
+    n_bytes = len(data) - begin
+    # A writer may have forgotten the byte after a chunk of odd size.
+    if n_bytes <= TOLERANCE_BYTES or any(data[begin - 1 : begin + 16].find(tag) in (0, 1) for tag in TAGS):
+        return None
+    if not NOT_ZERO.search(data, begin):
+        return None
+    return (
+        f"{n_bytes:,} bytes follow the declared audio at byte {begin:,}, and are no known tag: repair or split the file"
+    )
 
 
 def _truncated_box(boxes: list[Chunk], n_bytes: int) -> str | None:
@@ -151,7 +193,7 @@ def _matroska_elements(data: mmap.mmap) -> Iterator[Chunk]:
         n_bits = 7 * size_bytes
         size = int.from_bytes(data[begin:content]) & ((1 << n_bits) - 1)
         is_known = size != (1 << n_bits) - 1  # all bits are set in a live stream
-        name = SEGMENT if data[position:begin] == SEGMENT_ID else b"element"
+        name = SEGMENT if data[position:begin] == SEGMENT_ID else b"\0element"
         yield Chunk(name, position, content, content + size if is_known else None)
         position = content + size if is_known else len(data)
 

@@ -72,8 +72,10 @@ def _open(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer)
     with contextlib.ExitStack() as stack:
         try:
             audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages, mixer))
-            # libsndfile reads only the first stream of a chain, and cannot read a FLAC file of unknown length.
-            if (pages and pages.n_chained > 1) or audio.n_samples is None:
+            # libsndfile reads only the first stream of a chain, and no FLAC file of unknown length; nor a WAV file in
+            # which the recorder did not write the size of the samples, although they are there.
+            has_no_size = audio.n_samples == 0 and path.stat().st_size > integrity.TOLERANCE_BYTES
+            if (pages and pages.n_chained > 1) or audio.n_samples is None or has_no_size:
                 audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
         except AudioUnsupportedError as libsndfile_error:
             try:
