@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from musictag.audio import bitstreams, mpg123, ogg_pages, pcm
+from musictag.audio.chained_ogg import ChainedOggDecoder
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
@@ -39,7 +40,7 @@ class FlacDecoder(SoundFileDecoder):
         return 0.0
 
     def _whole(self) -> Iterator[Float32]:
-        n_channels = self.file.channels
+        n_channels, n_decoded = self.file.channels, 0
         try:
             for values in miniaudio.stream_file(
                 str(self.path),
@@ -50,8 +51,9 @@ class FlacDecoder(SoundFileDecoder):
             ):
                 block = np.frombuffer(values, np.float32).reshape(-1, n_channels)
                 yield self.mixer.mono(block, WAVE_LAYOUTS.get(n_channels, ()))
+                n_decoded += len(block)
         except miniaudio.MiniaudioError as error:
-            raise AudioCorruptError(f"{self.name}: decoding failed: {error}") from error
+            raise pcm.decoding_error(self, n_decoded, f"miniaudio: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class MP3Decoder(SoundFileDecoder):
             yield block
 
 
-Decoder = SoundFileDecoder | FFmpegDecoder
+Decoder = SoundFileDecoder | FFmpegDecoder | ChainedOggDecoder
 
 
 @contextlib.contextmanager
@@ -91,7 +93,7 @@ def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None, mixe
         if file.format == "FLAC":
             yield FlacDecoder(file, name, mixer)
         elif file.format == "MP3" and not mixer.separate and (library := mpg123.library()):
-            with mpg123.open_mp3(library, path, name) as mp3:
+            with mpg123.open_mp3(library, path, name, file.samplerate) as mp3:
                 yield MP3Decoder(file, name, mixer, mp3) if mp3 else SoundFileDecoder(file, name, mixer)
         elif pages and file.subtype == "VORBIS":
             yield VorbisDecoder(file, name, mixer, pages)

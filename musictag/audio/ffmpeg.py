@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import math
 from collections.abc import Generator, Iterable, Iterator
@@ -72,16 +73,16 @@ class FFmpegDecoder:
         return numbered and self.stream.frames > 0 and self.stream.start_time == 0
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
-        """Yield blocks of the samples [start, stop), fewer if the file ends earlier. Raises `AudioCorruptError`.
-
-        In a chain of streams, the number of channels may change, but not the sample rate.
-        """
+        """Yield blocks of the samples [start, stop), fewer if the file ends earlier. Raises `AudioCorruptError`."""
+        n_yielded = 0
         try:
             position, frames = self._frames_from(start)
             size = pcm.BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
-            yield from pcm.between(_joined(self._checked_rate(frames), size, self.mixer), position, start, stop)
+            for block in pcm.between(_joined(self._checked_rate(frames), size, self.mixer), position, start, stop):
+                yield block
+                n_yielded += len(block)
         except ERRORS as error:
-            raise AudioCorruptError(f"{self.name}: decoding failed: {_reason(error)}") from error
+            raise pcm.decoding_error(self, start + n_yielded, f"FFmpeg: {_reason(error)}") from error
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         # PyAV's own `decode` leaks memory if the caller does not read all frames.
@@ -136,11 +137,20 @@ def mono_of(frame: av.AudioFrame, mixer: Mixer) -> Float32:
 
 @contextlib.contextmanager
 def open_ffmpeg(path: Path, name: str, mixer: Mixer) -> Iterator[FFmpegDecoder]:
-    """Open a file with FFmpeg. Raises `AudioUnsupportedError` if it has no audio in a format that FFmpeg knows."""
+    """Open a local file with FFmpeg. Raises `AudioUnsupportedError` as `open_file` does."""
+    with path.open("rb", buffering=0) as file, open_file(file, name, mixer) as decoder:
+        yield decoder
+
+
+@contextlib.contextmanager
+def open_file(file: io.RawIOBase, name: str, mixer: Mixer) -> Iterator[FFmpegDecoder]:
+    """Decode an open file with FFmpeg.
+
+    Raises `AudioUnsupportedError` if it has no audio in a format that FFmpeg knows.
+    """
     # With an open file and no allowed protocol, FFmpeg cannot open other files or connect to hosts.
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("rb", buffering=0))
         try:
             container = stack.enter_context(av.open(file, "r", container_options=options, metadata_errors="replace"))
         except ERRORS as error:

@@ -7,6 +7,7 @@ and Ogg files by `ogg_pages`.
 """
 
 import dataclasses
+import itertools
 import mmap
 import re
 import struct
@@ -22,6 +23,7 @@ UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
 TOLERANCE_BYTES = 1_024
 # The beginnings of tags that follow the audio in files of any format.
 TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
+MAX_TAG_NAME = max(map(len, TAGS))
 NOT_ZERO = re.compile(rb"[^\0]")
 # Chunks that are a whole file: a second one is a file that was appended.
 FILE_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff", b".snd")
@@ -75,7 +77,7 @@ def check_complete(path: Path, name: str) -> None:
             case (b"\x1a\x45\xdf\xa3", _, _):
                 missing, undeclared = _check_chunks(_matroska_elements(data), SEGMENT, data)
             case (_, b"ftyp", _):
-                boxes = list(_boxes(data, 0, len(data)))
+                boxes = list(itertools.takewhile(lambda box: not _is_tag(data, box.begin), _boxes(data, 0, len(data))))
                 missing = _truncated_box(boxes, len(data)) or _excessive_sample_count(data)
                 seconds = [box.begin for box in boxes[1:] if box.name == b"ftyp"]
                 undeclared = _undeclared(data, seconds[0]) if seconds else None
@@ -110,13 +112,20 @@ def _check_chunks(chunks: Iterator[Chunk], name: bytes, data: mmap.mmap) -> tupl
     return None, None if end == audio.content else _undeclared(data, end)
 
 
+def _is_tag(data: mmap.mmap, begin: int) -> bool:
+    return data[begin : begin + MAX_TAG_NAME].startswith(TAGS)
+
+
 def _undeclared(data: mmap.mmap, begin: int) -> str | None:
     """Return an error message if the bytes from `begin` on are neither a tag nor padding, else None."""
     n_bytes = len(data) - begin
     # A writer may have forgotten the byte after a chunk of odd size.
-    if n_bytes <= TOLERANCE_BYTES or any(data[begin - 1 : begin + 16].find(tag) in (0, 1) for tag in TAGS):
-        return None
-    if not NOT_ZERO.search(data, begin):
+    if (
+        n_bytes <= TOLERANCE_BYTES
+        or _is_tag(data, begin)
+        or _is_tag(data, begin - 1)
+        or not NOT_ZERO.search(data, begin)
+    ):
         return None
     return (
         f"{n_bytes:,} bytes follow the declared audio at byte {begin:,}, and are no known tag: repair or split the file"

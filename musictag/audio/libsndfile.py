@@ -10,7 +10,6 @@ import soundfile
 from musictag.audio import pcm
 from musictag.audio.mixing import OGG_LAYOUTS, WAVE_LAYOUTS, Mixer
 from musictag.audio.pcm import Float32
-from musictag.errors import AudioCorruptError
 
 # libsndfile's number of frames if the length is not known.
 UNKNOWN_LENGTH = 2**63 - 1
@@ -91,7 +90,7 @@ class SoundFileDecoder:
         except (soundfile.LibsndfileError, ValueError) as error:  # ValueError: soundfile, if a seek passed the end
             # Without the path that `str(error)` holds.
             reason = getattr(error, "error_string", None) or str(error)
-            raise AudioCorruptError(f"{self.name}: decoding failed: {reason}") from error
+            raise pcm.decoding_error(self, start, f"libsndfile: {reason}") from error
 
     def _seek(self, position: int) -> None:
         begin = max(0, position - MP3_MARGIN) if self.file.format == "MP3" else position

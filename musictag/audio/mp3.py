@@ -10,6 +10,9 @@ import functools
 import itertools
 import math
 import mmap
+import re
+import struct
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,10 @@ KBPS_OF_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 # has four bits: one is set if it is not the normal window, two are its type, one is set if block sizes are mixed.
 WINDOWS_OF_1, WINDOWS_OF_2 = ((53, 112), (171, 230)), ((48, 111),)
 IS_MONO = 0b11
+# The header of a frame of layer III, and the number of frames that follow each other where it is not a chance match.
+ANY_FRAME, CONSECUTIVE_FRAMES = re.compile(rb"\xff[" + b"".join(re.escape(bytes([kind])) for kind in KINDS) + rb"]"), 4
+# The first frame holds a Xing or Info header within this many bytes, after at most 38 bytes of other headers.
+XING_WITHIN = 64
 # A frame may use bits that are stored up to this many bytes earlier, headers not counted.
 RESERVOIR_BYTES = 511
 # Bytes of the smallest frame (8 kbit/s) without its header and side information.
@@ -65,6 +72,41 @@ def read_frames(data: mmap.mmap, begin: int) -> Frames | None:
             begin = data.find(bytes([0xFF, kind]), begin + 1)
     frames = np.frombuffer(begins, np.int64)
     return Frames(frames[:n_contiguous], _channels_agree(np.frombuffer(data, np.uint8), frames, kind))
+
+
+def has_frames_after_its_end(path: Path) -> bool:
+    """Return whether an MP3 file holds frames after the number of bytes that its Xing or Info header declares.
+
+    Files are joined by appending one to another; decoders stop at the end that the first header declares.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        begin = _first_frame(data, 0)
+        end = None if begin is None else _declared_end(data, begin)
+        return end is not None and _first_frame(data, end) is not None
+
+
+def _first_frame(data: mmap.mmap, begin: int) -> int | None:
+    """Return the first byte of the first `CONSECUTIVE_FRAMES` frames that directly follow each other, or None."""
+    for found in ANY_FRAME.finditer(data, begin):
+        position, n_frames = found.start(), 0
+        while position + HEADER_BYTES <= len(data) and data[position] == 0xFF and data[position + 1] in KINDS:
+            n_frames += 1
+            length = _lengths(data[position + 1])[data[position + 2]]
+            if not length or n_frames == CONSECUTIVE_FRAMES:
+                break
+            position += length
+        if n_frames == CONSECUTIVE_FRAMES:
+            return found.start()
+    return None
+
+
+def _declared_end(data: mmap.mmap, begin: int) -> int | None:
+    """Return the byte after the audio according to the Xing or Info header in the first frame, or None."""
+    header = max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info"))
+    if header < 0 or header + 16 > len(data):
+        return None
+    flags, _, n_bytes = struct.unpack_from(">III", data, header + 4)
+    return begin + n_bytes if flags & 0b11 == 0b11 and n_bytes else None
 
 
 def _channels_agree(data: npt.NDArray[np.uint8], frames: npt.NDArray[np.int64], kind: int) -> bool:

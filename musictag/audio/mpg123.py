@@ -71,6 +71,8 @@ class MP3:
     handle: int
     name: str
     """The name of the file in error messages."""
+    sample_rate: int
+    """Sample rate in Hz."""
 
     def blocks(self, start: int, stop: float, block_samples: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the samples [start, stop) in blocks (up to `block_samples`,) float32, the mean of the channels.
@@ -82,7 +84,7 @@ class MP3:
         while start < stop:
             block = np.empty(int(min(block_samples, stop - start)), np.float32)
             status = self.library.mpg123_read(self.handle, block.ctypes.data, block.nbytes, ctypes.byref(n_bytes))
-            self.check(status)
+            self.check(status, f"after {start / self.sample_rate:.2f} s")
             n_samples = n_bytes.value // block.itemsize
             if n_samples:
                 yield block[:n_samples]
@@ -99,15 +101,15 @@ class MP3:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return mp3.read_frames(data, begins[0])
 
-    def check(self, status: int) -> None:
+    def check(self, status: int, place: str = "at the beginning") -> None:
         """Raise `AudioCorruptError` if a status is an error; a change of the sample rate is one, as in soundfile."""
         if status not in (OK, DONE):
             reason = self.library.mpg123_strerror(self.handle).decode(errors="replace")
-            raise AudioCorruptError(f"{self.name}: decoding failed: {reason}")
+            raise AudioCorruptError(f"{self.name}: decoding failed {place} (libmpg123: {reason})")
 
 
 @contextlib.contextmanager
-def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str) -> Iterator[MP3 | None]:
+def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str, sample_rate: int) -> Iterator[MP3 | None]:
     """Open a local file; `name` is its name in errors. Yield None if mixing during decoding would be wrong.
 
     Raises `AudioCorruptError`.
@@ -115,7 +117,7 @@ def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str) -> Iterator[MP3 | None]
     handle = mpg123.mpg123_new(None, None)
     try:
         mpg123.mpg123_param(handle, FLAGS_PARAMETER, FLAGS, 0)
-        opened = MP3(mpg123, handle, name)
+        opened = MP3(mpg123, handle, name, sample_rate)
         opened.check(mpg123.mpg123_open(handle, os.fsencode(path)))
         # Without this call, the first read would return a change of format instead of samples.
         rate, channels, encoding = ctypes.c_long(), ctypes.c_int(), ctypes.c_int()

@@ -56,10 +56,16 @@ class OggPages:
         return len({page.stream for page in self.pages})
 
     @property
+    def chain_begins(self) -> list[int]:
+        """First bytes of the streams that follow each other; streams that begin together count once."""
+        is_first = [bool(page.flags & FIRST) for page in self.pages]
+        before = [False, *is_first]
+        return [page.begin for page, now, earlier in zip(self.pages, is_first, before, strict=False) if now > earlier]
+
+    @property
     def n_chained(self) -> int:
-        """Number of streams that follow each other; streams that begin together count once."""
-        begins = [bool(page.flags & FIRST) for page in self.pages]
-        return sum(now and not before for before, now in zip([False, *begins], begins, strict=False))
+        """Number of streams that follow each other."""
+        return len(self.chain_begins)
 
     def min_samples(self, sample_rate: int) -> int:
         """Return the least number of samples per channel in the file, at the stream's `sample_rate` in Hz.

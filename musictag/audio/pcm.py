@@ -5,9 +5,12 @@ positions count from 0, per channel.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from musictag.errors import AudioCorruptError
 
 Float32 = npt.NDArray[np.float32]
 
@@ -15,6 +18,23 @@ Float32 = npt.NDArray[np.float32]
 BLOCK_SAMPLES, BLOCK_VALUES = 1 << 17, 1 << 19
 # A file that is shorter than its header declares by less than this is not truncated: encoders round the length.
 TRUNCATION_TOLERANCE_S = 0.25
+
+
+class Named(Protocol):
+    """A decoder, as error messages need it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sample_rate(self) -> int: ...
+
+
+def decoding_error(decoder: Named, position: int, reason: str) -> AudioCorruptError:
+    """Return the error of a file that cannot be decoded from sample `position` on, or shortly after.
+
+    `reason` names the library and holds its words.
+    """
+    return AudioCorruptError(f"{decoder.name}: decoding failed after {position / decoder.sample_rate:.2f} s ({reason})")
 
 
 def between(blocks: Iterable[Float32], position: int, start: int, stop: float) -> Iterator[Float32]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
-from musictag.audio import decoders, ffmpeg, integrity, ogg_pages
+from musictag.audio import chained_ogg, decoders, ffmpeg, integrity, mp3, ogg_pages, resampling
 from musictag.audio.decoders import Decoder
+from musictag.audio.libsndfile import SoundFileDecoder
 from musictag.audio.mixing import Mixer
 from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import (
@@ -27,7 +27,6 @@ from musictag.errors import (
 
 Float32 = npt.NDArray[np.float32]
 
-EMPTY = np.zeros(0, np.float32)
 # Plausible sample rates in Hz, from old telephone lines to sonar recordings.
 SAMPLE_RATES = range(1_000, 1_000_001)
 # Full scale is 1. Peaks of float files reach 10 or so; integers that were stored as floats without scaling reach 127,
@@ -70,12 +69,12 @@ def open_audio(path: Path, name: str, mixer: Mixer | None = None) -> Iterator[De
 @contextlib.contextmanager
 def _open(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer) -> Iterator[Decoder]:
     with contextlib.ExitStack() as stack:
+        if pages and pages.n_chained > 1:
+            yield stack.enter_context(chained_ogg.open_chained_ogg(path, name, mixer, pages))
+            return
         try:
             audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages, mixer))
-            # libsndfile reads only the first stream of a chain, and no FLAC file of unknown length; nor a WAV file in
-            # which the recorder did not write the size of the samples, although they are there.
-            has_no_size = audio.n_samples == 0 and path.stat().st_size > integrity.TOLERANCE_BYTES
-            if (pages and pages.n_chained > 1) or audio.n_samples is None or has_no_size:
+            if _is_for_ffmpeg(audio, path):
                 audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
         except AudioUnsupportedError as libsndfile_error:
             try:
@@ -84,6 +83,17 @@ def _open(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer)
                 reasons = f"{libsndfile_error} {error}"
                 raise AudioUnsupportedError(f"{name}: not audio in a supported format ({reasons})") from error
         yield audio
+
+
+def _is_for_ffmpeg(audio: Decoder, path: Path) -> bool:
+    """Return whether FFmpeg reads more of a file than libsndfile does.
+
+    libsndfile reads no FLAC file of unknown length, no WAV file in which the recorder did not write the size of the
+    samples, and of joined MP3 files only the first.
+    """
+    has_no_size = audio.n_samples == 0 and path.stat().st_size > integrity.TOLERANCE_BYTES
+    is_mp3 = isinstance(audio, SoundFileDecoder) and audio.file.format == "MP3"
+    return audio.n_samples is None or has_no_size or (is_mp3 and mp3.has_frames_after_its_end(path))
 
 
 def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
@@ -102,7 +112,7 @@ def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
 
     # The last block is yielded after the check of the length, and is cut or padded to the exact total length. The
     # first yielded block is empty.
-    last = EMPTY
+    last = resampling.EMPTY
     for block in _resampled(counted(), audio, sample_rate):
         yield last
         n_yielded, last = n_yielded + len(last), block
@@ -129,7 +139,7 @@ def excerpt(audio: Decoder, sample_rate: int, start: int, stop: int) -> Float32:
     blocks = list(audio.blocks(source_start, source_stop))
     _check_length(audio, source_start + sum(map(len, blocks)), source_stop)
     offset = start - first_step * step_out
-    samples = np.concatenate([EMPTY, *_resampled(iter(blocks), audio, sample_rate)])
+    samples = np.concatenate([resampling.EMPTY, *_resampled(iter(blocks), audio, sample_rate)])
     return _cut_or_pad(samples[offset:], stop - start)
 
 
@@ -153,13 +163,9 @@ def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
 
 
 def _resampled(blocks: Iterator[Float32], audio: Decoder, sample_rate: int) -> Iterator[Float32]:
-    if audio.sample_rate == sample_rate:
-        yield from (_checked_finite(block, audio) for block in blocks)
-        return
-    stream = soxr.ResampleStream(audio.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:  # filtering keeps NaN and infinity, so they are checked afterwards
-        yield _checked_finite(stream.resample_chunk(block), audio)
-    yield _checked_finite(stream.resample_chunk(EMPTY, last=True), audio)
+    # Filtering keeps NaN and infinity, so they are checked afterwards.
+    for block in resampling.resampled(blocks, audio.sample_rate, sample_rate):
+        yield _checked_finite(block, audio)
 
 
 def _checked_finite(block: Float32, audio: Decoder) -> Float32:

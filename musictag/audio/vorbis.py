@@ -31,7 +31,7 @@ class VorbisDecoder(SoundFileDecoder):
             with ffmpeg.open_ffmpeg(self.path, self.name, self.mixer) as whole:
                 yield from whole.blocks()
         except AudioUnsupportedError as error:
-            raise AudioCorruptError(f"{self.name}: decoding failed: {error}") from error
+            raise AudioCorruptError(f"{self.name}: decoding failed at the beginning ({error})") from error
 
     def _part(self, start: int, stop: float) -> Iterator[Float32]:
         samples = self._decode_packets(start, int(min(stop, self.file.frames)))

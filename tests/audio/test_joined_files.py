@@ -1,0 +1,128 @@
+"""Audio after the declared end is decoded where the format allows it, and else a failure that says how much follows."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musictag.audio.reader import open_audio, waveform_blocks
+from musictag.errors import AudioCorruptError
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import track_clips
+
+RATE = 16_000
+ID3V1 = b"TAG" + b"a title".ljust(125, b"\0")
+APE = b"APETAGEX" + struct.pack("<IIII8x", 2_000, 1_968, 1, 0) + bytes(range(1, 247)) * 8
+ID3V2 = b"ID3\x04\0\0" + bytes([0, 0, 15, 80]) + bytes(2_000)
+
+
+def seconds_of(path: Path) -> float:
+    with open_audio(path, "a") as audio:
+        return sum(map(len, waveform_blocks(audio, RATE))) / RATE
+
+
+def part(folder: Path, write_audio, music, suffix: str, seconds: float, rate: int = 44_100, channels: int = 2) -> bytes:
+    path = write_audio(folder / f"part{suffix}", music(seconds, rate, channels, seed=int(seconds)), rate)
+    return path.read_bytes()
+
+
+def decoded(path: Path, clips_per_track: int | None) -> float:
+    return track_clips(path, "a", FeatureConfig(), clips_per_track)[2]
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".aac"])
+@pytest.mark.parametrize("clips_per_track", [None, 1])
+def test_joined_files_are_one_track(tmp_path: Path, write_audio, music, suffix: str, clips_per_track) -> None:
+    first, second = (part(tmp_path, write_audio, music, suffix, seconds) for seconds in (4.0, 6.0))
+    (tmp_path / f"a{suffix}").write_bytes(first + second)
+    assert decoded(tmp_path / f"a{suffix}", clips_per_track) == pytest.approx(10, abs=0.15)
+
+
+def test_joined_mp3_files_with_tags_between_them_are_one_track(tmp_path: Path, write_audio, music) -> None:
+    first, second = (part(tmp_path, write_audio, music, ".mp3", seconds) for seconds in (4.0, 6.0))
+    (tmp_path / "a.mp3").write_bytes(ID3V2 + first + ID3V1 + ID3V2 + second + ID3V1)
+    assert seconds_of(tmp_path / "a.mp3") == pytest.approx(10, abs=0.15)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff", ".au", ".caf", ".m4a"])
+@pytest.mark.parametrize("clips_per_track", [None, 1])
+def test_joined_files_of_other_formats_fail_with_the_bytes_that_follow(
+    tmp_path: Path, write_audio, music, suffix: str, clips_per_track
+) -> None:
+    first, second = (part(tmp_path, write_audio, music, suffix, seconds) for seconds in (4.0, 6.0))
+    (tmp_path / f"a{suffix}").write_bytes(first + second)
+    message = f"a: {len(second):,} bytes follow the declared audio at byte {len(first):,}"
+    with pytest.raises(AudioCorruptError, match=message):
+        decoded(tmp_path / f"a{suffix}", clips_per_track)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff", ".au", ".mp3", ".m4a"])
+@pytest.mark.parametrize(
+    "after", [ID3V1, APE, ID3V2, bytes(100_000), b"\n" * 500], ids=["ID3v1", "APE", "ID3v2", "zeros", "few"]
+)
+def test_tags_and_padding_may_follow_the_audio(tmp_path: Path, write_audio, music, suffix: str, after: bytes) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(part(tmp_path, write_audio, music, suffix, 2.0) + after)
+    assert seconds_of(tmp_path / f"a{suffix}") == pytest.approx(2, abs=0.1)
+
+
+def wav(n_bytes: int, declared: int) -> bytes:
+    samples = np.random.default_rng(0).integers(-9_000, 9_000, n_bytes // 2, np.int16).tobytes()
+    header = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + declared, b"WAVE", b"fmt ", 16, 1, 2, 44_100, 176_400, 4, 16)
+    return header + struct.pack("<4sI", b"data", declared) + samples
+
+
+@pytest.mark.parametrize("declared", [0, 0xFFFF_FFFF, 0x7FFF_F000])
+def test_size_that_the_recorder_did_not_know_or_write_extends_to_the_end(tmp_path: Path, declared: int) -> None:
+    content = wav(4 * 88_200, declared & 0x7FFF_FFFF if declared == 0xFFFF_FFFF else declared)
+    content = content[:40] + struct.pack("<I", declared) + content[44:]
+    (tmp_path / "a.wav").write_bytes(content)
+    assert seconds_of(tmp_path / "a.wav") == pytest.approx(2, abs=0.01)
+
+
+def test_size_that_wrapped_is_a_failure(tmp_path: Path) -> None:
+    """As of a file of 4 GiB and a second, whose size was stored modulo 4 GiB."""
+    (tmp_path / "a.wav").write_bytes(wav(4 * 88_200, 4 * 44_100))
+    with pytest.raises(AudioCorruptError, match=r"a: 176,400 bytes follow the declared audio at byte 176,444"):
+        seconds_of(tmp_path / "a.wav")
+
+
+def test_chunk_of_odd_size_without_its_padding_is_accepted(tmp_path: Path, write_audio, music) -> None:
+    content = bytearray(part(tmp_path, write_audio, music, ".wav", 2.0))
+    (tmp_path / "a.wav").write_bytes(content + b"junk" + struct.pack("<I", 2_001) + bytes(range(1, 30)) * 69)
+    assert seconds_of(tmp_path / "a.wav") == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    "junk", [bytes(70_000), bytes(2_000), b"ICY 200 OK\r\nicy-name: a radio\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
+)
+def test_rubbish_before_the_first_frame_of_an_mp3_file_is_skipped(
+    tmp_path: Path, write_audio, music, junk: bytes
+) -> None:
+    (tmp_path / "a.mp3").write_bytes(junk + part(tmp_path, write_audio, music, ".mp3", 3.0))
+    assert seconds_of(tmp_path / "a.mp3") == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1), (22_050, 1), (32_000, 2)])
+def test_parts_of_an_ogg_chain_may_differ_in_rate_and_channels(
+    tmp_path: Path, write_audio, music, rate: int, channels: int
+) -> None:
+    first = part(tmp_path, write_audio, music, ".ogg", 4.0)
+    second = part(tmp_path, write_audio, music, ".ogg", 6.0, rate, channels)
+    (tmp_path / "second.ogg").write_bytes(second)
+    (tmp_path / "a.ogg").write_bytes(first + second)
+    with open_audio(tmp_path / "a.ogg", "a") as audio:
+        whole = np.concatenate(list(waveform_blocks(audio, RATE)))
+    with open_audio(tmp_path / "second.ogg", "a") as audio:
+        alone = np.concatenate(list(waveform_blocks(audio, RATE)))
+    assert len(whole) == pytest.approx(10 * RATE, abs=5)
+    # The second part is resampled to the rate of the first, and then to ours.
+    np.testing.assert_allclose(whole[4 * RATE + 500 : 9 * RATE], alone[500 : 5 * RATE], atol=0.02)
+
+
+def test_part_of_a_chain_that_is_no_audio_is_named(tmp_path: Path, write_audio, music) -> None:
+    first = part(tmp_path, write_audio, music, ".ogg", 1.0)
+    second = part(tmp_path, write_audio, music, ".ogg", 1.0).replace(b"\x01vorbis", b"\x01unknow")
+    (tmp_path / "a.ogg").write_bytes(first + second)
+    with pytest.raises(AudioCorruptError, match=r"a: "):
+        seconds_of(tmp_path / "a.ogg")
