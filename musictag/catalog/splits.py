@@ -7,11 +7,11 @@ more easily than a genre. An assigned split never changes, also when the catalog
 import dataclasses
 import datetime
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from musictag.catalog import stratification
+from musictag.catalog import stratification, twins
 from musictag.errors import CatalogError
 from musictag.storage import parts, tables
 
@@ -70,24 +70,29 @@ class Labels:
     """Tracks that have features but are not in the catalog, sorted."""
     groups: dict[str, str]
     """`groups[track_id]` of the tracks in `tags`."""
+    twins: tuple[str, ...]
+    """Validation and test tracks whose audio is also in an earlier split, sorted; they are not in `tags`."""
 
     def __str__(self) -> str:
         kept = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
         left_out = f"{self.n_untagged:,} without tags, {_summarize(self.without_features)} tagged but without features"
         if self.orphaned:
             left_out += f", {_summarize(self.orphaned)} with features but not in the catalog"
+        if self.twins:
+            left_out += f", {_summarize(self.twins)} with the same audio as a track of another split"
         return f"tracks: {kept}; left out: {left_out}"
 
 
-def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: str) -> Labels:
+def tags_by_split(tracks: pa.Table, digests: Mapping[str, str | None], splits_uri: str) -> Labels:
     """Return the tagged tracks of a catalog that have features, by split.
 
     The split of a track is its column `split`, else the split of its group. Groups without a split get one, and the
-    table at `splits_uri` keeps it, so that an artist's split stays the same when the catalog grows.
+    table at `splits_uri` keeps it, so that an artist's split stays the same when the catalog grows. Groups that share
+    audio get the same split; where their splits are given and differ, the validation or test track is left out.
 
     Args:
         tracks: table of `catalog.validation.SCHEMA`.
-        with_features: ids of the tracks that have features.
+        digests: the SHA-256 of the audio of each track that has features, by track_id; None if it is not known.
         splits_uri: table of `SCHEMA`; created if necessary.
     """
     rows = [row for row in tracks.select(["track_id", "artist", "tags", "split"]).to_pylist() if row["tags"]]
@@ -95,18 +100,33 @@ def tags_by_split(tracks: pa.Table, with_features: Collection[str], splits_uri: 
     stored = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
     known = {row["group"]: row["split"] for row in stored}
     known |= {group: row["split"] for group, row in zip(groups, rows, strict=True) if row["split"]}
-    assigned = assign_splits(groups, [row["tags"] for row in rows], known)
+    merged = twins.merge_groups(groups, [digests.get(row["track_id"]) for row in rows], known)
+    known_merged = {merged[group]: split for group, split in known.items() if group in merged}
+    assigned_merged = assign_splits([merged[group] for group in groups], [row["tags"] for row in rows], known_merged)
+    assigned = {group: assigned_merged[merged[group]] for group in merged}
     _store_splits(splits_uri, {group: split for group, split in assigned.items() if group not in known})
 
+    splits = {
+        row["track_id"]: row["split"] or assigned[group]
+        for group, row in zip(groups, rows, strict=True)
+        if row["track_id"] in digests
+    }
+    left_out = twins.learned_elsewhere(splits, digests)
     tags: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
     group_by_track = {}
     for group, row in zip(groups, rows, strict=True):
-        if row["track_id"] in with_features:
-            tags[row["split"] or assigned[group]][row["track_id"]] = row["tags"]
-            group_by_track[row["track_id"]] = group
-    without_features = sorted(row["track_id"] for row in rows if row["track_id"] not in group_by_track)
-    orphaned = sorted(set(with_features) - set(tracks["track_id"].to_pylist()))
-    return Labels(tags, tracks.num_rows - len(rows), tuple(without_features), tuple(orphaned), group_by_track)
+        track_id = row["track_id"]
+        if track_id in splits and track_id not in left_out:
+            tags[splits[track_id]][track_id] = row["tags"]
+            group_by_track[track_id] = merged[group]
+    return Labels(
+        tags,
+        n_untagged=tracks.num_rows - len(rows),
+        without_features=tuple(sorted(row["track_id"] for row in rows if row["track_id"] not in digests)),
+        orphaned=tuple(sorted(digests.keys() - set(tracks["track_id"].to_pylist()))),
+        groups=group_by_track,
+        twins=tuple(sorted(left_out)),
+    )
 
 
 def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]:

@@ -28,8 +28,9 @@ def read_labels(
         merged = merge_case(tracks["tags"].to_pylist(), merge_tag_case)
         position = tracks.schema.get_field_index("tags")
         tracks = tracks.set_column(position, tracks.schema.field("tags"), [merged])
-    with_features = tables.track_ids(features_uri, version)
-    return tags_by_split(tracks, with_features, tables.companion_uri(features_uri, "splits"))
+    rows = tables.read_columns(features_uri, ("track_id", "audio_sha256"), version)
+    digests = dict(zip(rows["track_id"].to_pylist(), rows["audio_sha256"].to_pylist(), strict=True))
+    return tags_by_split(tracks, digests, tables.companion_uri(features_uri, "splits"))
 
 
 def echo_problems(catalog: Catalog, *, merge_tag_case: bool) -> None:

@@ -9,7 +9,7 @@ from musictag.catalog.splits import SPLITS
 from musictag.jobs.labels import echo_problems, read_labels
 from musictag.storage import parts, tables
 
-TRACK_IDS_SCHEMA = pa.schema([("track_id", pa.string())])
+TRACK_IDS_SCHEMA = pa.schema([("track_id", pa.string()), ("audio_sha256", pa.string())])
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     tracks = reader.read_catalog(str(folder / "catalog.csv")).tracks
     uri = str(folder / "features")
     featurize(uri, CONFIG, dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True)))
-    labels = splits.tags_by_split(tracks, tables.track_ids(uri), tables.companion_uri(uri, "splits"))
+    labels = splits.tags_by_split(tracks, dict.fromkeys(tables.track_ids(uri)), tables.companion_uri(uri, "splits"))
     return Corpus(folder, folder / "catalog.csv", folder / "features", labels, tuple(sorted([*SOUNDS, "quiet"])))
 
 
