@@ -244,6 +244,7 @@ def main(argv: list[str]) -> None:
         max_failures=args.max_failures,
         prune=args.prune,
         prune_limit=args.prune_limit,
+        replace=args.replace,
         started=started,
     )
     execute(run, tag, purpose=f"to tag by {model_source.uri}")

@@ -142,6 +142,11 @@ def add_ledger(parser: argparse.ArgumentParser) -> None:
         "(default: tracks may be anywhere)",
     )  # fmt: skip
     add_follow_links(parser)
+    parser.add_argument(
+        "--replace", action="store_true",
+        help="replace the rows of tracks that the catalog lists at another place, although other audio is still at the "
+        "place in the row (default: an error, because two catalogs may share the table)",
+    )  # fmt: skip
     parser.add_argument("--prune", action="store_true", help="delete the rows of tracks that are no longer listed")
     parser.add_argument(
         "--prune-limit", type=rate, default=0.1, metavar="SHARE",

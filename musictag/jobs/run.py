@@ -8,6 +8,7 @@ from musictag.catalog.reader import Catalog
 from musictag.errors import LedgerError
 from musictag.jobs.ledger import check_failures, echo_account, read_failed, reconcile, record_problems
 from musictag.jobs.plan import ExistingRow, Plan, delete_obsolete_rows, echo_plan, make_plan
+from musictag.jobs.sharing import check_not_shared, moved_tasks
 from musictag.storage import tables
 
 
@@ -38,6 +39,8 @@ class Run:
     """Whether to delete the rows of tracks that are no longer listed."""
     prune_limit: float
     """Largest share of the rows (0 to 1) that `prune` may delete."""
+    replace: bool
+    """Whether the rows of a track may be replaced although other audio is still at their uri."""
     started: datetime.datetime
     """The start of the run; failures recorded after it belong to this run."""
 
@@ -51,6 +54,7 @@ def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
         purpose: words after the number of tasks in the first message, such as "to do".
 
     Raises:
+        UsageError: the output table holds the rows of another catalog.
         LedgerError: a task is neither written nor failed, more tracks failed than `max_failures` allows, or more rows
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
@@ -59,6 +63,8 @@ def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
     failed = {} if run.max_attempts is None else read_failed(run.failures_uri)
     existing = run.read_existing()
     plan = make_plan(run.listed, existing, run.producer, failed, run.max_attempts or 1, problems)
+    if not run.replace:
+        check_not_shared(moved_tasks(plan, existing), run.source, run.output_uri)
     exceeds_limit = run.prune and len(plan.orphaned) > run.prune_limit * len(existing)
     prune = run.prune and not exceeds_limit
     echo_plan(run.source, plan, purpose, prune=prune, left_out=left_out)

@@ -1,4 +1,5 @@
 import datetime
+import shutil
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from musictag.catalog.reader import Catalog
 from musictag.catalog.validation import SCHEMA as CATALOG_SCHEMA
 from musictag.catalog.validation import Problem
-from musictag.errors import AudioCorruptError, LedgerError
+from musictag.errors import AudioCorruptError, LedgerError, UsageError
 from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row, read_failed, record_failures
 from musictag.jobs.plan import ExistingRow, Plan
 from musictag.jobs.run import Run, execute
@@ -67,12 +68,14 @@ class Job:
         max_failures: float = 1.0,
         prune: bool = False,
         prune_limit: float = 1.0,
+        replace: bool = False,
+        folder: str = "",
         process: Callable[[Plan], None] | None = None,
     ) -> None:
         """Run the job on the tracks `track_ids`."""
         run = Run(
             source="catalog.csv",
-            listed=[(track_id, f"{track_id}.mp3", etag) for track_id in track_ids],
+            listed=[(track_id, f"{folder}{track_id}.mp3", etag) for track_id in track_ids],
             catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), tuple(problems)),
             output_uri=self.uri,
             failures_uri=self.failures_uri,
@@ -83,6 +86,7 @@ class Job:
             max_failures=max_failures,
             prune=prune,
             prune_limit=prune_limit,
+            replace=replace,
             started=datetime.datetime.now(datetime.UTC),
         )
         execute(run, process or (lambda plan: self.process(plan, failing, lost)), purpose="to do")
@@ -164,6 +168,35 @@ def test_no_row_is_pruned_if_a_catalog_row_has_no_readable_id(job: Job) -> None:
     job.execute("ab")
     job.execute("a", prune=True, problems=[Problem(7, "row 7", "", "not JSON")])
     assert tables.track_ids(job.uri) == {"a", "b"}
+
+
+def make_folder(folder: Path, **contents: str) -> str:
+    """Make a folder with a file for each track; return its path with a slash."""
+    folder.mkdir()
+    for track_id, content in contents.items():
+        (folder / f"{track_id}.mp3").write_text(content)
+    return f"{folder}/"
+
+
+def test_two_catalogs_with_one_table_are_an_error_that_names_both(job: Job, tmp_path: Path) -> None:
+    first, second = make_folder(tmp_path / "1", a="one", b="two"), make_folder(tmp_path / "2", a="another", c="three")
+    job.execute("ab", folder=first)
+    with pytest.raises(UsageError, match=f"holds the track a of {first}a.mp3, .* lists {second}a.mp3 .* --replace"):
+        job.execute("ac", folder=second, prune=True)
+    assert tables.track_ids(job.uri) == {"a", "b"}
+    job.execute("ac", folder=second, replace=True)
+    assert tables.track_ids(job.uri) == {"a", "b", "c"}
+    assert job.read_existing()["a"].uri == f"{second}a.mp3"
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_library_that_moved_is_no_second_catalog(job: Job, tmp_path: Path, is_gone: bool, capsys) -> None:
+    job.execute("ab", folder=make_folder(tmp_path / "1", a="one", b="two"))
+    if is_gone:
+        shutil.rmtree(tmp_path / "1")
+    job.execute("ab", folder=make_folder(tmp_path / "2", a="one", b="two"))
+    assert "2 to do: 2 with another uri" in capsys.readouterr().out
+    assert {row.uri for row in job.read_existing().values()} == {f"{tmp_path}/2/{name}.mp3" for name in "ab"}
 
 
 def test_lost_track_is_an_error_and_is_processed_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,49 @@
+"""Recognize that two catalogs write to one table, where each run would delete the rows of the other."""
+
+import concurrent.futures
+from collections.abc import Sequence
+
+from musictag.errors import AudioError, UsageError
+from musictag.jobs.plan import ExistingRow, Plan, Task
+from musictag.storage import fetch, urls
+from musictag.storage.checksums import file_sha256
+
+# Tracks whose earlier uri is looked at; of more tracks, these are evenly spread.
+MAX_COMPARED = 1_000
+
+Moved = tuple[Task, str]
+"""A task, and the uri in the row of its track."""
+
+
+def moved_tasks(plan: Plan, existing: dict[str, ExistingRow]) -> list[Moved]:
+    """Return the tasks whose track has a row with another uri."""
+    rows = ((task, existing.get(task.track_id)) for task in plan.tasks)
+    return [(task, row.uri) for task, row in rows if row and row.uri != urls.redacted(task.uri)]
+
+
+def check_not_shared(moved: Sequence[Moved], source: str, output_uri: str) -> None:
+    """Raise `UsageError` if other audio than that of a task is still at the earlier uri of its track.
+
+    A file that is gone was moved, and so was a file with the same bytes: its row may be replaced.
+    """
+    step = max(1, len(moved) // MAX_COMPARED)
+    with concurrent.futures.ThreadPoolExecutor(fetch.ETAG_THREADS) as threads:
+        compared = moved[::step]
+        for (task, earlier), is_other in zip(compared, threads.map(_is_other_audio, compared), strict=True):
+            if is_other:
+                raise UsageError(
+                    f"{output_uri} holds the track {task.track_id} of {earlier}, which is still there, and {source} "
+                    f"lists {task.uri} under the same id: if two catalogs share the table, name another table for one "
+                    "of them; if the tracks of the table are to be replaced, use --replace"
+                )
+
+
+def _is_other_audio(moved: Moved) -> bool:
+    task, earlier = moved
+    if "***" in earlier or urls.rejection_reason(earlier):  # a secret that is not stored, or a uri that nobody opens
+        return False
+    try:
+        with fetch.local_audio(earlier) as before, fetch.local_audio(task.uri) as now:
+            return before.stat().st_size != now.stat().st_size or file_sha256(before) != file_sha256(now)
+    except AudioError:  # one of them is gone; if it is the new one, its failure is recorded later
+        return False
