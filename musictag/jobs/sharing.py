@@ -9,7 +9,7 @@ from musictag.storage import fetch, urls
 from musictag.storage.checksums import file_sha256
 
 # Tracks whose earlier uri is looked at; of more tracks, these are evenly spread.
-MAX_COMPARED = 1_000
+MAX_COMPARED = 100
 
 Moved = tuple[Task, str]
 """A task, and the uri in the row of its track."""

@@ -47,7 +47,8 @@ def absolute(uri: str) -> str:
 
 
 def table_exists(uri: str) -> bool:
-    return bool(DeltaTable.is_deltatable(uri, STORE_OPTIONS))
+    with store_errors(uri):
+        return bool(DeltaTable.is_deltatable(uri, STORE_OPTIONS))
 
 
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:

@@ -1,7 +1,9 @@
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +243,36 @@ def test_unlisted_track_is_deleted_only_with_prune(tmp_path, featurize_here, cap
     assert "1 listed = 0 written + 1 unchanged + 0 failed" in capsys.readouterr().out
     assert set(rows(table)) == {"a"}
     assert maintenance.verify(str(table), str(tmp_path / "catalog.csv")).problems == ()
+
+
+class Forbidden(http.server.BaseHTTPRequestHandler):
+    """A store that refuses every request, and repeats it in its answer."""
+
+    def refuse(self):
+        self.send_error(403, f"Forbidden {self.path}"[:200])
+
+    do_GET = do_HEAD = refuse  # noqa: N815 # the names of http.server
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("length", [10, 3_000])
+def test_no_part_of_a_presigned_url_is_written_anywhere(tmp_path, featurize_here, capfd, length):
+    secret = "5ecret" + "0" * length
+    query = f"X-Amz-Algorithm=AWS4&X-Amz-Credential={secret}1&X-Amz-Security-Token={secret}2&X-Amz-Signature={secret}3"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forbidden) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/a.mp3?{query}"
+        (tmp_path / "catalog.csv").write_text(f"track_id,uri\na,{uri}\nb,{uri.replace('http', 'nothing')}\n")
+        table = tmp_path / "features"
+        assert featurize_here("--catalog", tmp_path / "catalog.csv", "--features", table) == 1
+        server.shutdown()
+    failures = tables.read_columns(f"{table}-failures", ("track_id", "uri", "message")).to_pylist()
+    assert {row["track_id"] for row in failures} == {"a", "b"}
+    assert all("X-Amz-Signature=***" in row["uri"] for row in failures)
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "catalog.csv"]
+    assert "5ecret" not in str((failures, capfd.readouterr(), written))
 
 
 def test_folder_is_a_catalog_and_undecodable_file_name_a_failure(tmp_path, featurize_here, music, write_audio):

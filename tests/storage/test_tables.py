@@ -190,3 +190,10 @@ def test_damaged_bytes_are_an_error_that_names_the_file(tmp_path):
     assert tables.track_ids(uri) == {"a"}
     with pytest.raises(StoreError, match=rf"{path.name}: could not verify page integrity"):
         list(tables.read_rows(uri, ("track_id", "clips"), ["a"]))
+
+
+def test_store_that_cannot_be_asked_whether_a_table_exists_is_an_error():
+    with pytest.raises(StoreError, match=r"^table abfs://c@a/x: ") as error:
+        tables.read_columns("abfs://c@a/x", ("track_id",))
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
