@@ -13,7 +13,9 @@ from musictag.errors import StoreError
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, CONFIG_KEY, feature_config
 from musictag.jobs import ledger
+from musictag.jobs.plan import hidden_tracks
 from musictag.storage import checksums, tables
+from musictag.storage.urls import redacted
 
 # Maximum number of track ids in a message.
 _N_NAMED = 5
@@ -136,11 +138,18 @@ def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
 
 def _catalog_problems(uri: str, catalog_uri: str) -> Iterator[str]:
     catalog = read_catalog(catalog_uri)
-    listed = {*catalog.tracks["track_id"].to_pylist(), *(problem.track_id for problem in catalog.problems)}
-    existing = tables.track_ids(uri)
+    uris = dict(zip(*(catalog.tracks[name].to_pylist() for name in ("track_id", "uri")), strict=True))
+    listed = {*uris, *(problem.track_id for problem in catalog.problems)}
+    rows = tables.read_columns(uri, ("track_id", "uri")).to_pylist()
+    existing = {row["track_id"] for row in rows}
     if missing := listed - existing - tables.track_ids(tables.companion_uri(uri, "failures")):
         yield f"listed in {catalog_uri}, but neither in the table nor in its failures: {_first_names(sorted(missing))}"
-    if orphaned := existing - listed:
+    elsewhere = {row["track_id"] for row in rows if redacted(uris.get(row["track_id"], row["uri"])) != row["uri"]}
+    if elsewhere:
+        names = _first_names(sorted(elsewhere))
+        yield f"in the table with another uri than in {catalog_uri} (moved, or of another catalog): {names}"
+    unlisted = existing - listed
+    if orphaned := unlisted - hidden_tracks(unlisted, catalog.problems):
         names = _first_names(sorted(orphaned))
         yield f"in the table, but not listed in {catalog_uri} (a run with --prune deletes them): {names}"
 

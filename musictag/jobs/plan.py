@@ -131,7 +131,7 @@ def make_plan(
     n_listed = len(tasks) + len(exhausted) + len(unchanged) + len(problems)
     known = unchanged.union(exhausted, (task.track_id for task in tasks), (problem.track_id for problem in problems))
     unlisted = existing.keys() - known
-    hidden = _hidden(unlisted, problems)
+    hidden = hidden_tracks(unlisted, problems)
     return Plan(
         n_listed=n_listed,
         tasks=tuple(tasks),
@@ -162,7 +162,7 @@ def _reason(row: ExistingRow | None, uri: str, audio_etag: str | None) -> str:
     return "with another time" if size == new_size else "with another size"
 
 
-def _hidden(track_ids: Collection[str], problems: Collection[Problem]) -> set[str]:
+def hidden_tracks(track_ids: Collection[str], problems: Collection[Problem]) -> set[str]:
     """Return the tracks that may be listed in what could not be read: a folder, or a row without a readable id."""
     if any(problem.hides_any_track for problem in problems):
         return set(track_ids)

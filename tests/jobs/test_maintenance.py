@@ -23,7 +23,7 @@ def row(track_id: str, **fields: object) -> dict[str, object]:
     clips = np.random.default_rng(len(track_id)).random((2, 4, 8), np.float32)
     return {
         "track_id": track_id,
-        "uri": f"{track_id}.wav",
+        "uri": f"/{track_id}.wav",
         "audio_etag": "e",
         "audio_sha256": "s",
         "duration_s": 1.0,
@@ -51,7 +51,7 @@ def uri(tmp_path: Path) -> str:
 @pytest.fixture
 def catalog(tmp_path: Path) -> Path:
     path = tmp_path / "catalog.csv"
-    path.write_text("track_id,uri\n" + "".join(f"{track_id},{track_id}.wav\n" for track_id in "abcd"))
+    path.write_text("track_id,uri\n" + "".join(f"{track_id},/{track_id}.wav\n" for track_id in "abcd"))
     return path
 
 
@@ -120,9 +120,23 @@ def test_splits_table_is_verified(uri: str) -> None:
     assert maintenance.verify(splits_uri) == maintenance.Verification(1, 1, ())
 
 
+def test_tracks_of_another_catalog_are_problems(uri: str, catalog: Path) -> None:
+    catalog.write_text("track_id,uri\na,/a.wav\nb,/elsewhere/b.wav\nc,/c.wav\nd,/d.wav\n")
+    assert problems(uri, catalog) == (
+        f"in the table with another uri than in {catalog} (moved, or of another catalog): b",
+    )
+
+
+def test_tracks_of_a_row_that_cannot_be_read_are_not_called_unlisted(uri: str, catalog: Path) -> None:
+    catalog.write_text("track_id,uri\na,/a.wav\nb,/b.wav\nc,/c.wav\nd\n")
+    assert [problem.partition(":")[0] for problem in problems(uri, catalog)] == [
+        f"listed in {catalog}, but neither in the table nor in its failures"
+    ]
+
+
 def test_missing_and_orphaned_tracks_are_problems(uri: str, catalog: Path) -> None:
     many = "".join(f"lost {number},x.wav\n" for number in range(7))
-    catalog.write_text("track_id,uri\na,a.wav\nb,b.wav\nc,c.wav\n" + many)
+    catalog.write_text("track_id,uri\na,/a.wav\nb,/b.wav\nc,/c.wav\n" + many)
     missing, orphaned = problems(uri, catalog)
     assert missing.endswith("failures: lost 0, lost 1, lost 2, lost 3, lost 4 and 2 more")
     assert orphaned == f"in the table, but not listed in {catalog} (a run with --prune deletes them): d"
