@@ -85,6 +85,8 @@ def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None, mixe
     except soundfile.LibsndfileError as error:
         reason = "not an MP3 file." if error.code == NO_SUCH_FILE else error.error_string
         raise AudioUnsupportedError(f"libsndfile: {reason}") from error
+    except TypeError as error:  # a name that ends in .raw: soundfile asks for the sample rate
+        raise AudioUnsupportedError("libsndfile: raw samples, without a header") from error
     with file:
         if encoding := bitstreams.encoded_stream(path):
             raise AudioCorruptError(

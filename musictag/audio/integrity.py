@@ -7,6 +7,7 @@ and Ogg files by `ogg_pages`.
 """
 
 import dataclasses
+import functools
 import itertools
 import mmap
 import re
@@ -21,12 +22,16 @@ UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
 # The samples may end this many bytes after the end of the file, because some programs write slightly wrong sizes. An
 # unknown MP4 box that begins this close to the end is appended metadata, which may be truncated.
 TOLERANCE_BYTES = 1_024
-# The beginnings of tags that follow the audio in files of any format.
-TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
-MAX_TAG_NAME = max(map(len, TAGS))
+LYRICS_END = re.compile(rb"LYRICS200|LYRICSEND")
 NOT_ZERO = re.compile(rb"[^\0]")
 # Chunks that are a whole file: a second one is a file that was appended.
 FILE_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff", b".snd")
+# Chunks without audio, which may be cut off at the end of a file.
+METADATA = frozenset(
+    b"LIST|id3 |ID3 |bext|iXML|axml|aXML|_PMX|cue |smpl|inst|fact|PEAK|JUNK|junk|PAD |FLLR|afsp|AFAn|acid|strc|umid|"
+    b"minf|elm1|regn|DGDA|cart|chna|levl|plst|DISP|CSET|NAME|AUTH|(c) |ANNO|COMT|MARK|INST|MIDI|AESD|APPL|FVER|CHAN|"
+    b"uuid|info".split(b"|")
+)
 # A FLAC file begins with a block of 34 bytes.
 FLAC_BEGIN = b"fLaC\0\0\0\x22"
 # MP4 boxes.
@@ -64,69 +69,101 @@ def check_complete(path: Path, name: str) -> None:
         name: the file's name in the error message.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        undeclared = None
+        trailing = None
         match data[:4], data[4:8], data[8:12]:
             case (b"RIFF" | b"RF64", _, b"WAVE"):
-                missing, undeclared = _check_chunks(_iff_chunks(data, "<"), b"data", data)
+                missing, trailing = _check_chunks(_iff_chunks(data, "<"), b"data", data)
             case (b"FORM", _, b"AIFF" | b"AIFC"):
-                missing, undeclared = _check_chunks(_iff_chunks(data, ">"), b"SSND", data)
+                missing, trailing = _check_chunks(_iff_chunks(data, ">"), b"SSND", data)
             case (b"caff", _, _):
-                missing, undeclared = _check_chunks(_caf_chunks(data), b"data", data)
+                missing, trailing = _check_chunks(_caf_chunks(data), b"data", data)
             case (b".snd", _, _):
-                missing, undeclared = _check_chunks(_au_chunk(data), b".snd", data)
+                missing, trailing = _check_chunks(_au_chunk(data), b".snd", data)
             case (b"\x1a\x45\xdf\xa3", _, _):
-                missing, undeclared = _check_chunks(_matroska_elements(data), SEGMENT, data)
+                missing, trailing = _check_chunks(_matroska_elements(data), SEGMENT, data)
             case (_, b"ftyp", _):
-                boxes = list(itertools.takewhile(lambda box: not _is_tag(data, box.begin), _boxes(data, 0, len(data))))
+                boxes = list(
+                    itertools.takewhile(lambda box: _after_tag(data, box.begin) is None, _boxes(data, 0, len(data)))
+                )
                 missing = _truncated_box(boxes, len(data)) or _excessive_sample_count(data)
                 seconds = [box.begin for box in boxes[1:] if box.name == b"ftyp"]
-                undeclared = _undeclared(data, seconds[0]) if seconds else None
+                trailing = trailing_bytes(data, seconds[0]) if seconds else None
             case (b"fLaC", _, _):
                 missing, second = None, data.find(FLAC_BEGIN, len(FLAC_BEGIN))
-                undeclared = _undeclared(data, second) if second > 0 else None
+                trailing = trailing_bytes(data, second) if second > 0 else None
             case _:
                 missing = _excessive_sample_count(data)  # FFmpeg reads MP4 files without an `ftyp` box
     if missing:
         raise AudioTruncatedError(f"{name}: truncated: {missing}")
-    if undeclared:
-        raise AudioCorruptError(f"{name}: {undeclared}")
+    if trailing:
+        raise AudioCorruptError(f"{name}: {trailing}")
 
 
 def _check_chunks(chunks: Iterator[Chunk], name: bytes, data: mmap.mmap) -> tuple[str | None, str | None]:
-    """Return why the first chunk named `name` is truncated, and what follows it undeclared; None if all is well.
-
-    The size 0 passes: a recorder that crashed did not write the size, and the chunk extends to the end of the file.
-    """
+    """Return two messages or None: how the first chunk named `name` is truncated, and what follows that is no chunk."""
     audio = next((chunk for chunk in chunks if chunk.name == name), None)
     if audio is None or audio.end is None:
         return None, None
     if audio.end > len(data) + TOLERANCE_BYTES:
         return _ends_beyond(audio, len(data)), None
+    if name == b"data" and audio.end == audio.content and not _is_chunk(data, audio.content):
+        return None, None  # see `extends_to_the_end`
     end = audio.end
-    # A writer may have forgotten the byte after samples of odd size, so that all later chunks begin one byte earlier.
-    if (end - audio.content) % 2 and data[end : end + 4].isascii() and data[end : end + 4].decode().isprintable():
-        return None, None
     for chunk in chunks:
-        if chunk.name in FILE_CHUNKS or not chunk.name.isascii() or not chunk.name.decode().isprintable():
+        is_cut = chunk.end is None or chunk.end > len(data) + TOLERANCE_BYTES
+        if chunk.name in FILE_CHUNKS or not _is_chunk(data, chunk.begin) or (is_cut and chunk.name not in METADATA):
             break
-        if chunk.end and chunk.end > len(data) + TOLERANCE_BYTES:
-            break
-        end = chunk.end or len(data)
-    return None, None if end == audio.content else _undeclared(data, end)
+        end = min(chunk.end or len(data), len(data))
+    return None, trailing_bytes(data, end)
 
 
-def _is_tag(data: mmap.mmap, begin: int) -> bool:
-    return data[begin : begin + MAX_TAG_NAME].startswith(TAGS)
+def extends_to_the_end(path: Path) -> bool:
+    """Return whether a WAV file declares no samples, although bytes follow that are no chunk.
+
+    A recorder that crashed did not write the size: the samples extend to the end of the file.
+    """
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:4] not in (b"RIFF", b"RF64"):
+            return False
+        audio = next((chunk for chunk in _iff_chunks(data, "<") if chunk.name == b"data"), None)
+        if audio is None or audio.end != audio.content:
+            return False
+        return len(data) - audio.content > TOLERANCE_BYTES and not _is_chunk(data, audio.content)
 
 
-def _undeclared(data: mmap.mmap, begin: int) -> str | None:
-    """Return an error message if the bytes from `begin` on are neither a tag nor padding, else None."""
+def _is_chunk(data: mmap.mmap, begin: int) -> bool:
+    """Return whether a name of four printable characters begins at a byte."""
+    name = data[begin : begin + 4]
+    return len(name) == 4 and name.isascii() and name.decode().isprintable()
+
+
+def trailing_bytes(data: mmap.mmap, begin: int) -> str | None:
+    """Return an error message if the bytes from `begin` on are neither tags nor padding, else None."""
+    while (after := _after_tag(data, begin)) is not None:
+        begin = after
     n_bytes = len(data) - begin
-    if n_bytes <= TOLERANCE_BYTES or _is_tag(data, begin) or not NOT_ZERO.search(data, begin):
+    if n_bytes <= TOLERANCE_BYTES or not NOT_ZERO.search(data, begin):
         return None
     return (
-        f"{n_bytes:,} bytes follow the declared audio at byte {begin:,}, and are no known tag: repair or split the file"
+        f"{n_bytes:,} bytes follow the declared audio at byte {begin:,} and are no known tag: split the file, or "
+        "repair its header (for example by `ffmpeg -i FILE -c copy NEW`)"
     )
+
+
+def _after_tag(data: mmap.mmap, begin: int) -> int | None:
+    """Return the byte after the tag that begins at a byte, or None if none does."""
+    head = data[begin : begin + 32]
+    if head.startswith(b"TAG"):  # ID3v1
+        return begin + 128
+    if head.startswith(b"ID3") and len(head) >= 10:  # ID3v2; its size has seven bits in each byte
+        size = functools.reduce(lambda value, byte: value << 7 | byte & 0x7F, head[6:10], 0)
+        return begin + 10 + size + (10 if head[5] & 0x10 else 0)
+    if head.startswith(b"APETAGEX") and len(head) == 32:  # the size does not count the header
+        return begin + 32 + int.from_bytes(head[12:16], "little")
+    if head.startswith(b"LYRICSBEGIN"):
+        end = LYRICS_END.search(data, begin)
+        return end.end() if end else len(data)
+    return None
 
 
 def _truncated_box(boxes: list[Chunk], n_bytes: int) -> str | None:
@@ -174,7 +211,10 @@ def _iff_chunks(data: mmap.mmap, byte_order: str) -> Iterator[Chunk]:
         if name == b"data" and size == 0xFFFF_FFFF and long_size:
             size = long_size
         yield Chunk(name, position, position + 8, None if size in UNKNOWN_SIZES else position + 8 + size)
-        position += 8 + size + size % 2
+        position += 8 + size
+        # Some writers forget the byte after a chunk of odd size.
+        if size % 2 and data[position : position + 4] not in METADATA:
+            position += 1
 
 
 def _caf_chunks(data: mmap.mmap) -> Iterator[Chunk]:

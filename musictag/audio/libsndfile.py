@@ -11,6 +11,8 @@ from musictag.audio import pcm
 from musictag.audio.mixing import OGG_LAYOUTS, WAVE_LAYOUTS, Mixer
 from musictag.audio.pcm import Float32
 
+# libsndfile's names of the formats with the channel order of WAV.
+WAVE_ORDERED = ("WAV", "WAVEX", "RF64", "W64", "FLAC")
 # libsndfile's number of frames if the length is not known.
 UNKNOWN_LENGTH = 2**63 - 1
 # Samples that are decoded before a part of an MP3 file, because small frames use bits of many earlier frames.
@@ -75,8 +77,7 @@ class SoundFileDecoder:
         return self._part(0, math.inf)
 
     def _part(self, start: int, stop: float) -> Iterator[Float32]:
-        layouts = OGG_LAYOUTS if self.file.subtype in ("OPUS", "VORBIS") else WAVE_LAYOUTS
-        layout = layouts.get(self.file.channels, ())
+        layout = self._layout()
         block_samples = min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // self.file.channels)
         try:
             if self.file.tell() != start:
@@ -91,6 +92,12 @@ class SoundFileDecoder:
             # Without the path that `str(error)` holds.
             reason = getattr(error, "error_string", None) or str(error)
             raise pcm.decoding_error(self, start, f"libsndfile: {reason}") from error
+
+    def _layout(self) -> tuple[str, ...]:
+        """Return the names of the channels in the standard order of the format; nothing if it has none."""
+        if self.file.subtype in ("OPUS", "VORBIS"):
+            return OGG_LAYOUTS.get(self.file.channels, ())
+        return WAVE_LAYOUTS.get(self.file.channels, ()) if self.file.format in WAVE_ORDERED else ()
 
     def _seek(self, position: int) -> None:
         begin = max(0, position - MP3_MARGIN) if self.file.format == "MP3" else position

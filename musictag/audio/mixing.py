@@ -2,8 +2,8 @@
 
 Two channels, and channels without a known position, are mixed to their mean. Surround channels are mixed as in
 Recommendation ITU-R BS.775 (3/2 to mono), so that music in the two front channels is as loud as in a file with two
-channels. A file whose mix is far quieter than its channels, because they cancel each other, is decoded again to its
-loudest channel.
+channels. If the mix has less than a thousandth of the energy of the loudest channel, because the channels
+cancel each other, the file is decoded again and that channel is used.
 """
 
 import functools
@@ -68,7 +68,7 @@ class Mixer:
         gains = _gains(n_channels, layout)
         with np.errstate(invalid="ignore", over="ignore"):  # the reader reports NaN and infinity
             if n_channels <= _MAX_MEASURED:
-                self._products[gains] = self._products.get(gains, 0) + block.T @ block
+                self._products[gains] = self._products.get(gains, 0) + (block.T @ block).astype(np.float64)
                 self._n_samples += len(block)
             return block @ np.array(gains, np.float32)
 
@@ -79,7 +79,7 @@ class Mixer:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the decoder mixed the channels itself, and the mix is so quiet that they may cancel each other."""
+        """Whether the decoder mixed the channels itself and the mix is below -30 dBFS: they must be measured apart."""
         return self._mixed_energy < _CANCELLED * self._n_mixed
 
     @property

@@ -75,38 +75,50 @@ def read_frames(data: mmap.mmap, begin: int) -> Frames | None:
 
 
 def has_frames_after_its_end(path: Path) -> bool:
-    """Return whether an MP3 file holds frames after the number of bytes that its Xing or Info header declares.
+    """Return whether an MP3 file holds more frames than its Xing or Info header declares.
 
     Files are joined by appending one to another; decoders stop at the end that the first header declares.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         begin = _first_frame(data, 0)
-        end = None if begin is None else _declared_end(data, begin)
-        return end is not None and _first_frame(data, end) is not None
+        declared = None if begin is None else _declared_length(data, begin)
+        if begin is None or declared is None:
+            return False
+        n_declared, n_bytes = declared
+        # Some programs declare too few bytes, so the frames are counted as well.
+        if _first_frame(data, begin + n_bytes) is None:
+            return False
+        n_frames, end = _count_frames(data, begin, n_declared + 3)
+        return n_frames > n_declared + 1 or _first_frame(data, end) is not None
 
 
 def _first_frame(data: mmap.mmap, begin: int) -> int | None:
     """Return the first byte of the first `CONSECUTIVE_FRAMES` frames that directly follow each other, or None."""
     for found in ANY_FRAME.finditer(data, begin):
-        position, n_frames = found.start(), 0
-        while position + HEADER_BYTES <= len(data) and data[position] == 0xFF and data[position + 1] in KINDS:
-            n_frames += 1
-            length = _lengths(data[position + 1])[data[position + 2]]
-            if not length or n_frames == CONSECUTIVE_FRAMES:
-                break
-            position += length
-        if n_frames == CONSECUTIVE_FRAMES:
+        if _count_frames(data, found.start(), CONSECUTIVE_FRAMES)[0] == CONSECUTIVE_FRAMES:
             return found.start()
     return None
 
 
-def _declared_end(data: mmap.mmap, begin: int) -> int | None:
-    """Return the byte after the audio according to the Xing or Info header in the first frame, or None."""
+def _count_frames(data: mmap.mmap, begin: int, max_frames: int) -> tuple[int, int]:
+    """Return the number of frames that directly follow each other from a byte on, up to a limit, and the byte after."""
+    n_frames = 0
+    while n_frames < max_frames and begin + HEADER_BYTES <= len(data):
+        kind = data[begin + 1]
+        length = _lengths(kind)[data[begin + 2]] if data[begin] == 0xFF and kind in KINDS else 0
+        if not length:
+            break
+        n_frames, begin = n_frames + 1, begin + length
+    return n_frames, begin
+
+
+def _declared_length(data: mmap.mmap, begin: int) -> tuple[int, int] | None:
+    """Return the numbers of frames and bytes that the Xing or Info header in the first frame declares, or None."""
     header = max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info"))
     if header < 0 or header + 16 > len(data):
         return None
-    flags, _, n_bytes = struct.unpack_from(">III", data, header + 4)
-    return begin + n_bytes if flags & 0b11 == 0b11 and n_bytes else None
+    flags, n_frames, n_bytes = struct.unpack_from(">III", data, header + 4)
+    return (n_frames, n_bytes) if flags & 0b11 == 0b11 and n_frames and n_bytes else None
 
 
 def _channels_agree(data: npt.NDArray[np.uint8], frames: npt.NDArray[np.int64], kind: int) -> bool:

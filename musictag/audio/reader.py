@@ -91,7 +91,7 @@ def _is_for_ffmpeg(audio: Decoder, path: Path) -> bool:
     libsndfile reads no FLAC file of unknown length, no WAV file in which the recorder did not write the size of the
     samples, and of joined MP3 files only the first.
     """
-    has_no_size = audio.n_samples == 0 and path.stat().st_size > integrity.TOLERANCE_BYTES
+    has_no_size = audio.n_samples == 0 and integrity.extends_to_the_end(path)
     is_mp3 = isinstance(audio, SoundFileDecoder) and audio.file.format == "MP3"
     return audio.n_samples is None or has_no_size or (is_mp3 and mp3.has_frames_after_its_end(path))
 

@@ -109,8 +109,10 @@ def _list_local(root: str, follow_links: bool) -> _Found:
         except OSError as error:
             if is_audio(relative):
                 found.audio.append(relative)  # its track fails with the reason
+            elif _suffix(relative) or not follow_links:
+                found.add_file(relative)
             else:  # it may be a folder of music on a disk that is not connected
-                found.unlistable[relative] = f"the link leads nowhere: {error.strerror}"
+                found.unlistable[relative] = f"it is a link to a missing folder: {error.strerror}"
             continue
         if not os.path.isdir(target):  # noqa: PTH112 # paths are text here, as in fsspec
             file_links.append(relative)

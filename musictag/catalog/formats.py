@@ -90,7 +90,7 @@ def _decoded(stream: IO[bytes]) -> Iterator[io.TextIOWrapper]:
     stream.seek(0)
     marked = (encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if begin.startswith(mark))
     zeros = (not any(begin[::2]), not any(begin[1::2]))
-    encoding = next(marked, _UTF_16_BEGINS.get(zeros, "utf-8-sig"))
+    encoding = next(marked, _UTF_16_BEGINS.get(zeros, "utf-8-sig") if len(begin) == 4 else "utf-8-sig")
     errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
     text = io.TextIOWrapper(stream, encoding, errors, newline="")
     try:
@@ -133,12 +133,13 @@ def _header(line: str, separator: str) -> list[str]:
 
 
 def _restore_whole_numbers(rows: list[NumberedRow]) -> list[NumberedRow]:
-    """Return rows of a CSV file, without the `.0` of its track ids if every id ends so.
+    """Return rows of a CSV file, without the `.0` of its track ids if every id ends so and one is missing.
 
     pandas writes 7 as 7.0 if the id of another row is missing.
     """
-    ids = [fields["track_id"] for _, fields in rows if isinstance(fields, dict) and fields["track_id"]]
-    if not ids or not all(map(_WHOLE_FLOAT.fullmatch, ids)):
+    ids = [fields["track_id"] for _, fields in rows if isinstance(fields, dict)]
+    present = [track_id for track_id in ids if track_id]
+    if len(present) in (0, len(ids)) or not all(map(_WHOLE_FLOAT.fullmatch, present)):
         return rows
     return [
         (number, fields if isinstance(fields, str) else fields | {"track_id": fields["track_id"].removesuffix(".0")})

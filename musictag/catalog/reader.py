@@ -63,7 +63,8 @@ def _read_folder(
         raise CatalogError(f"catalog {uri}: the folder has no audio file ({' '.join(sorted(AUDIO_SUFFIXES))})")
     root = _root(filesystem, path)
     rows: list[formats.NumberedRow] = [
-        (number, {"track_id": relative, "uri": relative, "title": relative.rpartition("/")[2]})
+        # Absolute, because a folder may have a name such as "~" or "file:".
+        (number, {"track_id": relative, "uri": f"{root}/{relative}", "title": relative.rpartition("/")[2]})
         for number, relative in enumerate(listing.audio, start=1)
     ]
     tracks, problems = validate(rows, root, allowed, lambda: "rename the file")

@@ -113,12 +113,15 @@ def tags_by_split(tracks: pa.Table, digests: Mapping[str, str | None], splits_ur
     }
     left_out = twins.learned_elsewhere(splits, digests)
     tags: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
-    group_by_track = {}
+    kept_groups = {}
     for group, row in zip(groups, rows, strict=True):
         track_id = row["track_id"]
         if track_id in splits and track_id not in left_out:
             tags[splits[track_id]][track_id] = row["tags"]
-            group_by_track[track_id] = merged[group]
+            kept_groups[track_id] = merged[group]
+    # Tracks with the same audio are validated in the same fold, also if their artists have different splits.
+    merged_again = twins.merge_groups(list(kept_groups.values()), [digests[track_id] for track_id in kept_groups], {})
+    group_by_track = {track_id: merged_again[group] for track_id, group in kept_groups.items()}
     return Labels(
         tags,
         n_untagged=tracks.num_rows - len(rows),

@@ -1,6 +1,7 @@
 """Check the rows of a catalog: each becomes a track of the catalog's table, or a problem that says what is wrong."""
 
 import dataclasses
+import decimal
 import math
 import posixpath
 import re
@@ -13,8 +14,8 @@ from musictag.catalog.formats import OPTIONAL, REQUIRED, NumberedRow, Row
 from musictag.catalog.splits import SPLITS
 from musictag.catalog.vocabulary import normalized_tag
 from musictag.storage import urls
+from musictag.storage.text import printable
 
-_SINGLE_LINE = ("track_id", "uri", "artist", "split")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Whole numbers from here on are not exact as floating-point numbers.
 _MAX_WHOLE_FLOAT = 2**53
@@ -43,11 +44,8 @@ class Problem:
     uri: str
     message: str
     """Everything that is wrong."""
-
-    @property
-    def hides_any_track(self) -> bool:
-        """Whether the problem may be the row of any track, because its id cannot be read."""
-        return self.track_id == f"row {self.row}"
+    hides_any_track: bool = False
+    """Whether the row may be that of any track, because its id cannot be read, or may hold other rows."""
 
     @property
     def reason(self) -> str:
@@ -56,7 +54,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = self.track_id if self.row is None else f"row {self.row} ({self.track_id})"
-        return f"{place}: {self.message}"
+        return printable(f"{place}: {self.message}")
 
 
 def validate(
@@ -79,7 +77,7 @@ def validate(
     tracks, problems = [], []
     for (number, row), track_id in zip(rows, ids, strict=True):
         if isinstance(row, str):
-            problems.append(Problem(number, f"row {number}", "", row))
+            problems.append(Problem(number, f"row {number}", "", row, hides_any_track=True))
             continue
         fields = {name: None if _is_missing(row.get(name)) else row[name] for name in (*REQUIRED, *OPTIONAL)}
         reasons = list(_invalid_fields(fields, track_id, advice))
@@ -90,7 +88,10 @@ def validate(
             reasons.append(reason)
         if reasons:
             name = _printable(track_id or fields["track_id"] or f"row {number}")
-            problems.append(Problem(number, name, _printable(fields["uri"] or ""), "; ".join(reasons)))
+            has_readable_id = track_id is not None and _is_utf8(track_id)
+            hides_any_track = not has_readable_id or any(map(_has_several_lines, fields.values()))
+            uri = _printable(fields["uri"] or "")
+            problems.append(Problem(number, name, uri, "; ".join(reasons), hides_any_track))
         else:
             tracks.append(_track(fields, str(track_id), root))
     return pa.Table.from_pylist(tracks, SCHEMA), problems
@@ -106,6 +107,8 @@ def _track_id(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_WHOLE_FLOAT:
+        return str(int(value))
+    if isinstance(value, decimal.Decimal) and value.is_finite() and value == value.to_integral_value():
         return str(int(value))
     return None
 
@@ -134,8 +137,8 @@ def _invalid_fields(fields: Row, track_id: str | None, advice: Callable[[], str]
     for name in (*REQUIRED, *OPTIONAL):
         if isinstance(fields[name], str) and not _is_utf8(fields[name]):
             yield f"{name} is not UTF-8: {_printable(fields[name])!r}; {advice()}"
-    for name in _SINGLE_LINE:
-        if "\n" in str(fields[name]):
+    for name in (*REQUIRED, *OPTIONAL):
+        if _has_several_lines(fields[name]):
             yield f"{name} has several lines: is a quote not closed?"
     if (split := fields["split"]) and split not in SPLITS:
         yield f"unknown split {split!r}: use one of {', '.join(SPLITS)}, or leave it empty"
@@ -144,6 +147,10 @@ def _invalid_fields(fields: Row, track_id: str | None, advice: Callable[[], str]
         yield f"tags is not a list of text: {tags!r}"
     elif not all(map(_is_utf8, tags)):
         yield f"tags is not UTF-8: {_printable(tags)}; {advice()}"
+
+
+def _has_several_lines(value: object) -> bool:
+    return any("\n" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
 
 
 def _is_missing(value: object) -> bool:

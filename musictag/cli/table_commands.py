@@ -19,6 +19,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verify.add_argument(
         "--catalog", help="also check that each track of this catalog is in the table or among its failures"
     )
+    options.add_follow_links(verify)
     verify.set_defaults(run=run_verify)
 
     rollback = commands.add_parser(
@@ -39,7 +40,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_verify(args: argparse.Namespace) -> None:
     """Print the problems of a table. Raises `LedgerError` at the end if there are any."""
-    found = maintenance.verify(args.table, args.catalog)
+    found = maintenance.verify(args.table, args.catalog, follow_links=args.follow_links)
     n_files = progress.counted(found.n_files, "file")
     for problem in found.problems:
         progress.echo(problem)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from musictag.catalog.validation import Problem
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
-from musictag.jobs.plan import FailedTrack, Plan, Task
+from musictag.jobs.plan import FailedTrack, Plan, Task, hidden_tracks
 from musictag.jobs.progress import echo
 from musictag.storage import parts, tables
 from musictag.storage.text import printable
@@ -129,7 +129,8 @@ def reconcile(
             f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report a bug (failures: "
             f"{failures_uri})"
         )
-    _delete_resolved_failures(plan, recorded, failures_uri, started, prune=prune)
+    kept = hidden_tracks(recorded, problems)
+    _delete_resolved_failures(plan, recorded - kept, failures_uri, started, prune=prune)
     tables.record_missing_checksums(failures_uri)
     return make_account(plan, len(problems), failed_now)
 

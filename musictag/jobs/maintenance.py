@@ -30,7 +30,7 @@ class Verification:
     problems: tuple[str, ...]
 
 
-def verify(uri: str, catalog_uri: str | None = None) -> Verification:
+def verify(uri: str, catalog_uri: str | None = None, *, follow_links: bool = True) -> Verification:
     """Check the table at `uri`: read each file and compare its SHA-256 with the recorded one, then check the rows.
 
     Each track must have one row. Each row of a features table must have the `feature_hash` of the table and as many
@@ -47,7 +47,7 @@ def verify(uri: str, catalog_uri: str | None = None) -> Verification:
     if not problems:  # rows of damaged files cannot be checked
         problems += _row_problems(uri, table, n_rows)
         if catalog_uri is not None:
-            problems += _catalog_problems(uri, catalog_uri)
+            problems += _catalog_problems(uri, catalog_uri, follow_links)
     return Verification(len(files), n_rows, tuple(problems))
 
 
@@ -136,8 +136,8 @@ def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
         yield f"n_clips, start_s and clips disagree: {_first_names(wrong_shape)}"
 
 
-def _catalog_problems(uri: str, catalog_uri: str) -> Iterator[str]:
-    catalog = read_catalog(catalog_uri)
+def _catalog_problems(uri: str, catalog_uri: str, follow_links: bool) -> Iterator[str]:
+    catalog = read_catalog(catalog_uri, follow_links=follow_links)
     uris = dict(zip(*(catalog.tracks[name].to_pylist() for name in ("track_id", "uri")), strict=True))
     listed = {*uris, *(problem.track_id for problem in catalog.problems)}
     rows = tables.read_columns(uri, ("track_id", "uri")).to_pylist()

@@ -152,9 +152,9 @@ def _reason(row: ExistingRow | None, uri: str, audio_etag: str | None) -> str:
     if row.uri != uri:
         return "with another uri"
     if audio_etag is None:
-        return "without a known etag"
+        return "without an etag"
     if row.audio_etag == audio_etag:
-        return "by another model" if row.producer else "by a model that is not known any more"
+        return "by another model" if row.producer else "by a deleted model"
     sizes_and_times = [etag.partition("-") for etag in (row.audio_etag, audio_etag)]
     if not all(size.isdecimal() and time for size, _, time in sizes_and_times):
         return "with another etag"
@@ -220,4 +220,4 @@ def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool, left_out: M
         end = "removed" if prune else "kept (--prune removes them)"
         echo(f"not listed any more: {counted(len(plan.orphaned), 'track')}, {end}")
     if plan.hidden:
-        echo(f"perhaps listed in what cannot be read: {counted(len(plan.hidden), 'track')}, kept")
+        echo(f"perhaps listed in folders or rows that cannot be read: {counted(len(plan.hidden), 'track')}, kept")

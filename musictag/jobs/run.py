@@ -81,6 +81,6 @@ def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
     if exceeds_limit:
         raise LedgerError(
             f"{run.source}: {len(plan.orphaned):,} of the {len(existing):,} tracks in {run.output_uri} are not listed "
-            f"any more, more than --prune-limit {run.prune_limit:g} allows: they were kept. If the listing is whole, "
+            f"any more, more than --prune-limit {run.prune_limit:g} allows: they were kept. If they are really gone, "
             "raise the limit"
         )

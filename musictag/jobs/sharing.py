@@ -1,4 +1,4 @@
-"""Recognize that two catalogs write to one table, where each run would delete the rows of the other."""
+"""Detect that two catalogs write to the same table: each run would delete the rows of the other."""
 
 import concurrent.futures
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ def moved_tasks(plan: Plan, existing: dict[str, ExistingRow]) -> list[Moved]:
 def check_not_shared(moved: Sequence[Moved], source: str, output_uri: str) -> None:
     """Raise `UsageError` if other audio than that of a task is still at the earlier uri of its track.
 
-    A file that is gone was moved, and so was a file with the same bytes: its row may be replaced.
+    If the earlier file is gone or has the same bytes, the track was moved, and its row may be replaced.
     """
-    step = max(1, len(moved) // MAX_COMPARED)
+    step = max(1, -(-len(moved) // MAX_COMPARED))
     with concurrent.futures.ThreadPoolExecutor(fetch.ETAG_THREADS) as threads:
         compared = moved[::step]
         for (task, earlier), is_other in zip(compared, threads.map(_is_other_audio, compared), strict=True):
@@ -45,5 +45,5 @@ def _is_other_audio(moved: Moved) -> bool:
     try:
         with fetch.local_audio(earlier) as before, fetch.local_audio(task.uri) as now:
             return before.stat().st_size != now.stat().st_size or file_sha256(before) != file_sha256(now)
-    except AudioError:  # one of them is gone; if it is the new one, its failure is recorded later
+    except (AudioError, OSError):  # one of them is gone; if it is the new one, its failure is recorded later
         return False

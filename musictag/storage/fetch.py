@@ -61,7 +61,8 @@ def local_audio(uri: str) -> Iterator[Path]:
 
 def _suffix(path: str) -> str:
     """Return the suffix of a file's name without the query: presigned URLs are longer than a file name may be."""
-    found = re.findall(r"\.\w{1,5}(?=$|[?#])", path, re.ASCII)
+    name = path.partition("?")[0] if path.startswith(("http://", "https://")) else path
+    found = re.search(r"\.\w{1,5}$", name.rstrip("/"), re.ASCII)
     return found[0] if found else ""
 
 

@@ -21,7 +21,8 @@ LOCAL_HOSTS = ("", "localhost", "127.0.0.1")
 METADATA_ADDRESSES = (ipaddress.ip_network("fd00:ec2::/32"),)
 
 _FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
-_URL = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
+# A scheme is short; without a limit, the search would take quadratic time in a long word.
+_URL = re.compile(r"(?<![\w+.-])[a-zA-Z][\w+.-]{0,30}://\S+")
 # User and password, up to the last "@"; a password may hold an unescaped "/", which makes "user:password/" look like
 # "host:port/".
 _USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
@@ -29,8 +30,8 @@ _USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
 _SECRET_NAME = re.compile(
     r"x-amz-.*|x-goog-.*|code|policy|.*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires).*"
 )
-# Names that only signed URLs have: their values are secret in any text, also if the scheme is missing.
-_SIGNED_NAME = re.compile(r"x-amz-.*|x-goog-.*|awsaccesskeyid|signature|key-pair-id")
+# Names that hardly occur outside of signed URLs: their values are secret in any text, also if the scheme is missing.
+_SIGNED_NAME = re.compile(r"x-amz-.*|x-goog-.*|awsaccesskeyid|sig|signature|key-pair-id|.*token.*")
 # A parameter's name in the query and the fragment of a URL, and in the path of a website; and where its value ends.
 _PARAMETER, _VALUE_END = re.compile(r"(?<=[?&#;])([^=&#;?]*)="), re.compile(r"[&#]|$")
 _PATH_PARAMETER, _PATH_VALUE_END = re.compile(r"(?<=;)([^=/;]*)="), re.compile(r"[/;]|$")
@@ -90,7 +91,7 @@ def rejection_reason(uri: str, allowed: Sequence[str] = ()) -> str | None:
     if host and is_metadata(host):
         return f"uri {redacted(uri)} names a metadata service, which holds the credentials of a cloud's machines"
     if uri.lower().startswith("file://") and local_path(uri) is None:
-        return f"uri {uri} names a file of another machine: write file:///PATH"
+        return f"uri {redacted(uri)} names a file of another machine: write file:///PATH"
     if "::" in uri:
         return f"uri {redacted(uri)} chains filesystems by '::': name one, or rename the file if it is a file name"
     if allowed and not any(_is_within(uri, root) for root in allowed):

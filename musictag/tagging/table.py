@@ -38,7 +38,7 @@ TAGS_SCHEMA = pa.schema(
 ADDED_COLUMNS = ("model_digest", "silent")
 """Columns that tables of earlier versions of musictag lack."""
 UNKNOWN_MODEL = ""
-"""Producer of the rows of a model that nobody knows any more."""
+"""Producer of rows whose model does not exist any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ FindDigest = Callable[[str, str], tuple[str, datetime.datetime] | None]
 def tag_rows(tagger: Tagger, rows: Sequence[Row], model: ModelIdentity) -> list[dict[str, Any]]:
     """Return rows of `TAGS_SCHEMA` for features rows, in their order.
 
-    A silent track has no tags and no scores: those of a network are only its bias.
+    A silent track has no tags and no scores: a network's scores for silence depend on its biases alone.
     """
     now = datetime.datetime.now(datetime.UTC)
     silent = [is_silent(decode_clips(row["clips"], tagger.spec.feature_config)) for row in rows]

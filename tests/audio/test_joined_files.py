@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from musictag.audio.reader import open_audio, waveform_blocks
-from musictag.errors import AudioCorruptError
+from musictag.errors import AudioCorruptError, AudioEmptyError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 
@@ -55,6 +55,52 @@ def test_joined_files_of_other_formats_fail_with_the_bytes_that_follow(
     message = f"a: {len(second):,} bytes follow the declared audio at byte {len(first):,}"
     with pytest.raises(AudioCorruptError, match=message):
         decoded(tmp_path / f"a{suffix}", clips_per_track)
+
+
+@pytest.mark.parametrize("suffix", [".opus", ".ogg"])
+@pytest.mark.parametrize("between", [ID3V1, bytes(4), bytes(range(1, 251)) * 80], ids=["tag", "zeros", "junk"])
+def test_bytes_after_the_last_page_of_an_ogg_file_are_never_ignored(
+    tmp_path: Path, write_audio, music, suffix: str, between: bytes
+) -> None:
+    content = part(tmp_path, write_audio, music, suffix, 3.0, 48_000)
+    (tmp_path / f"a{suffix}").write_bytes(content + between + content)
+    with pytest.raises(AudioCorruptError, match=r"a: .* bytes follow the declared audio"):
+        seconds_of(tmp_path / f"a{suffix}")
+
+
+def test_wrong_byte_count_in_the_header_of_an_mp3_file_does_not_join_it(tmp_path: Path, write_audio, music) -> None:
+    content = bytearray(part(tmp_path, write_audio, music, ".mp3", 9.0))
+    place = max(content.find(b"Xing"), content.find(b"Info")) + 12
+    content[place : place + 4] = struct.pack(">I", struct.unpack_from(">I", content, place)[0] - 5_000)
+    (tmp_path / "a.mp3").write_bytes(content)
+    with open_audio(tmp_path / "a.mp3", "a") as audio:
+        assert audio.seeks
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        b"LIST"
+        + struct.pack("<I", 2_001)
+        + bytes(range(1, 30)) * 69
+        + b"id3 "
+        + struct.pack("<I", 20_000)
+        + b"\x89P" * 10_000,
+        b"id3 " + struct.pack("<I", 50_000) + b"\x89P" * 10_000,
+    ],
+    ids=["odd size", "cut off"],
+)
+def test_metadata_after_the_samples_of_a_wav_file_may_be_odd_or_cut_off(
+    tmp_path: Path, write_audio, music, after: bytes
+) -> None:
+    (tmp_path / "a.wav").write_bytes(part(tmp_path, write_audio, music, ".wav", 2.0) + after)
+    assert seconds_of(tmp_path / "a.wav") == pytest.approx(2)
+
+
+def test_wav_file_of_metadata_alone_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(0, 0) + b"id3 " + struct.pack("<I", 20_000) + b"\x89P" * 10_000)
+    with pytest.raises(AudioEmptyError):
+        seconds_of(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff", ".au", ".mp3", ".m4a"])

@@ -119,3 +119,11 @@ def test_channels_that_do_not_cancel_are_mixed(tmp_path: Path, music, right: flo
 def test_silence_stays_silence(tmp_path: Path) -> None:
     for name in ("a.wav", "a.flac", "a.ogg", "a.mp3"):
         assert clips_of(write(tmp_path / name, np.zeros((4 * SAMPLE_RATE, 2), np.float32))).max() < 0.01
+
+
+@pytest.mark.parametrize("suffix", [".aiff", ".au"])
+def test_formats_of_another_channel_order_are_mixed_to_their_mean(tmp_path: Path, music, suffix: str) -> None:
+    samples = np.zeros((2 * SAMPLE_RATE, 6), np.float32)
+    samples[:, 3] = music(2.0, SAMPLE_RATE, 1)[:, 0]
+    expected = clips_of(write(tmp_path / "mean.wav", samples.mean(axis=1, keepdims=True)))
+    np.testing.assert_allclose(clips_of(write(tmp_path / f"a{suffix}", samples)), expected, atol=0.05)

@@ -10,6 +10,7 @@ import soundfile
 
 from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.catalog.folder import AUDIO_SUFFIXES
+from musictag.errors import AudioUnsupportedError
 
 # The container, and the codec of FFmpeg.
 FFMPEG = {
@@ -83,3 +84,9 @@ def test_listed_suffix_is_decoded(tmp_path: Path, music, suffix: str) -> None:
         waveform = np.concatenate(list(waveform_blocks(audio, 16_000)))
     assert len(waveform) == pytest.approx(2 * 16_000, abs=2_000)
     assert np.std(waveform) == pytest.approx(np.std(samples.mean(axis=1)), rel=0.2)
+
+
+def test_raw_samples_are_unsupported(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(1_000))
+    with pytest.raises(AudioUnsupportedError, match="raw samples"), open_audio(tmp_path / "a.raw", "a"):
+        pass

@@ -138,14 +138,22 @@ def test_linked_files_are_listed_once(tmp_path: Path) -> None:
 
 def test_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     make_files(tmp_path, "1.mp3")
-    for name, target in {"NAS": "/mnt/not/connected", "2.mp3": "gone.mp3", "me": "me"}.items():
+    for name, target in {"NAS": "/mnt/not/connected", "2.mp3": "gone.mp3", "me": "me", "a.jpg": "gone.jpg"}.items():
         (tmp_path / name).symlink_to(target)
     listing = listing_of(tmp_path)
     assert listing.audio == ("1.mp3", "2.mp3")  # a track whose failure says why
     assert listing.unlistable == {
-        "NAS": "the link leads nowhere: No such file or directory",
-        "me": "the link leads nowhere: Too many levels of symbolic links",
+        "NAS": "it is a link to a missing folder: No such file or directory",
+        "me": "it is a link to a missing folder: Too many levels of symbolic links",
     }
+    assert listing.left_out == {".jpg": 1}
+    assert listing_of(tmp_path, follow_links=False).unlistable == {}
+
+
+def test_folders_may_have_names_that_are_not_expanded(tmp_path: Path) -> None:
+    make_files(tmp_path, "~/a.mp3", "file:/b.mp3", "http:/c.mp3")
+    uris = read_catalog(str(tmp_path)).tracks["uri"].to_pylist()
+    assert uris == [f"{tmp_path}/{name}" for name in ("file:/b.mp3", "http:/c.mp3", "~/a.mp3")]
 
 
 names = st.sampled_from("abc")

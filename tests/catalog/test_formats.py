@@ -1,5 +1,6 @@
 """One catalog in any encoding, with any separator and in any format gives the same tracks."""
 
+import decimal
 import json
 import math
 import unicodedata
@@ -97,6 +98,40 @@ def test_text_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
 def test_other_ids_are_problems(tmp_path: Path, value: object, shown: str) -> None:
     [problem] = read(tmp_path / "c.jsonl", json.dumps({"track_id": value, "uri": "a.mp3"}).encode()).problems
     assert problem.message == f"track_id is {shown}: it must be text or a whole number"
+
+
+def test_ids_of_a_csv_do_not_change_when_a_text_is_added(tmp_path: Path) -> None:
+    assert ids(read(tmp_path / "c.csv", b"track_id,uri\n1.0,a\n2.0,b\n")) == ["1.0", "2.0"]
+    assert ids(read(tmp_path / "c.csv", b"track_id,uri\n1.0,a\n2.0,b\nx,c\n")) == ["1.0", "2.0", "x"]
+
+
+def test_whole_decimal_is_an_id(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"track_id": [decimal.Decimal(7), decimal.Decimal("7.5")], "uri": ["a", "b"]})
+    frame.to_parquet(tmp_path / "c.parquet")
+    catalog = read_catalog(str(tmp_path / "c.parquet"))
+    assert ids(catalog) == ["7"]
+    assert "must be text or a whole number" in catalog.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hides"),
+    [
+        ("c.csv", "track_id,uri\ncafé,a.mp3\n".encode("cp1252"), True),
+        ("c.jsonl", b'{"track_id": 7.5, "uri": "a"}\n', True),
+        ("c.jsonl", b'{"track_id": ["x"], "uri": "a"}\n', True),
+        ("c.jsonl", b'{"track_id": ', True),
+        ("c.csv", b"track_id,uri\na\n", True),
+        ("c.csv", b'track_id,uri,title\n1,a.mp3,"X\n2,b.mp3,Y\n3,c.mp3,Z"\n', True),
+        ("c.csv", b'track_id,uri,tags\n1,a.mp3,"x\n2,b.mp3,y"\n', True),
+        ("c.csv", b"track_id,uri,split\na,a.mp3,holdout\n", False),
+        ("c.jsonl", b'{"track_id": "a", "uri": 5}\n', False),
+    ],
+)
+def test_problem_whose_row_may_be_that_of_any_track_hides_all(
+    tmp_path: Path, name: str, content: bytes, hides: bool
+) -> None:
+    [problem] = read(tmp_path / name, content).problems
+    assert problem.hides_any_track == hides
 
 
 def tags_of(path: Path, tags: list[str]) -> list[str]:

@@ -40,6 +40,19 @@ def test_album_and_compilation_are_in_one_split(tmp_path) -> None:
         assert len(together) in (0, 3) or splits["3-0"] == "test"
 
 
+def test_twins_of_artists_with_different_splits_are_in_one_fold(tmp_path) -> None:
+    rows = [
+        {"track_id": "t1", "artist": "G", "split": "train"},
+        {"track_id": "g2", "artist": "G", "split": "test"},
+        *({"track_id": name, "artist": "H", "split": "train"} for name in ("t2", "h0", "h1")),
+        *({"track_id": f"o{n}", "artist": f"O{n}", "split": "train"} for n in range(4)),
+    ]
+    digests = {**dict.fromkeys(str(row["track_id"]) for row in rows), "t1": "1", "t2": "1"}
+    labels = labels_of(str(tmp_path / "splits"), rows, digests)
+    for n_folds in (2, 3, 5):
+        assert all(("t1" in fold["validation"]) == ("t2" in fold["validation"]) for fold in folds(labels, n_folds))
+
+
 def test_twin_in_a_given_split_is_left_out_and_named(tmp_path) -> None:
     rows = [
         {"track_id": "album", "artist": "A", "split": "train"},

@@ -174,9 +174,9 @@ def test_orphaned_tracks_are_printed(capsys, unlisted, prune, second):
         (ExistingRow("a.mp3", "5-1.0", "producer"), ("a.mp3", "5-2.0"), "with another time"),
         (ExistingRow("a.mp3", "5-1.0", "producer"), ("a.mp3", "6-2.0"), "with another size"),
         (ExistingRow("a.mp3", "abc", "producer"), ("a.mp3", "def-2"), "with another etag"),
-        (ExistingRow("a.mp3", "5-1.0", "producer"), ("a.mp3", None), "without a known etag"),
+        (ExistingRow("a.mp3", "5-1.0", "producer"), ("a.mp3", None), "without an etag"),
         (ExistingRow("a.mp3", "5-1.0", "older"), ("a.mp3", "5-1.0"), "by another model"),
-        (ExistingRow("a.mp3", "5-1.0", ""), ("a.mp3", "5-1.0"), "by a model that is not known any more"),
+        (ExistingRow("a.mp3", "5-1.0", ""), ("a.mp3", "5-1.0"), "by a deleted model"),
     ],
 )
 def test_plan_says_why_a_track_is_processed(row, listed, reason):

@@ -159,14 +159,16 @@ def test_rows_of_a_folder_that_cannot_be_listed_are_never_pruned(job: Job, capsy
     job.execute(["CD1/1", "CD1/a/2", "CD11/3", "CD2/4"], failing=["CD1/a/2"])
     closed = Problem(None, "CD1/", "/music/CD1", "the folder cannot be listed: Permission denied")
     job.execute(["CD2/4"], prune=True, problems=[closed])
-    assert "perhaps listed in what cannot be read: 1 track, kept" in capsys.readouterr().out
+    assert "perhaps listed in folders or rows that cannot be read: 1 track, kept" in capsys.readouterr().out
     assert tables.track_ids(job.uri) == {"CD1/1", "CD2/4"}
-    assert read_failed(job.failures_uri)["CD1/"].error == "CatalogError"
+    failed = read_failed(job.failures_uri)
+    assert failed["CD1/"].error == "CatalogError"
+    assert failed["CD1/a/2"].attempts == 1  # as before
 
 
 def test_no_row_is_pruned_if_a_catalog_row_has_no_readable_id(job: Job) -> None:
     job.execute("ab")
-    job.execute("a", prune=True, problems=[Problem(7, "row 7", "", "not JSON")])
+    job.execute("a", prune=True, problems=[Problem(7, "row 7", "", "not JSON", hides_any_track=True)])
     assert tables.track_ids(job.uri) == {"a", "b"}
 
 

@@ -97,6 +97,16 @@ def test_stores_that_tell_a_time_by_another_name_have_an_etag(tmp_path: Path) ->
 PRESIGNED = "?X-Amz-Credential=AKIASECRET%2F20260601&X-Amz-Security-Token={}&X-Amz-Signature=" + "0f" * 32
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/etags/No.1#2.mp3", "audio.mp3"), ("/etags/What.Is.This?.flac", "audio.flac"), ("/etags/a.b/c", "audio")],
+)
+def test_temporary_name_has_the_suffix_alone(path: str, name: str) -> None:
+    fsspec.filesystem("memory").pipe(path, b"x")
+    with fetch.local_audio(f"memory:/{path}") as local:
+        assert local.name == name
+
+
 @pytest.mark.parametrize("name", ["a.mp3", "a.mp3/", "a", "What%3F.flac"])
 def test_presigned_url_of_any_length_is_fetched(shop: tuple[str, Callable[..., Any]], name: str) -> None:
     uri, fill = shop

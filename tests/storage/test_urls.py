@@ -1,6 +1,7 @@
 import posixpath
 import re
 import string
+import time
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,15 @@ def test_no_secret_passes_redaction(scheme, user, password, path, parameter, val
 def test_no_signature_passes_redaction_without_its_scheme(name, value, path):
     assume(value not in path)
     assert value not in urls.redacted(f"OSError: [Errno 36] File name too long: '/tmp/tmp1/{path}?id=1&{name}={value}'")
+
+
+def test_redaction_takes_linear_time() -> None:
+    def seconds(n_letters: int) -> float:
+        started = time.perf_counter()
+        urls.redacted("a" * n_letters)
+        return time.perf_counter() - started
+
+    assert min(seconds(40_000) for _ in range(3)) < 10 * min(seconds(10_000) for _ in range(3)) + 0.01
 
 
 steps = st.lists(st.sampled_from(["..", ".", "music", "music2", "other", "a.mp3"]), min_size=1, max_size=6)
