@@ -11,6 +11,8 @@ from musictag.errors import AudioCorruptError, AudioEmptyError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 ID3V1 = b"TAG" + b"a title".ljust(125, b"\0")
 APE = b"APETAGEX" + struct.pack("<IIII8x", 2_000, 1_968, 1, 0) + bytes(range(1, 247)) * 8

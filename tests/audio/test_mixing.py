@@ -54,6 +54,7 @@ def test_mix_of_surround_channels_has_the_gains_of_the_recommendation() -> None:
     np.testing.assert_allclose(found, [0.5, 0.5, 0.7071, 0, 0.3536, 0.3536], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout"),
     [
@@ -87,6 +88,7 @@ def mp3_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         pytest.skip("libmpg123 is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.opus"])
 @pytest.mark.parametrize("clips_per_track", [None, 2])
 @pytest.mark.usefixtures("mp3_library")

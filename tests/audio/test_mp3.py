@@ -81,6 +81,7 @@ def test_blocks_equal_a_single_read_of_the_file(tmp_path, music, monkeypatch, ra
     np.testing.assert_allclose(samples, soundfile.read(path, dtype="float32")[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_libmpg123
 @pytest.mark.parametrize("rate", [44_100, 22_050, 11_025])
 @pytest.mark.parametrize("channels", [1, 2])
@@ -96,6 +97,7 @@ def test_parts_equal_the_same_parts_of_the_whole(tmp_path, music, rate, channels
                 np.testing.assert_allclose(mixed(each, start, start + rate), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_libmpg123
 @pytest.mark.parametrize("between", [b" no frame " * 30, b"\xff\xfb seems a frame " * 20], ids=["none", "seeming"])
 def test_parts_after_garbage_equal_the_same_parts_of_the_whole(tmp_path, music, between):

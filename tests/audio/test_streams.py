@@ -14,6 +14,8 @@ from av.stream import Disposition
 from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.errors import AudioTruncatedError
 
+pytestmark = pytest.mark.slow
+
 SAMPLE_RATE = 44_100
 
 

@@ -12,6 +12,8 @@ from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.catalog.folder import AUDIO_SUFFIXES
 from musictag.errors import AudioUnsupportedError
 
+pytestmark = pytest.mark.slow
+
 # The container, and the codec of FFmpeg.
 FFMPEG = {
     ".3g2": ("3g2", "aac"),

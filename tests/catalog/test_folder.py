@@ -12,7 +12,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.catalog.folder import FolderListing, describe_left_out, is_audio, list_folder
@@ -160,6 +160,7 @@ names = st.sampled_from("abc")
 paths = st.lists(names, min_size=1, max_size=3).map("/".join)
 
 
+@settings(max_examples=50, deadline=None)
 @given(files=st.sets(paths, max_size=6), links=st.dictionaries(paths, paths, max_size=5))
 def test_every_reachable_file_is_listed_exactly_once(files: set[str], links: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
