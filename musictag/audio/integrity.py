@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from musictag.audio import flac
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 
 # Placeholders of SoX and FFmpeg, which do not know the size when they write to a pipe.
@@ -32,8 +33,6 @@ METADATA = frozenset(
     b"minf|elm1|regn|DGDA|cart|chna|levl|plst|DISP|CSET|NAME|AUTH|(c) |ANNO|COMT|MARK|INST|MIDI|AESD|APPL|FVER|CHAN|"
     b"uuid|info".split(b"|")
 )
-# A FLAC file begins with a block of 34 bytes.
-FLAC_BEGIN = b"fLaC\0\0\0\x22"
 # MP4 boxes.
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
 # The Matroska element that holds everything but the header of the file.
@@ -88,9 +87,9 @@ def check_complete(path: Path, name: str) -> None:
                 missing = _truncated_box(boxes, len(data)) or _excessive_sample_count(data)
                 seconds = [box.begin for box in boxes[1:] if box.name == b"ftyp"]
                 trailing = trailing_bytes(data, seconds[0]) if seconds else None
-            case (b"fLaC", _, _):
-                missing, second = None, data.find(FLAC_BEGIN, len(FLAC_BEGIN))
-                trailing = trailing_bytes(data, second) if second > 0 else None
+            case (b"fLaC", _, _) if data[: len(flac.BEGIN)] == flac.BEGIN and len(data) > 42:
+                missing, second = None, flac.second_file(data)
+                trailing = trailing_bytes(data, second) if second else None
             case _:
                 missing = _excessive_sample_count(data)  # FFmpeg reads MP4 files without an `ftyp` box
     if missing:

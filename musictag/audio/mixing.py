@@ -2,8 +2,8 @@
 
 Two channels, and channels without a known position, are mixed to their mean. Surround channels are mixed as in
 Recommendation ITU-R BS.775 (3/2 to mono), so that music in the two front channels is as loud as in a file with two
-channels. If the mix has less than a thousandth of the energy of the loudest channel, because the channels
-cancel each other, the file is decoded again and that channel is used.
+channels. If the mix has less than a thousandth of the mean energy of the channels, because the channels
+cancel each other, the file is decoded again and the loudest channel is used.
 """
 
 import functools
@@ -38,12 +38,8 @@ OGG_LAYOUTS = {
     7: ("FL", "FC", "FR", "SL", "SR", "BC", "LFE"),
     8: ("FL", "FC", "FR", "SL", "SR", "BL", "BR", "LFE"),
 }
-# Far quieter: the energy of the mix relative to that of the loudest channel. It is 0.5 for two unrelated channels.
+# The energy of the mix relative to the mean energy of the channels. It is 0.5 for two unrelated channels.
 _CANCELLED = 1e-3
-# Mean square of a channel without sound, which is far below the last bit of 16-bit samples.
-_SILENCE = 1e-12
-# Channels for which energies are measured: the cost grows with the square.
-_MAX_MEASURED = 8
 
 
 class Mixer:
@@ -52,11 +48,12 @@ class Mixer:
     def __init__(self, channel: int | None = None, *, separate: bool = False) -> None:
         """Mix, or take one `channel`; with `separate`, no decoder may mix the channels itself."""
         self.channel, self.separate = channel, separate or channel is not None
-        # By gains: the sums of the products of all pairs of channels.
-        self._products: dict[tuple[float, ...], npt.NDArray[np.float64]] = {}
-        self._n_samples = 0
+        # Sums of squares of the mix, and the mean of those of the channels.
+        self._mixed_energy, self._channels_energy = 0.0, 0.0
+        # The sum of squares of each channel, in blocks whose mix is quiet.
+        self._energy_of_channels = np.zeros(0)
         # Of a decoder that mixes the channels itself.
-        self._mixed_energy, self._n_mixed = 0.0, 0
+        self._energy_of_decoder, self._n_of_decoder = 0.0, 0
 
     def mono(self, block: npt.NDArray[Any], layout: tuple[str, ...] = ()) -> Float32:
         """Mix a block (samples, channels) float32 to (samples,); `layout` names its channels as FFmpeg does."""
@@ -65,33 +62,37 @@ class Mixer:
             return block[:, 0]
         if self.channel is not None:
             return np.ascontiguousarray(block[:, min(self.channel, n_channels - 1)])
-        gains = _gains(n_channels, layout)
         with np.errstate(invalid="ignore", over="ignore"):  # the reader reports NaN and infinity
-            if n_channels <= _MAX_MEASURED:
-                self._products[gains] = self._products.get(gains, 0) + (block.T @ block).astype(np.float64)
-                self._n_samples += len(block)
-            return block @ np.array(gains, np.float32)
+            mixed = block @ np.array(_gains(n_channels, layout), np.float32)
+            self._measure(block, mixed)
+        return mixed
+
+    def _measure(self, block: npt.NDArray[Any], mixed: Float32) -> None:
+        values = block.ravel(order="K")
+        mixed_energy, channels_energy = float(mixed @ mixed), float(values @ values) / block.shape[1]
+        self._mixed_energy += mixed_energy
+        self._channels_energy += channels_energy
+        if mixed_energy < _CANCELLED * channels_energy:  # rare, and slower
+            energies = np.square(block, dtype=np.float64).sum(axis=0)
+            n_missing = len(energies) - len(self._energy_of_channels)
+            self._energy_of_channels = np.pad(self._energy_of_channels, (0, max(0, n_missing)))
+            self._energy_of_channels[: len(energies)] += energies
 
     def measure_mixed(self, block: Float32) -> None:
         """Measure a block (samples,) of a decoder that mixes several channels itself."""
-        self._mixed_energy += float(np.dot(block, block))
-        self._n_mixed += len(block)
+        self._energy_of_decoder += float(block @ block)
+        self._n_of_decoder += len(block)
 
     @property
     def is_unsure(self) -> bool:
         """Whether the decoder mixed the channels itself and the mix is below -30 dBFS: they must be measured apart."""
-        return self._mixed_energy < _CANCELLED * self._n_mixed
+        return self._energy_of_decoder < _CANCELLED * self._n_of_decoder
 
     @property
     def loudest(self) -> int | None:
         """The loudest channel, if the channels cancel each other in the mix of everything so far; else None."""
-        channels, mix = np.zeros(_MAX_MEASURED), 0.0
-        for gains, products in self._products.items():
-            channels[: len(gains)] += np.diag(products)
-            mix += float(np.array(gains) @ products @ np.array(gains))
-        channel = int(np.argmax(channels))
-        energy = float(channels[channel])
-        return channel if energy > _SILENCE * self._n_samples and mix < _CANCELLED * energy else None
+        is_cancelled = self._mixed_energy < _CANCELLED * self._channels_energy
+        return int(np.argmax(self._energy_of_channels)) if is_cancelled and len(self._energy_of_channels) else None
 
 
 @functools.cache
