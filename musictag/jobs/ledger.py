@@ -129,8 +129,7 @@ def reconcile(
             f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report a bug (failures: "
             f"{failures_uri})"
         )
-    kept = hidden_tracks(recorded, problems)
-    _delete_resolved_failures(plan, recorded - kept, failures_uri, started, prune=prune)
+    _delete_resolved_failures(plan, problems, recorded, failures_uri, started, prune=prune)
     tables.record_missing_checksums(failures_uri)
     return make_account(plan, len(problems), failed_now)
 
@@ -153,14 +152,24 @@ def make_account(plan: Plan, n_problems: int, failed_now: set[str]) -> Account:
 
 
 def _delete_resolved_failures(
-    plan: Plan, recorded: set[str], failures_uri: str, started: datetime.datetime, *, prune: bool
+    plan: Plan,
+    problems: Sequence[Problem],
+    recorded: set[str],
+    failures_uri: str,
+    started: datetime.datetime,
+    *,
+    prune: bool,
 ) -> None:
     """Delete earlier failures of tracks that are done; with `prune`, also those of unlisted tracks."""
     is_earlier = f"failed_at < {tables.timestamp(started)}"
     if recorded and not prune:
         tables.delete_rows(failures_uri, f"{is_earlier} AND stage = 'catalog'")
     done = plan.unchanged.union(task.track_id for task in plan.tasks)
-    tables.delete_tracks(failures_uri, recorded - plan.exhausted if prune else recorded & done, is_earlier)
+    resolved = recorded & done
+    if prune:
+        unlisted = recorded - done - plan.exhausted
+        resolved |= unlisted - hidden_tracks(unlisted, problems)
+    tables.delete_tracks(failures_uri, resolved, is_earlier)
 
 
 def check_failures(account: Account, max_failures: float, failures_uri: str) -> None:
