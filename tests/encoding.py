@@ -72,14 +72,22 @@ def by_soundfile(samples: np.ndarray, sample_rate: int, container: str, subtype:
     return stream.getvalue()
 
 
-def by_ffmpeg(samples: np.ndarray, sample_rate: int, container: str, codec: str, options: dict[str, str]) -> bytes:
-    """Encode samples (samples, channels), at most 2 channels, by FFmpeg."""
-    layout = "mono" if samples.shape[1] == 1 else "stereo"
+def by_ffmpeg(
+    samples: np.ndarray,
+    sample_rate: int,
+    container: str,
+    codec: str,
+    options: dict[str, str],
+    layout: str | None = None,
+    bit_rate: int | None = None,
+) -> bytes:
+    """Encode samples (samples, channels) by FFmpeg; more than 2 channels need a `layout` such as `5.1`."""
+    layout = layout or ("mono" if samples.shape[1] == 1 else "stereo")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sound"  # a file, because FFmpeg reads its output to move the index to the front
         with av.open(str(path), "w", format=container, container_options=options) as file:
             track = file.add_stream(codec, rate=sample_rate, layout=layout)
-            track.bit_rate = 128_000 if sample_rate > 16_000 else 32_000
+            track.bit_rate = bit_rate or (128_000 if sample_rate > 16_000 else 32_000)
             resampler = av.AudioResampler(format=track.format, layout=layout, rate=sample_rate)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)
             frame.sample_rate, frame.pts = sample_rate, 0

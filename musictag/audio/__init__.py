@@ -2,7 +2,9 @@
 
 Other packages use `reader`: it opens a file with the decoder for its format, checks it, and yields resampled blocks or
 an excerpt. `libsndfile`, `ffmpeg`, `mpg123` and `vorbis` decode with one library each, in blocks as `pcm` defines them;
-`decoders` chooses the fastest one for formats that libsndfile knows. `mp3` and `ogg_pages` parse the frames or pages of
-a format. `integrity` checks that a file is as long as its container declares. A new container needs a check in
-`integrity`, an entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in `catalog.folder.AUDIO_SUFFIXES`.
+`decoders` chooses the fastest one for formats that libsndfile knows, and `chained_ogg` decodes Ogg files with several
+streams. `mixing` makes one channel of several, and `resampling` changes the sample rate. `mp3`, `flac` and `ogg_pages`
+parse the frames or pages of a format. `integrity` checks that a file is as long as its container declares, `trailing`
+what follows, and `bitstreams` that the samples are no encoded stream. A new container needs a check in `integrity`, an
+entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in `catalog.folder.AUDIO_SUFFIXES`.
 """

@@ -18,7 +18,7 @@ from musictag.audio import bitstreams, mpg123, ogg_pages, pcm
 from musictag.audio.chained_ogg import ChainedOggDecoder
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
-from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
+from musictag.audio.mixing import Mixer
 from musictag.audio.pcm import Float32
 from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
@@ -50,7 +50,7 @@ class FlacDecoder(SoundFileDecoder):
                 frames_to_read=min(pcm.BLOCK_SAMPLES, pcm.BLOCK_VALUES // n_channels),
             ):
                 block = np.frombuffer(values, np.float32).reshape(-1, n_channels)
-                yield self.mixer.mono(block, WAVE_LAYOUTS.get(n_channels, ()))
+                yield self.mixer.mono(block, self._layout())
                 n_decoded += len(block)
         except miniaudio.MiniaudioError as error:
             raise pcm.decoding_error(self, n_decoded, f"miniaudio: {error}") from error

@@ -7,24 +7,18 @@ and Ogg files by `ogg_pages`.
 """
 
 import dataclasses
-import functools
 import itertools
 import mmap
-import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from musictag.audio import flac
+from musictag.audio.trailing import TOLERANCE_BYTES, after_tag, trailing_bytes
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 
 # Placeholders of SoX and FFmpeg, which do not know the size when they write to a pipe.
 UNKNOWN_SIZES = (0x7FFF_F000, 0xFFFF_FFFF)
-# The samples may end this many bytes after the end of the file, because some programs write slightly wrong sizes. An
-# unknown MP4 box that begins this close to the end is appended metadata, which may be truncated.
-TOLERANCE_BYTES = 1_024
-LYRICS_END = re.compile(rb"LYRICS200|LYRICSEND")
-NOT_ZERO = re.compile(rb"[^\0]")
 # Chunks that are a whole file: a second one is a file that was appended.
 FILE_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff", b".snd")
 # Chunks without audio, which may be cut off at the end of a file.
@@ -82,7 +76,7 @@ def check_complete(path: Path, name: str) -> None:
                 missing, trailing = _check_chunks(_matroska_elements(data), SEGMENT, data)
             case (_, b"ftyp", _):
                 boxes = list(
-                    itertools.takewhile(lambda box: _after_tag(data, box.begin) is None, _boxes(data, 0, len(data)))
+                    itertools.takewhile(lambda box: after_tag(data, box.begin) is None, _boxes(data, 0, len(data)))
                 )
                 missing = _truncated_box(boxes, len(data)) or _excessive_sample_count(data)
                 seconds = [box.begin for box in boxes[1:] if box.name == b"ftyp"]
@@ -134,35 +128,6 @@ def _is_chunk(data: mmap.mmap, begin: int) -> bool:
     """Return whether a name of four printable characters begins at a byte."""
     name = data[begin : begin + 4]
     return len(name) == 4 and name.isascii() and name.decode().isprintable()
-
-
-def trailing_bytes(data: mmap.mmap, begin: int) -> str | None:
-    """Return an error message if the bytes from `begin` on are neither tags nor padding, else None."""
-    while (after := _after_tag(data, begin)) is not None:
-        begin = after
-    n_bytes = len(data) - begin
-    if n_bytes <= TOLERANCE_BYTES or not NOT_ZERO.search(data, begin):
-        return None
-    return (
-        f"{n_bytes:,} bytes follow the declared audio at byte {begin:,} and are no known tag: split the file, or "
-        "repair its header (for example by `ffmpeg -i FILE -c copy NEW`)"
-    )
-
-
-def _after_tag(data: mmap.mmap, begin: int) -> int | None:
-    """Return the byte after the tag that begins at a byte, or None if none does."""
-    head = data[begin : begin + 32]
-    if head.startswith(b"TAG"):  # ID3v1
-        return begin + 128
-    if head.startswith(b"ID3") and len(head) >= 10:  # ID3v2; its size has seven bits in each byte
-        size = functools.reduce(lambda value, byte: value << 7 | byte & 0x7F, head[6:10], 0)
-        return begin + 10 + size + (10 if head[5] & 0x10 else 0)
-    if head.startswith(b"APETAGEX") and len(head) == 32:  # the size does not count the header
-        return begin + 32 + int.from_bytes(head[12:16], "little")
-    if head.startswith(b"LYRICSBEGIN"):
-        end = LYRICS_END.search(data, begin)
-        return end.end() if end else len(data)
-    return None
 
 
 def _truncated_box(boxes: list[Chunk], n_bytes: int) -> str | None:

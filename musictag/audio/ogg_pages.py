@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from musictag.audio import integrity
+from musictag.audio.trailing import trailing_bytes
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 
 MAGIC = b"OggS"
@@ -155,7 +155,7 @@ def _parse_page(data: mmap.mmap, begin: int) -> Page | None:
 
 def _check_end(data: mmap.mmap, pages: Sequence[Page], name: str) -> None:
     if pages and pages[-1].flags & LAST:
-        if trailing := integrity.trailing_bytes(data, pages[-1].end):
+        if trailing := trailing_bytes(data, pages[-1].end):
             raise AudioCorruptError(f"{name}: {trailing}")
         return
     end = pages[-1].end if pages else 0

@@ -24,7 +24,10 @@ HIDDEN, NO_SUFFIX, FOLDER_LINKS, FILE_LINKS = "hidden", "without suffix", "linke
 
 @dataclasses.dataclass(frozen=True)
 class FolderListing:
-    """What a folder holds. Paths are relative to it, with `/` between names."""
+    """The audio files of a folder, and the numbers of its other files.
+
+    Paths are relative to the folder, with `/` between names.
+    """
 
     audio: tuple[str, ...]
     """Audio files, sorted."""
@@ -36,6 +39,8 @@ class FolderListing:
 
 @dataclasses.dataclass
 class _Found:
+    """A listing that is being made; the fields are those of `FolderListing`."""
+
     audio: list[str] = dataclasses.field(default_factory=list)
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     unlistable: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -43,12 +43,19 @@ def read_catalog(uri: str, allowed: Sequence[str] = (), *, follow_links: bool = 
     Raises:
         CatalogError: the catalog does not exist, cannot be listed, has an unknown format, or lacks a required column.
     """
-    place = urls.local_path(uri) or uri
+    with _read_errors(uri):
+        filesystem, path = fsspec.core.url_to_fs(urls.local_path(uri) or uri)
+        is_folder = filesystem.isdir(path)
+    if is_folder:
+        return _read_folder(uri, filesystem, path, allowed, follow_links)
+    return _read_file(uri, filesystem, path, allowed)
+
+
+@contextlib.contextmanager
+def _read_errors(uri: str) -> Iterator[None]:
+    """Raise errors of the store and of the file's format in the body as `CatalogError`."""
     try:
-        filesystem, path = fsspec.core.url_to_fs(place)
-        if filesystem.isdir(path):
-            return _read_folder(uri, filesystem, path, allowed, follow_links)
-        return _read_file(uri, filesystem, path, allowed)
+        yield
     except MusictagError:
         raise
     except Exception as error:  # fsspec's filesystems raise errors of many libraries
@@ -58,7 +65,8 @@ def read_catalog(uri: str, allowed: Sequence[str] = (), *, follow_links: bool = 
 def _read_folder(
     uri: str, filesystem: fsspec.AbstractFileSystem, path: str, allowed: Sequence[str], follow_links: bool
 ) -> Catalog:
-    listing = list_folder(filesystem, path, follow_links=follow_links)
+    with _read_errors(uri):
+        listing = list_folder(filesystem, path, follow_links=follow_links)
     if not listing.audio and not listing.unlistable:
         raise CatalogError(f"catalog {uri}: the folder has no audio file ({' '.join(sorted(AUDIO_SUFFIXES))})")
     root = _root(filesystem, path)
@@ -79,12 +87,12 @@ def _folder_problems(listing: FolderListing, root: str) -> Iterator[Problem]:
 
 def _read_file(uri: str, filesystem: fsspec.AbstractFileSystem, path: str, allowed: Sequence[str]) -> Catalog:
     read_rows = formats.reader_for(path)
-    with _open_local(filesystem, path) as stream:
+    with _read_errors(uri), _open_local(filesystem, path) as stream:
         rows = list(read_rows(stream, uri))
 
     @functools.cache
     def advice() -> str:
-        with filesystem.open(path, "rb") as stream:
+        with _read_errors(uri), filesystem.open(path, "rb") as stream:
             encoding = formats.guess_encoding(stream)
         return "save the catalog as UTF-8" + (f" (it may be {encoding})" if encoding else "")
 

@@ -1,33 +1,17 @@
 """Encoded streams that are stored as samples are refused by name, and so are levels that no music has."""
 
-import io
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
 
+from encoding import by_ffmpeg
 from musictag.audio import bitstreams
 from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.errors import AudioCorruptError
 
 RATE = 48_000
-
-
-def encode(samples: np.ndarray, codec: str, container_format: str, **options: str) -> bytes:
-    """Encode samples (samples, channels) with FFmpeg to the bytes of a container."""
-    target = io.BytesIO()
-    with av.open(target, "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=RATE, layout="stereo", options=options)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-        resampler = av.AudioResampler(stream.format, stream.layout, RATE, stream.frame_size or 1_024)
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
-    return target.getvalue()
 
 
 def dts(sync_word: bytes) -> bytes:
@@ -40,7 +24,7 @@ def dts(sync_word: bytes) -> bytes:
 def streams(music) -> dict[str, bytes]:
     """Streams as the bytes of 16-bit samples."""
     return {
-        "Dolby Digital": encode(music(4.0, RATE), "ac3", "spdif", b="448k"),
+        "Dolby Digital": by_ffmpeg(music(4.0, RATE), RATE, "spdif", "ac3", {}, bit_rate=448_000),
         "DTS": dts(b"\xfe\x7f\x01\x80"),
         "DTS, another byte order": dts(b"\x7f\xfe\x80\x01"),
         "DTS of 14 bits": dts(b"\xff\x1f\x00\xe8"),

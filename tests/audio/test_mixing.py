@@ -1,15 +1,13 @@
 """Two channels are mixed to their mean, surround as in ITU-R BS.775; channels that cancel each other are not mixed."""
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoding import by_ffmpeg, by_soundfile
 from musictag.audio import mpg123
 from musictag.audio.mixing import Mixer
 from musictag.features.config import FeatureConfig
@@ -20,22 +18,24 @@ SAMPLE_RATE = 48_000
 SURROUND = ("FL", "FR", "FC", "LFE", "BL", "BR")
 
 
+SOUNDFILE = {
+    ".aiff": ("AIFF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".wav": ("WAV", "PCM_16"),
+}
+FFMPEG = {".flac": ("flac", "flac"), ".m4a": ("mp4", "aac"), ".opus": ("ogg", "libopus"), ".wav": ("wav", "pcm_s16le")}
+
+
 def write(path: Path, samples: np.ndarray, layout: str = "") -> Path:
     """Write samples (samples, channels); with FFmpeg and its name of a layout, or else with libsndfile."""
-    if not layout:
-        with soundfile.SoundFile(path, "w", SAMPLE_RATE, samples.shape[1]) as file:
-            for begin in range(0, len(samples), SAMPLE_RATE):
-                file.write(samples[begin : begin + SAMPLE_RATE])
-        return path
-    codec = {".m4a": "aac", ".opus": "libopus", ".flac": "flac", ".wav": "pcm_s16le"}[path.suffix]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=SAMPLE_RATE, layout=layout, options={"b": "512k"})
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
-        resampler = av.AudioResampler(stream.format, stream.layout, SAMPLE_RATE, stream.frame_size or 1_024)
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+    if layout:
+        content = by_ffmpeg(samples, SAMPLE_RATE, *FFMPEG[path.suffix], {}, layout, 512_000)
+    else:
+        content = by_soundfile(samples, SAMPLE_RATE, *SOUNDFILE[path.suffix])
+    path.write_bytes(content)
     return path
 
 

@@ -1,13 +1,11 @@
 """A folder lists exactly the suffixes of files that the decoders open."""
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-import soundfile
 
+from encoding import by_ffmpeg, by_soundfile
 from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.catalog.folder import AUDIO_SUFFIXES
 from musictag.errors import AudioUnsupportedError
@@ -57,20 +55,10 @@ SOUNDFILE = {
 NOT_MADE_HERE = {".ape", ".dsf", ".spx"}
 
 
-def write(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    if path.suffix in SOUNDFILE:
-        container_format, subtype = SOUNDFILE[path.suffix]
-        soundfile.write(path, samples, sample_rate, format=container_format, subtype=subtype)
-        return
-    container_format, codec = FFMPEG[path.suffix]
-    with av.open(str(path), "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=sample_rate, layout="stereo", options={"b": "128k"})
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
-        resampler = av.AudioResampler(stream.format, stream.layout, sample_rate, stream.frame_size or 1024)
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+def encode(suffix: str, samples: np.ndarray, sample_rate: int) -> bytes:
+    if suffix in SOUNDFILE:
+        return by_soundfile(samples, sample_rate, *SOUNDFILE[suffix])
+    return by_ffmpeg(samples, sample_rate, *FFMPEG[suffix], {})
 
 
 def test_every_listed_suffix_is_tried() -> None:
@@ -81,7 +69,7 @@ def test_every_listed_suffix_is_tried() -> None:
 def test_listed_suffix_is_decoded(tmp_path: Path, music, suffix: str) -> None:
     samples = music(2.0, 48_000)
     path = tmp_path / f"a{suffix}"
-    write(path, samples, 48_000)
+    path.write_bytes(encode(suffix, samples, 48_000))
     with open_audio(path, "a") as audio:
         waveform = np.concatenate(list(waveform_blocks(audio, 16_000)))
     assert len(waveform) == pytest.approx(2 * 16_000, abs=2_000)

@@ -217,8 +217,8 @@ def test_catalog_of_a_website_that_is_refused_is_an_error(tmp_path: Path, websit
 def memory() -> Callable[..., str]:
     def make(*names: str) -> str:
         for name in names:
-            fsspec.filesystem("memory").pipe(f"/shelf/{name}", b"x")
-        return "memory://shelf"
+            fsspec.filesystem("memory").pipe(f"/listed/{name}", b"x")
+        return "memory://listed"
 
     return make
 
