@@ -93,4 +93,8 @@ class AudioTimeoutError(AudioError):
 
 
 class AudioCorruptError(AudioError):
-    """Decoding failed, or returned NaN or infinite samples."""
+    """The samples cannot be sound, or the file holds more than its header declares."""
+
+
+class AudioDamagedError(AudioCorruptError):
+    """Frames, pages or packets of the file are damaged or missing."""

@@ -25,6 +25,7 @@ from musictag.corpora import demo
 from musictag.errors import UsageError
 from musictag.features import table
 from musictag.features.config import FeatureConfig
+from musictag.features.extract import Limits
 from musictag.jobs import ledger
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import Row, featurize_tasks
@@ -51,9 +52,9 @@ class FeaturizePart(beam.DoFn):
     """Write the rows of one part to the features table, and the tracks that fail to the failures table."""
 
     def __init__(
-        self, planned: PlannedTables, config: FeatureConfig, clips_per_track: int | None, max_hours: float
+        self, planned: PlannedTables, config: FeatureConfig, clips_per_track: int | None, limits: Limits
     ) -> None:
-        self.planned, self.config, self.clips_per_track, self.max_hours = planned, config, clips_per_track, max_hours
+        self.planned, self.config, self.clips_per_track, self.limits = planned, config, clips_per_track, limits
 
     def process(self, part: tuple[Task, ...]) -> Iterator[int]:
         """Featurize and commit one part; yield the number of rows written."""
@@ -63,7 +64,7 @@ class FeaturizePart(beam.DoFn):
 
     def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
         failures: list[Row] = []
-        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.max_hours):
+        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.limits):
             if row:
                 yield row
             if failure:
@@ -111,7 +112,7 @@ def main(argv: list[str]) -> None:
         planned = PlannedTables(
             args.features, tables.version(args.features), failures_uri, tables.version(failures_uri)
         )
-        featurize_part = FeaturizePart(planned, config, args.clips_per_track, args.max_hours)
+        featurize_part = FeaturizePart(planned, config, args.clips_per_track, options.limits(args))
         task_parts = partition(plan.tasks, PART_TRACKS, n_cores())
         with polling_bar("featurize", len(plan.tasks), tables.count_new_rows((args.features, failures_uri))):
             beam_runner.run(

@@ -103,7 +103,7 @@ def from_audio(tasks: tuple[Task, ...], config: FeatureConfig, args: argparse.Na
 
     def featurize(rows: pa.Table) -> Iterator[pa.Table]:
         block = [Task(**row) for row in rows.to_pylist()]
-        for row, failure in featurize_tasks(block, config, args.clips_per_track, args.max_hours):
+        for row, failure in featurize_tasks(block, config, args.clips_per_track, options.limits(args)):
             yield parts.table_of({**(row or {}), "failure": failure}, schema)
 
     n_blocks = len(partition(tasks, DECODE_TRACKS, args.num_workers))  # a multiple of the actors, if possible

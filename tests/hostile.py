@@ -104,16 +104,16 @@ FOUND: dict[str, tuple[Make, Outcome]] = {
     "chunk-of-2e63.aiff": (lambda: b"caff\0\1\0\0" + struct.pack(">4sq", b"desc", 2**63 - 1) + bytes(500), NO_HEADER),
     "5e7-samples-of-no-kind.m4a": (
         lambda: b"\0\0\0\x08none" + patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)),
-        TRUNCATED,
+        CORRUPT,
     ),
-    "5e7-samples.m4a": (lambda: patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)), TRUNCATED),
+    "5e7-samples.m4a": (lambda: patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)), CORRUPT),
     "5e7-samples-in-a-long-box.m4a": (
         lambda: with_long_header(patched("plain.m4a", b"stsz", 8, struct.pack(">II", 1, 50_000_000)), b"moov"),
-        TRUNCATED,
+        CORRUPT,
     ),
     "long-box.m4a": (lambda: with_long_header(encoded("plain.m4a"), b"moov"), SECONDS),
     "boxes-in-boxes.m4a": (lambda: boxes_in_boxes(), UNSUPPORTED),
-    "2e9-samples.m4a": (lambda: patched("fragmented.m4a", b"trun", 8, struct.pack(">I", 2**31 - 1)), TRUNCATED),
+    "2e9-samples.m4a": (lambda: patched("fragmented.m4a", b"trun", 8, struct.pack(">I", 2**31 - 1)), CORRUPT),
     "no-setup.ogg": (lambda: patched_ogg("vorbis.ogg", b"\x05vorbis", 30, bytes(40)), EMPTY + CORRUPT),
     "seeks-beyond-its-end.mp3": (lambda: bytes(2_400) + two_kinds_of_frames(), BROKEN),
 }
@@ -224,7 +224,7 @@ BROKEN_OUTCOMES: dict[str, tuple[Outcome, ...]] = {
     "faststart.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT, CORRUPT),
     "fragmented.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT, BROKEN),
     "alac.m4a": (TRUNCATED, TRUNCATED, TRUNCATED, TRUNCATED, CORRUPT),
-    "plain.wma": (UNSUPPORTED, BROKEN, BROKEN, BROKEN, BROKEN),
+    "plain.wma": (TRUNCATED, BROKEN, BROKEN, BROKEN, BROKEN),
 }
 CUTS: dict[str, tuple[Make, Outcome]] = {
     f"{kind}-{name}": (functools.partial(make, name), outcome)

@@ -3,8 +3,13 @@
 Other packages use `reader`: it opens a file with the decoder for its format, checks it, and yields resampled blocks or
 an excerpt. `libsndfile`, `ffmpeg`, `mpg123` and `vorbis` decode with one library each, in blocks as `pcm` defines them;
 `decoders` chooses the fastest one for formats that libsndfile knows, and `chained_ogg` decodes Ogg files with several
-streams. `mixing` makes one channel of several, and `resampling` changes the sample rate. `mp3`, `flac` and `ogg_pages`
-parse the frames or pages of a format. `integrity` checks that a file is as long as its container declares, `trailing`
-what follows, and `bitstreams` that the samples are no encoded stream. A new container needs a check in `integrity`, an
-entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in `catalog.folder.AUDIO_SUFFIXES`.
+streams. `mixing` makes one channel of several, and `resampling` changes the sample rate. `mp3`, `adts`, `flac` and
+`ogg_pages` parse the frames or pages of a format. `integrity` checks that a file is as long as its container declares,
+`trailing` what follows, and `bitstreams` that the samples are no encoded stream.
+
+If a decoder meets damage, `damaged` decodes the file around it: `mp3_parts`, `adts`, `flac_parts` and `ogg_parts` find
+the undamaged `parts`, and `ffmpeg_damage` goes on behind packets that cannot be decoded.
+
+A new container needs a check in `integrity`, an entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in
+`catalog.folder.AUDIO_SUFFIXES`.
 """

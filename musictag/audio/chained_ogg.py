@@ -5,45 +5,16 @@ Each part may have another sample rate and other channels. FFmpeg alone refuses 
 
 import contextlib
 import dataclasses
-import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from musictag.audio import ffmpeg, pcm, resampling
 from musictag.audio.mixing import Mixer
 from musictag.audio.ogg_pages import OggPages
+from musictag.audio.parts import SplicedFile
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioUnsupportedError
-
-
-class FileSpan(io.RawIOBase):
-    """A file of its own, of the bytes from `begin` to `end` of another one."""
-
-    def __init__(self, file: IO[bytes], begin: int, end: int) -> None:
-        self._file, self._begin, self._end, self._position = file, begin, end, begin
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: self._begin, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
-        self._position = max(self._begin, origin + offset)
-        return self.tell()
-
-    def tell(self) -> int:
-        return self._position - self._begin
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._end - self._position)
-        self._file.seek(self._position)
-        content = self._file.read(left if size < 0 else min(size, left))
-        self._position += len(content)
-        return content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +61,7 @@ def _open_part(
 ) -> Iterator[ffmpeg.FFmpegDecoder]:
     with path.open("rb", buffering=0) as file, contextlib.ExitStack() as stack:
         try:
-            part = stack.enter_context(ffmpeg.open_file(FileSpan(file, *span), name, mixer))
+            part = stack.enter_context(ffmpeg.open_file(SplicedFile(file, [span]), name, mixer))
         except AudioUnsupportedError as error:
             message = f"{name}: stream {number} of the chain, at byte {span[0]:,}, is not audio in a supported format"
             raise AudioCorruptError(f"{message} ({error})") from error

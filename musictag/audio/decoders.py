@@ -7,6 +7,7 @@ the format, and decodes any part of the file. Two decoders of one format give th
 import contextlib
 import dataclasses
 import math
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +15,15 @@ import miniaudio
 import numpy as np
 import soundfile
 
-from musictag.audio import bitstreams, mpg123, ogg_pages, pcm
+from musictag.audio import bitstreams, ffmpeg, integrity, mp3, mp3_parts, mpg123, ogg_pages, pcm
 from musictag.audio.chained_ogg import ChainedOggDecoder
+from musictag.audio.damaged import DamagedDecoder
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import Mixer
 from musictag.audio.pcm import Float32
 from musictag.audio.vorbis import VorbisDecoder
-from musictag.errors import AudioCorruptError, AudioUnsupportedError
+from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupportedError
 
 # libsndfile's error "no such file", which it also raises for a name that ends in .mp3 if the file is not MP3.
 NO_SUCH_FILE = 7
@@ -70,15 +72,15 @@ class MP3Decoder(SoundFileDecoder):
             yield block
 
 
-Decoder = SoundFileDecoder | FFmpegDecoder | ChainedOggDecoder
+Decoder = SoundFileDecoder | FFmpegDecoder | ChainedOggDecoder | DamagedDecoder
 
 
 @contextlib.contextmanager
-def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer) -> Iterator[SoundFileDecoder]:
-    """Open a file whose format libsndfile knows; `pages` are its pages if it is Ogg.
+def open_decoder(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer) -> Iterator[Decoder]:
+    """Open a file whose format libsndfile knows with the fastest decoder; `pages` are its pages if it is Ogg.
 
-    Raises `AudioUnsupportedError` if libsndfile does not know the format, and `AudioCorruptError` if the samples are an
-    encoded stream.
+    Raises `AudioUnsupportedError` if libsndfile does not know the format, `AudioCorruptError` if the samples are an
+    encoded stream, and `AudioDamagedError` if MP3 frames are damaged.
     """
     try:
         file = SequentialFile(path.absolute())
@@ -87,17 +89,39 @@ def open_soundfile(path: Path, name: str, pages: ogg_pages.OggPages | None, mixe
         raise AudioUnsupportedError(f"libsndfile: {reason}") from error
     except TypeError as error:  # a name that ends in .raw: soundfile asks for the sample rate
         raise AudioUnsupportedError("libsndfile: raw samples, without a header") from error
-    with file:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(file)
         if encoding := bitstreams.encoded_stream(path):
             raise AudioCorruptError(
                 f"{name}: the samples are a {encoding} stream, not sound: decode it first, for example with FFmpeg"
             )
-        if file.format == "FLAC":
-            yield FlacDecoder(file, name, mixer)
-        elif file.format == "MP3" and not mixer.separate and (library := mpg123.library()):
-            with mpg123.open_mp3(library, path, name, file.samplerate) as mp3:
-                yield MP3Decoder(file, name, mixer, mp3) if mp3 else SoundFileDecoder(file, name, mixer)
+        audio: Decoder = SoundFileDecoder(file, name, mixer)
+        has_no_size = audio.n_samples == 0 and integrity.extends_to_the_end(path)
+        if audio.n_samples is None or has_no_size:
+            # libsndfile reads no FLAC file of unknown length, and no WAV file whose recorder did not write its size.
+            audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
+        elif file.format == "FLAC":
+            audio = FlacDecoder(file, name, mixer)
+        elif file.format == "MP3":
+            audio = stack.enter_context(_open_mp3(file, path, name, mixer))
         elif pages and file.subtype == "VORBIS":
-            yield VorbisDecoder(file, name, mixer, pages)
-        else:
-            yield SoundFileDecoder(file, name, mixer)
+            audio = VorbisDecoder(file, name, mixer, pages)
+        yield audio
+
+
+@contextlib.contextmanager
+def _open_mp3(file: soundfile.SoundFile, path: Path, name: str, mixer: Mixer) -> Iterator[Decoder]:
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        frames = mp3.find_frames(data)
+        parts = mp3_parts.find_parts(data, frames) if frames else None
+        channels_agree = frames is not None and mp3.channels_agree(np.frombuffer(data, np.uint8), frames)
+    if parts and parts.is_damaged:
+        raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
+    with contextlib.ExitStack() as stack:
+        audio: Decoder = SoundFileDecoder(file, name, mixer)
+        if frames and frames.is_several_files:  # libsndfile and libmpg123 read only the first
+            audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
+        elif frames and channels_agree and not mixer.separate and (library := mpg123.library()):
+            opened = stack.enter_context(mpg123.open_mp3(library, path, name, file.samplerate, frames))
+            audio = MP3Decoder(file, name, mixer, opened) if opened else audio
+        yield audio

@@ -14,17 +14,23 @@ import av
 from av.stream import Disposition
 
 from musictag.audio import pcm
+from musictag.audio.ffmpeg_damage import ERRORS, frames_around_damage
 from musictag.audio.mixing import Mixer
+from musictag.audio.parts import Damage
 from musictag.audio.pcm import Float32
-from musictag.errors import AudioCorruptError, AudioUnsupportedError
+from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupportedError
 
 # The formats that FFmpeg may open: audio only. Playlists and images are not allowed, nor any format that can make
 # FFmpeg open other files.
-CONTAINERS = "aac,aiff,ape,asf,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
+CONTAINERS = "aac,aiff,ape,asf,au,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 # Formats without a length in the header: FFmpeg estimates it from the bit rate of the first frames.
 FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
-# PyAV also raises ValueError for values from FFmpeg that it does not expect, and OSError from the open file.
-ERRORS = (av.error.FFmpegError, OSError, ValueError)
+# Formats without timestamps: FFmpeg counts the samples of the frames that it finds.
+FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "flac", "wav", "aiff", "au", "caf")
+# Formats of which FFmpeg leaves out damaged packets without an error: gaps between timestamps show them.
+FORMATS_WITH_SILENT_LOSS = ("asf",)
+# FFmpeg ignores their checksums unless it is told not to.
+CODECS_WITH_CHECKSUMS = ("ape", "flac", "tta", "wavpack")
 # The largest number of planar channels that PyAV reads safely: it searches for the end of a list with eight entries.
 MAX_PLANES = 7
 # Samples that are decoded before a part, because AAC's transform and band replication depend on them.
@@ -43,6 +49,8 @@ class FFmpegDecoder:
     """Mixes the channels of each block."""
     sample_rate: int
     """Sample rate in Hz according to the header; FFmpeg changes its own value as it decodes frames."""
+    damage: Damage | None = None
+    """Gets the times that cannot be decoded, which become silent; if None, the first of them is an error."""
 
     @property
     def tolerance_s(self) -> float:
@@ -52,9 +60,8 @@ class FFmpegDecoder:
     @property
     def n_samples(self) -> int | None:
         """Length of the stream according to the header, in samples per channel; None if the header has no length."""
-        formats = self.container.format.name.split(",")
         # Matroska declares when the longest stream ends; FFmpeg may take this for the length of any stream.
-        if formats[0] in FORMATS_WITHOUT_LENGTH or ("matroska" in formats and len(self.container.streams) > 1):
+        if self.format in FORMATS_WITHOUT_LENGTH or (self.format == "matroska" and len(self.container.streams) > 1):
             return None
         begin_s = (self.stream.start_time or 0) * (self.stream.time_base or 0)
         if self.stream.duration is not None and self.stream.time_base is not None:
@@ -62,6 +69,11 @@ class FFmpegDecoder:
         if self.container.duration is not None:
             return max(0, int((Fraction(self.container.duration, av.time_base) - begin_s) * self.sample_rate))
         return None
+
+    @property
+    def format(self) -> str:
+        """FFmpeg's first name of the format of the file."""
+        return self.container.format.name.split(",")[0]
 
     @property
     def seeks(self) -> bool:
@@ -82,14 +94,25 @@ class FFmpegDecoder:
                 yield block
                 n_yielded += len(block)
         except ERRORS as error:
-            raise pcm.decoding_error(self, start + n_yielded, f"FFmpeg: {_reason(error)}") from error
+            raise pcm.decoding_error(self, start + n_yielded, f"FFmpeg: {reason(error)}") from error
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         # PyAV's own `decode` leaks memory if the caller does not read all frames.
         packets = cast("Generator[av.packet.Packet[av.AudioStream]]", self.container.demux(self.stream))
         with contextlib.closing(packets):
-            for packet in packets:
-                yield from packet.decode()
+            if self.damage is not None:
+                has_timestamps = self.format not in FORMATS_WITHOUT_TIMESTAMPS
+                yield from frames_around_damage(packets, self.sample_rate, self.damage, has_timestamps=has_timestamps)
+            elif self.format in FORMATS_WITH_SILENT_LOSS:
+                damage = Damage()
+                for frame in frames_around_damage(packets, self.sample_rate, damage, has_timestamps=True):
+                    if damage.spans:
+                        begin_s = damage.spans[0][0]
+                        raise AudioDamagedError(f"{self.name}: damaged: packets are missing after {begin_s:.2f} s")
+                    yield frame
+            else:
+                for packet in packets:
+                    yield from packet.decode()
 
     def _checked_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
         for frame in frames:
@@ -107,7 +130,7 @@ class FFmpegDecoder:
         self.container.seek(max(0, start - AAC_MARGIN), stream=self.stream)
         first = next(frames, None)
         if first is None or first.pts is None or first.pts > start:
-            raise AudioCorruptError(f"{self.name}: decoding failed: the index points past sample {start}")
+            raise AudioDamagedError(f"{self.name}: decoding failed: the index points past sample {start}")
         return first.pts, itertools.chain([first], frames)
 
 
@@ -143,8 +166,8 @@ def open_ffmpeg(path: Path, name: str, mixer: Mixer) -> Iterator[FFmpegDecoder]:
 
 
 @contextlib.contextmanager
-def open_file(file: io.RawIOBase, name: str, mixer: Mixer) -> Iterator[FFmpegDecoder]:
-    """Decode an open file with FFmpeg.
+def open_file(file: io.RawIOBase, name: str, mixer: Mixer, damage: Damage | None = None) -> Iterator[FFmpegDecoder]:
+    """Decode an open file with FFmpeg, around its damage if `damage` is given.
 
     Raises `AudioUnsupportedError` if it has no audio in a format that FFmpeg knows.
     """
@@ -154,13 +177,15 @@ def open_file(file: io.RawIOBase, name: str, mixer: Mixer) -> Iterator[FFmpegDec
         try:
             container = stack.enter_context(av.open(file, "r", container_options=options, metadata_errors="replace"))
         except ERRORS as error:
-            raise AudioUnsupportedError(f"FFmpeg: {_reason(error)}") from error
+            raise AudioUnsupportedError(f"FFmpeg: {reason(error)}") from error
         streams = sorted(container.streams.audio, key=lambda stream: Disposition.default not in stream.disposition)
         if not streams or not (streams[0].codec_context and streams[0].rate):
             raise AudioUnsupportedError("FFmpeg: the file has no audio stream that can be decoded")
-        yield FFmpegDecoder(container, streams[0], name, mixer, int(streams[0].rate))
+        if streams[0].codec_context.name in CODECS_WITH_CHECKSUMS:
+            streams[0].codec_context.options = {"err_detect": "crccheck+explode"}
+        yield FFmpegDecoder(container, streams[0], name, mixer, int(streams[0].rate), damage)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return FFmpeg's message without the path."""
     return getattr(error, "strerror", None) or str(error)

@@ -11,6 +11,7 @@ import itertools
 import mmap
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 from musictag.audio import flac
@@ -31,6 +32,9 @@ METADATA = frozenset(
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
 # The Matroska element that holds everything but the header of the file.
 SEGMENT, SEGMENT_ID = b"Segment", b"\x18\x53\x80\x67"
+# The first bytes of an ASF (WMA) file, and those of its part that declares the length of the file.
+ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 # MP4 boxes that contain `stsz` or `trun`, which declare numbers of samples, or each other.
 PARENT_BOXES = (INDEX, b"trak", b"mdia", b"minf", b"stbl", FRAGMENT, b"traf")
 
@@ -54,8 +58,8 @@ def check_complete(path: Path, name: str) -> None:
     `AudioTruncatedError` says what is missing, `AudioCorruptError` how many bytes follow that are no known tag or
     padding: several files that were joined, or a size that the recorder did not update.
 
-    The sizes in WAV, RF64, AIFF, AU, CAF, MP4, Matroska and WebM files are checked. Other files pass, unless FFmpeg may
-    take them for MP4 files that declare more samples than the file has bytes.
+    The sizes in WAV, RF64, AIFF, AU, CAF, MP4, Matroska, WebM and WMA files are checked. Other files pass, unless
+    FFmpeg may take them for MP4 files that declare more samples than the file has bytes.
 
     Args:
         path: the file; it must not be empty.
@@ -63,33 +67,100 @@ def check_complete(path: Path, name: str) -> None:
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         trailing = None
-        match data[:4], data[4:8], data[8:12]:
-            case (b"RIFF" | b"RF64", _, b"WAVE"):
-                missing, trailing = _check_chunks(_iff_chunks(data, "<"), b"data", data)
-            case (b"FORM", _, b"AIFF" | b"AIFC"):
-                missing, trailing = _check_chunks(_iff_chunks(data, ">"), b"SSND", data)
-            case (b"caff", _, _):
-                missing, trailing = _check_chunks(_caf_chunks(data), b"data", data)
-            case (b".snd", _, _):
-                missing, trailing = _check_chunks(_au_chunk(data), b".snd", data)
-            case (b"\x1a\x45\xdf\xa3", _, _):
+        match data[:4], data[4:8]:
+            case _ if chunks := _chunks(data):
+                missing, trailing = _check_chunks(*chunks, data)
+            case (b"\x1a\x45\xdf\xa3", _):
                 missing, trailing = _check_chunks(_matroska_elements(data), SEGMENT, data)
-            case (_, b"ftyp", _):
+            case _ if data[:16] == ASF_HEADER:
+                n_bytes, _ = _asf_lengths(data)
+                is_cut = n_bytes > len(data) + TOLERANCE_BYTES
+                missing = f"its header declares {n_bytes:,} bytes, the file has {len(data):,}" if is_cut else None
+            case (_, b"ftyp"):
                 boxes = list(
                     itertools.takewhile(lambda box: after_tag(data, box.begin) is None, _boxes(data, 0, len(data)))
                 )
-                missing = _truncated_box(boxes, len(data)) or _excessive_sample_count(data)
+                missing = _truncated_box(boxes, len(data))
+                _check_sample_counts(data, name)
                 seconds = [box.begin for box in boxes[1:] if box.name == b"ftyp"]
                 trailing = trailing_bytes(data, seconds[0]) if seconds else None
-            case (b"fLaC", _, _) if data[: len(flac.BEGIN)] == flac.BEGIN and len(data) > 42:
+            case (b"fLaC", _) if flac.stream_info(data):
                 missing, second = None, flac.second_file(data)
                 trailing = trailing_bytes(data, second) if second else None
             case _:
-                missing = _excessive_sample_count(data)  # FFmpeg reads MP4 files without an `ftyp` box
+                missing = None
+                _check_sample_counts(data, name)  # FFmpeg reads MP4 files without an `ftyp` box
     if missing:
         raise AudioTruncatedError(f"{name}: truncated: {missing}")
     if trailing:
         raise AudioCorruptError(f"{name}: {trailing}")
+
+
+def present_share(data: mmap.mmap) -> Fraction | None:
+    """Return which share of its bytes a truncated WAV, AIFF, AU, CAF or WMA file holds; None for other files."""
+    if data[:16] == ASF_HEADER:
+        n_bytes, _ = _asf_lengths(data)
+        return Fraction(len(data), n_bytes) if n_bytes > len(data) else None
+    chunks = _chunks(data)
+    audio = next((chunk for chunk in chunks[0] if chunk.name == chunks[1]), None) if chunks else None
+    if audio is None or audio.end is None or audio.end <= len(data):
+        return None
+    return Fraction(max(0, len(data) - audio.content), audio.end - audio.content)
+
+
+def asf_seconds(data: mmap.mmap) -> Fraction | None:
+    """Return the length of the sound of an ASF (WMA) file according to its header, s; None for other files."""
+    return _asf_lengths(data)[1] if data[:16] == ASF_HEADER else None
+
+
+def _asf_lengths(data: mmap.mmap) -> tuple[int, Fraction | None]:
+    """Return bytes and seconds that the header of an ASF file declares; 0 and None if it declares nothing."""
+    begin = data.find(ASF_PROPERTIES, 0, 1 << 16)
+    if begin < 0 or begin + 92 > len(data):
+        return 0, None
+    n_bytes, play_time, preroll_ms, flags = struct.unpack_from("<40xQ16xQ8xQI", data, begin)
+    if flags & 1:  # a broadcast
+        return 0, None
+    seconds = Fraction(play_time, 10_000_000) - Fraction(preroll_ms, 1_000)
+    return n_bytes, seconds if seconds > 0 else None
+
+
+def first_fragment(data: mmap.mmap) -> Chunk | None:
+    """Return the first fragment of a fragmented MP4 file; None for other files."""
+    boxes = _boxes(data, 0, len(data)) if data[4:8] == b"ftyp" else iter(())
+    return next((box for box in boxes if box.name == FRAGMENT), None)
+
+
+def last_fragment_s(path: Path) -> float:
+    """Return when the last fragment of a fragmented MP4 file with one stream begins, s; 0 for other files.
+
+    FFmpeg stops at the first damaged fragment without an error.
+    """
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        first = first_fragment(data)
+        if first is None or data[: first.begin].count(b"trak") != 1:
+            return 0.0
+        header, time = data.find(b"mdhd", 0, first.begin), data.rfind(b"tfdt")
+        if min(header, time) < 0 or max(header + 28, time + 16) > len(data):
+            return 0.0
+        # Version 1 of both boxes has times of 64 bits.
+        time_scale = struct.unpack_from(">24xI" if data[header + 4] == 1 else ">16xI", data, header)[0]
+        ticks = struct.unpack_from(">8xQ" if data[time + 4] == 1 else ">8xI", data, time)[0]
+        return ticks / time_scale if time_scale else 0.0
+
+
+def _chunks(data: mmap.mmap) -> tuple[Iterator[Chunk], bytes] | None:
+    """Return the chunks of a WAV, AIFF, AU or CAF file, and the name of the one with the samples; None for others."""
+    match data[:4], data[8:12]:
+        case (b"RIFF" | b"RF64", b"WAVE"):
+            return _iff_chunks(data, "<"), b"data"
+        case (b"FORM", b"AIFF" | b"AIFC"):
+            return _iff_chunks(data, ">"), b"SSND"
+        case (b"caff", _):
+            return _caf_chunks(data), b"data"
+        case (b".snd", _):
+            return _au_chunk(data), b".snd"
+    return None
 
 
 def _check_chunks(chunks: Iterator[Chunk], name: bytes, data: mmap.mmap) -> tuple[str | None, str | None]:
@@ -141,8 +212,8 @@ def _truncated_box(boxes: list[Chunk], n_bytes: int) -> str | None:
     return None
 
 
-def _excessive_sample_count(data: mmap.mmap) -> str | None:
-    """Return an error message if an MP4 file declares more samples than it has bytes, else None.
+def _check_sample_counts(data: mmap.mmap, name: str) -> None:
+    """Raise `AudioCorruptError` if an MP4 file declares more samples than it has bytes.
 
     FFmpeg allocates memory for all declared samples: a file of a few kB could take gigabytes.
     """
@@ -157,8 +228,10 @@ def _excessive_sample_count(data: mmap.mmap) -> str | None:
                 first, second = struct.unpack_from(">4xII", data, box.content)
                 n_bytes = max(first, 1) * second if box.name == b"stsz" else first
                 if n_bytes > len(data):
-                    return f"its samples need at least {n_bytes:,} bytes, the file has {len(data):,}"
-    return None
+                    raise AudioCorruptError(
+                        f"{name}: the index declares {second if box.name == b'stsz' else first:,} samples of at least "
+                        f"{n_bytes:,} bytes, the file has {len(data):,}"
+                    )
 
 
 def _ends_beyond(chunk: Chunk, n_bytes: int) -> str:

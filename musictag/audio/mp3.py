@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from musictag.audio.trailing import after_tags
+
 HEADER_BYTES, CRC_BYTES, SIDE_BYTES = 4, 2, 32
 # The second byte of a layer III header: 111, the version in two bits, 01, and 1 if no CRC follows.
 KINDS = {0b111_00_01_0 | version << 3 | is_bare for version in (0, 2, 3) for is_bare in (0, 1)}
@@ -32,6 +34,10 @@ IS_MONO = 0b11
 ANY_FRAME, CONSECUTIVE_FRAMES = re.compile(rb"\xff[" + b"".join(re.escape(bytes([kind])) for kind in KINDS) + rb"]"), 4
 # The first frame holds a Xing or Info header within this many bytes, after at most 38 bytes of other headers.
 XING_WITHIN = 64
+# Where the numbers of samples that the encoder added begin in this header, after the name of the encoder.
+ENCODER, ADDED_SAMPLES = 120, 141
+# Samples by which a decoder delays what it decodes.
+DECODER_DELAY = 529
 # A frame may use bits that are stored up to this many bytes earlier, headers not counted.
 RESERVOIR_BYTES = 511
 # Bytes of the smallest frame (8 kbit/s) without its header and side information.
@@ -39,69 +45,118 @@ MIN_PAYLOAD_BYTES = 11
 
 
 @dataclasses.dataclass(frozen=True)
-class Frames:
-    """The layer III frames of a file, all of one MPEG version."""
+class Declared:
+    """What the Xing or Info header in the first frame declares."""
 
+    n_frames: int
+    end: int
+    """First byte after the last frame."""
+    n_before: int
+    """Samples that decoders leave out at the beginning."""
+    n_after: int
+    """Samples that decoders leave out at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """The layer III frames of a file, all of one MPEG version. A frame with a Xing or Info header is left out."""
+
+    kind: int
+    """Second byte of each header."""
+    sample_rate: int
+    """Sample rate in Hz."""
     begins: npt.NDArray[np.int64]
-    """First bytes of the frames that directly follow each other, from the first frame on."""
-    channels_agree: bool
-    """Whether both channels use the same windows in all frames of the file."""
+    """First byte of each frame."""
+    ends: npt.NDArray[np.int64]
+    """First byte after each frame, according to its header."""
+    is_joined: npt.NDArray[np.bool_]
+    """Whether a frame ends where the next one begins, or where tags begin that the next one follows."""
+    declared: Declared | None
 
     @property
-    def n_preframes(self) -> int:
-        """Number of frames to decode before a part: those with bits of its first frame, and two more to settle."""
-        smallest = int(np.diff(self.begins).min(initial=RESERVOIR_BYTES)) - HEADER_BYTES - CRC_BYTES - SIDE_BYTES
-        return 2 + math.ceil(RESERVOIR_BYTES / max(MIN_PAYLOAD_BYTES, smallest))
+    def n_samples(self) -> int:
+        """Samples of each frame."""
+        return 1_152 if version(self.kind) == MPEG_1 else 576
+
+    @property
+    def crc_bytes(self) -> int:
+        """Bytes of the checksum after each header."""
+        return 0 if self.kind & 1 else CRC_BYTES
+
+    @property
+    def is_several_files(self) -> bool:
+        """Whether there are more frames than the file declares: files are joined by appending one to another."""
+        # Some programs declare too few bytes, others too few frames.
+        declared = self.declared
+        return (
+            declared is not None
+            and len(self.begins) > declared.n_frames + 1
+            and bool(self.begins[-CONSECUTIVE_FRAMES:].min() >= declared.end)
+        )
+
+    def contiguous(self, first: int) -> npt.NDArray[np.int64]:
+        """Return the first bytes of the frames that directly follow each other, from the one at byte `first` on."""
+        index = int(np.searchsorted(self.begins, first))
+        begins = self.begins[index:]
+        if not len(begins) or begins[0] != first:
+            return np.zeros(0, np.int64)
+        breaks = np.flatnonzero(begins[1:] != self.ends[index:-1])
+        return begins[: breaks[0] + 1] if len(breaks) else begins
 
 
-def read_frames(data: mmap.mmap, begin: int) -> Frames | None:
-    """Find the frames from byte `begin` on; return None if no layer III frame begins there."""
-    kind = data[begin + 1] if begin + 1 < len(data) else None
-    if kind not in KINDS or data[begin] != 0xFF:
-        return None
-    lengths = _lengths(kind)
-    begins, n_contiguous = array.array("q"), None  # an array, because an audiobook has millions of frames
-    end = len(data) - HEADER_BYTES - CRC_BYTES - SIDE_BYTES
-    while 0 <= begin < end:
-        if data[begin] == 0xFF and data[begin + 1] == kind and (length := lengths[data[begin + 2]]):
-            begins.append(begin)
-            begin += length
-        else:
-            if n_contiguous is None:
-                n_contiguous = max(0, len(begins) - 1)  # the last one may itself not be a frame
-            begin = data.find(bytes([0xFF, kind]), begin + 1)
-    frames = np.frombuffer(begins, np.int64)
-    return Frames(frames[:n_contiguous], _channels_agree(np.frombuffer(data, np.uint8), frames, kind))
+def n_preframes(begins: npt.NDArray[np.int64]) -> int:
+    """Return how many frames to decode before a part: those with bits of its first frame, and two more to settle."""
+    smallest = int(np.diff(begins).min(initial=RESERVOIR_BYTES)) - HEADER_BYTES - CRC_BYTES - SIDE_BYTES
+    return 2 + math.ceil(RESERVOIR_BYTES / max(MIN_PAYLOAD_BYTES, smallest))
 
 
-def has_frames_after_its_end(path: Path) -> bool:
-    """Return whether an MP3 file holds more frames than its Xing or Info header declares.
-
-    Files are joined by appending one to another; decoders stop at the end that the first header declares.
-    """
+def read_frames(path: Path) -> Frames | None:
+    """Find the frames of a file; return None if it has no layer III frames."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        begin = _first_frame(data, 0)
-        declared = None if begin is None else _declared_length(data, begin)
-        if begin is None or declared is None:
-            return False
-        n_declared, n_bytes = declared
-        # Some programs declare too few bytes, so the frames are counted as well.
-        if _first_frame(data, begin + n_bytes) is None:
-            return False
-        n_frames, end = _count_frames(data, begin, n_declared + 3)
-        return n_frames > n_declared + 1 or _first_frame(data, end) is not None
+        return find_frames(data)
 
 
-def _first_frame(data: mmap.mmap, begin: int) -> int | None:
+def find_frames(data: mmap.mmap) -> Frames | None:
+    """Do the same as `read_frames`, in the bytes of a file."""
+    begin = _first_frame(data, after_tags(data, 0), ANY_FRAME)
+    if begin is None:
+        return None
+    kind, rate_code = data[begin + 1], data[begin + 2] >> 2 & 0b11
+    lengths, same_kind = _lengths(kind), re.compile(re.escape(bytes([0xFF, kind])))
+    declared = _declared(data, begin)
+    if declared is not None:
+        begin += lengths[data[begin + 2]]
+    begins, breaks = array.array("q"), []  # an array, because an audiobook has millions of frames
+    position: int | None = begin
+    end = len(data) - HEADER_BYTES
+    while position is not None and position <= end:
+        if data[position] == 0xFF and data[position + 1] == kind and (length := lengths[data[position + 2]]):
+            begins.append(position)
+            position += length
+        elif (after := after_tags(data, position)) > position:
+            position = after
+        else:
+            # Frames may begin before the position, if the last frame is not complete.
+            breaks.append(len(begins) - 1)
+            position = _first_frame(data, (begins[-1] if begins else begin) + HEADER_BYTES, same_kind)
+    frames = np.frombuffer(begins, np.int64)
+    ends = frames + np.array(lengths)[np.frombuffer(data, np.uint8)[frames + 2]]
+    is_joined = np.ones(len(begins), np.bool_)
+    is_joined[[at for at in breaks if 0 <= at < len(begins) - 1]] = False
+    rate = RATES[version(kind)][rate_code]
+    return Frames(kind, rate, frames, ends, is_joined, declared)
+
+
+def _first_frame(data: mmap.mmap, begin: int, header: "re.Pattern[bytes]") -> int | None:
     """Return the first byte of the first `CONSECUTIVE_FRAMES` frames that directly follow each other, or None."""
-    for found in ANY_FRAME.finditer(data, begin):
-        if _count_frames(data, found.start(), CONSECUTIVE_FRAMES)[0] == CONSECUTIVE_FRAMES:
+    for found in header.finditer(data, begin):
+        if _count_frames(data, found.start(), CONSECUTIVE_FRAMES) == CONSECUTIVE_FRAMES:
             return found.start()
     return None
 
 
-def _count_frames(data: mmap.mmap, begin: int, max_frames: int) -> tuple[int, int]:
-    """Return the number of frames that directly follow each other from a byte on, up to a limit, and the byte after."""
+def _count_frames(data: mmap.mmap, begin: int, max_frames: int) -> int:
+    """Return the number of frames that directly follow each other from a byte on, up to a limit."""
     n_frames = 0
     while n_frames < max_frames and begin + HEADER_BYTES <= len(data):
         kind = data[begin + 1]
@@ -109,42 +164,49 @@ def _count_frames(data: mmap.mmap, begin: int, max_frames: int) -> tuple[int, in
         if not length:
             break
         n_frames, begin = n_frames + 1, begin + length
-    return n_frames, begin
+    return n_frames
 
 
-def _declared_length(data: mmap.mmap, begin: int) -> tuple[int, int] | None:
-    """Return the numbers of frames and bytes that the Xing or Info header in the first frame declares, or None."""
+def _declared(data: mmap.mmap, begin: int) -> Declared | None:
+    """Return what the Xing or Info header in the frame at a byte declares, or None."""
     header = max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info"))
-    if header < 0 or header + 16 > len(data):
+    if header < 0 or header + ADDED_SAMPLES + 3 > len(data):
         return None
     flags, n_frames, n_bytes = struct.unpack_from(">III", data, header + 4)
-    return (n_frames, n_bytes) if flags & 0b11 == 0b11 and n_frames and n_bytes else None
+    if flags & 0b11 != 0b11 or not (n_frames and n_bytes):
+        return None
+    added = int.from_bytes(data[header + ADDED_SAMPLES : header + ADDED_SAMPLES + 3])
+    if not data[header + ENCODER]:
+        return Declared(n_frames, begin + n_bytes, 0, 0)
+    return Declared(n_frames, begin + n_bytes, (added >> 12) + DECODER_DELAY, (added & 0xFFF) - DECODER_DELAY)
 
 
-def _channels_agree(data: npt.NDArray[np.uint8], frames: npt.NDArray[np.int64], kind: int) -> bool:
-    has_crc = not kind & 1
-    stereo = frames[data[frames + 3] >> 6 != IS_MONO] + HEADER_BYTES + has_crc * CRC_BYTES
+def channels_agree(data: npt.NDArray[np.uint8], frames: Frames) -> bool:
+    """Return whether both channels use the same windows in all frames of the file with the bytes `data`."""
+    begins = frames.begins[frames.begins + HEADER_BYTES + CRC_BYTES + SIDE_BYTES < len(data)]
+    stereo = begins[data[begins + 3] >> 6 != IS_MONO] + HEADER_BYTES + frames.crc_bytes
 
     def windows(bit: int) -> npt.NDArray[np.uint16]:
         two_bytes = data[stereo + bit // 8].astype(np.uint16) << 8 | data[stereo + bit // 8 + 1]
         bits = two_bytes >> (12 - bit % 8) & 0b1111
         return np.where(bits >= 0b1000, bits, 0)  # after a normal window, these bits have another meaning
 
-    granules = WINDOWS_OF_1 if _version(kind) == MPEG_1 else WINDOWS_OF_2
+    granules = WINDOWS_OF_1 if version(frames.kind) == MPEG_1 else WINDOWS_OF_2
     return all(np.array_equal(windows(left), windows(right)) for left, right in granules)
 
 
-def _version(kind: int) -> int:
+def version(kind: int) -> int:
+    """Return the bits of a header's second byte that tell the MPEG version."""
     return kind >> 3 & 0b11
 
 
 @functools.cache
 def _lengths(kind: int) -> list[int]:
     """Return the bytes of a frame for each third byte of its header, after the second byte `kind`; 0 if not valid."""
-    version = _version(kind)
-    bit_rates, bytes_of_kbps = (KBPS_OF_1, 144_000) if version == MPEG_1 else (KBPS_OF_2, 72_000)
+    bit_rates, bytes_of_kbps = (KBPS_OF_1, 144_000) if version(kind) == MPEG_1 else (KBPS_OF_2, 72_000)
     lengths = [0] * 256
-    for (rate_code, rate), (kbps_code, kbps) in itertools.product(enumerate(RATES[version]), enumerate(bit_rates, 1)):
+    rates = RATES[version(kind)]
+    for (rate_code, rate), (kbps_code, kbps) in itertools.product(enumerate(rates), enumerate(bit_rates, 1)):
         for is_padded, is_private in itertools.product((0, 1), repeat=2):
             third = kbps_code << 4 | rate_code << 2 | is_padded << 1 | is_private
             lengths[third] = bytes_of_kbps * kbps // rate + is_padded

@@ -10,7 +10,6 @@ import ctypes
 import ctypes.util
 import dataclasses
 import functools
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictag.audio import mp3
-from musictag.errors import AudioCorruptError
+from musictag.audio.mp3 import Frames, n_preframes
+from musictag.errors import AudioDamagedError
 
 # mpg123.h
 OK, DONE = 0, -12
@@ -77,7 +76,7 @@ class MP3:
     def blocks(self, start: int, stop: float, block_samples: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the samples [start, stop) in blocks (up to `block_samples`,) float32, the mean of the channels.
 
-        They are fewer if the file ends earlier. Raises `AudioCorruptError`.
+        They are fewer if the file ends earlier. Raises `AudioDamagedError`.
         """
         self.check(min(OK, self.library.mpg123_seek(self.handle, start, os.SEEK_SET)))
         n_bytes = ctypes.c_size_t()
@@ -92,27 +91,24 @@ class MP3:
                 return
             start += n_samples
 
-    def read_frames(self, path: Path) -> mp3.Frames | None:
-        """Find the frames of the file at `path`, from the one that libmpg123 counts as the first."""
+    def first_frame(self) -> int | None:
+        """Return the first byte of the frame that libmpg123 counts as the first; None if it found none."""
         begins, step, n_begins = ctypes.POINTER(ctypes.c_long)(), ctypes.c_long(), ctypes.c_size_t()
         self.check(self.library.mpg123_index(self.handle, *map(ctypes.byref, (begins, step, n_begins))))
-        if not n_begins.value:
-            return None
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return mp3.read_frames(data, begins[0])
+        return begins[0] if n_begins.value else None
 
     def check(self, status: int, place: str = "at the beginning") -> None:
-        """Raise `AudioCorruptError` if a status is an error; a change of the sample rate is one, as in soundfile."""
+        """Raise `AudioDamagedError` if a status is an error; a change of the sample rate is one, as in soundfile."""
         if status not in (OK, DONE):
             reason = self.library.mpg123_strerror(self.handle).decode(errors="replace")
-            raise AudioCorruptError(f"{self.name}: decoding failed {place} (libmpg123: {reason})")
+            raise AudioDamagedError(f"{self.name}: decoding failed {place} (libmpg123: {reason})")
 
 
 @contextlib.contextmanager
-def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str, sample_rate: int) -> Iterator[MP3 | None]:
-    """Open a local file; `name` is its name in errors. Yield None if mixing during decoding would be wrong.
+def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str, sample_rate: int, frames: Frames) -> Iterator[MP3 | None]:
+    """Open a local file with `frames`; `name` is its name in errors. Yield None if it has no frame.
 
-    Raises `AudioCorruptError`.
+    Raises `AudioDamagedError`.
     """
     handle = mpg123.mpg123_new(None, None)
     try:
@@ -122,12 +118,13 @@ def open_mp3(mpg123: ctypes.CDLL, path: Path, name: str, sample_rate: int) -> It
         # Without this call, the first read would return a change of format instead of samples.
         rate, channels, encoding = ctypes.c_long(), ctypes.c_int(), ctypes.c_int()
         opened.check(mpg123.mpg123_getformat(handle, *map(ctypes.byref, (rate, channels, encoding))))
-        frames = opened.read_frames(path)
-        if frames and frames.channels_agree:
+        first = opened.first_frame()
+        begins = None if first is None else frames.contiguous(first)
+        if begins is not None and len(begins):
             # Without an index, libmpg123 would parse every frame before a part, and begin only four frames before it,
             # which is too few for small frames.
-            opened.check(mpg123.mpg123_set_index(handle, frames.begins.ctypes.data, 1, len(frames.begins)))
-            opened.check(mpg123.mpg123_param(handle, PREFRAMES_PARAMETER, frames.n_preframes, 0))
+            opened.check(mpg123.mpg123_set_index(handle, begins.ctypes.data, 1, len(begins)))
+            opened.check(mpg123.mpg123_param(handle, PREFRAMES_PARAMETER, n_preframes(begins), 0))
             yield opened
         else:
             yield None

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from musictag.audio.trailing import trailing_bytes
-from musictag.errors import AudioCorruptError, AudioTruncatedError
+from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTruncatedError
 
 MAGIC = b"OggS"
 HEADER = struct.Struct("<4sBBQIIIB")
@@ -81,7 +81,7 @@ class OggPages:
         return n_positions * sample_rate // (OPUS_RATE if self.is_opus else sample_rate)
 
     def check_checksums(self) -> None:
-        """Raise `AudioCorruptError` if the content of a page does not match its checksum."""
+        """Raise `AudioDamagedError` if the content of a page does not match its checksum."""
         with _mapped(self.path) as data:
             for page in self.pages:
                 self._checked_content(data, page)
@@ -89,7 +89,7 @@ class OggPages:
     def packets(self, first: int = 0) -> Iterator[tuple[Page, list[bytes]]]:
         """Yield each page from index `first` on, with the packets that end on it.
 
-        A packet that begins before page `first` is left out. Raises `AudioCorruptError` if a page is damaged.
+        A packet that begins before page `first` is left out. Raises `AudioDamagedError` if a page is damaged.
         """
         with _mapped(self.path) as data:
             packet, is_whole = b"", not self.pages[first].flags & CONTINUED
@@ -104,8 +104,8 @@ class OggPages:
 
     def _checked_content(self, data: mmap.mmap, page: Page) -> bytes:
         content = data[page.begin : page.end]
-        if content[CHECKSUM] != checksum(content):
-            raise AudioCorruptError(
+        if not is_intact(content):
+            raise AudioDamagedError(
                 f"{self.name}: damaged: the Ogg page at byte {page.begin:,} does not match its checksum"
             )
         return content
@@ -114,8 +114,8 @@ class OggPages:
 def read_pages(path: Path, name: str) -> OggPages | None:
     """Read the header of each page; return None if the file is not Ogg. `name` is the file's name in errors.
 
-    Raises `AudioTruncatedError` if the last page does not end its stream, `AudioCorruptError` if pages are missing
-    between others.
+    Raises `AudioTruncatedError` if the last page does not end its stream, `AudioDamagedError` if pages are missing
+    between others, `AudioCorruptError` if other bytes follow the last page.
     """
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
@@ -123,9 +123,9 @@ def read_pages(path: Path, name: str) -> OggPages | None:
     with _mapped(path) as data:
         pages = tuple(_iter_pages(data))
         _check_end(data, pages, name)
-        is_opus = b"OpusHead" in data[pages[0].begin : pages[0].end]
+        has_opus = is_opus(data, pages[0])
     _check_numbers(pages, name)
-    return OggPages(path, name, pages, is_opus)
+    return OggPages(path, name, pages, has_opus)
 
 
 @contextlib.contextmanager
@@ -137,12 +137,13 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
 def _iter_pages(data: mmap.mmap) -> Iterator[Page]:
     """Yield pages that directly follow each other, up to the first bytes that are not a complete page."""
     begin = 0
-    while (page := _parse_page(data, begin)) is not None:
+    while (page := parse_page(data, begin)) is not None:
         yield page
         begin = page.end
 
 
-def _parse_page(data: mmap.mmap, begin: int) -> Page | None:
+def parse_page(data: mmap.mmap, begin: int) -> Page | None:
+    """Return the page that begins at a byte, or None if none does or the file ends within it."""
     if begin + HEADER.size > len(data):
         return None
     magic, _, flags, position, stream, number, _, n_segments = HEADER.unpack_from(data, begin)
@@ -160,7 +161,7 @@ def _check_end(data: mmap.mmap, pages: Sequence[Page], name: str) -> None:
         return
     end = pages[-1].end if pages else 0
     if data.find(MAGIC, end + 1) > 0:
-        raise AudioCorruptError(f"{name}: damaged: the bytes from {end:,} on are not an Ogg page")
+        raise AudioDamagedError(f"{name}: damaged: the bytes from {end:,} on are not an Ogg page")
     raise AudioTruncatedError(f"{name}: truncated: the last page of the Ogg stream is missing")
 
 
@@ -168,7 +169,7 @@ def _check_numbers(pages: Iterable[Page], name: str) -> None:
     numbers: dict[int, int] = {}
     for page in pages:
         if not page.flags & FIRST and page.number != numbers.get(page.stream, -1) + 1:
-            raise AudioCorruptError(f"{name}: damaged: Ogg pages are missing before byte {page.begin:,}")
+            raise AudioDamagedError(f"{name}: damaged: Ogg pages are missing before byte {page.begin:,}")
         numbers[page.stream] = page.number
 
 
@@ -177,6 +178,16 @@ def _segments(content: bytes) -> Iterator[bytes]:
     for size in content[HEADER.size : begin]:
         yield content[begin : begin + size]
         begin += size
+
+
+def is_opus(data: mmap.mmap, first_page: Page) -> bool:
+    """Return whether a file whose stream begins on `first_page` is Opus."""
+    return b"OpusHead" in data[first_page.begin : first_page.end]
+
+
+def is_intact(page: bytes) -> bool:
+    """Return whether the content of a page matches its checksum."""
+    return page[CHECKSUM] == checksum(page)
 
 
 def checksum(page: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from musictag.errors import AudioCorruptError
+from musictag.errors import AudioDamagedError
 
 Float32 = npt.NDArray[np.float32]
 
@@ -29,12 +29,12 @@ class Named(Protocol):
     def sample_rate(self) -> int: ...
 
 
-def decoding_error(decoder: Named, position: int, reason: str) -> AudioCorruptError:
+def decoding_error(decoder: Named, position: int, reason: str) -> AudioDamagedError:
     """Return the error of a file that cannot be decoded from sample `position` on, or shortly after.
 
     `reason` names the library and holds its words.
     """
-    return AudioCorruptError(f"{decoder.name}: decoding failed after {position / decoder.sample_rate:.2f} s ({reason})")
+    return AudioDamagedError(f"{decoder.name}: decoding failed after {position / decoder.sample_rate:.2f} s ({reason})")
 
 
 def between(blocks: Iterable[Float32], position: int, start: int, stop: float) -> Iterator[Float32]:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musictag.audio import chained_ogg, decoders, ffmpeg, integrity, mp3, ogg_pages, resampling
+from musictag.audio import adts, chained_ogg, decoders, ffmpeg, integrity, ogg_pages, resampling
 from musictag.audio.decoders import Decoder
-from musictag.audio.libsndfile import SoundFileDecoder
 from musictag.audio.mixing import Mixer
 from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import (
     AudioCorruptError,
+    AudioDamagedError,
     AudioEmptyError,
     AudioTruncatedError,
     AudioUnsupportedError,
@@ -73,27 +73,24 @@ def _open(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer: Mixer)
             yield stack.enter_context(chained_ogg.open_chained_ogg(path, name, mixer, pages))
             return
         try:
-            audio: Decoder = stack.enter_context(decoders.open_soundfile(path, name, pages, mixer))
-            if _is_for_ffmpeg(audio, path):
-                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
+            audio: Decoder = stack.enter_context(decoders.open_decoder(path, name, pages, mixer))
         except AudioUnsupportedError as libsndfile_error:
             try:
-                audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
+                audio = stack.enter_context(_open_ffmpeg(path, name, mixer))
             except AudioUnsupportedError as error:
                 reasons = f"{libsndfile_error} {error}"
                 raise AudioUnsupportedError(f"{name}: not audio in a supported format ({reasons})") from error
         yield audio
 
 
-def _is_for_ffmpeg(audio: Decoder, path: Path) -> bool:
-    """Return whether FFmpeg reads more of a file than libsndfile does.
-
-    libsndfile reads no FLAC file of unknown length, no WAV file in which the recorder did not write the size of the
-    samples, and of joined MP3 files only the first.
-    """
-    has_no_size = audio.n_samples == 0 and integrity.extends_to_the_end(path)
-    is_mp3 = isinstance(audio, SoundFileDecoder) and audio.file.format == "MP3"
-    return audio.n_samples is None or has_no_size or (is_mp3 and mp3.has_frames_after_its_end(path))
+@contextlib.contextmanager
+def _open_ffmpeg(path: Path, name: str, mixer: Mixer) -> Iterator[Decoder]:
+    with ffmpeg.open_ffmpeg(path, name, mixer) as audio:
+        if audio.format == "aac" and (parts := adts.read_parts(path)) and parts.is_damaged:
+            raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
+        if audio.format == "mov" and audio.n_samples is not None:
+            _check_length(audio, audio.n_samples, round(integrity.last_fragment_s(path) * audio.sample_rate))
+        yield audio
 
 
 def waveform_blocks(audio: Decoder, sample_rate: int) -> Iterator[Float32]:
@@ -150,7 +147,7 @@ def check_ends(audio: Decoder) -> None:
     """
     # libsndfile reads nothing from a Vorbis stream with a damaged setup header, and crashes if it seeks in it.
     if not any(map(len, audio.blocks(0, 1))):
-        raise AudioCorruptError(f"{audio.name}: no samples can be decoded at the beginning")
+        raise AudioDamagedError(f"{audio.name}: no samples can be decoded at the beginning")
     if audio.n_samples is not None:
         start = max(0, audio.n_samples - int(END_S * audio.sample_rate))
         n_decoded = sum(map(len, audio.blocks(start, audio.n_samples)))

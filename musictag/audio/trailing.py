@@ -12,8 +12,7 @@ _NOT_ZERO = re.compile(rb"[^\0]")
 
 def trailing_bytes(data: mmap.mmap, begin: int) -> str | None:
     """Return an error message if the bytes from `begin` on are neither tags nor padding, else None."""
-    while (after := after_tag(data, begin)) is not None:
-        begin = after
+    begin = after_tags(data, begin)
     n_bytes = len(data) - begin
     if n_bytes <= TOLERANCE_BYTES or not _NOT_ZERO.search(data, begin):
         return None
@@ -21,6 +20,13 @@ def trailing_bytes(data: mmap.mmap, begin: int) -> str | None:
         f"{n_bytes:,} bytes follow the declared audio at byte {begin:,} and are no known tag: split the file, or "
         "repair its header (for example by `ffmpeg -i FILE -c copy NEW`)"
     )
+
+
+def after_tags(data: mmap.mmap, begin: int) -> int:
+    """Return the byte after all tags that follow each other from a byte on; the byte itself if there is none."""
+    while (after := after_tag(data, begin)) is not None:
+        begin = after
+    return begin
 
 
 def after_tag(data: mmap.mmap, begin: int) -> int | None:

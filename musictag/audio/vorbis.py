@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import av
 
 from musictag.audio import ffmpeg, ogg_pages, pcm
+from musictag.audio.ffmpeg_damage import ERRORS
 from musictag.audio.libsndfile import SoundFileDecoder
 from musictag.audio.pcm import Float32
-from musictag.errors import AudioCorruptError, AudioUnsupportedError
+from musictag.errors import AudioDamagedError, AudioUnsupportedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class VorbisDecoder(SoundFileDecoder):
             with ffmpeg.open_ffmpeg(self.path, self.name, self.mixer) as whole:
                 yield from whole.blocks()
         except AudioUnsupportedError as error:
-            raise AudioCorruptError(f"{self.name}: decoding failed at the beginning ({error})") from error
+            raise AudioDamagedError(f"{self.name}: decoding failed at the beginning ({error})") from error
 
     def _part(self, start: int, stop: float) -> Iterator[Float32]:
         samples = self._decode_packets(start, int(min(stop, self.file.frames)))
@@ -45,7 +46,7 @@ class VorbisDecoder(SoundFileDecoder):
         begin, first_page = self._page_ends[index]
         try:
             samples = self._decode_pages(first_page, begin, stop)
-        except ffmpeg.ERRORS:
+        except ERRORS:
             return None
         return None if samples is None else samples[start - begin : stop - begin]
 

@@ -35,7 +35,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--clips-per-track", type=options.clips_per_track, default=CLIPS_PER_TRACK, metavar="N|all",
         help="clips of 3 s to score, evenly spread (default: %(default)s)",
     )  # fmt: skip
-    options.add_max_hours(tag)
+    options.add_limits(tag)
     options.add_follow_links(tag)
     form = tag.add_mutually_exclusive_group()
     form.add_argument("--csv", dest="form", action="store_const", const=output.as_csv, help=output.CSV_HEADER.strip())
@@ -52,7 +52,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     taggram.add_argument(
         "--top", type=options.count, default=10, metavar="N", help="tags to show (default: %(default)s)"
     )
-    options.add_max_hours(taggram)
+    options.add_limits(taggram)
     taggram.set_defaults(run=run_taggram)
 
 
@@ -62,7 +62,7 @@ def run_tag(args: argparse.Namespace) -> None:
     paths, left_out = local_files.find(args.paths, follow_links=args.follow_links)
     if left_out:
         sys.stderr.write(f"left out: {text.printable(describe_left_out(left_out))}\n")
-    tracks = local_files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track, args.max_hours)
+    tracks = local_files.read_ahead(paths, tagger.spec.feature_config, args.clips_per_track, options.limits(args))
     shown = progress.bar(tracks, "tag", len(paths), "file") if len(paths) > 1 and sys.stderr.isatty() else tracks
     n_failed = 0
     if args.form is output.as_csv:
@@ -74,6 +74,7 @@ def run_tag(args: argparse.Namespace) -> None:
                 tqdm.write(text.printable(str(track)), file=sys.stderr)
             _write(args.form(printable(path), track))
         else:
+            _warn_of_damage(path, track)
             _write(args.form(printable(path), _top_tags(tagger, track, args.top)))
     if n_failed:
         raise LedgerError(f"{n_failed} of {len(paths)} file{'s' * (len(paths) > 1)} could not be tagged")
@@ -88,7 +89,8 @@ def run_taggram(args: argparse.Namespace) -> None:
     from musictag.evaluation import charts  # here: matplotlib takes a second to import
 
     tagger = Tagger.load(find_model(args.model))
-    track = local_files.read(args.path, tagger.spec.feature_config, max_hours=args.max_hours)
+    track = local_files.read(args.path, tagger.spec.feature_config, limits=options.limits(args))
+    _warn_of_damage(args.path, track)
     if is_silent(track.clips):
         raise AudioEmptyError(f"{printable(args.path)}: the audio is silent: there are no tags to draw")
     clip_scores, track_scores = calibrated_scores(tagger, track)
@@ -99,6 +101,7 @@ def run_taggram(args: argparse.Namespace) -> None:
         [tagger.spec.vocabulary[k] for k in shown],
         track.start_s,
         track.duration_s,
+        tagger.spec.feature_config.clip_seconds,
         title=printable(Path(args.path.name)),
         subtitle=f"tags over time by {args.model}",
     )
@@ -127,6 +130,12 @@ def _top_tags(tagger: Tagger, track: DecodedTrack, n_tags: int) -> output.Scored
         return []
     _, scores = calibrated_scores(tagger, track)
     return [(tagger.spec.vocabulary[k], round(float(scores[k]), 4)) for k in _best(scores, n_tags)]
+
+
+def _warn_of_damage(path: Path, track: DecodedTrack) -> None:
+    if track.damaged_s:
+        message = f"{printable(path)}: damaged: {track.damaged_s:.2f} of {track.duration_s:.2f} s are left out"
+        tqdm.write(text.printable(message), file=sys.stderr)
 
 
 def _write(lines: str) -> None:

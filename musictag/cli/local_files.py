@@ -33,6 +33,8 @@ class DecodedTrack:
     start_s: list[float]
     """Start of each clip (C,), s."""
     duration_s: float
+    damaged_s: float
+    """Seconds that are lost by damage of the file."""
 
 
 def find(arguments: Iterable[Path], *, follow_links: bool = True) -> tuple[list[Path], Counter[str]]:
@@ -61,7 +63,10 @@ def printable(path: Path) -> str:
 
 
 def read(
-    path: Path, config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = extract.MAX_HOURS
+    path: Path,
+    config: FeatureConfig,
+    clips_per_track: int | None = None,
+    limits: extract.Limits = extract.DEFAULT_LIMITS,
 ) -> DecodedTrack:
     """Decode a local file and return its clips. Raises an `AudioError` if the file cannot be used."""
     name = printable(path)
@@ -75,8 +80,9 @@ def read(
         raise AudioUnreachableError(f"{name}: cannot be read: {error.strerror or error}") from error
     if is_empty:
         raise AudioEmptyError(f"{name}: the file is empty (0 bytes)")
-    clips, starts, duration_s = extract.track_clips(path, name, config, clips_per_track, max_hours)
-    return DecodedTrack(clips, [start * config.hop_length / config.sample_rate for start in starts], duration_s)
+    track = extract.track_clips(path, name, config, clips_per_track, limits)
+    start_s = [start * config.hop_length / config.sample_rate for start in track.starts]
+    return DecodedTrack(track.clips, start_s, track.duration_s, track.damaged_s)
 
 
 def _folder_reason(folder: Path) -> str:
@@ -89,13 +95,16 @@ def _folder_reason(folder: Path) -> str:
 
 
 def read_ahead(
-    paths: Iterable[Path], config: FeatureConfig, clips_per_track: int | None, max_hours: float = extract.MAX_HOURS
+    paths: Iterable[Path],
+    config: FeatureConfig,
+    clips_per_track: int | None,
+    limits: extract.Limits = extract.DEFAULT_LIMITS,
 ) -> Iterator[tuple[Path, DecodedTrack | AudioError]]:
     """Yield each path in order with its track or error, while threads decode the next few."""
 
     def read_or_error(path: Path) -> DecodedTrack | AudioError:
         try:
-            return read(path, config, clips_per_track, max_hours)
+            return read(path, config, clips_per_track, limits)
         except AudioError as error:
             return error
 

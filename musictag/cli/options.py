@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from musictag.features.extract import MAX_HOURS
+from musictag.features.extract import Limits
 from musictag.storage import urls
 
 CATALOG = "data/demo/catalog.csv"
@@ -70,6 +70,7 @@ def _allowed(kind: type, minimum: float | None, above: float | None, maximum: fl
 
 count = number(int, minimum=1)
 hours = number(float, above=0)
+damage = number(float, minimum=0, maximum=0.5)
 rate = number(float, minimum=0, maximum=1)
 clips_per_track = number(int, minimum=1, words={"all": None})
 
@@ -90,15 +91,24 @@ def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
         "--clips-per-track", type=clips_per_track, default="all", metavar="N|all",
         help=f"{when}number of clips to take from each track, evenly spread (default: %(default)s)",
     )  # fmt: skip
-    add_max_hours(parser, when)
+    add_limits(parser, when)
 
 
-def add_max_hours(parser: argparse.ArgumentParser, when: str = "") -> None:
-    """Add the option that limits the length of a track that is decoded as a whole."""
+def add_limits(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add the options of `Limits`."""
     parser.add_argument(
-        "--max-hours", type=hours, default=MAX_HOURS, metavar="H",
+        "--max-hours", type=hours, default=Limits.max_hours, metavar="H",
         help=f"{when}fail tracks that are longer and must be decoded as a whole (default: %(default)g)",
     )  # fmt: skip
+    parser.add_argument(
+        "--max-damage", type=damage, default=Limits.max_damage, metavar="SHARE",
+        help=f"{when}fail tracks of which damage of the file takes more, 0 to 0.5 (default: %(default)g)",
+    )  # fmt: skip
+
+
+def limits(args: argparse.Namespace) -> Limits:
+    """Return the limits that were given to the options of `add_limits`."""
+    return Limits(args.max_hours, args.max_damage)
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:

@@ -40,6 +40,7 @@ def draw(
     tags: Sequence[str],
     start_s: Sequence[float],
     duration_s: float,
+    clip_s: float,
     *,
     title: str,
     subtitle: str,
@@ -50,8 +51,9 @@ def draw(
         clip_scores: (C, K), in the order of time and of `tags`; the first tag is drawn on top.
         track_scores: (K,), written to the right of the ribbons.
         tags: names of the ribbons.
-        start_s: start of each clip (C,), s. A clip is drawn until the next one starts, the last until the track ends.
+        start_s: start of each clip (C,), s.
         duration_s: length of the track, s.
+        clip_s: length of a clip, s. Nothing is drawn where no clip is.
         title: name of the track.
         subtitle: name of the model.
     """
@@ -67,7 +69,8 @@ def draw(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, pad=8)
 
-    ribbons = _draw_ribbons(axes, clip_scores, np.append(start_s, duration_s))
+    ribbons = _draw_ribbons(axes, *_with_gaps(clip_scores, start_s, duration_s, clip_s))
+    axes.set_xlim(0, duration_s)
     axes.set_yticks(range(len(tags)), names, fontsize=13, color=INK, **text)
     _draw_track_scores(axes, track_scores)
     _draw_time_axis(axes, duration_s)
@@ -82,16 +85,30 @@ def draw(
     return figure
 
 
+def _with_gaps(
+    clip_scores: Float32, start_s: Sequence[float], duration_s: float, clip_s: float
+) -> tuple[Float32, npt.NDArray[np.float64]]:
+    """Return scores with a row of NaN for each gap between clips, and the edges of the rows, s."""
+    rows, edges = [], []
+    for scores, begin, end in zip(clip_scores, start_s, [*start_s[1:], duration_s], strict=True):
+        rows.append(scores)
+        edges.append(begin)
+        if end - begin > 1.5 * clip_s:  # clips that touch damage are left out
+            rows.append(np.full_like(scores, np.nan))
+            edges.append(begin + clip_s)
+    return np.array(rows), np.array([*edges, duration_s])
+
+
 def _draw_ribbons(axes: Axes, clip_scores: Float32, edges_s: npt.NDArray[np.float64]) -> QuadMesh:
-    """Draw scores (C, K) as one row of colours per tag; the clips lie between the edges (C + 1,), s."""
+    """Draw scores (C, K) as one row of colours per tag, of clips between the edges (C + 1,), s; nothing for NaN."""
     n_tags = clip_scores.shape[1]
-    brightest = max(MIN_BRIGHTEST, math.ceil(10 * float(clip_scores.max())) / 10)
+    brightest = max(MIN_BRIGHTEST, math.ceil(10 * float(np.nanmax(clip_scores))) / 10)
     ribbons = axes.pcolormesh(
         edges_s, np.arange(n_tags + 1) - 0.5, clip_scores.T, cmap=COLOURS, vmin=0, vmax=brightest, rasterized=True
     )
     gaps = np.arange(1, n_tags) - 0.5
     axes.hlines(gaps, 0, 1, transform=axes.get_yaxis_transform(), color=PAPER, linewidth=3)
-    axes.set(xlim=(0, edges_s[-1]), ylim=(n_tags - 0.5, -0.5))
+    axes.set_ylim(n_tags - 0.5, -0.5)
     return ribbons
 
 

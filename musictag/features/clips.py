@@ -4,6 +4,7 @@ With `clips_per_track=None`, the clips cover the whole track, one after the othe
 silence. N clips are spread evenly over the track. A track shorter than a clip has one padded clip.
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +15,9 @@ from musictag.features.config import FeatureConfig
 
 SILENT_BELOW = 0.01
 """Log-mel value below which there is no sound; noise in the last bit of 16-bit samples has 1e-5."""
+
+# Frames between the places where a damaged clip may be replaced.
+_STEP = 16
 
 Float32 = npt.NDArray[np.float32]
 Frames = TypeVar("Frames", npt.NDArray[np.float16], npt.NDArray[np.float32])
@@ -36,6 +40,27 @@ def clip_starts(n_frames: int, config: FeatureConfig, clips_per_track: int | Non
     centres = (np.arange(clips_per_track) + 0.5) * n_frames / clips_per_track
     starts = np.round(centres - config.clip_frames / 2).astype(int)
     return [int(start) for start in np.clip(starts, 0, n_frames - config.clip_frames)]
+
+
+def undamaged_clip_starts(
+    n_frames: int, config: FeatureConfig, clips_per_track: int | None, is_damaged: Callable[[int], bool]
+) -> list[int]:
+    """Return the first frames of clips as `clip_starts` does, without those for which `is_damaged` is true.
+
+    If N clips are wanted, a damaged one is replaced by the nearest clip that is not damaged and overlaps with no other.
+    """
+    wanted = clip_starts(n_frames, config, clips_per_track)
+    starts = [start for start in wanted if not is_damaged(start)]
+    if clips_per_track is None or len(starts) == len(wanted):
+        return starts
+    for damaged in (start for start in wanted if is_damaged(start)):
+        places = range(damaged % _STEP, n_frames - config.clip_frames + 1, _STEP)
+        for place in sorted(places, key=lambda place: abs(place - damaged)):
+            overlaps = any(abs(place - start) < config.clip_frames for start in starts)
+            if not overlaps and not is_damaged(place):
+                starts.append(place)
+                break
+    return sorted(starts)
 
 
 def cut_clips(log_mel: Frames, starts: list[int], config: FeatureConfig) -> Frames:

@@ -26,11 +26,11 @@ import threadpoolctl
 
 from musictag.errors import AudioCrashError, AudioTimeoutError, StoreError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import MAX_HOURS, TrackClips, track_clips
+from musictag.features.extract import DEFAULT_LIMITS, Limits, TrackClips, track_clips
 from musictag.features.table import CELL_DTYPE, encode_clips
 
-_Description = tuple[tuple[int, ...], list[int], float]
-"""Shape of the clips in the file, the first frame of each, and the duration of the track in s."""
+_Description = tuple[tuple[int, ...], list[int], float, float]
+"""Shape of the clips in the file, and the other fields of `TrackClips`."""
 
 # An hour of audio needs a few seconds and about 200 MB.
 _TIME_LIMIT_S, _MEMORY_LIMIT_GIB = 300.0, 4.0
@@ -51,7 +51,7 @@ class DecoderProcess:
         name: str,
         config: FeatureConfig,
         clips_per_track: int | None = None,
-        max_hours: float = MAX_HOURS,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> TrackClips:
         """Call `features.extract.track_clips` in the child process; threads that call it wait for each other.
 
@@ -63,9 +63,12 @@ class DecoderProcess:
         """
         try:
             with self._lock:
-                shape, starts, duration_s = self._schedule(path, name, config, clips_per_track, max_hours).result()
+                shape, starts, duration_s, damaged_s = self._schedule(
+                    path, name, config, clips_per_track, limits
+                ).result()
                 self._file.seek(0)
-                return np.fromfile(self._file, CELL_DTYPE, math.prod(shape)).reshape(shape), starts, duration_s
+                clips = np.fromfile(self._file, CELL_DTYPE, math.prod(shape)).reshape(shape)
+                return TrackClips(clips, starts, duration_s, damaged_s)
         except concurrent.futures.TimeoutError as error:
             raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s") from error
         except pebble.ProcessExpired as error:
@@ -137,7 +140,7 @@ _file: IO[bytes]
 
 def _track_clips(*arguments: Any) -> _Description:
     """Call `track_clips` in the child process, write the clips to the file, and return their description."""
-    clips, starts, duration_s = track_clips(*arguments)
+    clips, starts, duration_s, damaged_s = track_clips(*arguments)
     try:
         _file.seek(0)
         _file.write(encode_clips(clips))
@@ -145,4 +148,4 @@ def _track_clips(*arguments: Any) -> _Description:
         _file.flush()
     except OSError as error:
         raise StoreError(f"{tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to another folder") from error
-    return clips.shape, starts, duration_s
+    return clips.shape, starts, duration_s, damaged_s

@@ -1,20 +1,23 @@
 """Extract the clips of a track and make its row of the features table."""
 
 import contextlib
+import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from musictag.audio import reader
+from musictag.audio.damaged import DamagedDecoder, open_damaged
 from musictag.audio.decoders import Decoder
 from musictag.audio.mixing import Mixer
-from musictag.errors import AudioCorruptError, AudioTooLongError
+from musictag.audio.parts import Damage
+from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTooLongError, AudioTruncatedError
 from musictag.features import log_mel
-from musictag.features.clips import clip_starts, cut_clips, is_silent
+from musictag.features.clips import clip_starts, cut_clips, is_silent, undamaged_clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, encode_clips
 from musictag.storage import fetch
@@ -23,13 +26,34 @@ from musictag.storage.urls import redacted
 
 Float32 = npt.NDArray[np.float32]
 
-MAX_HOURS = 2.0
-"""Default limit of a track's length: the cell of one hour has 43 MB, and memory holds several copies of it."""
 
-TrackClips = tuple[npt.NDArray[np.float16], list[int], float]
-"""Clips (C, T, M), the first frame of each clip, and the duration of the track in s."""
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits above which a track is an error."""
 
-Decode = Callable[[Path, str, FeatureConfig, int | None, float], TrackClips]
+    max_hours: float = 2.0
+    """Length of a track that is decoded as a whole; the cell of one hour has 43 MB, and memory holds several copies."""
+    max_damage: float = 0.05
+    """Share of a track that may be lost by damage of its file; with 0, any damage is an error."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class TrackClips(NamedTuple):
+    """The clips of a track."""
+
+    clips: npt.NDArray[np.float16]
+    """(C, T, M)."""
+    starts: list[int]
+    """First frame of each clip."""
+    duration_s: float
+    """Length of the track, s, with what is lost by damage."""
+    damaged_s: float
+    """Seconds that are lost by damage, as far as it was met."""
+
+
+Decode = Callable[[Path, str, FeatureConfig, int | None, Limits], TrackClips]
 """A function with the arguments and result of `track_clips`."""
 
 
@@ -38,7 +62,7 @@ def featurize(
     uri: str,
     config: FeatureConfig,
     clips_per_track: int | None = None,
-    max_hours: float = MAX_HOURS,
+    limits: Limits = DEFAULT_LIMITS,
     decode: Decode | None = None,
 ) -> dict[str, Any]:
     """Fetch and decode a track and return its row of the features table.
@@ -51,25 +75,30 @@ def featurize(
     """
     etag = fetch.audio_etag(uri)  # asked again: the audio may have changed since the plan
     with fetch.local_audio(uri) as path:
-        clips, starts, duration_s = (decode or track_clips)(path, uri, config, clips_per_track, max_hours)
+        track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
         sha256 = file_sha256(path)
     return {
         "track_id": track_id,
         "uri": redacted(uri),
         "audio_etag": etag or f"sha256:{sha256}",
         "audio_sha256": sha256,
-        "duration_s": duration_s,
-        "n_clips": len(clips),
-        "start_s": [start * config.hop_length / config.sample_rate for start in starts],
-        "clips": encode_clips(clips),
+        "duration_s": track.duration_s,
+        "n_clips": len(track.clips),
+        "start_s": [start * config.hop_length / config.sample_rate for start in track.starts],
+        "clips": encode_clips(track.clips),
         "feature_hash": config.feature_hash,
         "featurized_at": datetime.datetime.now(datetime.UTC),
-        "silent": is_silent(clips),
+        "silent": is_silent(track.clips),
+        "damaged_s": track.damaged_s,
     }
 
 
 def track_clips(
-    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
+    path: Path,
+    name: str,
+    config: FeatureConfig,
+    clips_per_track: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> TrackClips:
     """Return the clips of a local file.
 
@@ -77,40 +106,57 @@ def track_clips(
     differ by at most 2e-5 from the same clips of the whole track, except for the random noise that an AAC decoder adds.
     Memory holds the clips and at most the spectrogram of the whole track.
 
+    If damage is met, the whole track is decoded around it. Clips that touch it are left out; of a number of clips,
+    others near them are taken.
+
     Args:
         path: the file.
         name: name of the file in error messages.
         config: settings of the front end.
         clips_per_track: number of clips; None means all.
-        max_hours: limit of the track's length, if the whole track has to be decoded.
+        limits: limits of the track's length and damage.
 
     Raises:
-        AudioTooLongError: the track must be decoded as a whole, and is longer than `max_hours`.
+        AudioTooLongError: the track must be decoded as a whole, and is longer than `limits.max_hours`.
+        AudioDamagedError, AudioTruncatedError: more than `limits.max_damage` is lost, or nothing tells how much.
         AudioError: the file cannot be decoded; the subclass says why.
     """
+
+    def decode(mixer: Mixer) -> TrackClips:
+        try:
+            return _decode_undamaged(path, name, config, clips_per_track, limits, mixer)
+        except (AudioDamagedError, AudioTruncatedError) as error:
+            if not limits.max_damage:
+                raise
+            try:
+                with open_damaged(path, name, mixer, limits.max_damage) as audio:
+                    return _decode_whole(audio, name, config, clips_per_track, limits)
+            except AudioDamagedError as reason:
+                raise type(error)(f"{error}; {reason}") from reason
+
     # Nearly all files are decoded once; see `audio.mixing`.
     mixer = Mixer()
-    result = _decode(path, name, config, clips_per_track, max_hours, mixer)
+    result = decode(mixer)
     if mixer.is_unsure:
         mixer = Mixer(separate=True)
-        result = _decode(path, name, config, clips_per_track, max_hours, mixer)
+        result = decode(mixer)
     if mixer.loudest is not None:
-        result = _decode(path, name, config, clips_per_track, max_hours, Mixer(mixer.loudest))
+        result = decode(Mixer(mixer.loudest))
     return result
 
 
-def _decode(
-    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None, max_hours: float, mixer: Mixer
+def _decode_undamaged(
+    path: Path, name: str, config: FeatureConfig, clips_per_track: int | None, limits: Limits, mixer: Mixer
 ) -> TrackClips:
-    """Return the clips as `track_clips` does, of channels that `mixer` mixes."""
+    """Return the clips as `track_clips` does, of channels that `mixer` mixes; damage that is met is an error."""
     if clips_per_track is not None:
         # A file in which seeking fails may still play from its beginning, for example a FLAC after a large ID3 tag.
         with contextlib.suppress(AudioCorruptError), reader.open_audio(path, name, mixer) as audio:
             return _decode_clips_alone(audio, config, clips_per_track) or _decode_whole(
-                audio, name, config, clips_per_track, max_hours
+                audio, name, config, clips_per_track, limits
             )
     with reader.open_audio(path, name, mixer) as audio:
-        return _decode_whole(audio, name, config, clips_per_track, max_hours)
+        return _decode_whole(audio, name, config, clips_per_track, limits)
 
 
 def _decode_clips_alone(audio: Decoder, config: FeatureConfig, clips_per_track: int) -> TrackClips | None:
@@ -124,7 +170,7 @@ def _decode_clips_alone(audio: Decoder, config: FeatureConfig, clips_per_track: 
         return None
     reader.check_ends(audio)
     clips = np.stack([_decode_clip(audio, start, n_samples, config) for start in starts])
-    return clips.astype(CELL_DTYPE), starts, n_samples / config.sample_rate
+    return TrackClips(clips.astype(CELL_DTYPE), starts, n_samples / config.sample_rate, 0.0)
 
 
 def _decode_clip(audio: Decoder, start: int, n_samples: int, config: FeatureConfig) -> Float32:
@@ -137,30 +183,45 @@ def _decode_clip(audio: Decoder, start: int, n_samples: int, config: FeatureConf
 
 
 def _decode_whole(
-    audio: Decoder, name: str, config: FeatureConfig, clips_per_track: int | None, max_hours: float
+    audio: Decoder, name: str, config: FeatureConfig, clips_per_track: int | None, limits: Limits
 ) -> TrackClips:
-    """Decode the whole track and cut its clips."""
-    _check_length((audio.n_samples or 0) / audio.sample_rate, name, max_hours)  # before the work of decoding
+    """Decode the whole track and cut its clips. Raises `AudioDamagedError` if each clip touches damage."""
+    _check_length((audio.n_samples or 0) / audio.sample_rate, name, limits)  # before the work of decoding
     n_decoded = 0
 
     def count(blocks: Iterable[Float32]) -> Iterator[Float32]:
         nonlocal n_decoded
         for block in blocks:
             n_decoded += len(block)
-            _check_length(n_decoded / config.sample_rate, name, max_hours)
+            _check_length(n_decoded / config.sample_rate, name, limits)
             yield block
 
     cell = bytearray()  # grows in place; joining a list of arrays would need twice the memory
     for frames in log_mel.stream_log_mel(count(reader.waveform_blocks(audio, config.sample_rate)), config):
         cell += frames.astype(CELL_DTYPE).data
     n_frames = len(cell) // (CELL_DTYPE.itemsize * config.n_mels)
-    starts = clip_starts(n_frames, config, clips_per_track)
+    damage = audio.damage if isinstance(audio, DamagedDecoder) else Damage()
+    starts = undamaged_clip_starts(n_frames, config, clips_per_track, lambda start: _is_damaged(start, damage, config))
+    if not starts:
+        raise AudioDamagedError("no clip is without damage")
     n_missing = max(0, starts[-1] + config.clip_frames - n_frames)
     cell += bytes(n_missing * config.n_mels * CELL_DTYPE.itemsize)
     spectrogram = np.frombuffer(cell, CELL_DTYPE).reshape(-1, config.n_mels)
-    return cut_clips(spectrogram, starts, config), starts, n_decoded / config.sample_rate
+    duration_s = n_decoded / config.sample_rate
+    return TrackClips(cut_clips(spectrogram, starts, config), starts, duration_s, damage.seconds)
 
 
-def _check_length(duration_s: float, name: str, max_hours: float) -> None:
-    if duration_s > max_hours * 3600:
-        raise AudioTooLongError(f"{name}: longer than {max_hours:g} hours: if it is one track, raise --max-hours")
+def _is_damaged(start: int, damage: Damage, config: FeatureConfig) -> bool:
+    """Return whether the clip that begins at the frame `start` depends on lost samples."""
+    margin_s = config.n_fft / 2 / config.sample_rate + reader.RESAMPLER_MARGIN_S
+    begin_s, end_s = (
+        frame * config.hop_length / config.sample_rate for frame in (start, start + config.clip_frames - 1)
+    )
+    return damage.touches(begin_s - margin_s, end_s + margin_s)
+
+
+def _check_length(duration_s: float, name: str, limits: Limits) -> None:
+    if duration_s > limits.max_hours * 3600:
+        raise AudioTooLongError(
+            f"{name}: longer than {limits.max_hours:g} hours: if it is one track, raise --max-hours"
+        )

@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("feature_hash", pa.string()),
         ("featurized_at", pa.timestamp("us", "UTC")),
         ("silent", pa.bool_()),
+        ("damaged_s", pa.float64()),
     ]
 )
 CELL_DTYPE = np.dtype("<f2")

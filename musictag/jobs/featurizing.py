@@ -9,7 +9,7 @@ from musictag.errors import AudioError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import shared_process
-from musictag.features.extract import MAX_HOURS
+from musictag.features.extract import DEFAULT_LIMITS, Limits
 from musictag.jobs.ledger import failure_row
 from musictag.jobs.plan import Task
 
@@ -22,14 +22,17 @@ TRACKS_AHEAD = 2
 
 
 def featurize_tasks(
-    tasks: Iterable[Task], config: FeatureConfig, clips_per_track: int | None = None, max_hours: float = MAX_HOURS
+    tasks: Iterable[Task],
+    config: FeatureConfig,
+    clips_per_track: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Outcome]:
     """Yield the outcome of each task, in order, while the next tracks are fetched and decoded in a child process."""
     decode = shared_process().track_clips
 
     def featurize(task: Task) -> Outcome:
         try:
-            return extract.featurize(task.track_id, task.uri, config, clips_per_track, max_hours, decode), None
+            return extract.featurize(task.track_id, task.uri, config, clips_per_track, limits, decode), None
         except AudioError as error:
             return None, failure_row(task, error)
 

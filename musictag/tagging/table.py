@@ -15,7 +15,7 @@ from musictag.storage import tables
 from musictag.tagging.scorers import Row
 from musictag.tagging.tagger import Tagger
 
-IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash")
+IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash", "damaged_s")
 """Columns that a tags row copies from its features row."""
 
 TAGS_SCHEMA = pa.schema(
@@ -33,9 +33,10 @@ TAGS_SCHEMA = pa.schema(
         ("tagged_at", pa.timestamp("us", "UTC")),
         ("model_digest", pa.string()),
         ("silent", pa.bool_()),
+        ("damaged_s", pa.float64()),
     ]
 )
-ADDED_COLUMNS = ("model_digest", "silent")
+ADDED_COLUMNS = ("model_digest", "silent", "damaged_s")
 """Columns that tables of earlier versions of musictag lack."""
 UNKNOWN_MODEL = ""
 """Producer of rows whose model does not exist any more."""

@@ -12,7 +12,7 @@ from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import Mixer
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import track_clips
+from musictag.features.extract import Limits, track_clips
 
 SAMPLE_RATE = 44_100
 
@@ -120,7 +120,7 @@ def test_a_damaged_flac_frame_is_an_error(tmp_path, music, write_audio):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises((AudioCorruptError, AudioTruncatedError)):
-        track_clips(path, "a", FeatureConfig())
+        track_clips(path, "a", FeatureConfig(), limits=Limits(max_damage=0))
 
 
 @pytest.fixture(scope="module")

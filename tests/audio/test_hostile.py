@@ -29,7 +29,7 @@ def test_a_file_is_decoded_or_fails_with_the_expected_error(tmp_path, name, clip
         with pytest.raises(outcome, match=r"^a track: "):
             track_clips(path, "a track", CONFIG, clips_per_track)
         return
-    clips, starts, duration_s = track_clips(path, "a track", CONFIG, clips_per_track)
+    clips, starts, duration_s, _ = track_clips(path, "a track", CONFIG, clips_per_track)
     assert clips.shape == (len(starts), CONFIG.clip_frames, CONFIG.n_mels)
     assert np.isfinite(clips).all()
     assert duration_s == pytest.approx(outcome, abs=0.1)

@@ -57,7 +57,7 @@ def emotify_rows(folder: Path) -> tuple[Rows, npt.NDArray[np.str_]]:
     tags = [track["tags"] for track in tracks]
     rows = []
     for track, targets in zip(tracks, encode(tags, make_vocabulary(tags)), strict=True):
-        clips, starts, duration_s = track_clips(Path(track["uri"]), track["uri"], CONFIG)
+        clips, starts, duration_s, _ = track_clips(Path(track["uri"]), track["uri"], CONFIG)
         start_s = [start * CONFIG.hop_length / CONFIG.sample_rate for start in starts]
         row = {"clips": encode_clips(clips), "n_clips": len(clips), "start_s": start_s, "duration_s": duration_s}
         rows.append({"track_id": track["track_id"], **row, "targets": targets, "tags": track["tags"]})

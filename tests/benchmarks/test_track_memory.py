@@ -108,8 +108,9 @@ def test_memory_of_unusual_tracks(tmp_path: Path, decoder: DecoderProcess, case:
     def write(path: Path, name: str) -> None:
         uri = str(tmp_path / name)
         open_features(uri, CONFIG, clips_per_track)
+        limits = extract.Limits(max_hours)
         rows = (
-            extract.featurize("a", str(path), CONFIG, clips_per_track, max_hours, decoder.track_clips) for _ in range(1)
+            extract.featurize("a", str(path), CONFIG, clips_per_track, limits, decoder.track_clips) for _ in range(1)
         )
         assert parts.write_rows(uri, "a", SCHEMA, rows) == 1
 

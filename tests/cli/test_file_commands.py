@@ -18,7 +18,7 @@ def expected(path, clips_per_track=CLIPS_PER_TRACK, model=pretrained.DEFAULT, to
     """Return the tags that the tagging job would write."""
     tagger = Tagger.load(pretrained.find(model))
     config = tagger.spec.feature_config
-    clips, starts, duration_s = extract.track_clips(path, "a", config, clips_per_track)
+    clips, starts, duration_s, _ = extract.track_clips(path, "a", config, clips_per_track)
     start_s = [start * config.hop_length / config.sample_rate for start in starts]
     row = {"clips": encode_clips(clips), "start_s": start_s, "duration_s": duration_s}
     (scores,) = tagger.track_scores([row])

@@ -14,7 +14,7 @@ def draw(tags, n_clips, duration_s, title="song.mp3"):
     start_s = [clip * CLIP_S for clip in range(n_clips)]
     track_scores = clip_scores.mean(axis=0)
     return clip_scores, taggram.draw(
-        clip_scores, track_scores, tags, start_s, duration_s, title=title, subtitle="tags by a model"
+        clip_scores, track_scores, tags, start_s, duration_s, CLIP_S, title=title, subtitle="tags by a model"
     )
 
 
@@ -40,10 +40,20 @@ def test_scores_are_drawn_at_their_tag_and_time():
     )
 
 
+def test_nothing_is_drawn_where_a_clip_is_left_out():
+    scores = np.array([[0.1], [0.2], [0.3]], np.float32)
+    start_s = [CLIP_S, 4 * CLIP_S, 5 * CLIP_S]
+    figure = taggram.draw(scores, scores[0], ["a"], start_s, 6 * CLIP_S, CLIP_S, title="t", subtitle="s")
+    (mesh,) = [artist for artist in figure.axes[0].collections if hasattr(artist, "get_coordinates")]
+    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], np.array([1, 2, 4, 5, 6]) * CLIP_S)
+    np.testing.assert_array_equal(mesh.get_array().filled(-1), np.array([[0.1, -1, 0.2, 0.3]], np.float32))
+    assert figure.axes[0].get_xlim() == (0, 6 * CLIP_S)
+
+
 def test_brightest_colour_is_the_best_score_rounded_up_and_at_least_0_2():
     for score, brightest in ((0.42, 0.5), (0.03, 0.2), (0.97, 1.0)):
         scores = np.full((1, 1), score, np.float32)
-        figure = taggram.draw(scores, scores[0], ["a"], [0.0], 3.0, title="t", subtitle="s")
+        figure = taggram.draw(scores, scores[0], ["a"], [0.0], 3.0, CLIP_S, title="t", subtitle="s")
         (mesh,) = [artist for artist in figure.axes[0].collections if hasattr(artist, "get_coordinates")]
         assert mesh.get_clim() == (0, pytest.approx(brightest))
 

@@ -42,8 +42,8 @@ def child_processes(other_pids: frozenset[int]) -> list[psutil.Process]:
 def test_clips_equal_those_of_track_clips(decoder, tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.mp3", music(7.0), 44_100)
     for n_clips in (None, 2):
-        clips, starts, duration_s = decoder.track_clips(path, "a", CONFIG, n_clips)
-        here, starts_here, duration_s_here = extract.track_clips(path, "a", CONFIG, n_clips)
+        clips, starts, duration_s, _ = decoder.track_clips(path, "a", CONFIG, n_clips)
+        here, starts_here, duration_s_here, _ = extract.track_clips(path, "a", CONFIG, n_clips)
         np.testing.assert_array_equal(clips, here)
         assert (starts, duration_s) == (starts_here, duration_s_here)
 

@@ -30,7 +30,7 @@ def test_n_clips_equal_the_same_frames_of_the_whole_track(tmp_path, music, write
     with reader.open_audio(path, name) as opened:
         waveform = np.concatenate(list(reader.waveform_blocks(opened, CONFIG.sample_rate)))
     whole = log_mel.log_mel(waveform, CONFIG)
-    clips, starts, duration_s = extract.track_clips(path, name, CONFIG, n_clips)
+    clips, starts, duration_s, _ = extract.track_clips(path, name, CONFIG, n_clips)
     assert starts == clip_starts(len(whole), CONFIG, n_clips)
     assert duration_s == len(waveform) / CONFIG.sample_rate
     expected = cut_clips(whole, starts, CONFIG)
@@ -40,25 +40,25 @@ def test_n_clips_equal_the_same_frames_of_the_whole_track(tmp_path, music, write
 @pytest.mark.slow
 def test_only_the_requested_clips_are_decoded(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.flac", music(30.0), 44_100)
-    clips, starts, _ = extract.track_clips(path, "a", CONFIG, 2)  # at 1/4 and 3/4 of the track
+    clips, starts, _, _ = extract.track_clips(path, "a", CONFIG, 2)  # at 1/4 and 3/4 of the track
     content = bytearray(path.read_bytes())
     for share in (0.06, 0.48, 0.9):
         begin = int(len(content) * share)
         content[begin : begin + 4_000] = bytes(4_000)
     path.write_bytes(content)
     with pytest.raises(AudioTruncatedError):
-        extract.track_clips(path, "a", CONFIG)
-    clips_of_damaged, starts_of_damaged, _ = extract.track_clips(path, "a", CONFIG, 2)
-    assert starts_of_damaged == starts
-    np.testing.assert_array_equal(clips_of_damaged, clips)
+        extract.track_clips(path, "a", CONFIG, None, extract.Limits(max_damage=0))
+    of_damaged = extract.track_clips(path, "a", CONFIG, 2)
+    assert (of_damaged.starts, of_damaged.damaged_s) == (starts, 0)
+    np.testing.assert_array_equal(of_damaged.clips, clips)
 
 
 @pytest.mark.slow
 def test_n_clips_of_m4a_equal_the_whole_track_except_for_noise(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.m4a", music(10.0), 44_100)
-    every, _, _ = extract.track_clips(path, "a", CONFIG)
+    every, _, _, _ = extract.track_clips(path, "a", CONFIG)
     whole = np.concatenate(every)
-    clips, starts, _ = extract.track_clips(path, "a", CONFIG, 2)
+    clips, starts, _, _ = extract.track_clips(path, "a", CONFIG, 2)
     # An AAC decoder adds random noise, which depends on where decoding begins.
     same = np.isclose(clips, cut_clips(whole, starts, CONFIG), atol=2e-5, rtol=2**-11)
     assert same.mean() > 0.95
@@ -66,7 +66,7 @@ def test_n_clips_of_m4a_equal_the_whole_track_except_for_noise(tmp_path, music, 
 
 def test_short_track_has_fewer_clips_than_requested(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(7.0), 44_100)
-    every, starts, _ = extract.track_clips(path, "a", CONFIG)
+    every, starts, _, _ = extract.track_clips(path, "a", CONFIG)
     assert starts == [0, 187, 374]
     np.testing.assert_array_equal(extract.track_clips(path, "a", CONFIG, 5)[0], every)
 
@@ -113,18 +113,18 @@ def test_featurizing_does_not_load_torch():
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
 def test_limit_holds_for_tracks_that_are_decoded_as_a_whole(tmp_path, music, write_audio, name):
     path = write_audio(tmp_path / name, music(9.0), 44_100)
-    assert len(extract.track_clips(path, "a", CONFIG, None, 9.5 / 3600)[1]) == 4
+    assert len(extract.track_clips(path, "a", CONFIG, None, extract.Limits(9.5 / 3600))[1]) == 4
     with pytest.raises(AudioTooLongError, match=r"a: longer than 0\.00222222 hours: .* raise --max-hours"):
-        extract.track_clips(path, "a", CONFIG, None, 8 / 3600)
-    assert len(extract.track_clips(path, "a", CONFIG, 1, 8 / 3600)[1]) == 1  # only the clip is decoded
+        extract.track_clips(path, "a", CONFIG, None, extract.Limits(8 / 3600))
+    assert len(extract.track_clips(path, "a", CONFIG, 1, extract.Limits(8 / 3600))[1]) == 1  # only the clip is decoded
 
 
 @pytest.mark.slow
 def test_limit_holds_for_clips_of_a_file_that_cannot_seek(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.aac", music(9.0), 44_100)
-    assert len(extract.track_clips(path, "a", CONFIG, 1, 9.5 / 3600)[1]) == 1
+    assert len(extract.track_clips(path, "a", CONFIG, 1, extract.Limits(9.5 / 3600))[1]) == 1
     with pytest.raises(AudioTooLongError):
-        extract.track_clips(path, "a", CONFIG, 1, 8 / 3600)
+        extract.track_clips(path, "a", CONFIG, 1, extract.Limits(8 / 3600))
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_track_without_declared_length_is_an_error_above_the_limit(tmp_path, mus
     with reader.open_audio(path, "a") as audio:
         assert audio.n_samples is None
     with pytest.raises(AudioTooLongError):
-        extract.track_clips(path, "a", CONFIG, None, 5 / 3600)
+        extract.track_clips(path, "a", CONFIG, None, extract.Limits(5 / 3600))
 
 
 @settings(max_examples=25, deadline=None)
@@ -151,7 +151,7 @@ def test_clips_decoded_alone_equal_clips_of_the_whole_track(n_samples, sample_ra
         soundfile.write(path, samples, sample_rate)
         with reader.open_audio(path, "a") as audio:
             waveform = np.concatenate(list(reader.waveform_blocks(audio, config.sample_rate)))
-        clips, starts, duration_s = extract.track_clips(path, "a", config, n_clips)
+        clips, starts, duration_s, _ = extract.track_clips(path, "a", config, n_clips)
     whole = log_mel.log_mel(waveform, config)
     assert starts == clip_starts(len(whole), config, n_clips)
     assert duration_s == len(waveform) / config.sample_rate

@@ -67,7 +67,7 @@ def test_one_input(data: bytes) -> None:
         CLEAR_REFS.write_text(PEAK, encoding="ascii")
         before_mib = peak_mib()
         try:
-            clips, starts, duration_s = musictag.features.extract.track_clips(FILE, "track", CONFIG, clips_per_track)
+            clips, starts, duration_s, _ = musictag.features.extract.track_clips(FILE, "track", CONFIG, clips_per_track)
         except AudioError as error:
             report = type(error).__name__ + QUOTES_AND_NUMBERS.sub("#", str(error))
         else:

@@ -44,7 +44,7 @@ def test_scores_of_the_synthesized_log_mel_equal_the_recorded_scores(model):
 def test_scores_of_the_synthesized_audio_equal_the_recorded_scores(model, tmp_path):
     network, spec = load_model(pretrained.find(model))
     path = synthesize.write_audio(tmp_path)
-    clips, _, _ = extract.track_clips(path, str(path), spec.feature_config)
+    clips, _, _, _ = extract.track_clips(path, str(path), spec.feature_config)
     scores = score_clips(network, clips[: synthesize.N_CLIPS])
     np.testing.assert_allclose(scores, synthesized_scores(model), rtol=0, atol=1e-3)
 
@@ -63,6 +63,6 @@ def test_scores_of_the_published_log_mel_equal_the_published_scores(model, excer
 def test_scores_of_the_audio_equal_the_published_scores(model, excerpt):
     network, spec = load_model(pretrained.find(model))
     path = GOLDEN / f"{excerpt}.flac"
-    clips, _, _ = extract.track_clips(path, str(path), spec.feature_config)
+    clips, _, _, _ = extract.track_clips(path, str(path), spec.feature_config)
     scores = score_clips(network, clips[:N_CLIPS])
     np.testing.assert_allclose(scores, published_scores(model, excerpt), rtol=0, atol=1e-3)

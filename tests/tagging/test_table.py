@@ -20,7 +20,7 @@ def test_tag_rows_have_the_identity_of_the_track_and_the_model() -> None:
     tagged = tag_rows(tagger, rows, MODEL)
     table = pa.Table.from_pylist(tagged, TAGS_SCHEMA)  # Every column is there, and of its type.
     assert set(tagged[0]) == set(TAGS_SCHEMA.names)
-    for name in ("track_id", "uri", "audio_etag", "audio_sha256", "feature_hash", "n_clips"):
+    for name in ("track_id", "uri", "audio_etag", "audio_sha256", "feature_hash", "damaged_s", "n_clips"):
         assert table[name].to_pylist() == [row[name] for row in rows], name
     assert set(zip(table["model"].to_pylist(), table["model_version"].to_pylist(), strict=True)) == {("musictag", "7")}
     assert set(table["model_digest"].to_pylist()) == {"d7"}
@@ -37,7 +37,13 @@ def test_tag_rows_without_rows_are_empty() -> None:
 
 
 def stored(n_clips: int, seed: int) -> dict[str, Any]:
-    identity = {"uri": f"{seed}.mp3", "audio_etag": f"e{seed}", "audio_sha256": f"s{seed}", "feature_hash": "abc"}
+    identity = {
+        "uri": f"{seed}.mp3",
+        "audio_etag": f"e{seed}",
+        "audio_sha256": f"s{seed}",
+        "feature_hash": "abc",
+        "damaged_s": 0.0,
+    }
     return {**track(n_clips, seed), **identity, "n_clips": n_clips}
 
 

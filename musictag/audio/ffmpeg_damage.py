@@ -1,0 +1,106 @@
+"""Decode packets with FFmpeg, and go on behind those that cannot be decoded."""
+
+from collections.abc import Iterable, Iterator
+
+import av
+
+from musictag.audio.parts import Damage
+from musictag.errors import AudioDamagedError
+
+# PyAV also raises ValueError for values from FFmpeg that it does not expect, and OSError from the open file.
+ERRORS = (av.error.FFmpegError, OSError, ValueError)
+# Timestamps are rounded to ms in some formats. A larger gap than this between frames is a lost packet.
+_JITTER_S = 0.02
+# A longer gap, s, is a damaged timestamp.
+_MAX_GAP_S = 600.0
+
+
+def frames_around_damage(
+    packets: Iterable["av.packet.Packet[av.AudioStream]"], sample_rate: int, damage: Damage, *, has_timestamps: bool
+) -> Iterator[av.AudioFrame]:
+    """Yield the decoded frames of packets, and silent frames for packets that are missing or cannot be decoded.
+
+    Args:
+        packets: the packets of one stream, in their order.
+        sample_rate: the rate of the stream, Hz; frames of another rate are not decoded from sound.
+        damage: gets the times of the silent frames, s, and of the frame after them, which may depend on them. The first
+            frame begins at 0.
+        has_timestamps: whether the format stores timestamps, so that they tell what is missing.
+
+    Raises:
+        AudioDamagedError: a timestamp is more than 600 s after the frame before.
+    """
+    n_yielded = n_lost = 0
+    origin: int | None = None
+    last: av.AudioFrame | None = None
+    for packet in _readable(packets):
+        frames = _decoded(packet)
+        if frames is None:
+            n_lost += _packet_samples(packet, sample_rate) or (last.samples if last else 0)
+            continue
+        for frame in frames:
+            if frame.sample_rate != sample_rate:
+                n_lost += frame.samples
+                continue
+            position = _position(frame, sample_rate) if has_timestamps else None
+            is_damaged = n_lost > 0
+            if position is not None and origin is not None:
+                gap = position - origin - n_yielded
+                is_damaged = is_damaged or gap > _JITTER_S * sample_rate
+                n_lost = max(0, gap) if is_damaged else 0
+            if is_damaged:
+                damage.add(n_yielded / sample_rate, (n_yielded + n_lost + frame.samples) / sample_rate)
+            if origin is None and position is not None:
+                origin = position - n_lost
+            yield from _silent_frames(frame, n_lost, sample_rate)
+            yield frame
+            n_yielded, n_lost, last = n_yielded + n_lost + frame.samples, 0, frame
+    if last is not None and n_lost:
+        damage.add(n_yielded / sample_rate, (n_yielded + n_lost) / sample_rate)
+        yield from _silent_frames(last, n_lost, sample_rate)
+
+
+def _readable(
+    packets: Iterable["av.packet.Packet[av.AudioStream]"],
+) -> Iterator["av.packet.Packet[av.AudioStream]"]:
+    """Yield packets until the rest of the file cannot be parsed."""
+    iterator = iter(packets)
+    while True:
+        try:
+            packet = next(iterator, None)
+        except ERRORS:
+            return
+        if packet is None:
+            return
+        yield packet
+
+
+def _decoded(packet: "av.packet.Packet[av.AudioStream]") -> list[av.AudioFrame] | None:
+    try:
+        return packet.decode()
+    except ERRORS:
+        return None
+
+
+def _packet_samples(packet: "av.packet.Packet[av.AudioStream]", sample_rate: int) -> int:
+    """Return the length of a packet in samples; 0 if it is not known."""
+    return round(packet.duration * packet.time_base * sample_rate) if packet.duration and packet.time_base else 0
+
+
+def _position(frame: av.AudioFrame, sample_rate: int) -> int | None:
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return round(frame.pts * frame.time_base * sample_rate)
+
+
+def _silent_frames(like: av.AudioFrame, n_samples: int, sample_rate: int) -> Iterator[av.AudioFrame]:
+    """Yield silence in the format of a frame, of a second each. Raises `AudioDamagedError`."""
+    if n_samples > _MAX_GAP_S * sample_rate:
+        raise AudioDamagedError(f"the timestamps jump by {n_samples / sample_rate:,.0f} s")
+    while n_samples > 0:
+        silent = av.AudioFrame(like.format.name, like.layout.name, min(n_samples, sample_rate))
+        silent.sample_rate = sample_rate
+        for plane in silent.planes:
+            plane.update(bytes(plane.buffer_size))
+        n_samples -= silent.samples
+        yield silent

@@ -1,0 +1,295 @@
+"""Decoding goes on behind damage: what is lost keeps its place, and is said."""
+
+import functools
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import make_music
+from encoding import FORMATS, by_ffmpeg, by_soundfile, encoded
+from musictag.audio.damaged import open_damaged
+from musictag.audio.mixing import Mixer
+from musictag.audio.parts import Damage
+from musictag.audio.reader import open_audio
+from musictag.errors import AudioDamagedError, AudioError, AudioTruncatedError
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import Limits, TrackClips, track_clips
+
+SECONDS, RATE = 20.0, 44_100
+CONFIG = FeatureConfig(clip_frames=31)  # half a second
+BY_FFMPEG = {
+    ".aac": ("adts", "aac", {}),
+    ".m4a": ("mp4", "aac", {"movflags": "faststart"}),
+    ".mka": ("matroska", "aac", {}),
+    ".wma": ("asf", "wmav2", {}),
+    ".wv": ("wv", "wavpack", {}),
+    ".tta": ("tta", "tta", {}),
+}
+BY_SOUNDFILE = {
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".wav": ("WAV", "PCM_16"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+}
+RUBBISH = np.random.default_rng(0).bytes(24 << 10)
+
+
+def overwritten(data: bytes, at: int, n_bytes: int = 100) -> bytes:
+    return data[:at] + RUBBISH[:n_bytes] + data[at + n_bytes :]
+
+
+def lost(data: bytes, at: int, n_bytes: int = 300) -> bytes:
+    return data[:at] + data[at + n_bytes :]
+
+
+def zeroed(data: bytes, at: int, n_bytes: int = 2_048) -> bytes:
+    return data[:at] + bytes(n_bytes) + data[at + n_bytes :]
+
+
+def inserted(data: bytes, at: int, n_bytes: int = len(RUBBISH)) -> bytes:
+    return data[:at] + RUBBISH[:n_bytes] + data[at:]
+
+
+@functools.cache
+def samples_at(rate: int) -> np.ndarray:
+    return make_music(SECONDS, rate)
+
+
+@functools.cache
+def song(suffix: str) -> bytes:
+    """Return a file with the same music in the format of a suffix."""
+    if suffix in BY_FFMPEG:
+        return by_ffmpeg(samples_at(RATE), RATE, *BY_FFMPEG[suffix])
+    rate = 48_000 if suffix == ".opus" else RATE
+    return by_soundfile(samples_at(rate), rate, *BY_SOUNDFILE[suffix])
+
+
+def undamaged(path: Path) -> np.ndarray:
+    with open_audio(path, "a") as audio:
+        return np.concatenate(list(audio.blocks()))
+
+
+def around_damage(path: Path, max_damage: float = 0.5) -> tuple[np.ndarray, Damage, int]:
+    """Return the samples, the damage and the sample rate of a damaged file."""
+    with open_damaged(path, "a", Mixer(), max_damage) as audio:
+        return np.concatenate(list(audio.blocks())), audio.damage, audio.sample_rate
+
+
+def differences(samples: np.ndarray, expected: np.ndarray, damage: Damage, rate: int) -> np.ndarray:
+    """Return the absolute differences of samples outside the damage."""
+    n_samples = min(len(samples), len(expected))
+    is_good = np.ones(n_samples, np.bool_)
+    for begin_s, end_s in damage.spans:
+        is_good[int(begin_s * rate) : int(np.ceil(end_s * rate))] = False
+    return np.abs(samples[:n_samples] - expected[:n_samples])[is_good]
+
+
+@pytest.mark.parametrize("name", sorted({*FORMATS} - {"fragmented.m4a"}))
+def test_undamaged_file_is_decoded_without_loss(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(encoded(name))
+    expected = undamaged(path)
+    with open_damaged(path, "a", Mixer(), 0.5) as audio:
+        blocks = audio.blocks()
+        samples = [next(blocks)]
+        with pytest.raises(AudioDamagedError, match="another decoder finds no damage"):
+            samples.extend(blocks)
+    assert audio.damage.seconds == 0
+    np.testing.assert_allclose(np.concatenate(samples), expected, atol=1e-5)
+
+
+# Formats whose frames, pages or packets have checksums or places of their own.
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [overwritten, lost, zeroed, inserted])
+@pytest.mark.parametrize("suffix", [".mp3", ".flac", ".ogg", ".opus"])
+def test_damage_in_the_middle_is_left_out_and_keeps_its_time(tmp_path, suffix, damage):
+    (tmp_path / f"good{suffix}").write_bytes(song(suffix))
+    (tmp_path / f"bad{suffix}").write_bytes(damage(song(suffix), len(song(suffix)) // 2))
+    expected = undamaged(tmp_path / f"good{suffix}")
+    with pytest.raises((AudioDamagedError, AudioTruncatedError)):
+        track_clips(tmp_path / f"bad{suffix}", "a", CONFIG, limits=Limits(max_damage=0))
+    samples, found, rate = around_damage(tmp_path / f"bad{suffix}")
+    assert len(samples) == pytest.approx(len(expected), abs=0.01 * rate)
+    # Pages of Ogg have a second of sound.
+    assert 0 < found.seconds < (2.5 if suffix in (".ogg", ".opus") else 0.5)
+    # Opus converges after a gap, and is right only within some thousandths.
+    assert differences(samples, expected, found, rate).max() < (0.01 if suffix == ".opus" else 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [overwritten, zeroed])
+@pytest.mark.parametrize("suffix", [".aac", ".m4a", ".wma", ".wv", ".tta"])
+def test_packets_that_cannot_be_decoded_are_left_out(tmp_path, suffix, damage):
+    (tmp_path / f"good{suffix}").write_bytes(song(suffix))
+    expected = undamaged(tmp_path / f"good{suffix}")
+    tolerance = 0.03 if suffix in (".aac", ".m4a") else 1e-4
+    n_found = 0
+    for share in (0.3, 0.5, 0.7):
+        (tmp_path / f"bad{suffix}").write_bytes(damage(song(suffix), int(len(song(suffix)) * share)))
+        try:
+            undamaged(tmp_path / f"bad{suffix}")
+        except AudioDamagedError:
+            n_found += 1
+            samples, found, rate = around_damage(tmp_path / f"bad{suffix}")
+            assert found.spans[0][0] / SECONDS == pytest.approx(share, abs=0.15)
+            assert found.seconds < 3  # packets of WavPack and TTA have one or two seconds
+            # AAC fills bands with noise, which is other noise after a gap. The timestamps of WMA are in ms.
+            assert suffix == ".wma" or differences(samples, expected, found, rate).max() < tolerance
+            assert len(samples) == pytest.approx(len(expected), abs=0.001 * rate)
+    # WMA and AAC do not show all damage.
+    assert n_found > 0 or (suffix, damage) == (".wma", overwritten)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(
+    suffix=st.sampled_from([".mp3", ".flac", ".ogg", ".opus"]),
+    place=st.floats(0.1, 0.9),
+    n_bytes=st.integers(1, 3_000),
+    is_lost=st.booleans(),
+)
+def test_lost_and_inserted_bytes_never_shift_what_follows(suffix, place, n_bytes, is_lost):
+    data = song(suffix)
+    change = lost if is_lost else inserted
+    with tempfile.TemporaryDirectory() as folder:
+        good, bad = Path(folder) / f"good{suffix}", Path(folder) / f"bad{suffix}"
+        good.write_bytes(data)
+        bad.write_bytes(change(data, int(len(data) * place), n_bytes))
+        samples, found, rate = around_damage(bad)
+        assert differences(samples, undamaged(good), found, rate).max() < (0.02 if suffix == ".opus" else 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".au", ".flac", ".mp3", ".m4a", ".mka", ".wma", ".tta"])
+def test_truncation_is_damage_at_the_end(tmp_path, suffix):
+    data = song(suffix)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(data)
+    expected = undamaged(path)
+    path.write_bytes(data[: int(len(data) * 0.95)])
+    track = track_clips(path, "a", CONFIG, limits=Limits(max_damage=0.2))
+    assert track.duration_s == pytest.approx(SECONDS, abs=0.2)
+    assert 0.3 < track.damaged_s < 3
+    assert track.starts == [start for start in track.starts if start * 0.016 < SECONDS - track.damaged_s]
+    samples, found, rate = around_damage(path)
+    assert found.spans[-1][1] == pytest.approx(len(samples) / rate, abs=0.1)
+    assert differences(samples, expected, found, rate).max() < 1e-4
+    with pytest.raises(AudioError, match=r"a: (truncated|damaged|decoding failed)"):
+        track_clips(path, "a", CONFIG, limits=Limits(max_damage=0.01))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".ogg", ".aac"])
+def test_truncation_of_unknown_length_is_an_error(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(song(suffix)[: int(len(song(suffix)) * 0.99)])
+    with pytest.raises(AudioError, match=r"nothing tells how much is lost"):
+        track_clips(path, "a", CONFIG)
+
+
+def test_fragments_that_follow_a_damaged_one_are_missed(tmp_path):
+    """FFmpeg stops at a damaged fragment without an error."""
+    data = encoded("fragmented.m4a", seconds=5.0)
+    (tmp_path / "a.m4a").write_bytes(zeroed(data, len(data) // 2))
+    with pytest.raises(AudioTruncatedError, match=r"truncated: .*; nothing tells how much is lost"):
+        track_clips(tmp_path / "a.m4a", "a", CONFIG)
+
+
+def clips_by_start(track: TrackClips) -> dict[int, np.ndarray]:
+    return dict(zip(track.starts, track.clips.astype(np.float32), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".mp3", ".flac", ".ogg", ".m4a"])
+def test_clips_that_touch_damage_are_left_out_and_others_are_equal(tmp_path, suffix):
+    data = song(suffix)
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    good.write_bytes(data)
+    bad.write_bytes(zeroed(data, len(data) // 2))
+    expected = clips_by_start(track_clips(good, "a", CONFIG))
+    track = track_clips(bad, "a", CONFIG, limits=Limits(max_damage=0.2))
+    missing = set(expected) - set(track.starts)
+    clip_s = CONFIG.clip_seconds
+    assert 1 <= len(missing) <= 2 + track.damaged_s / clip_s
+    assert all(start * 0.016 == pytest.approx(SECONDS / 2, abs=track.damaged_s + 1.5) for start in missing)
+    for start, clip in clips_by_start(track).items():
+        np.testing.assert_allclose(clip, expected[start], atol=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".mp3", ".flac", ".ogg"])
+def test_of_n_clips_others_are_drawn(tmp_path, suffix):
+    data = song(suffix)
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    good.write_bytes(data)
+    bad.write_bytes(zeroed(data, len(data) // 2))
+    wanted = track_clips(good, "a", CONFIG, 5)
+    track = track_clips(bad, "a", CONFIG, 5, Limits(max_damage=0.2))
+    assert len(track.starts) == 5
+    assert wanted.starts[2] not in track.starts
+    assert abs(track.starts[2] - wanted.starts[2]) * 0.016 < track.damaged_s + 1
+    same = set(track.starts) & set(wanted.starts)
+    assert len(same) >= 4
+    for start in same:
+        np.testing.assert_allclose(clips_by_start(track)[start], clips_by_start(wanted)[start], atol=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".flac", ".ogg"])
+def test_damage_that_no_clip_reads_is_not_counted(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(zeroed(song(suffix), len(song(suffix)) // 3))
+    assert track_clips(path, "a", CONFIG, 1).damaged_s == 0  # the clip is in the middle
+
+
+@pytest.mark.parametrize("max_damage", [0, 0.001])
+def test_more_damage_than_the_limit_is_an_error_that_says_how_much(tmp_path, max_damage):
+    path = tmp_path / "a.flac"
+    path.write_bytes(zeroed(song(".flac"), len(song(".flac")) // 2, 10_000))
+    with pytest.raises(AudioError, match=r"^a: ") as raised:
+        track_clips(path, "a", CONFIG, limits=Limits(max_damage=max_damage))
+    assert ("of 20.00 s are lost, --max-damage allows 0.001" in str(raised.value)) == (max_damage > 0)
+
+
+def test_damage_everywhere_leaves_no_clip(tmp_path):
+    path = tmp_path / "a.flac"
+    data = encoded("plain.flac", seconds=1.0)
+    path.write_bytes(zeroed(data, len(data) // 2, 10))
+    with pytest.raises(AudioTruncatedError, match="no clip is without damage"):
+        track_clips(path, "a", FeatureConfig(), limits=Limits(max_damage=0.5))
+
+
+def test_damaged_timestamp_is_an_error(tmp_path):
+    data = bytearray(song(".mka"))
+    # The second cluster begins in a thousand hours.
+    place = data.index(b"\x1f\x43\xb6\x75", len(data) // 3)
+    at = data.index(b"\xe7", place)
+    size = data[at + 1] & 0x7F
+    data[at + 2 : at + 2 + size] = struct.pack(">Q", 3_600_000_000)[-size:] if size >= 4 else b"\xff" * size
+    (tmp_path / "a.mka").write_bytes(overwritten(bytes(data), len(data) // 6))
+    with pytest.raises(AudioError, match=r"^a: "):
+        track_clips(tmp_path / "a.mka", "a", CONFIG, limits=Limits(max_damage=0.2))
+
+
+spans = st.lists(st.tuples(st.integers(-20, 120), st.integers(0, 30)), max_size=12)
+
+
+@given(spans, st.tuples(st.integers(0, 100), st.integers(1, 30)))
+def test_damage_is_the_union_of_its_spans(added, question):
+    damage, is_lost = Damage(100.0), np.zeros(100, np.bool_)
+    for begin, length in added:
+        damage.add(float(begin), float(begin + length))
+        is_lost[max(0, begin) : max(0, begin + length)] = True
+    assert damage.seconds == is_lost.sum()
+    assert damage.spans == sorted(damage.spans)
+    begin, length = question
+    assert damage.touches(begin, begin + length) == is_lost[begin : begin + length].any()
