@@ -26,7 +26,7 @@ from musictag.errors import UsageError
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits
-from musictag.jobs import ledger
+from musictag.jobs import known_audio, ledger
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import Row, featurize_tasks
 from musictag.jobs.plan import ExistingRow, Plan, Task, part_name, partition
@@ -64,13 +64,17 @@ class FeaturizePart(beam.DoFn):
 
     def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
         failures: list[Row] = []
-        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.limits):
+        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.limits, self._find_row):
             if row:
                 yield row
             if failure:
                 failures.append(failure)
         # Recorded before the rows are committed: a part that is committed has its failures recorded.
         ledger.record_failures(self.planned.failures, name, failures, self.planned.failures_version)
+
+    def _find_row(self, task: Task, sha256: str) -> Row | None:
+        row = known_audio.find_row(task, sha256, self.planned.features, table.SCHEMA)
+        return row and {**row, "featurized_at": datetime.datetime.now(datetime.UTC)}
 
 
 def read_existing(features_uri: str, producer: str) -> dict[str, ExistingRow]:
@@ -133,6 +137,7 @@ def main(argv: list[str]) -> None:
         failures_uri=failures_uri,
         producer=config.feature_hash,
         read_existing=lambda: read_existing(args.features, config.feature_hash),
+        recognizes_audio=True,
         time_column="featurized_at",
         max_attempts=args.max_attempts,
         max_failures=args.max_failures,

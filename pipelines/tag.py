@@ -38,10 +38,10 @@ from musictag.cli import options
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
 from musictag.features.config import FeatureConfig
-from musictag.jobs import ledger
+from musictag.jobs import known_audio, ledger
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import featurize_tasks
-from musictag.jobs.plan import Plan, Task, part_name, partition
+from musictag.jobs.plan import KnownAudio, Plan, Task, part_name, partition
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
 from musictag.models.specs import TaggerSpec
@@ -63,6 +63,8 @@ DIFF_TRACKS = 1_000
 # Rows that pass through Ray: scored tracks, and tracks that failed.
 FAILURE = pa.field("failure", pa.struct(list(ledger.FAILURES_SCHEMA)))
 SCORED_SCHEMA = pa.schema([*TAGS_SCHEMA, FAILURE])
+# The row of a track whose audio is known, and is not scored again.
+TAGGED = pa.field("tagged", pa.struct(list(TAGS_SCHEMA)))
 
 
 class ScoringActor:
@@ -77,11 +79,15 @@ class ScoringActor:
             self.tagger = Tagger.load(Path(folder), "cuda" if use_gpu else "cpu")
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return rows of `SCORED_SCHEMA` for feature rows; failures pass through."""
+        """Return rows of `SCORED_SCHEMA` for feature rows; failures and tagged rows pass through."""
         rows = block.to_pylist()
-        failed = [{"failure": row["failure"]} for row in rows if row.get("failure")]
-        scored = tag_rows(self.tagger, [row for row in rows if not row.get("failure")], self.model)
-        return pa.Table.from_pylist(scored + failed, SCORED_SCHEMA)
+        done = [row.get("tagged") or {"failure": row["failure"]} for row in rows if _is_done(row)]
+        scored = tag_rows(self.tagger, [row for row in rows if not _is_done(row)], self.model)
+        return pa.Table.from_pylist(scored + done, SCORED_SCHEMA)
+
+
+def _is_done(row: dict[str, Any]) -> bool:
+    return bool(row.get("failure") or row.get("tagged"))
 
 
 def from_features(uri: str, tasks: tuple[Task, ...]) -> ray.data.Dataset:
@@ -99,12 +105,17 @@ def from_features(uri: str, tasks: tuple[Task, ...]) -> ray.data.Dataset:
 
 def from_audio(tasks: tuple[Task, ...], config: FeatureConfig, args: argparse.Namespace) -> ray.data.Dataset:
     """Featurize the tasks: rows as the features table would have them, or failures."""
-    schema = pa.schema([*table.SCHEMA, FAILURE])
+    schema = pa.schema([*table.SCHEMA, FAILURE, TAGGED])
+
+    def find_row(task: Task, sha256: str) -> dict[str, Any] | None:
+        row = known_audio.find_row(task, sha256, args.tags, TAGS_SCHEMA)
+        return row and {**row, "tagged_at": datetime.datetime.now(datetime.UTC)}
 
     def featurize(rows: pa.Table) -> Iterator[pa.Table]:
-        block = [Task(**row) for row in rows.to_pylist()]
-        for row, failure in featurize_tasks(block, config, args.clips_per_track, options.limits(args)):
-            yield parts.table_of({**(row or {}), "failure": failure}, schema)
+        block = [Task(**{**row, "known": row["known"] and KnownAudio(**row["known"])}) for row in rows.to_pylist()]
+        for row, failure in featurize_tasks(block, config, args.clips_per_track, options.limits(args), find_row):
+            outcome = {"tagged": row} if row and "tags" in row else row or {}
+            yield parts.table_of({**outcome, "failure": failure}, schema)
 
     n_blocks = len(partition(tasks, DECODE_TRACKS, args.num_workers))  # a multiple of the actors, if possible
     rows = ray.data.from_items([dataclasses.asdict(task) for task in tasks], override_num_blocks=n_blocks)
@@ -239,6 +250,7 @@ def main(argv: list[str]) -> None:
         failures_uri=failures_uri,
         producer=model.digest,
         read_existing=lambda: read_existing(args.tags, mlflow_registry.find_digest),
+        recognizes_audio=catalog is not None,  # stored features are not decoded
         time_column="tagged_at",
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,

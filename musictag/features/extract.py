@@ -64,23 +64,26 @@ def featurize(
     clips_per_track: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
     decode: Decode | None = None,
+    find_row: Callable[[str], dict[str, Any] | None] | None = None,
 ) -> dict[str, Any]:
     """Fetch and decode a track and return its row of the features table.
 
     The row has `clips_per_track` clips, or all if it is None. `decode` replaces `track_clips`, for example by
-    `DecoderProcess.track_clips`.
+    `DecoderProcess.track_clips`. If `find_row` returns a row for the SHA-256 of the file, the file is not decoded, and
+    that row is returned with the id, uri and etag of the track.
 
     Raises:
         AudioError: the track cannot be fetched or decoded; the subclass says why.
     """
     etag = fetch.audio_etag(uri)  # asked again: the audio may have changed since the plan
     with fetch.local_audio(uri) as path:
-        track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
         sha256 = file_sha256(path)
+        identity = {"track_id": track_id, "uri": redacted(uri), "audio_etag": etag or f"sha256:{sha256}"}
+        if find_row is not None and (row := find_row(sha256)) is not None:
+            return {**row, **identity}
+        track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
     return {
-        "track_id": track_id,
-        "uri": redacted(uri),
-        "audio_etag": etag or f"sha256:{sha256}",
+        **identity,
         "audio_sha256": sha256,
         "duration_s": track.duration_s,
         "n_clips": len(track.clips),

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import shared_process
 from musictag.features.extract import DEFAULT_LIMITS, Limits
+from musictag.jobs import known_audio
+from musictag.jobs.known_audio import FindRow
 from musictag.jobs.ledger import failure_row
 from musictag.jobs.plan import Task
 
@@ -26,13 +29,18 @@ def featurize_tasks(
     config: FeatureConfig,
     clips_per_track: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    find_row: FindRow = known_audio.find_no_row,
 ) -> Iterator[Outcome]:
-    """Yield the outcome of each task, in order, while the next tracks are fetched and decoded in a child process."""
+    """Yield the outcome of each task, in order, while the next tracks are fetched and decoded in a child process.
+
+    A track for which `find_row` returns a row is not decoded: that row is its outcome.
+    """
     decode = shared_process().track_clips
 
     def featurize(task: Task) -> Outcome:
         try:
-            return extract.featurize(task.track_id, task.uri, config, clips_per_track, limits, decode), None
+            find = functools.partial(find_row, task)
+            return extract.featurize(task.track_id, task.uri, config, clips_per_track, limits, decode, find), None
         except AudioError as error:
             return None, failure_row(task, error)
 

@@ -25,6 +25,16 @@ RETRYABLE_ERRORS = frozenset(error.__name__ for error in (AudioUnreachableError,
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class KnownAudio:
+    """A row of the output table whose audio may be that of a task."""
+
+    track_id: str
+    audio_sha256: str
+    file: str
+    """The file of the table that holds the row."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Task:
     """One track that a run has to process."""
 
@@ -34,6 +44,8 @@ class Task:
     """Changes whenever the audio does; None if the store does not tell it."""
     attempts: int = 0
     """Number of earlier runs that failed on the same audio."""
+    known: KnownAudio | None = None
+    """A row that is copied if the audio has its digest."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,6 +88,8 @@ class Plan:
     """Tracks whose row was made from other audio; the row is wrong and is deleted first."""
     superseded: frozenset[str]
     """Tasks whose row has another producer; the row stays until the task is committed."""
+    recognizable: frozenset[str]
+    """Tasks whose row may be of the same audio (see `known_audio`); it is deleted at the end of the run."""
     orphaned: frozenset[str]
     """Tracks that have a row but are no longer listed."""
     reasons: Mapping[str, int]
@@ -139,6 +153,7 @@ def make_plan(
         unchanged=frozenset(unchanged),
         stale=frozenset(stale),
         superseded=frozenset(superseded),
+        recognizable=frozenset(),
         orphaned=frozenset(unlisted - hidden),
         reasons=reasons,
         hidden=frozenset(hidden),
@@ -155,11 +170,16 @@ def _reason(row: ExistingRow | None, uri: str, audio_etag: str | None) -> str:
         return "without an etag"
     if row.audio_etag == audio_etag:
         return "by another model" if row.producer else "by a deleted model"
-    sizes_and_times = [etag.partition("-") for etag in (row.audio_etag, audio_etag)]
-    if not all(size.isdecimal() and time for size, _, time in sizes_and_times):
+    size, new_size = size_of(row.audio_etag), size_of(audio_etag)
+    if size is None or new_size is None:
         return "with another etag"
-    (size, _, _), (new_size, _, _) = sizes_and_times
     return "with another time" if size == new_size else "with another size"
+
+
+def size_of(audio_etag: str) -> int | None:
+    """Return the size in an etag of size and time, bytes; None for other etags."""
+    size, _, time = audio_etag.partition("-")
+    return int(size) if size.isdecimal() and time else None
 
 
 def hidden_tracks(track_ids: Collection[str], problems: Collection[Problem]) -> set[str]:

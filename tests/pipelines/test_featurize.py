@@ -171,6 +171,51 @@ def test_run_processes_new_changed_and_repaired_tracks(tmp_path, featurize_here,
     assert rows(table, "audio_sha256", "featurized_at", "n_clips") == after
 
 
+def test_moved_touched_and_renamed_audio_is_hashed_and_not_decoded(
+    tmp_path, featurize_here, capsys, music, write_audio
+):
+    (tmp_path / "old").mkdir()
+    for seed, name in enumerate(("moved.wav", "touched.wav", "replaced.wav", "longer.wav", "name.wav")):
+        write_audio(tmp_path / "old" / name, music(2.0, seed=seed), 44_100)
+    call = ("--features", tmp_path / "features")
+    assert featurize_here("--catalog", tmp_path / "old", *call) == 0
+    columns = ("uri", "audio_etag", "audio_sha256", "clips", "featurized_at")
+    before = rows(tmp_path / "features", *columns)
+
+    library = (tmp_path / "old").rename(tmp_path / "new")
+    os.utime(library / "touched.wav", (1, 1))
+    write_audio(library / "replaced.wav", music(2.0, seed=7), 44_100)  # of the same size
+    write_audio(library / "longer.wav", music(3.0, seed=8), 44_100)
+    (library / "name.wav").rename(library / "another name.wav")
+    capsys.readouterr()
+    assert featurize_here("--catalog", library, *call, "--prune", "--prune-limit", 0.5) == 0
+    out = capsys.readouterr().out
+    assert "5 tracks listed, 5 to do: 4 with another uri, 1 new" in out
+    assert "not decoded, because their audio is known: 3 tracks" in out
+    assert "5 listed = 5 written + 0 unchanged + 0 failed" in out
+    after = rows(tmp_path / "features", *columns)
+    assert set(after) == {"moved.wav", "touched.wav", "replaced.wav", "longer.wav", "another name.wav"}
+    for name, row in after.items():
+        earlier = before["name.wav" if name == "another name.wav" else name]
+        is_known = name not in ("replaced.wav", "longer.wav")
+        assert row["uri"] == str(library / name)
+        assert (row["audio_sha256"] == earlier["audio_sha256"]) == is_known
+        assert (row["clips"] == earlier["clips"]) == is_known
+        assert row["featurized_at"] > earlier["featurized_at"]
+    assert featurize_here("--catalog", library, *call) == 0
+    assert "5 tracks listed, 0 to do" in capsys.readouterr().out
+
+
+def test_row_is_deleted_if_touched_audio_cannot_be_decoded(tmp_path, featurize_here, music, write_audio):
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    call = ("--catalog", tmp_path, "--features", tmp_path / "features", "--max-failures", 1)
+    assert featurize_here(*call) == 0
+    path.write_bytes(bytes(path.stat().st_size))
+    assert featurize_here(*call) == 0
+    assert rows(tmp_path / "features") == {}
+    assert set(failures(tmp_path / "features")) == {"a.wav"}
+
+
 def test_exhausted_track_is_not_decoded_until_its_audio_changes(tmp_path, featurize_here, capsys, music, write_audio):
     (tmp_path / "bad.wav").write_text("no song")
     catalog = write_catalog(tmp_path / "catalog.csv", "bad.wav", "missing.wav")

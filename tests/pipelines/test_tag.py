@@ -132,6 +132,18 @@ def test_tags_from_audio_equal_tags_from_features(home, call, corpus, tagged, tm
     assert "broken.wav" in failure["message"]
     assert {path.parent.name for path in tmp_path.rglob("_delta_log")} == {"tags", "tags-failures"}  # No features.
 
+    # The same audio at other places is not decoded again.
+    moved = shutil.copytree(corpus.folder, tmp_path / "moved", ignore=shutil.ignore_patterns("features*"))
+    moved_listing = [line.replace(f",{corpus.folder}/", f",{moved}/") for line in listing]
+    (tmp_path / "catalog.csv").write_text("\n".join(moved_listing) + "\n")
+    ended = call(home, "tag", *options)
+    assert "not decoded, because their audio is known: 17 tracks" in ended[1]
+    assert last_line(ended).startswith("17 listed = 17 written + 0 unchanged + 0 failed (")
+    for track, row in rows_of(tags).items():
+        assert row["uri"].startswith(str(moved))
+        assert row["scores"] == from_audio[track]["scores"]
+        assert row["tagged_at"] > from_audio[track]["tagged_at"]
+
 
 def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would stop the first as it ends
