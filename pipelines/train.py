@@ -47,6 +47,7 @@ from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.labels import echo_problems, read_labels
+from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
 from musictag.models.artifact import TaggerSpec, copy_notices, save_model
 from musictag.storage import tables
 from musictag.training.checkpoints import TrainingState, load_states, save_states
@@ -101,6 +102,8 @@ def main(argv: list[str]) -> None:
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
     labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)
     progress.echo(str(labels))
+    near_duplicates = find_near_duplicates(labels, args.features, table.version(), config)
+    echo_near_duplicates(near_duplicates, labels)
     dataset = split_tracks(labels, args, table.version(), config)
     min_precision = by_tag(args.min_precision, dataset.vocabulary)
     network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)
@@ -109,6 +112,7 @@ def main(argv: list[str]) -> None:
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
               **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")},
+              "near_duplicates": len(near_duplicates),
               "folds": len(dataset.folds), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
               "vocabulary": ",".join(dataset.vocabulary), "min_precision": args.min_precision,
               **dataclasses.asdict(training)}  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from musictag.audio import adts, ffmpeg, flac_parts, integrity, mp3, mp3_parts, ogg_parts, pcm
+from musictag.audio import adts, ffmpeg, flac_parts, integrity, mp3, mp3_parts, mp4_parts, ogg_parts, pcm, wavpack_parts
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import ByteSpan, Damage, Part, Parts, SplicedFile
 from musictag.audio.pcm import Float32
@@ -136,8 +136,11 @@ def open_damaged(path: Path, name: str, mixer: Mixer, max_damage: float) -> Iter
         AudioDamagedError: the damage is too large, or nothing tells how large it is. The message is the reason alone.
     """
     try:
-        with ffmpeg.open_ffmpeg(path, name, mixer) as whole:
-            parts, sample_rate = _find_parts(path, whole, max_damage), whole.sample_rate
+        with path.open("rb", buffering=0) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            displaced = mp4_parts.find_parts(file, data)
+            spans = displaced.parts[0].spans if displaced else ((0, len(data)),)
+            with ffmpeg.open_file(SplicedFile(file, spans), name, mixer) as whole:
+                parts, sample_rate = displaced or _find_parts(path, data, whole, max_damage), whole.sample_rate
     except AudioUnsupportedError as error:
         raise AudioDamagedError(f"no part can be decoded ({error})") from error
     if parts is None:
@@ -145,34 +148,35 @@ def open_damaged(path: Path, name: str, mixer: Mixer, max_damage: float) -> Iter
     yield DamagedDecoder(path, name, mixer, parts, sample_rate, max_damage, Damage(float(parts.duration_s)))
 
 
-def _find_parts(path: Path, decoder: ffmpeg.FFmpegDecoder, max_damage: float) -> Parts | None:
+def _find_parts(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_damage: float) -> Parts | None:
     """Return the undamaged parts of a file that `decoder` has opened; None if too little is known of it.
 
     Raises `AudioDamagedError` if more than `max_damage` is missing.
     """
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        match decoder.format:
-            case "aac":
-                return adts.find_parts(data)
-            case "flac":
-                return flac_parts.find_parts(data)
-            case "mp3":
-                frames = mp3.find_frames(data)
-                return mp3_parts.find_parts(data, frames) if frames else None
-            case "ogg":
-                return ogg_parts.find_parts(data, decoder.sample_rate)
-        whole = [Part(((0, len(data)),), Fraction(0))]
-        share = integrity.present_share(data)
-        if share is not None and share < 1 - max_damage:
-            raise AudioDamagedError(
-                f"{float(1 - share):.1%} of the bytes are missing, --max-damage allows {max_damage:.2g}"
-            )
-        if share is not None and decoder.format != "asf":  # a format without frames, which ends too early
-            return Parts(whole, _seconds(path) / share)
-        # Nothing tells how many fragments there should be.
-        is_unknown = decoder.n_samples is None or integrity.first_fragment(data) is not None
-        duration_s = integrity.asf_seconds(data) or Fraction(decoder.n_samples or 0, decoder.sample_rate)
-        return None if is_unknown else Parts(whole, duration_s, tolerance_s=pcm.TRUNCATION_TOLERANCE_S)
+    match decoder.format:
+        case "aac":
+            return adts.find_parts(data)
+        case "flac":
+            return flac_parts.find_parts(data)
+        case "mp3":
+            frames = mp3.find_frames(data)
+            return mp3_parts.find_parts(data, frames) if frames else None
+        case "ogg":
+            return ogg_parts.find_parts(data, decoder.sample_rate)
+        case "wv":
+            return wavpack_parts.find_parts(data, decoder.sample_rate)
+    whole = [Part(((0, len(data)),), Fraction(0))]
+    share = integrity.present_share(data)
+    if share is not None and share < 1 - max_damage:
+        raise AudioDamagedError(
+            f"{float(1 - share):.1%} of the bytes are missing, --max-damage allows {max_damage:.2g}"
+        )
+    if share is not None and decoder.format != "asf":  # a format without frames, which ends too early
+        return Parts(whole, _seconds(path) / share)
+    # Nothing tells how many fragments there should be.
+    is_unknown = decoder.n_samples is None or integrity.first_fragment(data) is not None
+    duration_s = integrity.asf_seconds(data) or Fraction(decoder.n_samples or 0, decoder.sample_rate)
+    return None if is_unknown else Parts(whole, duration_s, tolerance_s=pcm.TRUNCATION_TOLERANCE_S)
 
 
 def _seconds(path: Path) -> Fraction:

@@ -29,8 +29,8 @@ FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
 FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "flac", "wav", "aiff", "au", "caf")
 # Formats of which FFmpeg leaves out damaged packets without an error: gaps between timestamps show them.
 FORMATS_WITH_SILENT_LOSS = ("asf",)
-# FFmpeg ignores their checksums unless it is told not to.
-CODECS_WITH_CHECKSUMS = ("ape", "flac", "tta", "wavpack")
+# Codecs whose frames do not depend on each other. FFmpeg ignores the checksums that some have unless it is told not to.
+LOSSLESS_CODECS = ("alac", "ape", "flac", "tta", "wavpack")
 # The largest number of planar channels that PyAV reads safely: it searches for the end of a list with eight entries.
 MAX_PLANES = 7
 # Samples that are decoded before a part, because AAC's transform and band replication depend on them.
@@ -96,16 +96,18 @@ class FFmpegDecoder:
         except ERRORS as error:
             raise pcm.decoding_error(self, start + n_yielded, f"FFmpeg: {reason(error)}") from error
 
+    def packets(self) -> Generator["av.packet.Packet[av.AudioStream]"]:
+        """Yield the packets of the stream."""
+        return cast("Generator[av.packet.Packet[av.AudioStream]]", self.container.demux(self.stream))
+
     def _frames(self) -> Iterator[av.AudioFrame]:
         # PyAV's own `decode` leaks memory if the caller does not read all frames.
-        packets = cast("Generator[av.packet.Packet[av.AudioStream]]", self.container.demux(self.stream))
-        with contextlib.closing(packets):
+        with contextlib.closing(self.packets()) as packets:
             if self.damage is not None:
-                has_timestamps = self.format not in FORMATS_WITHOUT_TIMESTAMPS
-                yield from frames_around_damage(packets, self.sample_rate, self.damage, has_timestamps=has_timestamps)
+                yield from self._frames_around_damage(packets, self.damage)
             elif self.format in FORMATS_WITH_SILENT_LOSS:
                 damage = Damage()
-                for frame in frames_around_damage(packets, self.sample_rate, damage, has_timestamps=True):
+                for frame in self._frames_around_damage(packets, damage):
                     if damage.spans:
                         begin_s = damage.spans[0][0]
                         raise AudioDamagedError(f"{self.name}: damaged: packets are missing after {begin_s:.2f} s")
@@ -113,6 +115,17 @@ class FFmpegDecoder:
             else:
                 for packet in packets:
                     yield from packet.decode()
+
+    def _frames_around_damage(
+        self, packets: Iterable["av.packet.Packet[av.AudioStream]"], damage: Damage
+    ) -> Iterator[av.AudioFrame]:
+        return frames_around_damage(
+            packets,
+            self.sample_rate,
+            damage,
+            has_timestamps=self.format not in FORMATS_WITHOUT_TIMESTAMPS,
+            overlap=self.stream.codec_context.name not in LOSSLESS_CODECS,
+        )
 
     def _checked_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
         for frame in frames:
@@ -181,7 +194,7 @@ def open_file(file: io.RawIOBase, name: str, mixer: Mixer, damage: Damage | None
         streams = sorted(container.streams.audio, key=lambda stream: Disposition.default not in stream.disposition)
         if not streams or not (streams[0].codec_context and streams[0].rate):
             raise AudioUnsupportedError("FFmpeg: the file has no audio stream that can be decoded")
-        if streams[0].codec_context.name in CODECS_WITH_CHECKSUMS:
+        if streams[0].codec_context.name in LOSSLESS_CODECS:
             streams[0].codec_context.options = {"err_detect": "crccheck+explode"}
         yield FFmpegDecoder(container, streams[0], name, mixer, int(streams[0].rate), damage)
 

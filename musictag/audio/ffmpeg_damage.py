@@ -16,16 +16,21 @@ _MAX_GAP_S = 600.0
 
 
 def frames_around_damage(
-    packets: Iterable["av.packet.Packet[av.AudioStream]"], sample_rate: int, damage: Damage, *, has_timestamps: bool
+    packets: Iterable["av.packet.Packet[av.AudioStream]"],
+    sample_rate: int,
+    damage: Damage,
+    *,
+    has_timestamps: bool,
+    overlap: bool,
 ) -> Iterator[av.AudioFrame]:
     """Yield the decoded frames of packets, and silent frames for packets that are missing or cannot be decoded.
 
     Args:
         packets: the packets of one stream, in their order.
         sample_rate: the rate of the stream, Hz; frames of another rate are not decoded from sound.
-        damage: gets the times of the silent frames, s, and of the frame after them, which may depend on them. The first
-            frame begins at 0.
+        damage: gets the times of the silent frames, s. The first frame begins at 0.
         has_timestamps: whether the format stores timestamps, so that they tell what is missing.
+        overlap: whether a frame depends on the one before, so that the frame after silence is wrong as well.
 
     Raises:
         AudioDamagedError: a timestamp is more than 600 s after the frame before.
@@ -49,7 +54,8 @@ def frames_around_damage(
                 is_damaged = is_damaged or gap > _JITTER_S * sample_rate
                 n_lost = max(0, gap) if is_damaged else 0
             if is_damaged:
-                damage.add(n_yielded / sample_rate, (n_yielded + n_lost + frame.samples) / sample_rate)
+                n_wrong = n_lost + (frame.samples if overlap else 0)
+                damage.add(n_yielded / sample_rate, (n_yielded + n_wrong) / sample_rate)
             if origin is None and position is not None:
                 origin = position - n_lost
             yield from _silent_frames(frame, n_lost, sample_rate)

@@ -77,12 +77,10 @@ def check_complete(path: Path, name: str) -> None:
                 is_cut = n_bytes > len(data) + TOLERANCE_BYTES
                 missing = f"its header declares {n_bytes:,} bytes, the file has {len(data):,}" if is_cut else None
             case (_, b"ftyp"):
-                boxes = list(
-                    itertools.takewhile(lambda box: after_tag(data, box.begin) is None, _boxes(data, 0, len(data)))
-                )
-                missing = _truncated_box(boxes, len(data))
+                found = list(itertools.takewhile(lambda box: after_tag(data, box.begin) is None, boxes(data)))
+                missing = _truncated_box(found, len(data))
                 _check_sample_counts(data, name)
-                seconds = [box.begin for box in boxes[1:] if box.name == b"ftyp"]
+                seconds = [box.begin for box in found[1:] if box.name == b"ftyp"]
                 trailing = trailing_bytes(data, seconds[0]) if seconds else None
             case (b"fLaC", _) if flac.stream_info(data):
                 missing, second = None, flac.second_file(data)
@@ -127,8 +125,12 @@ def _asf_lengths(data: mmap.mmap) -> tuple[int, Fraction | None]:
 
 def first_fragment(data: mmap.mmap) -> Chunk | None:
     """Return the first fragment of a fragmented MP4 file; None for other files."""
-    boxes = _boxes(data, 0, len(data)) if data[4:8] == b"ftyp" else iter(())
-    return next((box for box in boxes if box.name == FRAGMENT), None)
+    return next((box for box in boxes(data) if box.name == FRAGMENT), None)
+
+
+def boxes(data: mmap.mmap) -> Iterator[Chunk]:
+    """Yield the boxes of the highest level of an MP4 file; none of other files."""
+    return _boxes(data, 0, len(data)) if data[4:8] == b"ftyp" else iter(())
 
 
 def last_fragment_s(path: Path) -> float:
@@ -201,13 +203,13 @@ def _is_chunk(data: mmap.mmap, begin: int) -> bool:
     return len(name) == 4 and name.isascii() and name.decode().isprintable()
 
 
-def _truncated_box(boxes: list[Chunk], n_bytes: int) -> str | None:
+def _truncated_box(found: list[Chunk], n_bytes: int) -> str | None:
     """Return an error message if a box of an MP4 file is truncated or the index is missing, else None."""
-    for box in boxes:
+    for box in found:
         is_metadata = box.name not in (INDEX, FRAGMENT, SAMPLES) and box.begin > n_bytes - TOLERANCE_BYTES
         if box.end and box.end > n_bytes and not is_metadata:
             return _ends_beyond(box, n_bytes)
-    if not any(box.name in (INDEX, FRAGMENT) for box in boxes):
+    if not any(box.name in (INDEX, FRAGMENT) for box in found):
         return "the index (moov box) is missing"
     return None
 
@@ -235,7 +237,9 @@ def _check_sample_counts(data: mmap.mmap, name: str) -> None:
 
 
 def _ends_beyond(chunk: Chunk, n_bytes: int) -> str:
-    return f"its part {chunk.name.decode('latin-1')!r} ends at byte {chunk.end:,}, the file at byte {n_bytes:,}"
+    if not chunk.name.isascii() or not chunk.name.decode().isprintable():
+        return f"the bytes from {chunk.begin:,} on are no part of the file that is known"
+    return f"its part {chunk.name.decode()!r} ends at byte {chunk.end:,}, the file at byte {n_bytes:,}"
 
 
 def _iff_chunks(data: mmap.mmap, byte_order: str) -> Iterator[Chunk]:

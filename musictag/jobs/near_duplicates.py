@@ -1,0 +1,51 @@
+"""Report labelled tracks that sound like one of another split: a model would be tested on what it has learned."""
+
+import numpy as np
+
+from musictag.catalog.splits import Labels
+from musictag.features import similarity
+from musictag.features.clips import clip_weights
+from musictag.features.config import FeatureConfig
+from musictag.features.table import decode_clips
+from musictag.jobs.progress import counted, echo
+from musictag.storage import tables
+
+# Pairs that are printed.
+_N_SHOWN = 10
+
+Pair = tuple[str, str]
+"""Two tracks that sound nearly the same."""
+
+
+def find_near_duplicates(labels: Labels, features_uri: str, version: int, config: FeatureConfig) -> list[Pair]:
+    """Return the pairs of labelled tracks of different splits that sound nearly the same, the nearest first.
+
+    Silent tracks are left out. Memory holds one description of each track, and the clips of a few.
+    """
+    split_of = {track_id: split for split, tags in labels.tags.items() for track_id in tags}
+    columns = ("track_id", "clips", "start_s", "duration_s")
+    track_ids, descriptions = [], []
+    for row in tables.read_rows(features_uri, columns, split_of, version):
+        clips = decode_clips(row["clips"], config)
+        if clips.any():
+            track_ids.append(row["track_id"])
+            weights = clip_weights(row["start_s"], row["duration_s"], config)
+            descriptions.append(similarity.describe(clips, weights))
+    pairs = similarity.near_pairs(np.array(descriptions, np.float32))
+    across = similarity.pairs_across(pairs, [split_of[track_id] for track_id in track_ids])
+    return [(track_ids[first], track_ids[second]) for first, second, _ in across]
+
+
+def echo_near_duplicates(pairs: list[Pair], labels: Labels) -> None:
+    """Print pairs of tracks that sound nearly the same, each with its split."""
+    if not pairs:
+        return
+    split_of = {track_id: split for split, tags in labels.tags.items() for track_id in tags}
+    shown = "; ".join(
+        " and ".join(f"{track_id} ({split_of[track_id]})" for track_id in pair) for pair in pairs[:_N_SHOWN]
+    )
+    more = f"; and {len(pairs) - _N_SHOWN:,} more" if len(pairs) > _N_SHOWN else ""
+    echo(
+        f"{counted(len(pairs), 'pair')} of tracks in different splits sound nearly the same, and may be one recording: "
+        f"{shown}{more}. If they are, give both the same artist, or the same split in the catalog's column split"
+    )

@@ -1,0 +1,69 @@
+"""Encodings of one recording are near each other; other music is not."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musictag.features import similarity
+from musictag.features.clips import clip_weights
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import track_clips
+
+CONFIG = FeatureConfig()
+
+
+def described(path, clips_per_track=None):
+    track = track_clips(path, "a", CONFIG, clips_per_track)
+    start_s = np.array(track.starts) * CONFIG.hop_length / CONFIG.sample_rate
+    return similarity.describe(track.clips, clip_weights(start_s, track.duration_s, CONFIG))
+
+
+def distance(first, second):
+    return float(np.sqrt(np.square(first - second).mean()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clips_per_track", [None, 2])
+def test_encodings_of_one_recording_are_near_each_other(tmp_path, music, write_audio, clips_per_track):
+    samples = music(10.0, 48_000)
+    first, other = (
+        described(write_audio(tmp_path / name, x, 48_000), clips_per_track)
+        for name, x in (("a.flac", samples), ("other.flac", music(10.0, 48_000, seed=1)))
+    )
+    for suffix in (".mp3", ".ogg", ".opus", ".m4a"):
+        encoded = described(write_audio(tmp_path / f"a{suffix}", samples, 48_000), clips_per_track)
+        assert distance(encoded, first) < similarity.MAX_DISTANCE / 2
+    quieter = described(write_audio(tmp_path / "quiet.flac", 0.7 * samples, 48_000), clips_per_track)
+    assert distance(quieter, first) < similarity.MAX_DISTANCE
+    assert distance(other, first) > similarity.MAX_DISTANCE
+
+
+@given(st.integers(1, 40), st.integers(0, 12), st.integers(0, 999))
+def test_pairs_are_those_of_all_comparisons(n_tracks, n_copies, seed):
+    rng = np.random.default_rng(seed)
+    descriptions = rng.normal(size=(n_tracks, 24)).astype(np.float32)
+    copies = descriptions[rng.permutation(n_tracks)[:n_copies]]
+    descriptions = np.concatenate([descriptions, copies + rng.normal(scale=0.05, size=copies.shape)]).astype(np.float32)
+    found = similarity.near_pairs(descriptions)
+    every = {
+        (i, j)
+        for j in range(len(descriptions))
+        for i in range(j)
+        if distance(descriptions[i], descriptions[j]) <= similarity.MAX_DISTANCE
+    }
+    assert {(first, second) for first, second, _ in found} == every
+    assert len(found) == len(every)
+    assert [pair[2] for pair in found] == sorted(pair[2] for pair in found)
+
+
+def test_many_equal_tracks_have_few_pairs():
+    assert len(similarity.near_pairs(np.zeros((5_000, 24), np.float32))) < 5_000 * 11
+
+
+def test_padding_does_not_count():
+    clips = np.random.default_rng(0).uniform(1, 5, (3, 187, 96)).astype(np.float16)
+    padded = np.concatenate([clips[:2], np.zeros_like(clips[:1])])
+    full = similarity.describe(clips[:2], np.ones(2, np.float32))
+    np.testing.assert_array_equal(similarity.describe(padded, np.array([1, 1, 0.1], np.float32)), full)
+    assert np.isfinite(similarity.describe(clips[:1], np.array([0.5], np.float32))).all()
