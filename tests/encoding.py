@@ -41,6 +41,7 @@ BY_FFMPEG: dict[str, tuple[str, str, dict[str, str]]] = {
     "noxing.mp3": ("mp3", "libmp3lame", {"write_xing": "0", "id3v2_version": "0"}),
     "flac.ogg": ("ogg", "flac", {}),
 }
+SIXTEEN_BITS = {"wavpack": "s16p", "tta": "s16"}
 FORMATS = (*BY_SOUNDFILE, *BY_FFMPEG)
 
 
@@ -87,6 +88,8 @@ def by_ffmpeg(
         path = Path(folder) / "sound"  # a file, because FFmpeg reads its output to move the index to the front
         with av.open(str(path), "w", format=container, container_options=options) as file:
             track = file.add_stream(codec, rate=sample_rate, layout=layout)
+            if codec in SIXTEEN_BITS:  # FFmpeg would take the first format that the encoder has, of 8 bits
+                track.format = SIXTEEN_BITS[codec]
             track.bit_rate = bit_rate or (128_000 if sample_rate > 16_000 else 32_000)
             resampler = av.AudioResampler(format=track.format, layout=layout, rate=sample_rate)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)

@@ -10,6 +10,7 @@ from pathlib import Path
 import soundfile
 
 from musictag.audio.libsndfile import UNKNOWN_LENGTH
+from musictag.errors import AudioCorruptError
 
 # The words with which frames begin, as the bytes of 16-bit samples in both byte orders.
 _SYNC_WORDS = {
@@ -18,8 +19,8 @@ _SYNC_WORDS = {
 }
 # Bytes from frame to frame: 256 to 4,096 samples of DTS, 1,536 of Dolby Digital, 6,144 of Dolby Digital Plus.
 _FRAME_BYTES = (1_024, 2_048, 4_096, 6_144, 8_192, 16_384, 24_576)
-# Samples that are read: at least three frames of any size.
-_SAMPLES = 1 << 15
+N_SAMPLES = 1 << 15
+"""Samples per channel that are looked at: at least three frames of any size."""
 
 
 def encoded_stream(path: Path) -> str | None:
@@ -31,11 +32,23 @@ def encoded_stream(path: Path) -> str | None:
         if file.channels != 2 or not file.subtype.startswith("PCM_") or file.frames == UNKNOWN_LENGTH:
             return None
         try:
-            file.seek(max(0, file.frames // 2 - _SAMPLES // 2))
-            content = file.read(_SAMPLES, dtype="int16").tobytes()
+            file.seek(max(0, file.frames // 2 - N_SAMPLES // 2))
+            content = file.read(N_SAMPLES, dtype="int16").tobytes()
         except soundfile.LibsndfileError:  # damage, which decoding reports
             return None
+    return encoding_of(content)
+
+
+def encoding_of(content: bytes) -> str | None:
+    """Return the name of the encoding if 16-bit samples of two channels are an encoded stream, else None."""
     return next((name for name, words in _SYNC_WORDS.items() if _has_frames(content, words)), None)
+
+
+def refusal(name: str, encoding: str) -> AudioCorruptError:
+    """Return the error of a file whose samples are an encoded stream; `name` is its name in the message."""
+    return AudioCorruptError(
+        f"{name}: the samples are a {encoding} stream, not sound: decode it first, for example with FFmpeg"
+    )
 
 
 def _has_frames(content: bytes, words: bytes) -> bool:

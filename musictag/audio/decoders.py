@@ -22,6 +22,7 @@ from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import Mixer
 from musictag.audio.pcm import Float32
+from musictag.audio.trailing import other_file
 from musictag.audio.vorbis import VorbisDecoder
 from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupportedError
 
@@ -92,9 +93,7 @@ def open_decoder(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer:
     with contextlib.ExitStack() as stack:
         stack.enter_context(file)
         if encoding := bitstreams.encoded_stream(path):
-            raise AudioCorruptError(
-                f"{name}: the samples are a {encoding} stream, not sound: decode it first, for example with FFmpeg"
-            )
+            raise bitstreams.refusal(name, encoding)
         audio: Decoder = SoundFileDecoder(file, name, mixer)
         has_no_size = audio.n_samples == 0 and integrity.extends_to_the_end(path)
         if audio.n_samples is None or has_no_size:
@@ -115,6 +114,9 @@ def _open_mp3(file: soundfile.SoundFile, path: Path, name: str, mixer: Mixer) ->
         frames = mp3.find_frames(data)
         parts = mp3_parts.find_parts(data, frames) if frames else None
         channels_agree = frames is not None and mp3.channels_agree(np.frombuffer(data, np.uint8), frames)
+        trailing = other_file(data, int(frames.ends[-1])) if frames else None
+    if trailing:
+        raise AudioCorruptError(f"{name}: {trailing}")
     if parts and parts.is_damaged:
         raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
     with contextlib.ExitStack() as stack:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import cast
 
 import av
+import numpy as np
 from av.stream import Disposition
 
-from musictag.audio import pcm
+from musictag.audio import bitstreams, pcm
 from musictag.audio.ffmpeg_damage import ERRORS, frames_around_damage
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import Damage
@@ -90,7 +91,8 @@ class FFmpegDecoder:
         try:
             position, frames = self._frames_from(start)
             size = pcm.BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
-            for block in pcm.between(_joined(self._checked_rate(frames), size, self.mixer), position, start, stop):
+            checked = self._checked_samples(self._checked_rate(frames))
+            for block in pcm.between(_joined(checked, size, self.mixer), position, start, stop):
                 yield block
                 n_yielded += len(block)
         except ERRORS as error:
@@ -135,6 +137,23 @@ class FFmpegDecoder:
                 )
             yield frame
 
+    def _checked_samples(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+        """Yield frames; raise `AudioCorruptError` if the first samples that are not silent are an encoded stream."""
+        content: list[bytes] = []
+        n_bytes = 4 * bitstreams.N_SAMPLES  # two channels of 16 bits
+        can_be_encoded = self.stream.codec_context.name in LOSSLESS_CODECS and self.stream.channels == 2
+        for frame in frames:
+            if can_be_encoded:
+                samples = _sixteen_bits(frame)
+                if not content:  # silence before the stream
+                    samples = samples[(len(samples) - len(samples.lstrip(b"\0"))) // 4 * 4 :]
+                content += [samples] if samples else []
+                if sum(map(len, content)) >= n_bytes:
+                    if encoding := bitstreams.encoding_of(b"".join(content)):
+                        raise bitstreams.refusal(self.name, encoding)
+                    can_be_encoded = False
+            yield frame
+
     def _frames_from(self, start: int) -> tuple[int, Iterator[av.AudioFrame]]:
         """Return the position of the first frame, at `start` or earlier, and the frames from there on."""
         frames = self._frames()
@@ -169,6 +188,15 @@ def mono_of(frame: av.AudioFrame, mixer: Mixer) -> Float32:
     samples = frame.to_ndarray()
     block = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
     return mixer.mono(block, tuple(channel.name for channel in frame.layout.channels))
+
+
+def _sixteen_bits(frame: av.AudioFrame) -> bytes:
+    """Return the samples of two channels, of integers, as 16 bits; nothing for other samples."""
+    samples = frame.to_ndarray()
+    if samples.dtype.kind != "i":
+        return b""
+    pairs = samples.T if frame.format.is_planar else samples.reshape(-1, 2)
+    return np.right_shift(pairs, 8 * (samples.itemsize - 2), dtype=samples.dtype).astype("<i2").tobytes()
 
 
 @contextlib.contextmanager

@@ -76,6 +76,8 @@ def check_complete(path: Path, name: str) -> None:
                 n_bytes, _ = _asf_lengths(data)
                 is_cut = n_bytes > len(data) + TOLERANCE_BYTES
                 missing = f"its header declares {n_bytes:,} bytes, the file has {len(data):,}" if is_cut else None
+                second = data.find(ASF_HEADER, len(ASF_HEADER))
+                trailing = trailing_bytes(data, second) if second > 0 else None
             case (_, b"ftyp"):
                 found = list(itertools.takewhile(lambda box: after_tag(data, box.begin) is None, boxes(data)))
                 missing = _truncated_box(found, len(data))
@@ -83,8 +85,8 @@ def check_complete(path: Path, name: str) -> None:
                 seconds = [box.begin for box in found[1:] if box.name == b"ftyp"]
                 trailing = trailing_bytes(data, seconds[0]) if seconds else None
             case (b"fLaC", _) if flac.stream_info(data):
-                missing, second = None, flac.second_file(data)
-                trailing = trailing_bytes(data, second) if second else None
+                missing, second = None, flac.second_file(data) or -1
+                trailing = trailing_bytes(data, second) if second > 0 else None
             case _:
                 missing = None
                 _check_sample_counts(data, name)  # FFmpeg reads MP4 files without an `ftyp` box

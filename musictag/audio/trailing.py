@@ -6,6 +6,7 @@ import re
 
 # Fewer bytes than this are ignored at the end of a file, because some programs write slightly wrong sizes.
 TOLERANCE_BYTES = 1_024
+_FILE_MARKS = (b"RIFF", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b".snd", b"wvpk", b"TTA1", b"\x1a\x45\xdf\xa3")
 _LYRICS_END = re.compile(rb"LYRICS200|LYRICSEND")
 _NOT_ZERO = re.compile(rb"[^\0]")
 
@@ -20,6 +21,13 @@ def trailing_bytes(data: mmap.mmap, begin: int) -> str | None:
         f"{n_bytes:,} bytes follow the declared audio at byte {begin:,} and are no known tag: split the file, or "
         "repair its header (for example by `ffmpeg -i FILE -c copy NEW`)"
     )
+
+
+def other_file(data: mmap.mmap, begin: int) -> str | None:
+    """Return an error message if a file of another format follows the tags from byte `begin` on, else None."""
+    begin = after_tags(data, begin)
+    is_file = data[begin : begin + 4] in _FILE_MARKS or data[begin + 4 : begin + 8] == b"ftyp"
+    return trailing_bytes(data, begin) if is_file else None
 
 
 def after_tags(data: mmap.mmap, begin: int) -> int:

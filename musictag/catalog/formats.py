@@ -35,6 +35,8 @@ _BYTE_ORDER_MARKS = {
 }
 # "track_id" in UTF-16 without a byte order mark: every second byte is 0.
 _UTF_16_BEGINS = {(False, True): "utf-16-le", (True, False): "utf-16-be"}
+# The line before the header with which Excel is told the separator.
+_EXCEL_SEPARATOR = re.compile(r'"?sep=."?\s*', re.IGNORECASE)
 _SEPARATORS = (",", "\t", ";")
 # Key of the surplus fields of a CSV row that is longer than the header; no column can have this name.
 _SURPLUS = "\0"
@@ -106,6 +108,9 @@ def _read_csv(stream: IO[bytes], name: str) -> list[NumberedRow]:
 
 def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
     first = lines.readline()
+    n_before = 1
+    if _EXCEL_SEPARATOR.fullmatch(first):
+        first, n_before = lines.readline(), 2
     # The separator is the one with which the header has the required columns.
     headers = {separator: _header(first, separator) for separator in _SEPARATORS}
     complete = [separator for separator in _SEPARATORS if set(REQUIRED) <= set(headers[separator])]
@@ -114,7 +119,7 @@ def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
     reader = csv.DictReader(lines, headers[separator], restkey=_SURPLUS, strict=True, delimiter=separator)
     try:
         for fields in reader:
-            number = reader.line_num + 1  # the header is line 1
+            number = reader.line_num + n_before
             surplus = fields.pop(_SURPLUS, None)
             if surplus is not None:
                 sign = {",": "comma", "\t": "tab", ";": "semicolon"}[separator]
@@ -125,7 +130,9 @@ def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
                 yield number, {**fields, "tags": fields.get("tags", "").split(";")}
     except csv.Error as error:
         # After an unclosed quote, the rows that follow are read as one field, so that none of them can be used.
-        raise CatalogError(f"catalog {name}, line {reader.line_num + 1}: {error}; is a quote not closed?") from error
+        raise CatalogError(
+            f"catalog {name}, line {reader.line_num + n_before}: {error}; is a quote not closed?"
+        ) from error
 
 
 def _header(line: str, separator: str) -> list[str]:

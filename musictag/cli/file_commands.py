@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from musictag.catalog.folder import describe_left_out
 from musictag.cli import local_files, options, output
-from musictag.cli.local_files import DecodedTrack, printable
+from musictag.cli.local_files import DecodedTrack, path_text
 from musictag.cli.model_commands import add_model, find_model
 from musictag.errors import AudioEmptyError, AudioError, LedgerError, StoreError, UsageError
 from musictag.evaluation.calibration import calibrate
@@ -72,17 +72,17 @@ def run_tag(args: argparse.Namespace) -> None:
             n_failed += 1
             if args.form is output.as_text:
                 tqdm.write(text.printable(str(track)), file=sys.stderr)
-            _write(args.form(printable(path), track))
+            _write(args.form(_shown(path), track))
         else:
             _warn_of_damage(path, track)
-            _write(args.form(printable(path), _top_tags(tagger, track, args.top)))
+            _write(args.form(_shown(path), _top_tags(tagger, track, args.top)))
     if n_failed:
         raise LedgerError(f"{n_failed} of {len(paths)} file{'s' * (len(paths) > 1)} could not be tagged")
 
 
 def run_taggram(args: argparse.Namespace) -> None:
     """Draw the taggram of one file."""
-    target = printable(args.output)
+    target = path_text(args.output)
     if args.output.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"-o {target}: the picture's name must end in {', '.join(PICTURE_SUFFIXES)}")
     from musictag.cli import taggram
@@ -92,7 +92,7 @@ def run_taggram(args: argparse.Namespace) -> None:
     track = local_files.read(args.path, tagger.spec.feature_config, limits=options.limits(args))
     _warn_of_damage(args.path, track)
     if is_silent(track.clips):
-        raise AudioEmptyError(f"{printable(args.path)}: the audio is silent: there are no tags to draw")
+        raise AudioEmptyError(f"{path_text(args.path)}: the audio is silent: there are no tags to draw")
     clip_scores, track_scores = calibrated_scores(tagger, track)
     shown = _best(track_scores, args.top)
     figure = taggram.draw(
@@ -102,7 +102,7 @@ def run_taggram(args: argparse.Namespace) -> None:
         track.start_s,
         track.duration_s,
         tagger.spec.feature_config.clip_seconds,
-        title=printable(Path(args.path.name)),
+        title=path_text(Path(args.path.name)),
         subtitle=f"tags over time by {args.model}",
     )
     try:
@@ -132,9 +132,14 @@ def _top_tags(tagger: Tagger, track: DecodedTrack, n_tags: int) -> output.Scored
     return [(tagger.spec.vocabulary[k], round(float(scores[k]), 4)) for k in _best(scores, n_tags)]
 
 
+def _shown(path: Path) -> str:
+    """Return a path as a terminal can show it, or for programs as it is."""
+    return text.printable(path_text(path)) if sys.stdout.isatty() else path_text(path)
+
+
 def _warn_of_damage(path: Path, track: DecodedTrack) -> None:
     if track.damaged_s:
-        message = f"{printable(path)}: damaged: {track.damaged_s:.2f} of {track.duration_s:.2f} s are left out"
+        message = f"{path_text(path)}: damaged: {track.damaged_s:.2f} of {track.duration_s:.2f} s are left out"
         tqdm.write(text.printable(message), file=sys.stderr)
 
 

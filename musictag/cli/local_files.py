@@ -57,7 +57,7 @@ def find(arguments: Iterable[Path], *, follow_links: bool = True) -> tuple[list[
     return files, left_out
 
 
-def printable(path: Path) -> str:
+def path_text(path: Path) -> str:
     """Return a path as text that can be encoded; bytes that are not UTF-8 become a backslash, x and two hex digits."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -69,7 +69,7 @@ def read(
     limits: extract.Limits = extract.DEFAULT_LIMITS,
 ) -> DecodedTrack:
     """Decode a local file and return its clips. Raises an `AudioError` if the file cannot be used."""
-    name = printable(path)
+    name = path_text(path)
     if name != str(path):
         raise AudioUnreachableError(f"{name}: the file name is not UTF-8; rename it")
     try:  # not `fetch.local_audio`, which would read some file names as URLs

@@ -10,6 +10,8 @@ from encoding import by_ffmpeg
 from musictag.audio import bitstreams
 from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.errors import AudioCorruptError
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import track_clips
 
 RATE = 48_000
 
@@ -46,6 +48,23 @@ def test_encoded_stream_in_samples_is_refused_by_name(
         open_audio(path, "a"),
     ):
         pass
+
+
+@pytest.mark.parametrize(("suffix", "container", "codec"), [
+    (".wv", "wv", "wavpack"), (".tta", "tta", "tta"), (".m4a", "mp4", "alac"), (".mka", "matroska", "flac"),
+])  # fmt: skip
+@pytest.mark.parametrize("kind", ["Dolby Digital", "DTS"])
+@pytest.mark.parametrize("clips_per_track", [None, 2])
+def test_encoded_stream_in_lossless_files_is_refused_by_name(
+    tmp_path: Path, streams: dict[str, bytes], suffix: str, container: str, codec: str, kind: str, clips_per_track
+) -> None:
+    content = streams[kind][: len(streams[kind]) // 4 * 4] * 8
+    samples = np.frombuffer(content, "<i2").reshape(-1, 2).astype(np.float32) / 32_768
+    silence = np.zeros((RATE, 2), np.float32)
+    data = by_ffmpeg(np.concatenate([silence, samples]), RATE, container, codec, {})
+    (tmp_path / f"a{suffix}").write_bytes(data)
+    with pytest.raises(AudioCorruptError, match=f"a: the samples are a {kind[:3]}.* stream, not sound"):
+        track_clips(tmp_path / f"a{suffix}", "a", FeatureConfig(clip_frames=20), clips_per_track)
 
 
 def test_music_and_noise_are_not_taken_for_streams(tmp_path: Path, music) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encoding import by_ffmpeg
 from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.errors import AudioCorruptError, AudioEmptyError
 from musictag.features.config import FeatureConfig
@@ -57,6 +58,24 @@ def test_joined_files_of_other_formats_fail_with_the_bytes_that_follow(
     message = f"a: {len(second):,} bytes follow the declared audio at byte {len(first):,}"
     with pytest.raises(AudioCorruptError, match=message):
         decoded(tmp_path / f"a{suffix}", clips_per_track)
+
+
+@pytest.mark.parametrize("second", [".wav", ".flac", ".ogg", ".m4a"])
+@pytest.mark.parametrize("tag", [b"", ID3V1])
+def test_file_of_another_format_after_an_mp3_file_is_a_failure(
+    tmp_path: Path, write_audio, music, second: str, tag: bytes
+) -> None:
+    first, other = (part(tmp_path, write_audio, music, suffix, 3.0) for suffix in (".mp3", second))
+    (tmp_path / "a.mp3").write_bytes(first + tag + other)
+    with pytest.raises(AudioCorruptError, match=f"a: {len(other):,} bytes follow the declared audio"):
+        seconds_of(tmp_path / "a.mp3")
+
+
+def test_joined_wma_files_fail_with_the_bytes_that_follow(tmp_path: Path, music) -> None:
+    first, second = (by_ffmpeg(music(seconds), 44_100, "asf", "wmav2", {}) for seconds in (3.0, 4.0))
+    (tmp_path / "a.wma").write_bytes(first + second)
+    with pytest.raises(AudioCorruptError, match=f"a: {len(second):,} bytes follow the declared audio"):
+        seconds_of(tmp_path / "a.wma")
 
 
 @pytest.mark.parametrize("suffix", [".opus", ".ogg"])

@@ -58,6 +58,17 @@ def test_other_encoding_is_named_and_costs_its_rows_only(tmp_path: Path) -> None
         assert "save the catalog as UTF-8 (it may be cp1252" in problem.message
 
 
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=,"])
+def test_line_with_which_excel_is_told_the_separator_is_skipped(tmp_path: Path, line: str) -> None:
+    separator = line.strip('"')[-1]
+    (tmp_path / "c.csv").write_text(f"{line}\r\n" + separator.join(("track_id", "uri")) + f"\r\na{separator}a.mp3\r\n")
+    catalog = read_catalog(str(tmp_path / "c.csv"))
+    assert catalog.tracks["track_id"].to_pylist() == ["a"]
+    (tmp_path / "c.csv").write_text(f"{line}\ntrack_id{separator}uri\n{separator}a.mp3\n")
+    (problem,) = read_catalog(str(tmp_path / "c.csv")).problems
+    assert problem.row == 3
+
+
 def test_separator_is_the_one_with_which_the_header_is_complete(tmp_path: Path) -> None:
     catalog = read(tmp_path / "c.csv", b"track_id,uri,a;b\n1,x;y.mp3,\n")
     assert catalog.tracks["uri"].to_pylist() == [f"{tmp_path}/x;y.mp3"]

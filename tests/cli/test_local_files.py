@@ -62,11 +62,11 @@ def test_name_that_is_not_utf8_is_refused(tmp_path, music, write_audio):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     write_audio(tmp_path / "a.wav", music(1.0), 44_100).rename(path)
     assert local_files.find([tmp_path])[0] == [path]
-    assert local_files.printable(path) == f"{tmp_path}/caf\\xe9.wav"
+    assert local_files.path_text(path) == f"{tmp_path}/caf\\xe9.wav"
     with pytest.raises(AudioUnreachableError, match="the file name is not UTF-8; rename it") as caught:
         local_files.read(path, CONFIG)
-    assert str(caught.value).startswith(local_files.printable(path))
-    assert local_files.printable(Path("爵士 café.mp3")) == "爵士 café.mp3"
+    assert str(caught.value).startswith(local_files.path_text(path))
+    assert local_files.path_text(Path("爵士 café.mp3")) == "爵士 café.mp3"
 
 
 def test_files_come_in_order_and_few_are_read_ahead(tmp_path, music, write_audio):
