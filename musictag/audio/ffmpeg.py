@@ -28,6 +28,8 @@ CONTAINERS = "aac,aiff,ape,asf,au,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
 # Formats without timestamps: FFmpeg counts the samples of the frames that it finds.
 FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "flac", "wav", "aiff", "au", "caf")
+# Seconds by which timestamps may be wrong. Those of Windows Media tell when a packet begins, not its first frame.
+DEFAULT_JITTER_S, JITTER_S = 0.02, {"asf": 0.25}
 # Formats of which FFmpeg leaves out damaged packets without an error: gaps between timestamps show them.
 FORMATS_WITH_SILENT_LOSS = ("asf",)
 # Codecs whose frames do not depend on each other. FFmpeg ignores the checksums that some have unless it is told not to.
@@ -125,7 +127,9 @@ class FFmpegDecoder:
             packets,
             self.sample_rate,
             damage,
-            has_timestamps=self.format not in FORMATS_WITHOUT_TIMESTAMPS,
+            jitter_s=math.inf
+            if self.format in FORMATS_WITHOUT_TIMESTAMPS
+            else JITTER_S.get(self.format, DEFAULT_JITTER_S),
             overlap=self.stream.codec_context.name not in LOSSLESS_CODECS,
         )
 

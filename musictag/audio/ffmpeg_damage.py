@@ -1,5 +1,6 @@
 """Decode packets with FFmpeg, and go on behind those that cannot be decoded."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 import av
@@ -9,8 +10,6 @@ from musictag.errors import AudioDamagedError
 
 # PyAV also raises ValueError for values from FFmpeg that it does not expect, and OSError from the open file.
 ERRORS = (av.error.FFmpegError, OSError, ValueError)
-# Timestamps are rounded to ms in some formats. A larger gap than this between frames is a lost packet.
-_JITTER_S = 0.02
 # A longer gap, s, is a damaged timestamp.
 _MAX_GAP_S = 600.0
 
@@ -20,7 +19,7 @@ def frames_around_damage(
     sample_rate: int,
     damage: Damage,
     *,
-    has_timestamps: bool,
+    jitter_s: float,
     overlap: bool,
 ) -> Iterator[av.AudioFrame]:
     """Yield the decoded frames of packets, and silent frames for packets that are missing or cannot be decoded.
@@ -29,7 +28,8 @@ def frames_around_damage(
         packets: the packets of one stream, in their order.
         sample_rate: the rate of the stream, Hz; frames of another rate are not decoded from sound.
         damage: gets the times of the silent frames, s. The first frame begins at 0.
-        has_timestamps: whether the format stores timestamps, so that they tell what is missing.
+        jitter_s: seconds by which timestamps may be wrong; a larger gap between them is a lost packet. Infinity if
+            the format has no timestamps.
         overlap: whether a frame depends on the one before, so that the frame after silence is wrong as well.
 
     Raises:
@@ -47,11 +47,11 @@ def frames_around_damage(
             if frame.sample_rate != sample_rate:
                 n_lost += frame.samples
                 continue
-            position = _position(frame, sample_rate) if has_timestamps else None
+            position = _position(frame, sample_rate) if math.isfinite(jitter_s) else None
             is_damaged = n_lost > 0
             if position is not None and origin is not None:
                 gap = position - origin - n_yielded
-                is_damaged = is_damaged or gap > _JITTER_S * sample_rate
+                is_damaged = is_damaged or gap > jitter_s * sample_rate
                 n_lost = max(0, gap) if is_damaged else 0
             if is_damaged:
                 n_wrong = n_lost + (frame.samples if overlap else 0)
