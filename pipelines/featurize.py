@@ -26,7 +26,7 @@ from musictag.errors import UsageError
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits
-from musictag.jobs import known_audio, ledger
+from musictag.jobs import copy_sources, ledger
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import Row, featurize_tasks
 from musictag.jobs.plan import ExistingRow, Plan, Task, part_name, partition
@@ -73,7 +73,7 @@ class FeaturizePart(beam.DoFn):
         ledger.record_failures(self.planned.failures, name, failures, self.planned.failures_version)
 
     def _find_row(self, task: Task, sha256: str) -> Row | None:
-        row = known_audio.find_row(task, sha256, self.planned.features, table.SCHEMA)
+        row = copy_sources.find_row(task, sha256, self.planned.features, table.SCHEMA, self.limits)
         return row and {**row, "featurized_at": datetime.datetime.now(datetime.UTC)}
 
 
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> None:
         failures_uri=failures_uri,
         producer=config.feature_hash,
         read_existing=lambda: read_existing(args.features, config.feature_hash),
-        recognizes_audio=True,
+        copies_rows=True,
         time_column="featurized_at",
         max_attempts=args.max_attempts,
         max_failures=args.max_failures,

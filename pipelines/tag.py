@@ -38,10 +38,10 @@ from musictag.cli import options
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
 from musictag.features.config import FeatureConfig
-from musictag.jobs import known_audio, ledger
+from musictag.jobs import copy_sources, ledger
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import featurize_tasks
-from musictag.jobs.plan import KnownAudio, Plan, Task, part_name, partition
+from musictag.jobs.plan import CopySource, Plan, Task, part_name, partition
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
 from musictag.models.specs import TaggerSpec
@@ -106,14 +106,18 @@ def from_features(uri: str, tasks: tuple[Task, ...]) -> ray.data.Dataset:
 def from_audio(tasks: tuple[Task, ...], config: FeatureConfig, args: argparse.Namespace) -> ray.data.Dataset:
     """Featurize the tasks: rows as the features table would have them, or failures."""
     schema = pa.schema([*table.SCHEMA, FAILURE, TAGGED])
+    limits, tags_uri = options.limits(args), tables.absolute(args.tags)  # workers have other folders
 
     def find_row(task: Task, sha256: str) -> dict[str, Any] | None:
-        row = known_audio.find_row(task, sha256, args.tags, TAGS_SCHEMA)
+        row = copy_sources.find_row(task, sha256, tags_uri, TAGS_SCHEMA, limits)
         return row and {**row, "tagged_at": datetime.datetime.now(datetime.UTC)}
 
     def featurize(rows: pa.Table) -> Iterator[pa.Table]:
-        block = [Task(**{**row, "known": row["known"] and KnownAudio(**row["known"])}) for row in rows.to_pylist()]
-        for row, failure in featurize_tasks(block, config, args.clips_per_track, options.limits(args), find_row):
+        block = [
+            Task(**{**row, "copy_source": row["copy_source"] and CopySource(**row["copy_source"])})
+            for row in rows.to_pylist()
+        ]
+        for row, failure in featurize_tasks(block, config, args.clips_per_track, limits, find_row):
             outcome = {"tagged": row} if row and "tags" in row else row or {}
             yield parts.table_of({**outcome, "failure": failure}, schema)
 
@@ -250,7 +254,7 @@ def main(argv: list[str]) -> None:
         failures_uri=failures_uri,
         producer=model.digest,
         read_existing=lambda: read_existing(args.tags, mlflow_registry.find_digest),
-        recognizes_audio=catalog is not None,  # stored features are not decoded
+        copies_rows=catalog is not None,  # stored features are not decoded
         time_column="tagged_at",
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,

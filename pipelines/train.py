@@ -102,12 +102,12 @@ def main(argv: list[str]) -> None:
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
     labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)
     progress.echo(str(labels))
-    near_duplicates = find_near_duplicates(labels, args.features, table.version(), config)
-    echo_near_duplicates(near_duplicates, labels)
     dataset = split_tracks(labels, args, table.version(), config)
     min_precision = by_tag(args.min_precision, dataset.vocabulary)
     network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)
     network.build(training.seed)  # raises here what would fail in the workers
+    near_duplicates = find_near_duplicates(labels, args.features, table.version(), config)
+    echo_near_duplicates(near_duplicates, labels)
 
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
     params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,

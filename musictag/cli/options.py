@@ -102,7 +102,7 @@ def add_limits(parser: argparse.ArgumentParser, when: str = "") -> None:
     )  # fmt: skip
     parser.add_argument(
         "--max-damage", type=damage, default=Limits.max_damage, metavar="SHARE",
-        help=f"{when}fail tracks of which damage of the file takes more, 0 to 0.5 (default: %(default)g)",
+        help=f"{when}fail tracks that lose a larger share by damage of the file, 0 to 0.5 (default: %(default)g)",
     )  # fmt: skip
 
 

@@ -11,14 +11,13 @@ from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import shared_process
 from musictag.features.extract import DEFAULT_LIMITS, Limits
-from musictag.jobs import known_audio
-from musictag.jobs.known_audio import FindRow
+from musictag.jobs.copy_sources import FindRow
 from musictag.jobs.ledger import failure_row
 from musictag.jobs.plan import Task
 
 Row = dict[str, Any]
 Outcome = tuple[Row | None, Row | None]
-"""A features row and None, or None and a failures row."""
+"""A row and None, or None and a failures row. The row is a features row, or the one that `FindRow` returned."""
 
 # Tracks in progress while the caller uses a row: one is decoded and one is fetched.
 TRACKS_AHEAD = 2
@@ -29,7 +28,7 @@ def featurize_tasks(
     config: FeatureConfig,
     clips_per_track: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    find_row: FindRow = known_audio.find_no_row,
+    find_row: FindRow | None = None,
 ) -> Iterator[Outcome]:
     """Yield the outcome of each task, in order, while the next tracks are fetched and decoded in a child process.
 
@@ -39,7 +38,7 @@ def featurize_tasks(
 
     def featurize(task: Task) -> Outcome:
         try:
-            find = functools.partial(find_row, task)
+            find = functools.partial(find_row, task) if find_row else None
             return extract.featurize(task.track_id, task.uri, config, clips_per_track, limits, decode, find), None
         except AudioError as error:
             return None, failure_row(task, error)

@@ -1,10 +1,13 @@
 """Report labelled tracks that sound like one of another split: a model would be tested on what it has learned."""
 
+import itertools
+
 import numpy as np
+import numpy.typing as npt
 
 from musictag.catalog.splits import Labels
 from musictag.features import similarity
-from musictag.features.clips import clip_weights
+from musictag.features.clips import clip_weights, is_silent
 from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips
 from musictag.jobs.progress import counted, echo
@@ -20,20 +23,23 @@ Pair = tuple[str, str]
 def find_near_duplicates(labels: Labels, features_uri: str, version: int, config: FeatureConfig) -> list[Pair]:
     """Return the pairs of labelled tracks of different splits that sound nearly the same, the nearest first.
 
-    Silent tracks are left out. Memory holds one description of each track, and the clips of a few.
+    Silent tracks are left out. Memory holds a description of 192 numbers of each track, and the clips of a few.
     """
     split_of = {track_id: split for split, tags in labels.tags.items() for track_id in tags}
-    columns = ("track_id", "clips", "start_s", "duration_s")
-    track_ids, descriptions = [], []
-    for row in tables.read_rows(features_uri, columns, split_of, version):
+    track_ids: dict[str, list[str]] = {split: [] for split in labels.tags}
+    descriptions: dict[str, list[npt.NDArray[np.float32]]] = {split: [] for split in labels.tags}
+    for row in tables.read_rows(features_uri, ("track_id", "clips", "start_s", "duration_s"), split_of, version):
         clips = decode_clips(row["clips"], config)
-        if clips.any():
-            track_ids.append(row["track_id"])
+        if not is_silent(clips):
+            split = split_of[row["track_id"]]
             weights = clip_weights(row["start_s"], row["duration_s"], config)
-            descriptions.append(similarity.describe(clips, weights))
-    pairs = similarity.near_pairs(np.array(descriptions, np.float32))
-    across = similarity.pairs_across(pairs, [split_of[track_id] for track_id in track_ids])
-    return [(track_ids[first], track_ids[second]) for first, second, _ in across]
+            track_ids[split].append(row["track_id"])
+            descriptions[split].append(similarity.describe(clips, weights))
+    pairs = []
+    for first, second in itertools.combinations(labels.tags, 2):
+        found = similarity.near_pairs(np.array(descriptions[first]), np.array(descriptions[second]))
+        pairs += [(distance, track_ids[first][one], track_ids[second][other]) for one, other, distance in found]
+    return [(one, other) for _, one, other in sorted(pairs)]
 
 
 def echo_near_duplicates(pairs: list[Pair], labels: Labels) -> None:

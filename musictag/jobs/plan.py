@@ -25,8 +25,8 @@ RETRYABLE_ERRORS = frozenset(error.__name__ for error in (AudioUnreachableError,
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class KnownAudio:
-    """A row of the output table whose audio may be that of a task."""
+class CopySource:
+    """A row of the output table whose audio may be that of a task (see `copy_sources`)."""
 
     track_id: str
     audio_sha256: str
@@ -44,7 +44,7 @@ class Task:
     """Changes whenever the audio does; None if the store does not tell it."""
     attempts: int = 0
     """Number of earlier runs that failed on the same audio."""
-    known: KnownAudio | None = None
+    copy_source: CopySource | None = None
     """A row that is copied if the audio has its digest."""
 
 
@@ -85,11 +85,9 @@ class Plan:
     """Tracks that failed `max_attempts` times on the same audio; they count as failed without another attempt."""
     unchanged: frozenset[str]
     stale: frozenset[str]
-    """Tracks whose row was made from other audio; the row is wrong and is deleted first."""
+    """Tracks whose row has another uri or etag; it is deleted first."""
     superseded: frozenset[str]
     """Tasks whose row has another producer; the row stays until the task is committed."""
-    recognizable: frozenset[str]
-    """Tasks whose row may be of the same audio (see `known_audio`); it is deleted at the end of the run."""
     orphaned: frozenset[str]
     """Tracks that have a row but are no longer listed."""
     reasons: Mapping[str, int]
@@ -153,7 +151,6 @@ def make_plan(
         unchanged=frozenset(unchanged),
         stale=frozenset(stale),
         superseded=frozenset(superseded),
-        recognizable=frozenset(),
         orphaned=frozenset(unlisted - hidden),
         reasons=reasons,
         hidden=frozenset(hidden),

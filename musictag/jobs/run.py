@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from musictag.catalog.reader import Catalog
 from musictag.errors import LedgerError
-from musictag.jobs.known_audio import echo_copied, recognize
+from musictag.jobs.copy_sources import echo_known_audio, with_copy_sources
 from musictag.jobs.ledger import check_failures, echo_account, read_failed, reconcile, record_problems
 from musictag.jobs.plan import ExistingRow, Plan, delete_obsolete_rows, echo_plan, make_plan
 from musictag.jobs.sharing import check_not_shared, moved_tasks
@@ -30,8 +30,8 @@ class Run:
     """Hash of the settings, or name and version of the model, that produces the rows."""
     read_existing: Callable[[], dict[str, ExistingRow]]
     """Returns the existing row of each track, by track_id; called before and after processing."""
-    recognizes_audio: bool
-    """Whether `process` copies the row of a task whose audio is known."""
+    copies_rows: bool
+    """Whether `process` copies the row of a task with the same audio instead of decoding it."""
     time_column: str
     """Column of the output table with the time at which a row was made."""
     max_attempts: int | None
@@ -71,17 +71,15 @@ def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
     exceeds_limit = run.prune and len(plan.orphaned) > run.prune_limit * len(existing)
     prune = run.prune and not exceeds_limit
     echo_plan(run.source, plan, purpose, prune=prune, left_out=left_out)
-    if run.recognizes_audio:
-        plan = recognize(plan, existing, run.producer, run.output_uri)
+    if run.copies_rows:
+        plan = with_copy_sources(plan, existing, run.producer, run.output_uri)
     record_problems(run.failures_uri, problems, failed)
     delete_obsolete_rows(plan, run.output_uri, prune=prune)
     if plan.tasks:
         process(plan)
-    earlier = f"{run.time_column} < {tables.timestamp(run.started)}"
-    tables.delete_tracks(run.output_uri, plan.recognizable, earlier)
     tables.deduplicate(run.output_uri, run.time_column)  # two simultaneous runs may have written a track twice
     tables.record_missing_checksums(run.output_uri)  # a killed delete may have left files without a checksum
-    echo_copied(plan, run.output_uri)
+    echo_known_audio(plan, run.output_uri)
     written = [track_id for track_id, row in run.read_existing().items() if row.producer == run.producer]
     account = reconcile(plan, problems, written, run.failures_uri, run.started, prune=prune)
     echo_account(account, run.output_uri, run.failures_uri, run.started)

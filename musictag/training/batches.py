@@ -87,7 +87,7 @@ def _draw_clips(
     targets = np.asarray(row["targets"], dtype=np.float32)  # (K,)
     n_drawn = training.clips_per_track
     if training.crop and _are_adjacent(row["start_s"], config):
-        # Damage at the beginning of a track is left out.
+        # The first clip begins later than the track if the beginning is damaged.
         n_samples = int((row["duration_s"] - row["start_s"][0]) * config.sample_rate)
         frames = clips.reshape(-1, config.n_mels)[: max(config.clip_frames, n_frames(n_samples, config))]
         starts = rng.integers(len(frames) - config.clip_frames + 1, size=n_drawn)

@@ -39,18 +39,18 @@ def test_encodings_of_one_recording_are_near_each_other(tmp_path, music, write_a
     assert distance(other, first) > similarity.MAX_DISTANCE
 
 
-@given(st.integers(1, 40), st.integers(0, 12), st.integers(0, 999))
-def test_pairs_are_those_of_all_comparisons(n_tracks, n_copies, seed):
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 999))
+def test_pairs_are_those_of_all_comparisons(n_tracks, n_others, seed):
     rng = np.random.default_rng(seed)
     descriptions = rng.normal(size=(n_tracks, 24)).astype(np.float32)
-    copies = descriptions[rng.permutation(n_tracks)[:n_copies]]
-    descriptions = np.concatenate([descriptions, copies + rng.normal(scale=0.05, size=copies.shape)]).astype(np.float32)
-    found = similarity.near_pairs(descriptions)
+    copies = descriptions[rng.integers(n_tracks, size=n_others)]
+    others = (copies + rng.normal(scale=0.1, size=copies.shape)).astype(np.float32)
+    found = similarity.near_pairs(descriptions, others)
     every = {
         (i, j)
-        for j in range(len(descriptions))
-        for i in range(j)
-        if distance(descriptions[i], descriptions[j]) <= similarity.MAX_DISTANCE
+        for i in range(n_tracks)
+        for j in range(n_others)
+        if distance(descriptions[i], others[j]) <= similarity.MAX_DISTANCE
     }
     assert {(first, second) for first, second, _ in found} == every
     assert len(found) == len(every)
@@ -58,7 +58,8 @@ def test_pairs_are_those_of_all_comparisons(n_tracks, n_copies, seed):
 
 
 def test_many_equal_tracks_have_few_pairs():
-    assert len(similarity.near_pairs(np.zeros((5_000, 24), np.float32))) < 5_000 * 11
+    same = np.zeros((3_000, 24), np.float32)
+    assert len(similarity.near_pairs(same, same)) == 3_000 * 10
 
 
 def test_padding_does_not_count():

@@ -81,7 +81,7 @@ class Job:
             failures_uri=self.failures_uri,
             producer="p",
             read_existing=self.read_existing,
-            recognizes_audio=False,
+            copies_rows=False,
             time_column="written_at",
             max_attempts=2,
             max_failures=max_failures,

@@ -191,7 +191,7 @@ def test_moved_touched_and_renamed_audio_is_hashed_and_not_decoded(
     assert featurize_here("--catalog", library, *call, "--prune", "--prune-limit", 0.5) == 0
     out = capsys.readouterr().out
     assert "5 tracks listed, 5 to do: 4 with another uri, 1 new" in out
-    assert "not decoded, because their audio is known: 3 tracks" in out
+    assert "with the audio of an earlier row: 3 tracks" in out
     assert "5 listed = 5 written + 0 unchanged + 0 failed" in out
     after = rows(tmp_path / "features", *columns)
     assert set(after) == {"moved.wav", "touched.wav", "replaced.wav", "longer.wav", "another name.wav"}

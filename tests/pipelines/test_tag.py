@@ -137,7 +137,7 @@ def test_tags_from_audio_equal_tags_from_features(home, call, corpus, tagged, tm
     moved_listing = [line.replace(f",{corpus.folder}/", f",{moved}/") for line in listing]
     (tmp_path / "catalog.csv").write_text("\n".join(moved_listing) + "\n")
     ended = call(home, "tag", *options)
-    assert "not decoded, because their audio is known: 17 tracks" in ended[1]
+    assert "with the audio of an earlier row: 17 tracks" in ended[1]
     assert last_line(ended).startswith("17 listed = 17 written + 0 unchanged + 0 failed (")
     for track, row in rows_of(tags).items():
         assert row["uri"].startswith(str(moved))

@@ -1,0 +1,121 @@
+"""Rows whose audio has another uri, time or id are copied; all other audio is decoded."""
+
+import pyarrow as pa
+import pytest
+
+from musictag.features.extract import Limits
+from musictag.jobs import copy_sources
+from musictag.jobs.plan import CopySource, ExistingRow, Plan, Task, make_plan
+from musictag.storage import parts, tables
+
+SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("audio_sha256", pa.string()),
+        ("duration_s", pa.float64()),
+        ("damaged_s", pa.float64()),
+    ]
+)
+LIMITS = Limits(max_damage=0.05)
+
+
+@pytest.fixture
+def uri(tmp_path):
+    """A table of four tracks: `b` is damaged, the damage of `a` and the digest of `unknown` are not known."""
+    uri = str(tmp_path / "rows")
+    tables.create_table(uri, SCHEMA)
+    rows = [("a", "da", None), ("b", "db", 0.3), ("gone", "dg", 0.0), ("unknown", None, 0.0)]
+    parts.write_rows(uri, "p", SCHEMA, [dict(zip(SCHEMA.names, (*row[:2], 10.0, row[2]), strict=True)) for row in rows])
+    return uri
+
+
+def recognized(uri: str, listed, existing: dict[str, ExistingRow]) -> Plan:
+    return copy_sources.with_copy_sources(make_plan(listed, existing, "p", {}, 3), existing, "p", uri)
+
+
+def known(plan: Plan) -> dict[str, str]:
+    return {task.track_id: task.copy_source.audio_sha256 for task in plan.tasks if task.copy_source}
+
+
+@pytest.mark.parametrize(
+    ("row", "listed", "is_known"),
+    [
+        (("a.mp3", "5-1.0"), ("a.mp3", "5-2.0"), True),  # touched
+        (("old/a.mp3", "5-1.0"), ("new/a.mp3", "5-1.0"), True),  # moved
+        (("a.mp3", "5-1.0"), ("s3://b/a.mp3", "0123abcd"), True),  # the new store tells no size
+        (("a.mp3", "5-1.0"), ("a.mp3", "6-2.0"), False),  # another size
+        (("a.mp3", "5-1.0"), ("b.mp3", "6-1.0"), False),
+    ],
+)
+def test_row_of_the_same_track_is_known_unless_the_size_differs(uri, row, listed, is_known):
+    plan = recognized(uri, [("a", *listed)], {"a": ExistingRow(*row, "p")})
+    assert known(plan) == ({"a": "da"} if is_known else {})
+    assert plan.stale == {"a"}
+
+
+def test_row_of_other_settings_or_without_a_digest_is_not_known(uri):
+    existing = {"a": ExistingRow("old.mp3", "5-1.0", "other"), "unknown": ExistingRow("old.mp3", "6-1.0", "p")}
+    plan = recognized(uri, [("a", "a.mp3", "5-1.0"), ("unknown", "u.mp3", "6-1.0")], existing)
+    assert known(plan) == {}
+    assert plan.stale == {"a", "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "is_known"),
+    [
+        (("new/gone.mp3", "5-1.0"), True),
+        (("new/other name.mp3", "5-1.0"), True),  # the same size and time
+        (("new/gone.mp3", "5-2.0"), True),  # the same name and size
+        (("new/gone.mp3", "6-2.0"), False),
+        (("new/other name.mp3", "5-2.0"), False),
+    ],
+)
+def test_new_track_may_have_the_audio_of_one_that_is_not_listed_any_more(uri, listed, is_known):
+    existing = {"gone": ExistingRow("old/gone.mp3", "5-1.0", "p"), "b": ExistingRow("b.mp3", "5-1.0", "p")}
+    plan = recognized(uri, [("new", *listed), ("b", "b.mp3", "5-1.0")], existing)
+    assert known(plan) == ({"new": "dg"} if is_known else {})
+    assert plan.orphaned == {"gone"}
+
+
+def task_with_source(uri: str, track_id: str = "gone", sha256: str = "dg") -> Task:
+    (file,) = tables.files(tables.open_table(uri))
+    return Task("new", "uri", "e", copy_source=CopySource(track_id, sha256, file))
+
+
+def test_row_is_copied_only_for_the_same_digest(uri):
+    task = task_with_source(uri)
+    expected = {"track_id": "gone", "audio_sha256": "dg", "duration_s": 10.0, "damaged_s": 0.0}
+    assert copy_sources.find_row(task, "dg", uri, SCHEMA, LIMITS) == expected
+    assert copy_sources.find_row(task, "other", uri, SCHEMA, LIMITS) is None
+    assert copy_sources.find_row(Task("new", "uri", "e"), "dg", uri, SCHEMA, LIMITS) is None
+
+
+def test_row_is_copied_after_it_was_deleted(uri):
+    task = task_with_source(uri)
+    tables.delete_tracks(uri, {"gone"})
+    assert copy_sources.find_row(task, "dg", uri, SCHEMA, LIMITS)["audio_sha256"] == "dg"
+
+
+def test_row_with_more_damage_than_allowed_or_with_unknown_damage_is_not_copied(uri):
+    damaged = task_with_source(uri, "b", "db")
+    assert copy_sources.find_row(damaged, "db", uri, SCHEMA, Limits(max_damage=0.02)) is None
+    assert copy_sources.find_row(damaged, "db", uri, SCHEMA, LIMITS) is not None
+    old = task_with_source(uri, "a", "da")
+    assert copy_sources.find_row(old, "da", uri, SCHEMA, LIMITS) is None
+
+
+def test_row_in_a_file_of_many_rows_is_not_copied(uri, monkeypatch):
+    existing = {"a": ExistingRow("old.mp3", "5-1.0", "p")}
+    monkeypatch.setattr(copy_sources, "_MAX_FILE_ROWS", 3)
+    assert known(recognized(uri, [("a", "a.mp3", "5-1.0")], existing)) == {}
+
+
+def test_tracks_of_a_store_without_sizes_have_no_source_by_name(uri):
+    existing = {"gone": ExistingRow("s3://b/old.mp3", "0123", "p")}
+    assert known(recognized(uri, [("new", "s3://b/new.mp3", "4567")], existing)) == {}
+    assert known(recognized(uri, [("new", "s3://b/new.mp3", "0123")], existing)) == {"new": "dg"}
+
+
+def test_audio_is_decoded_if_the_file_of_the_row_was_vacuumed(uri):
+    task = Task("new", "uri", "e", copy_source=CopySource("gone", "dg", "part-vacuumed.parquet"))
+    assert copy_sources.find_row(task, "dg", uri, SCHEMA, LIMITS) is None
