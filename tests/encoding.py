@@ -92,7 +92,8 @@ def by_ffmpeg(
                 track.format = SIXTEEN_BITS[codec]
             track.bit_rate = bit_rate or (128_000 if sample_rate > 16_000 else 32_000)
             resampler = av.AudioResampler(format=track.format, layout=layout, rate=sample_rate)
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)
+            # Not planar: PyAV reads beyond its list of planes if there are more than seven.
+            frame = av.AudioFrame.from_ndarray(samples.astype(np.float32).reshape(1, -1), format="flt", layout=layout)
             frame.sample_rate, frame.pts = sample_rate, 0
             parts = av.AudioFifo()
             for part in resampler.resample(frame):

@@ -89,11 +89,10 @@ def _next_frame(data: mmap.mmap, begin: int, first_header: bytes) -> int | None:
 
 
 def _frame_bytes(data: mmap.mmap, begin: int, first_header: bytes) -> int:
-    """Return the length of the frame at a byte, with its header; 0 if none with the settings of the first begins."""
+    """Return the length of the frame at a byte, with its header; 0 if none with the sample rate of the first begins."""
     header = data[begin : begin + _HEADER_BYTES]
     if len(header) < _HEADER_BYTES or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
         return 0
-    # Profile, sample rate and channels are those of the first frame.
-    is_alike = header[2] & 0xFD == first_header[2] & 0xFD and header[3] & 0xC0 == first_header[3] & 0xC0
+    is_alike = header[2] & 0x3C == first_header[2] & 0x3C  # the sample rate
     length = (header[3] & 0b11) << 11 | header[4] << 3 | header[5] >> 5
     return length if is_alike and header[2] >> 2 & 0xF < len(RATES) and length > _HEADER_BYTES else 0

@@ -72,6 +72,8 @@ class DamagedDecoder:
         if self.n_samples - position > self.tolerance_s * self.sample_rate:
             self._lose(position / self.sample_rate, self.n_samples / self.sample_rate)
             yield from _silence(self.n_samples - position)
+        if position - self.n_samples > max(self.tolerance_s, 1.0) * self.sample_rate:
+            raise AudioDamagedError("the timestamps are wrong: the track is longer than its header declares")
         if len(self.parts.parts) == 1 and not self.damage.spans:
             raise AudioDamagedError("another decoder finds no damage")
 

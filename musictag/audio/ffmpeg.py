@@ -26,10 +26,10 @@ from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupport
 CONTAINERS = "aac,aiff,ape,asf,au,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 # Formats without a length in the header: FFmpeg estimates it from the bit rate of the first frames.
 FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
-# Formats without timestamps: FFmpeg counts the samples of the frames that it finds.
-FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "flac", "wav", "aiff", "au", "caf")
+# Formats whose parts are found by other modules, or without timestamps: FFmpeg counts the samples that it finds.
+FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "ogg", "flac", "wv", "wav", "aiff", "au", "caf")
 # Seconds by which timestamps may be wrong. Those of Windows Media tell when a packet begins, not its first frame.
-DEFAULT_JITTER_S, JITTER_S = 0.02, {"asf": 0.25}
+DEFAULT_JITTER_S, JITTER_S = 0.02, {"asf": 0.1}
 # Formats of which FFmpeg leaves out damaged packets without an error: gaps between timestamps show them.
 FORMATS_WITH_SILENT_LOSS = ("asf",)
 # Codecs whose frames do not depend on each other. FFmpeg ignores the checksums that some have unless it is told not to.
@@ -111,11 +111,13 @@ class FFmpegDecoder:
                 yield from self._frames_around_damage(packets, self.damage)
             elif self.format in FORMATS_WITH_SILENT_LOSS:
                 damage = Damage()
-                for frame in self._frames_around_damage(packets, damage):
-                    if damage.spans:
-                        begin_s = damage.spans[0][0]
-                        raise AudioDamagedError(f"{self.name}: damaged: packets are missing after {begin_s:.2f} s")
-                    yield frame
+                try:
+                    for frame in self._frames_around_damage(packets, damage):
+                        if damage.spans:
+                            raise AudioDamagedError(f"packets are missing after {damage.spans[0][0]:.2f} s")
+                        yield frame
+                except AudioDamagedError as error:
+                    raise AudioDamagedError(f"{self.name}: damaged: {error}") from error
             else:
                 for packet in packets:
                     yield from packet.decode()
@@ -165,6 +167,8 @@ class FFmpegDecoder:
             return 0, frames
         self.container.seek(max(0, start - AAC_MARGIN), stream=self.stream)
         first = next(frames, None)
+        if first is not None and first.pts is None and self.damage is not None:
+            return 0, itertools.chain([first], frames)  # silence for a damaged first packet
         if first is None or first.pts is None or first.pts > start:
             raise AudioDamagedError(f"{self.name}: decoding failed: the index points past sample {start}")
         return first.pts, itertools.chain([first], frames)

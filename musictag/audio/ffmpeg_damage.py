@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterable, Iterator
 
 import av
+import numpy as np
 
 from musictag.audio.parts import Damage
 from musictag.errors import AudioDamagedError
 
 # PyAV also raises ValueError for values from FFmpeg that it does not expect, and OSError from the open file.
 ERRORS = (av.error.FFmpegError, OSError, ValueError)
+# A stream whose first frame is later than this, s, has lost its beginning.
+_MAX_BEGIN_S = 0.25
 # A longer gap, s, is a damaged timestamp.
 _MAX_GAP_S = 600.0
 
@@ -36,7 +39,7 @@ def frames_around_damage(
         AudioDamagedError: a timestamp is more than 600 s after the frame before.
     """
     n_yielded = n_lost = 0
-    origin: int | None = None
+    expected: int | None = None  # the position after the last frame, by its timestamp
     last: av.AudioFrame | None = None
     for packet in _readable(packets):
         frames = _decoded(packet)
@@ -44,23 +47,25 @@ def frames_around_damage(
             n_lost += _packet_samples(packet, sample_rate) or (last.samples if last else 0)
             continue
         for frame in frames:
-            if frame.sample_rate != sample_rate:
+            is_other = last is not None and frame.layout.nb_channels != last.layout.nb_channels
+            if frame.sample_rate != sample_rate or (is_other and math.isfinite(jitter_s)):
                 n_lost += frame.samples
                 continue
             position = _position(frame, sample_rate) if math.isfinite(jitter_s) else None
+            if last is None and position is not None and position > _MAX_BEGIN_S * sample_rate:
+                raise AudioDamagedError("the beginning is lost")
             is_damaged = n_lost > 0
-            if position is not None and origin is not None:
-                gap = position - origin - n_yielded
+            if position is not None and expected is not None:
+                gap = position - expected
                 is_damaged = is_damaged or gap > jitter_s * sample_rate
                 n_lost = max(0, gap) if is_damaged else 0
             if is_damaged:
                 n_wrong = n_lost + (frame.samples if overlap else 0)
                 damage.add(n_yielded / sample_rate, (n_yielded + n_wrong) / sample_rate)
-            if origin is None and position is not None:
-                origin = position - n_lost
             yield from _silent_frames(frame, n_lost, sample_rate)
             yield frame
             n_yielded, n_lost, last = n_yielded + n_lost + frame.samples, 0, frame
+            expected = None if position is None else position + frame.samples
     if last is not None and n_lost:
         damage.add(n_yielded / sample_rate, (n_yielded + n_lost) / sample_rate)
         yield from _silent_frames(last, n_lost, sample_rate)
@@ -100,13 +105,14 @@ def _position(frame: av.AudioFrame, sample_rate: int) -> int | None:
 
 
 def _silent_frames(like: av.AudioFrame, n_samples: int, sample_rate: int) -> Iterator[av.AudioFrame]:
-    """Yield silence in the format of a frame, of a second each. Raises `AudioDamagedError`."""
+    """Yield silence with the channels of a frame, of a second each. Raises `AudioDamagedError`."""
     if n_samples > _MAX_GAP_S * sample_rate:
         raise AudioDamagedError(f"the timestamps jump by {n_samples / sample_rate:,.0f} s")
+    n_channels = like.layout.nb_channels
     while n_samples > 0:
-        silent = av.AudioFrame(like.format.name, like.layout.name, min(n_samples, sample_rate))
+        n_now = min(n_samples, sample_rate)
+        # Not planar: PyAV reads beyond its list of planes if there are more than seven.
+        silent = av.AudioFrame.from_ndarray(np.zeros((1, n_now * n_channels), np.float32), "flt", like.layout.name)
         silent.sample_rate = sample_rate
-        for plane in silent.planes:
-            plane.update(bytes(plane.buffer_size))
-        n_samples -= silent.samples
+        n_samples -= n_now
         yield silent

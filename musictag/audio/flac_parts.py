@@ -39,6 +39,8 @@ def _intact_frames(data: mmap.mmap, info: StreamInfo) -> Iterator[tuple[int, int
     found = (match.start() for match in flac.FRAME.finditer(data, info.first_frame))
     headers = ((at, flac.parse_header(data[at : at + flac.MAX_HEADER_BYTES])) for at in found)
     frames = [(at, *position) for at, header in headers if header and (position := _position(header, info))]
+    if not frames:
+        return
     ends = [*(at for at, _, _ in frames[1:]), len(data)]
     ends = [min(end, at + _MAX_FRAME_BYTES) for (at, _, _), end in zip(frames, ends, strict=True)]
     for first in range(0, len(frames), _FRAMES_AT_ONCE):

@@ -62,7 +62,7 @@ class Frames:
     """The layer III frames of a file, all of one MPEG version. A frame with a Xing or Info header is left out."""
 
     kind: int
-    """Second byte of each header."""
+    """Second byte of each header, as if no CRC followed."""
     sample_rate: int
     """Sample rate in Hz."""
     begins: npt.NDArray[np.int64]
@@ -71,6 +71,8 @@ class Frames:
     """First byte after each frame, according to its header."""
     is_joined: npt.NDArray[np.bool_]
     """Whether a frame ends where the next one begins, or where tags begin that the next one follows."""
+    n_bytes_before: int
+    """Bytes before the first frame that are no tag, after the frame with the Xing or Info header if there is one."""
     declared: Declared | None
 
     @property
@@ -78,10 +80,10 @@ class Frames:
         """Samples of each frame."""
         return 1_152 if version(self.kind) == MPEG_1 else 576
 
-    @property
-    def crc_bytes(self) -> int:
-        """Bytes of the checksum after each header."""
-        return 0 if self.kind & 1 else CRC_BYTES
+    def side_begins(self, data: npt.NDArray[np.uint8], frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the first bytes of the side information of frames that begin at the bytes `frames` of `data`."""
+        has_crc = data[frames + 1] & 1 == 0
+        return frames + HEADER_BYTES + np.where(has_crc, CRC_BYTES, 0)
 
     @property
     def is_several_files(self) -> bool:
@@ -118,19 +120,20 @@ def read_frames(path: Path) -> Frames | None:
 
 def find_frames(data: mmap.mmap) -> Frames | None:
     """Do the same as `read_frames`, in the bytes of a file."""
-    begin = _first_frame(data, after_tags(data, 0), ANY_FRAME)
+    start = after_tags(data, 0)
+    begin = start if _count_frames(data, start, 1) and _has_xing(data, start) else _first_frame(data, start, ANY_FRAME)
     if begin is None:
         return None
-    kind, rate_code = data[begin + 1], data[begin + 2] >> 2 & 0b11
-    lengths, same_kind = _lengths(kind), re.compile(re.escape(bytes([0xFF, kind])))
+    kind, rate_code = data[begin + 1] | 1, data[begin + 2] >> 2 & 0b11
+    lengths, same_kind = _lengths(kind), re.compile(b"\xff[" + re.escape(bytes([kind & ~1, kind])) + b"]")
     declared = _declared(data, begin)
-    if declared is not None:
+    if _has_xing(data, begin):
         begin += lengths[data[begin + 2]]
     begins, breaks = array.array("q"), []  # an array, because an audiobook has millions of frames
     position: int | None = begin
     end = len(data) - HEADER_BYTES
     while position is not None and position <= end:
-        if data[position] == 0xFF and data[position + 1] == kind and (length := lengths[data[position + 2]]):
+        if data[position] == 0xFF and data[position + 1] | 1 == kind and (length := lengths[data[position + 2]]):
             begins.append(position)
             position += length
         elif (after := after_tags(data, position)) > position:
@@ -139,12 +142,15 @@ def find_frames(data: mmap.mmap) -> Frames | None:
             # Frames may begin before the position, if the last frame is not complete.
             breaks.append(len(begins) - 1)
             position = _first_frame(data, (begins[-1] if begins else begin) + HEADER_BYTES, same_kind)
+    if not begins:
+        return None
     frames = np.frombuffer(begins, np.int64)
     ends = frames + np.array(lengths)[np.frombuffer(data, np.uint8)[frames + 2]]
     is_joined = np.ones(len(begins), np.bool_)
     is_joined[[at for at in breaks if 0 <= at < len(begins) - 1]] = False
     rate = RATES[version(kind)][rate_code]
-    return Frames(kind, rate, frames, ends, is_joined, declared)
+    n_before = max(0, int(frames[0]) - after_tags(data, begin))
+    return Frames(kind, rate, frames, ends, is_joined, n_before, declared)
 
 
 def _first_frame(data: mmap.mmap, begin: int, header: "re.Pattern[bytes]") -> int | None:
@@ -167,6 +173,11 @@ def _count_frames(data: mmap.mmap, begin: int, max_frames: int) -> int:
     return n_frames
 
 
+def _has_xing(data: mmap.mmap, begin: int) -> bool:
+    """Return whether the frame at a byte has a Xing or Info header; decoders leave it out."""
+    return max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info")) >= 0
+
+
 def _declared(data: mmap.mmap, begin: int) -> Declared | None:
     """Return what the Xing or Info header in the frame at a byte declares, or None."""
     header = max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info"))
@@ -184,7 +195,7 @@ def _declared(data: mmap.mmap, begin: int) -> Declared | None:
 def channels_agree(data: npt.NDArray[np.uint8], frames: Frames) -> bool:
     """Return whether both channels use the same windows in all frames of the file with the bytes `data`."""
     begins = frames.begins[frames.begins + HEADER_BYTES + CRC_BYTES + SIDE_BYTES < len(data)]
-    stereo = begins[data[begins + 3] >> 6 != IS_MONO] + HEADER_BYTES + frames.crc_bytes
+    stereo = frames.side_begins(data, begins[data[begins + 3] >> 6 != IS_MONO])
 
     def windows(bit: int) -> npt.NDArray[np.uint16]:
         two_bytes = data[stereo + bit // 8].astype(np.uint16) << 8 | data[stereo + bit // 8 + 1]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musictag.audio import mp3
-from musictag.audio.mp3 import HEADER_BYTES, IS_MONO, MPEG_1, Frames
+from musictag.audio.mp3 import IS_MONO, MPEG_1, Frames
 from musictag.audio.parts import ByteSpan, Part, Parts
 from musictag.audio.trailing import after_tags
 
@@ -52,17 +52,18 @@ def find_parts(data: mmap.mmap, frames: Frames) -> Parts | None:
     def seconds(n_before: int) -> Fraction:
         return Fraction(n_before * frames.n_samples - skipped, frames.sample_rate)
 
-    content, n_before = np.frombuffer(data, np.uint8), 0
+    content, n_before = np.frombuffer(data, np.uint8), n_lost[0]
+    begins_late = n_before > 0
     parts: list[Part] = []
     lost: list[tuple[Fraction, Fraction]] = []
-    for run, n_missing in zip(runs, n_lost, strict=True):
+    for number, (run, n_missing) in enumerate(zip(runs, n_lost[1:], strict=True)):
         parts.append(Part(_byte_spans(frames, run), seconds(n_before), _SETTLING_SAMPLES / frames.sample_rate))
-        wrong = np.flatnonzero(~_fits_reservoir(content, frames, run, is_first=not n_before)) + n_before
+        fits = _fits_reservoir(content, frames, run, is_first=number == 0 and not begins_late)
         # A frame overlaps with the next one.
-        lost.extend((seconds(frame), seconds(frame + 2)) for frame in wrong.tolist())
+        lost.extend((seconds(frame), seconds(frame + 2)) for frame in (np.flatnonzero(~fits) + n_before).tolist())
         n_before += run[1] - run[0] + n_missing
     duration_s = seconds(n_before) - Fraction(max(0, declared.n_after) if declared else 0, frames.sample_rate)
-    return Parts(parts, duration_s, lost)
+    return Parts(parts, duration_s, lost, begins_late=begins_late)
 
 
 def _runs(frames: Frames, n_frames: int) -> list[Run]:
@@ -74,22 +75,26 @@ def _runs(frames: Frames, n_frames: int) -> list[Run]:
 
 
 def _lost_frames(data: mmap.mmap, frames: Frames, runs: list[Run], frame_bytes: float) -> list[int]:
-    """Return how many frames, of `frame_bytes` on average, are lost after each run."""
-    lost = []
+    """Return how many frames, of `frame_bytes` on average, are lost before the first run and after each run."""
+    lost = [_n_frames_of(frames.n_bytes_before, frame_bytes)]
     for (_, end), (next_first, _) in itertools.pairwise(runs):
         gap = int(frames.begins[next_first] - frames.ends[end - 1])
-        # Frames of which bytes are missing take less. Frames differ in length by some bytes.
-        lost.append(max(math.ceil(gap / frame_bytes - 0.1), next_first - end))
+        lost.append(max(_n_frames_of(gap, frame_bytes), next_first - end))
     n_after = len(data) - after_tags(data, int(frames.ends[runs[-1][1] - 1]))
-    lost.append(max(0, math.ceil(n_after / frame_bytes - 1)))
+    lost.append(max(0, math.ceil(n_after / frame_bytes - 1)))  # less than a frame is ignored
     if frames.declared is None or frames.is_several_files:
         return lost
     # The header tells how many are lost in all. Bytes that were inserted seem to be lost frames.
     n_missing = frames.declared.n_frames - sum(end - first for first, end in runs) - sum(lost)
-    is_cut = len(lost) == 1 or int(frames.ends[-1]) > len(data)
-    at = len(lost) - 1 if n_missing > 0 and is_cut else int(np.argmax(lost))
+    ends_early = not any(lost[:-1]) or int(frames.ends[-1]) > len(data)
+    at = len(lost) - 1 if n_missing > 0 and ends_early else int(np.argmax(lost))
     lost[at] = max(0, lost[at] + n_missing)
     return lost
+
+
+def _n_frames_of(n_bytes: int, frame_bytes: float) -> int:
+    """Return how many frames a gap of `n_bytes` stands for: one more from a tenth of a frame on."""
+    return max(0, math.ceil(n_bytes / frame_bytes - 0.1))
 
 
 def _byte_spans(frames: Frames, run: Run) -> tuple[ByteSpan, ...]:
@@ -110,12 +115,12 @@ def _fits_reservoir(data: Bytes, frames: Frames, run: Run, *, is_first: bool) ->
     is_mono = data[begins + 3] >> 6 == IS_MONO
     for mono in (True, False):
         at = np.flatnonzero(is_mono == mono)
-        side = begins[at] + HEADER_BYTES + frames.crc_bytes
+        side = frames.side_begins(data, begins[at])
         n_side, back_bits, lengths = _SIDE_INFORMATION[mp3.version(frames.kind) == MPEG_1, mono]
         side_bytes[at] = n_side
         back[at] = _bits(data, side, 0, back_bits)
         sound_bits[at] = sum(_bits(data, side, length, _LENGTH_BITS) for length in lengths)
-    payload = ends - begins - HEADER_BYTES - frames.crc_bytes - side_bytes
+    payload = ends - frames.side_begins(data, begins) - side_bytes
     end_of_payload = np.cumsum(payload)
     first_byte = end_of_payload - payload - back
     end = first_byte + -(-sound_bits // 8)

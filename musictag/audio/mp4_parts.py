@@ -17,10 +17,10 @@ from musictag.audio.parts import ByteSpan, Part, Parts, SplicedFile
 
 # The first box of the index.
 _INDEX_HEADER = b"mvhd"
-# Packets that cannot be decoded, of so many that follow each other, where the packets are displaced. Of packets read at
-# a wrong place, some can be decoded by chance.
-_N_WRONG, _N_PACKETS = 8, 10
-# Packets before the first of these that may be wrong as well.
+# Share of the packets from the first displaced one on that cannot be decoded: some can be decoded by chance. Behind
+# other damage, packets can be decoded again.
+_MIN_FAILED = 0.6
+# Packets before the first displaced one that may be wrong as well.
 _N_DOUBTFUL = 2
 
 Packet = tuple[int, Fraction, bool]
@@ -49,7 +49,7 @@ def find_parts(file: io.FileIO, data: mmap.mmap) -> Parts | None:
         return None
     lost = [(packets[doubtful][1], packets[min(first + 1, len(packets) - 1)][1])]
     whole = Part(spans, Fraction(0))
-    return Parts([whole], Fraction(n_samples, sample_rate), lost, pcm.TRUNCATION_TOLERANCE_S)
+    return Parts([whole], Fraction(n_samples, sample_rate), lost, tolerance_s=pcm.TRUNCATION_TOLERANCE_S)
 
 
 def _samples_box(data: mmap.mmap) -> Chunk | None:
@@ -61,9 +61,12 @@ def _n_shifted(data: mmap.mmap) -> int:
     samples = _samples_box(data)
     if samples is None or samples.end is None:
         return 0
-    if INDEX in {box.name for box in integrity.boxes(data) if box.begin < samples.begin}:
+    indices = [box.begin for box in integrity.boxes(data) if box.name == INDEX]
+    if indices and indices[0] < samples.begin:
         is_box = any(box.name.isalnum() for box in integrity.boxes(data) if box.begin == samples.end)
         return 0 if is_box else len(data) - samples.end
+    if indices:  # the boxes behind the samples lead to the index
+        return 0
     index = data.find(_INDEX_HEADER, samples.content)
     # The name of the header of the index follows its size and that of the index with its name.
     begin = index - 12
@@ -98,10 +101,10 @@ def _packets(file: io.FileIO, spans: Sequence[ByteSpan]) -> Iterator[Packet]:
 
 
 def _first_displaced(packets: Sequence[Packet]) -> int | None:
-    """Return the first packet from which on packets cannot be decoded, or None."""
+    """Return the first packet from which on most packets cannot be decoded, or None."""
+    n_wrong = sum(is_wrong for _, _, is_wrong in packets)
     for first, (_, _, is_wrong) in enumerate(packets):
-        following = packets[first : first + _N_PACKETS]
-        n_wrong = sum(wrong for _, _, wrong in following)
-        if is_wrong and n_wrong >= min(_N_WRONG, len(following)):
+        if is_wrong and n_wrong >= _MIN_FAILED * (len(packets) - first):
             return first
+        n_wrong -= is_wrong
     return None

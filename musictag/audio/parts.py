@@ -50,18 +50,22 @@ class Parts:
     """Length of the track, s, with what is lost."""
     lost: Sequence[tuple[Fraction, Fraction]] = ()
     """Begin and end of what is lost within parts, s."""
+    begins_late: bool = False
+    """Whether something is lost before the first part."""
     tolerance_s: float = 0.0
     """Seconds by which the track may be shorter or longer, if its length is an estimate."""
 
     @property
     def is_damaged(self) -> bool:
         """Whether something is missing between or within the parts."""
-        return len(self.parts) > 1 or bool(self.lost)
+        return len(self.parts) > 1 or bool(self.lost) or self.begins_late
 
     def first_damage(self) -> str:
         """Return where the first damage is, as part of an error message."""
-        places = [part.begin_s for part in self.parts[1:2] if part.begin_s] + [begin for begin, _ in self.lost[:1]]
-        return f"frames are missing or wrong after {float(min(places)):.2f} s"
+        places = [part.begin_s for part in self.parts[1:2] if part.begin_s is not None]
+        places += [begin for begin, _ in self.lost[:1]]
+        first = max(Fraction(0), min(places)) if places and not self.begins_late else Fraction(0)
+        return f"frames are missing or wrong after {float(first):.2f} s"
 
 
 class Damage:

@@ -1,6 +1,7 @@
 """Decoding goes on behind damage: what is lost keeps its place, and is said."""
 
 import functools
+import mmap
 import struct
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import make_music
 from encoding import FORMATS, by_ffmpeg, by_soundfile, encoded
+from musictag.audio import mp3
 from musictag.audio.damaged import open_damaged
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import Damage
@@ -297,3 +299,87 @@ def test_damage_is_the_union_of_its_spans(added, question):
     assert damage.spans == sorted(damage.spans)
     begin, length = question
     assert damage.touches(begin, begin + length) == is_lost[begin : begin + length].any()
+
+
+def crc_protected(data: bytes) -> bytes:
+    """Return an MP3 file with a Xing frame without a checksum, whose other frames seem to have one."""
+    changed = bytearray(data)
+    with mmap.mmap(-1, len(data)) as mapped:
+        mapped[:] = data
+        for begin in mp3.find_frames(mapped).begins.tolist():
+            changed[begin + 1] &= 0xFE
+    return bytes(changed)
+
+
+def test_frames_with_and_without_a_checksum_are_of_one_file():
+    data = encoded("plain.mp3")
+    with mmap.mmap(-1, len(data)) as mapped:
+        mapped[:] = data
+        expected = mp3.find_frames(mapped).begins.tolist()
+        mapped[:] = crc_protected(data)
+        assert mp3.find_frames(mapped).begins.tolist() == expected
+
+
+@pytest.mark.parametrize("after", [b"", bytes(20_000), b"\x01" * 20_000])
+def test_header_of_a_flac_file_alone_is_truncated(tmp_path, after):
+    (tmp_path / "a.flac").write_bytes(encoded("plain.flac")[:86] + after)
+    with pytest.raises(AudioError, match=r"^a: "):
+        track_clips(tmp_path / "a.flac", "a", CONFIG)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("container", "codec", "suffix"), [("mp4", "aac", ".m4a"), ("wv", "wavpack", ".wv")])
+def test_damage_in_eight_channels_does_not_crash(tmp_path, container, codec, suffix):
+    data = by_ffmpeg(make_music(8.0, 48_000, 8), 48_000, container, codec, {}, "7.1")
+    (tmp_path / f"a{suffix}").write_bytes(zeroed(data, len(data) // 2))
+    track = track_clips(tmp_path / f"a{suffix}", "a", CONFIG, limits=Limits(max_damage=0.5))
+    assert 0 < track.damaged_s < 3
+
+
+@pytest.mark.slow
+def test_lost_pages_of_flac_in_ogg_do_not_shift_what_follows(tmp_path):
+    data = by_ffmpeg(samples_at(RATE), RATE, "ogg", "flac", {})
+    good, bad = tmp_path / "good.oga", tmp_path / "bad.oga"
+    good.write_bytes(data)
+    for share in (0.1, 0.3, 0.7):
+        bad.write_bytes(zeroed(data, int(len(data) * share)))
+        samples, found, rate = around_damage(bad)
+        assert len(found.spans) == 1
+        assert found.spans[0][0] / SECONDS == pytest.approx(share, abs=0.1)
+        assert differences(samples, undamaged(good), found, rate).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_bytes", [2_000, 16_000])
+def test_lost_beginning_of_an_mp3_file_is_damage_at_the_beginning(tmp_path, n_bytes):
+    data = song(".mp3")
+    with mmap.mmap(-1, len(data)) as mapped:
+        mapped[:] = data
+        first = int(mp3.find_frames(mapped).begins[0])
+    good, bad = tmp_path / "good.mp3", tmp_path / "bad.mp3"
+    good.write_bytes(data)
+    for change in (zeroed, lost):
+        bad.write_bytes(change(data, first, n_bytes))
+        samples, found, rate = around_damage(bad)
+        assert found.spans[0][0] == 0
+        assert differences(samples, undamaged(good), found, rate).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_other_boxes_between_samples_and_index_are_not_inserted_bytes(tmp_path):
+    data = song(".mp4")
+    index = data.rindex(b"moov") - 4
+    free = struct.pack(">I4s", 3_000, b"free") + bytes(2_992)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(zeroed(data[:index] + free + data[index:], index // 2, 6_000))
+    _, found, _ = around_damage(path)
+    assert found.seconds < 1
+
+
+@pytest.mark.slow
+def test_damaged_first_packet_of_an_m4a_file_is_left_out(tmp_path):
+    data = song(".m4a")
+    (tmp_path / "a.m4a").write_bytes(zeroed(data, data.index(b"mdat") + 4, 400))
+    _, found, _ = around_damage(tmp_path / "a.m4a")
+    assert found.spans[0][0] < 0.1
+    assert found.seconds < 0.2
