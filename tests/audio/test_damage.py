@@ -100,6 +100,7 @@ def differences(samples: np.ndarray, expected: np.ndarray, damage: Damage, rate:
     return np.abs(samples[:n_samples] - expected[:n_samples])[is_good]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*FORMATS} - {"fragmented.m4a"}))
 def test_undamaged_file_is_decoded_without_loss(tmp_path, name):
     path = tmp_path / name
@@ -202,6 +203,7 @@ def test_truncation_of_unknown_length_is_an_error(tmp_path, suffix):
         track_clips(path, "a", CONFIG)
 
 
+@pytest.mark.slow
 def test_fragments_that_follow_a_damaged_one_are_missed(tmp_path):
     """FFmpeg stops at a damaged fragment without an error."""
     data = encoded("fragmented.m4a", seconds=5.0)
@@ -257,6 +259,7 @@ def test_damage_that_no_clip_reads_is_not_counted(tmp_path, suffix):
     assert track_clips(path, "a", CONFIG, 1).damaged_s == 0  # the clip is in the middle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_damage", [0, 0.001])
 def test_more_damage_than_the_limit_is_an_error_that_says_how_much(tmp_path, max_damage):
     path = tmp_path / "a.flac"
@@ -274,6 +277,7 @@ def test_damage_everywhere_leaves_no_clip(tmp_path):
         track_clips(path, "a", FeatureConfig(), limits=Limits(max_damage=0.5))
 
 
+@pytest.mark.slow
 def test_damaged_timestamp_is_an_error(tmp_path):
     data = bytearray(song(".mka"))
     # The second cluster begins in a thousand hours.
@@ -320,6 +324,7 @@ def test_frames_with_and_without_a_checksum_are_of_one_file():
         assert mp3.find_frames(mapped).begins.tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [b"", bytes(20_000), b"\x01" * 20_000])
 def test_header_of_a_flac_file_alone_is_truncated(tmp_path, after):
     (tmp_path / "a.flac").write_bytes(encoded("plain.flac")[:86] + after)

@@ -39,6 +39,7 @@ def test_encodings_of_one_recording_are_near_each_other(tmp_path, music, write_a
     assert distance(other, first) > similarity.MAX_DISTANCE
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 999))
 def test_pairs_are_those_of_all_comparisons(n_tracks, n_others, seed):
     rng = np.random.default_rng(seed)
