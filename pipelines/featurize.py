@@ -11,6 +11,7 @@ processes them, and never decodes a committed track again.
 import argparse
 import dataclasses
 import datetime
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,17 +65,20 @@ class FeaturizePart(beam.DoFn):
 
     def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
         failures: list[Row] = []
-        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.limits, self._find_row):
+        find_row = functools.partial(
+            copy_sources.find_row,
+            output_uri=self.planned.features,
+            schema=table.SCHEMA,
+            time_column="featurized_at",
+            limits=self.limits,
+        )
+        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.limits, find_row):
             if row:
                 yield row
             if failure:
                 failures.append(failure)
         # Recorded before the rows are committed: a part that is committed has its failures recorded.
         ledger.record_failures(self.planned.failures, name, failures, self.planned.failures_version)
-
-    def _find_row(self, task: Task, sha256: str) -> Row | None:
-        row = copy_sources.find_row(task, sha256, self.planned.features, table.SCHEMA, self.limits)
-        return row and {**row, "featurized_at": datetime.datetime.now(datetime.UTC)}
 
 
 def read_existing(features_uri: str, producer: str) -> dict[str, ExistingRow]:

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import functools
 import logging
 import os
 import sys
@@ -107,10 +108,9 @@ def from_audio(tasks: tuple[Task, ...], config: FeatureConfig, args: argparse.Na
     """Featurize the tasks: rows as the features table would have them, or failures."""
     schema = pa.schema([*table.SCHEMA, FAILURE, TAGGED])
     limits, tags_uri = options.limits(args), tables.absolute(args.tags)  # workers have other folders
-
-    def find_row(task: Task, sha256: str) -> dict[str, Any] | None:
-        row = copy_sources.find_row(task, sha256, tags_uri, TAGS_SCHEMA, limits)
-        return row and {**row, "tagged_at": datetime.datetime.now(datetime.UTC)}
+    find_row = functools.partial(
+        copy_sources.find_row, output_uri=tags_uri, schema=TAGS_SCHEMA, time_column="tagged_at", limits=limits
+    )
 
     def featurize(rows: pa.Table) -> Iterator[pa.Table]:
         block = [

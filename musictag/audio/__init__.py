@@ -7,8 +7,8 @@ streams. `mixing` makes one channel of several, and `resampling` changes the sam
 `ogg_pages` parse the frames or pages of a format. `integrity` checks that a file is as long as its container declares,
 `trailing` what follows, and `bitstreams` that the samples are no encoded stream.
 
-If a decoder meets damage, `damaged` decodes the file around it: `mp3_parts`, `mp4_parts`, `adts`, `flac_parts`,
-`ogg_parts` and `wavpack_parts` find the undamaged `parts`, and `ffmpeg_damage` goes on behind packets that cannot be
+If a decoder reports damage, `damaged` decodes the rest of the file: `mp3_parts`, `mp4_parts`, `adts`, `flac_parts`,
+`ogg_parts` and `wavpack_parts` find the undamaged `parts`, and `ffmpeg_damage` continues after packets that cannot be
 decoded.
 
 A new container needs a check in `integrity`, an entry in `ffmpeg.CONTAINERS` if FFmpeg decodes it, and its suffix in

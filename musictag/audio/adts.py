@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from musictag.audio.parts import Part, Parts
+from musictag.audio.parts import Part, Parts, mapped
 from musictag.audio.trailing import after_tags
 
 RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
@@ -18,8 +18,8 @@ _SYNC = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 
 
 def read_parts(path: Path) -> Parts | None:
-    """Do the same as `find_parts`, with the bytes of a file."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    """Return the undamaged parts of a local file, as `find_parts` does."""
+    with mapped(path) as data:
         return find_parts(data)
 
 

@@ -1,6 +1,6 @@
 """Decode a damaged file: its undamaged parts, each at its place in the track, and silence in between.
 
-A file comes here only after its decoder failed, so that undamaged files are decoded as fast as if this did not exist.
+A file is decoded here only after its own decoder reported damage, so that this costs undamaged files nothing.
 """
 
 import contextlib
@@ -62,10 +62,10 @@ class DamagedDecoder:
         for begin_s, end_s in self.parts.lost:
             self._lose(float(begin_s), float(end_s))
         position = 0
-        next_begins = [part.begin_s for part in self.parts.parts[1:]]
-        for part, next_begin_s in itertools.zip_longest(self.parts.parts, next_begins):
+        next_begins = [part.begin for part in self.parts.parts[1:]]
+        for part, next_begin in itertools.zip_longest(self.parts.parts, next_begins):
             last = math.inf if self.tolerance_s else self.n_samples
-            end = last if next_begin_s is None else self._samples(next_begin_s)
+            end = self._samples(next_begin) if isinstance(next_begin, Fraction) else last
             for block in self._placed(part, position, end):
                 yield block
                 position += len(block)
@@ -94,15 +94,13 @@ class DamagedDecoder:
 
     def _begin(self, part: Part) -> int:
         """Return the first sample of a part. Raises `AudioDamagedError` or `AudioUnsupportedError`."""
-        if part.begin_s is not None:
-            return self._samples(part.begin_s)
-        if part.anchor is None:
-            raise ValueError("a part needs a time or an anchor")
-        with self._open(part.anchor.spans, Damage()) as decoder:
-            begin = self._samples(part.anchor.end_s) - sum(map(len, decoder.blocks()))
-        if part.anchor.is_first and begin > 0:
-            raise AudioDamagedError("its positions do not begin at 0")
-        return 0 if part.anchor.is_first else begin
+        if isinstance(part.begin, Fraction):
+            return self._samples(part.begin)
+        with self._open(part.begin.spans, Damage()) as decoder:
+            begin = self._samples(part.begin.end_s) - sum(map(len, decoder.blocks()))
+        if part.begin.follows_header and begin > 0:
+            raise AudioDamagedError("the sample positions of the Ogg pages do not begin at 0")
+        return 0 if part.begin.follows_header else begin
 
     @contextlib.contextmanager
     def _open(self, spans: Sequence[ByteSpan], damage: Damage) -> Iterator[ffmpeg.FFmpegDecoder]:
@@ -167,18 +165,26 @@ def _find_parts(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_
             return ogg_parts.find_parts(data, decoder.sample_rate)
         case "wv":
             return wavpack_parts.find_parts(data, decoder.sample_rate)
+    return _whole_file(path, data, decoder, max_damage)
+
+
+def _whole_file(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_damage: float) -> Parts | None:
+    """Return a file whose packets FFmpeg finds, with its length; None if nothing tells the length.
+
+    Raises `AudioDamagedError` if more than `max_damage` is missing at its end.
+    """
     whole = [Part(((0, len(data)),), Fraction(0))]
     share = integrity.present_share(data)
     if share is not None and share < 1 - max_damage:
         raise AudioDamagedError(
             f"{float(1 - share):.1%} of the bytes are missing, --max-damage allows {max_damage:.2g}"
         )
-    if share is not None and decoder.format != "asf":  # a format without frames, which ends too early
+    if share is not None and decoder.format != "asf":  # samples without packets
         return Parts(whole, _seconds(path) / share)
-    # Nothing tells how many fragments there should be.
-    is_unknown = decoder.n_samples is None or integrity.first_fragment(data) is not None
-    duration_s = integrity.asf_seconds(data) or Fraction(decoder.n_samples or 0, decoder.sample_rate)
-    return None if is_unknown else Parts(whole, duration_s, tolerance_s=pcm.TRUNCATION_TOLERANCE_S)
+    if decoder.n_samples is None or integrity.first_fragment(data) is not None:
+        return None
+    duration_s = integrity.asf_seconds(data) or Fraction(decoder.n_samples, decoder.sample_rate)
+    return Parts(whole, duration_s, tolerance_s=pcm.TRUNCATION_TOLERANCE_S)
 
 
 def _seconds(path: Path) -> Fraction:

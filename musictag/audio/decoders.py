@@ -7,7 +7,6 @@ the format, and decodes any part of the file. Two decoders of one format give th
 import contextlib
 import dataclasses
 import math
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from musictag.audio.damaged import DamagedDecoder
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import Mixer
+from musictag.audio.parts import mapped
 from musictag.audio.pcm import Float32
 from musictag.audio.trailing import other_file
 from musictag.audio.vorbis import VorbisDecoder
@@ -110,7 +110,7 @@ def open_decoder(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer:
 
 @contextlib.contextmanager
 def _open_mp3(file: soundfile.SoundFile, path: Path, name: str, mixer: Mixer) -> Iterator[Decoder]:
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mapped(path) as data:
         frames = mp3.find_frames(data)
         parts = mp3_parts.find_parts(data, frames) if frames else None
         channels_agree = frames is not None and mp3.channels_agree(np.frombuffer(data, np.uint8), frames)

@@ -29,7 +29,8 @@ FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
 # Formats whose parts are found by other modules, or without timestamps: FFmpeg counts the samples that it finds.
 FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "ogg", "flac", "wv", "wav", "aiff", "au", "caf")
 # Seconds by which timestamps may be wrong. Those of Windows Media tell when a packet begins, not its first frame.
-DEFAULT_JITTER_S, JITTER_S = 0.02, {"asf": 0.1}
+DEFAULT_JITTER_S = 0.02
+JITTER_S = {"asf": 0.1, **dict.fromkeys(FORMATS_WITHOUT_TIMESTAMPS, math.inf)}
 # Formats of which FFmpeg leaves out damaged packets without an error: gaps between timestamps show them.
 FORMATS_WITH_SILENT_LOSS = ("asf",)
 # Codecs whose frames do not depend on each other. FFmpeg ignores the checksums that some have unless it is told not to.
@@ -129,9 +130,7 @@ class FFmpegDecoder:
             packets,
             self.sample_rate,
             damage,
-            jitter_s=math.inf
-            if self.format in FORMATS_WITHOUT_TIMESTAMPS
-            else JITTER_S.get(self.format, DEFAULT_JITTER_S),
+            jitter_s=JITTER_S.get(self.format, DEFAULT_JITTER_S),
             overlap=self.stream.codec_context.name not in LOSSLESS_CODECS,
         )
 

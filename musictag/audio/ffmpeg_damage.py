@@ -1,4 +1,4 @@
-"""Decode packets with FFmpeg, and go on behind those that cannot be decoded."""
+"""Decode packets with FFmpeg, and continue after those that cannot be decoded."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -29,14 +29,15 @@ def frames_around_damage(
 
     Args:
         packets: the packets of one stream, in their order.
-        sample_rate: the rate of the stream, Hz; frames of another rate are not decoded from sound.
+        sample_rate: the rate of the stream, Hz; frames with another rate count as lost.
         damage: gets the times of the silent frames, s. The first frame begins at 0.
         jitter_s: seconds by which timestamps may be wrong; a larger gap between them is a lost packet. Infinity if
             the format has no timestamps.
         overlap: whether a frame depends on the one before, so that the frame after silence is wrong as well.
 
     Raises:
-        AudioDamagedError: a timestamp is more than 600 s after the frame before.
+        AudioDamagedError: a timestamp is more than 600 s after the frame before, or the first one after 0.25 s. The
+            message is the reason alone.
     """
     n_yielded = n_lost = 0
     expected: int | None = None  # the position after the last frame, by its timestamp

@@ -21,7 +21,7 @@ _SIZES = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << c
 
 
 class StreamInfo(NamedTuple):
-    """What the header of a file declares."""
+    """The values of the block STREAMINFO, and where the frames begin."""
 
     frame_samples: int | None
     """Samples of each frame but the last; None if they differ."""

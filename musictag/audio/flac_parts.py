@@ -25,7 +25,7 @@ def find_parts(data: mmap.mmap) -> Parts | None:
     end_byte = end_sample = 0
     for begin, end, sample, n_samples in _intact_frames(data, info):
         if parts and (begin, sample) == (end_byte, end_sample):
-            parts[-1] = Part((header, (parts[-1].spans[1][0], end)), parts[-1].begin_s)
+            parts[-1] = Part((header, (parts[-1].spans[1][0], end)), parts[-1].begin)
         elif sample >= end_sample:
             parts.append(Part((header, (begin, end)), Fraction(sample, info.sample_rate)))
         else:  # a copy of a frame

@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from musictag.audio import flac
+from musictag.audio.parts import mapped
 from musictag.audio.trailing import TOLERANCE_BYTES, after_tag, trailing_bytes
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 
@@ -65,7 +66,7 @@ def check_complete(path: Path, name: str) -> None:
         path: the file; it must not be empty.
         name: the file's name in the error message.
     """
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mapped(path) as data:
         trailing = None
         match data[:4], data[4:8]:
             case _ if chunks := _chunks(data):
@@ -140,7 +141,7 @@ def last_fragment_s(path: Path) -> float:
 
     FFmpeg stops at the first damaged fragment without an error.
     """
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mapped(path) as data:
         first = first_fragment(data)
         if first is None or data[: first.begin].count(b"trak") != 1:
             return 0.0
@@ -190,7 +191,7 @@ def extends_to_the_end(path: Path) -> bool:
 
     A recorder that crashed did not write the size: the samples extend to the end of the file.
     """
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mapped(path) as data:
         if data[:4] not in (b"RIFF", b"RF64"):
             return False
         audio = next((chunk for chunk in _iff_chunks(data, "<") if chunk.name == b"data"), None)

@@ -12,7 +12,6 @@ import math
 import mmap
 import re
 import struct
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +45,7 @@ MIN_PAYLOAD_BYTES = 11
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What the Xing or Info header in the first frame declares."""
+    """The values of the Xing or Info header in the first frame."""
 
     n_frames: int
     end: int
@@ -112,22 +111,17 @@ def n_preframes(begins: npt.NDArray[np.int64]) -> int:
     return 2 + math.ceil(RESERVOIR_BYTES / max(MIN_PAYLOAD_BYTES, smallest))
 
 
-def read_frames(path: Path) -> Frames | None:
-    """Find the frames of a file; return None if it has no layer III frames."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return find_frames(data)
-
-
 def find_frames(data: mmap.mmap) -> Frames | None:
-    """Do the same as `read_frames`, in the bytes of a file."""
+    """Find the frames in the bytes of a file; return None if it has no layer III frames."""
     start = after_tags(data, 0)
-    begin = start if _count_frames(data, start, 1) and _has_xing(data, start) else _first_frame(data, start, ANY_FRAME)
+    has_header = _count_frames(data, start, 1) == 1 and _xing_header(data, start) >= 0
+    begin = start if has_header else _first_frame(data, start, ANY_FRAME)
     if begin is None:
         return None
     kind, rate_code = data[begin + 1] | 1, data[begin + 2] >> 2 & 0b11
     lengths, same_kind = _lengths(kind), re.compile(b"\xff[" + re.escape(bytes([kind & ~1, kind])) + b"]")
     declared = _declared(data, begin)
-    if _has_xing(data, begin):
+    if _xing_header(data, begin) >= 0:
         begin += lengths[data[begin + 2]]
     begins, breaks = array.array("q"), []  # an array, because an audiobook has millions of frames
     position: int | None = begin
@@ -173,14 +167,17 @@ def _count_frames(data: mmap.mmap, begin: int, max_frames: int) -> int:
     return n_frames
 
 
-def _has_xing(data: mmap.mmap, begin: int) -> bool:
-    """Return whether the frame at a byte has a Xing or Info header; decoders leave it out."""
-    return max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info")) >= 0
+def _xing_header(data: mmap.mmap, begin: int) -> int:
+    """Return the first byte of the Xing or Info header in the frame at a byte; -1 if it has none.
+
+    Decoders leave out a frame with such a header.
+    """
+    return max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info"))
 
 
 def _declared(data: mmap.mmap, begin: int) -> Declared | None:
     """Return what the Xing or Info header in the frame at a byte declares, or None."""
-    header = max(data.find(name, begin, begin + XING_WITHIN) for name in (b"Xing", b"Info"))
+    header = _xing_header(data, begin)
     if header < 0 or header + ADDED_SAMPLES + 3 > len(data):
         return None
     flags, n_frames, n_bytes = struct.unpack_from(">III", data, header + 4)

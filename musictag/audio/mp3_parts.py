@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from musictag.audio import mp3
 from musictag.audio.mp3 import IS_MONO, MPEG_1, Frames
-from musictag.audio.parts import ByteSpan, Part, Parts
+from musictag.audio.parts import Part, Parts, merged_spans
 from musictag.audio.trailing import after_tags
 
 Bytes = npt.NDArray[np.uint8]
@@ -57,7 +57,9 @@ def find_parts(data: mmap.mmap, frames: Frames) -> Parts | None:
     parts: list[Part] = []
     lost: list[tuple[Fraction, Fraction]] = []
     for number, (run, n_missing) in enumerate(zip(runs, n_lost[1:], strict=True)):
-        parts.append(Part(_byte_spans(frames, run), seconds(n_before), _SETTLING_SAMPLES / frames.sample_rate))
+        # Tags may be between frames.
+        spans = zip(frames.begins[slice(*run)].tolist(), frames.ends[slice(*run)].tolist(), strict=True)
+        parts.append(Part(merged_spans(spans), seconds(n_before), _SETTLING_SAMPLES / frames.sample_rate))
         fits = _fits_reservoir(content, frames, run, is_first=number == 0 and not begins_late)
         # A frame overlaps with the next one.
         lost.extend((seconds(frame), seconds(frame + 2)) for frame in (np.flatnonzero(~fits) + n_before).tolist())
@@ -95,14 +97,6 @@ def _lost_frames(data: mmap.mmap, frames: Frames, runs: list[Run], frame_bytes: 
 def _n_frames_of(n_bytes: int, frame_bytes: float) -> int:
     """Return how many frames a gap of `n_bytes` stands for: one more from a tenth of a frame on."""
     return max(0, math.ceil(n_bytes / frame_bytes - 0.1))
-
-
-def _byte_spans(frames: Frames, run: Run) -> tuple[ByteSpan, ...]:
-    """Return the bytes of a run, without the tags between its frames."""
-    begins, ends = frames.begins[slice(*run)], frames.ends[slice(*run)]
-    breaks = (np.flatnonzero(begins[1:] != ends[:-1]) + 1).tolist()
-    firsts, lasts = [0, *breaks], [*breaks, len(begins)]
-    return tuple((int(begins[first]), int(ends[last - 1])) for first, last in zip(firsts, lasts, strict=True))
 
 
 def _fits_reservoir(data: Bytes, frames: Frames, run: Run, *, is_first: bool) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,6 @@ a checksum, and flags for the first and last page of a stream. Streams that foll
 Decoders skip missing and damaged pages without an error, so this module checks them.
 """
 
-import contextlib
 import dataclasses
 import mmap
 import struct
@@ -13,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from musictag.audio.parts import mapped
 from musictag.audio.trailing import trailing_bytes
 from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTruncatedError
 
@@ -82,7 +82,7 @@ class OggPages:
 
     def check_checksums(self) -> None:
         """Raise `AudioDamagedError` if the content of a page does not match its checksum."""
-        with _mapped(self.path) as data:
+        with mapped(self.path) as data:
             for page in self.pages:
                 self._checked_content(data, page)
 
@@ -91,7 +91,7 @@ class OggPages:
 
         A packet that begins before page `first` is left out. Raises `AudioDamagedError` if a page is damaged.
         """
-        with _mapped(self.path) as data:
+        with mapped(self.path) as data:
             packet, is_whole = b"", not self.pages[first].flags & CONTINUED
             for page in self.pages[first:]:
                 packets = []
@@ -120,18 +120,12 @@ def read_pages(path: Path, name: str) -> OggPages | None:
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
             return None
-    with _mapped(path) as data:
+    with mapped(path) as data:
         pages = tuple(_iter_pages(data))
         _check_end(data, pages, name)
         has_opus = is_opus(data, pages[0])
     _check_numbers(pages, name)
     return OggPages(path, name, pages, has_opus)
-
-
-@contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield data
 
 
 def _iter_pages(data: mmap.mmap) -> Iterator[Page]:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from musictag.audio import ogg_pages
 from musictag.audio.ogg_pages import LAST, MAGIC, NO_POSITION, Page
-from musictag.audio.parts import Anchor, ByteSpan, Part, Parts
+from musictag.audio.parts import Anchor, Part, Parts, merged_spans
 
 # Opus predicts from this many seconds before (RFC 7845, 4.6). Other streams settle within the packet that is left out.
 _OPUS_SETTLING_S = 0.08
@@ -43,8 +43,8 @@ def find_parts(data: mmap.mmap, sample_rate: int) -> Parts | None:
         if first is None:
             continue
         anchor = Anchor((header_span, (run[0].begin, first.end)), seconds(first.position), run[0].number == n_header)
-        spans = (header_span, *_joined_spans(run))
-        parts.append(Part(spans, None, settling_s, anchor))
+        spans = (header_span, *merged_spans((page.begin, page.end) for page in run))
+        parts.append(Part(spans, anchor, settling_s))
     return Parts(parts, seconds(audio[-1].position))
 
 
@@ -57,16 +57,6 @@ def _runs(pages: list[Page]) -> list[list[Page]]:
         else:
             runs.append([page])
     return runs
-
-
-def _joined_spans(run: list[Page]) -> list[ByteSpan]:
-    spans = [(run[0].begin, run[0].end)]
-    for page in run[1:]:
-        if page.begin == spans[-1][1]:
-            spans[-1] = (spans[-1][0], page.end)
-        else:
-            spans.append((page.begin, page.end))
-    return spans
 
 
 def _intact_pages(data: mmap.mmap) -> Iterator[Page]:

@@ -5,11 +5,14 @@ decodes them and puts each where it belongs in the track.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Sequence
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import IO
 
 ByteSpan = tuple[int, int]
@@ -22,23 +25,22 @@ class Part:
 
     spans: tuple[ByteSpan, ...]
     """Their bytes, after those of the header if a decoder needs one."""
-    begin_s: Fraction | None
-    """The time of their first sample in the track, s; None if `anchor` tells it."""
+    begin: "Fraction | Anchor"
+    """The time of their first sample in the track, s, or the beginning of the part, whose end has a known time."""
     settling_s: float = 0.0
     """Seconds until the decoder no longer depends on what is lost before the part."""
-    anchor: "Anchor | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Anchor:
-    """The beginning of a part, of which the format tells where it ends in the track."""
+    """The beginning of a part, if the format stores where it ends in the track."""
 
     spans: tuple[ByteSpan, ...]
     """Its bytes, which can be decoded as a file of their own."""
     end_s: Fraction
     """The time after its last sample, s."""
-    is_first: bool
-    """Whether nothing is lost before it."""
+    follows_header: bool
+    """Whether it follows the header, so that nothing is lost before it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Parts:
 
     def first_damage(self) -> str:
         """Return where the first damage is, as part of an error message."""
-        places = [part.begin_s for part in self.parts[1:2] if part.begin_s is not None]
+        places = [part.begin for part in self.parts[1:2] if isinstance(part.begin, Fraction)]
         places += [begin for begin, _ in self.lost[:1]]
         first = max(Fraction(0), min(places)) if places and not self.begins_late else Fraction(0)
         return f"frames are missing or wrong after {float(first):.2f} s"
@@ -96,6 +98,24 @@ class Damage:
         """Return whether some of the time from `begin_s` to `end_s`, s, is lost."""
         first = bisect.bisect_right(self.spans, begin_s, key=lambda span: span[1])
         return first < len(self.spans) and self.spans[first][0] < end_s
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """Map the bytes of a local file, which must not be empty."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+def merged_spans(spans: Iterable[ByteSpan]) -> tuple[ByteSpan, ...]:
+    """Return ascending spans of bytes, of which those that directly follow each other are one."""
+    merged: list[ByteSpan] = []
+    for begin, end in spans:
+        if merged and begin == merged[-1][1]:
+            merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((begin, end))
+    return tuple(merged)
 
 
 class SplicedFile(io.RawIOBase):

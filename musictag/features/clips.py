@@ -16,7 +16,7 @@ from musictag.features.config import FeatureConfig
 SILENT_BELOW = 0.01
 """Log-mel value below which there is no sound; noise in the last bit of 16-bit samples has 1e-5."""
 
-# Frames between the places where a damaged clip may be replaced.
+# Distance, in frames, of the candidate starts of a clip that replaces a damaged one.
 _STEP = 16
 
 Float32 = npt.NDArray[np.float32]

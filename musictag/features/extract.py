@@ -50,7 +50,7 @@ class TrackClips(NamedTuple):
     duration_s: float
     """Length of the track, s, with what is lost by damage."""
     damaged_s: float
-    """Seconds that are lost by damage, as far as it was met."""
+    """Seconds that are lost by damage, as far as it was found."""
 
 
 Decode = Callable[[Path, str, FeatureConfig, int | None, Limits], TrackClips]
@@ -109,8 +109,8 @@ def track_clips(
     differ by at most 2e-5 from the same clips of the whole track, except for the random noise that an AAC decoder adds.
     Memory holds the clips and at most the spectrogram of the whole track.
 
-    If damage is met, the whole track is decoded around it. Clips that touch it are left out; of a number of clips,
-    others near them are taken.
+    If a decoder reports damage, the undamaged parts of the whole track are decoded. Clips that touch damage are left
+    out; if a number of clips is wanted, other clips near them are taken.
 
     Args:
         path: the file.
@@ -151,7 +151,7 @@ def track_clips(
 def _decode_undamaged(
     path: Path, name: str, config: FeatureConfig, clips_per_track: int | None, limits: Limits, mixer: Mixer
 ) -> TrackClips:
-    """Return the clips as `track_clips` does, of channels that `mixer` mixes; damage that is met is an error."""
+    """Return the clips as `track_clips` does, of channels that `mixer` mixes; damage is an error."""
     if clips_per_track is not None:
         # A file in which seeking fails may still play from its beginning, for example a FLAC after a large ID3 tag.
         with contextlib.suppress(AudioCorruptError), reader.open_audio(path, name, mixer) as audio:

@@ -31,18 +31,15 @@ def describe(clips: npt.NDArray[np.float16], weights: Float32) -> Float32:
     return np.concatenate([mean - mean.mean(), frames.std(axis=0)])
 
 
-def near_pairs(
-    descriptions: Float32, others: Float32, max_distance: float = MAX_DISTANCE
-) -> list[tuple[int, int, float]]:
+def near_pairs(descriptions: Float32, others: Float32) -> list[tuple[int, int, float]]:
     """Return pairs of a track and one of the others that are near each other, with their distance, the nearest first.
 
-    The distance is the root of the mean square of the differences. Of more than ten others near a track, the track is
-    paired with ten.
+    The distance is the root of the mean square of the differences, at most `MAX_DISTANCE`. Of more than ten others near
+    a track, the track is paired with ten.
 
     Args:
         descriptions: of the tracks (N, D).
         others: of the other tracks (M, D).
-        max_distance: largest distance of a pair.
     """
     if not len(descriptions) or not len(others):
         return []
@@ -51,7 +48,7 @@ def near_pairs(
     _, components = np.linalg.eigh((others - mean).T @ (others - mean))
     projection = components[:, -_N_DIMENSIONS:]
     tree = scipy.spatial.cKDTree((others - mean) @ projection)
-    bound = max_distance * np.sqrt(descriptions.shape[1])
+    bound = MAX_DISTANCE * np.sqrt(descriptions.shape[1])
     n_neighbours = min(_N_NEIGHBOURS, len(others))
     found = tree.query(
         (descriptions - mean) @ projection, np.arange(1, n_neighbours + 1), distance_upper_bound=bound, workers=-1
@@ -60,4 +57,4 @@ def near_pairs(
     seconds = found[firsts, columns]
     distances = np.sqrt(np.square(descriptions[firsts] - others[seconds]).mean(axis=1))
     pairs = zip(firsts.tolist(), seconds.tolist(), distances.tolist(), strict=True)
-    return sorted((pair for pair in pairs if pair[2] <= max_distance), key=lambda pair: pair[2])
+    return sorted((pair for pair in pairs if pair[2] <= MAX_DISTANCE), key=lambda pair: pair[2])

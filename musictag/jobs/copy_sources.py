@@ -6,6 +6,7 @@ deleted already: its file stays until the table is vacuumed.
 """
 
 import dataclasses
+import datetime
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -94,10 +95,13 @@ def echo_known_audio(plan: Plan, output_uri: str) -> None:
         echo(f"with the audio of an earlier row: {counted(n_known, 'track')}")
 
 
-def find_row(task: Task, sha256: str, output_uri: str, schema: pa.Schema, limits: Limits) -> Row | None:
+def find_row(
+    task: Task, sha256: str, output_uri: str, schema: pa.Schema, time_column: str, limits: Limits
+) -> Row | None:
     """Return the row to copy for a task, as columns of `schema`; None if the audio has to be decoded.
 
-    A row is copied only if its audio has the digest `sha256`, and its damage is known and within the limits.
+    A row is copied only if its audio has the digest `sha256`, and its damage is known and within the limits. Its
+    `time_column` is set to now.
     """
     source = task.copy_source
     if source is None or source.audio_sha256 != sha256:
@@ -111,4 +115,4 @@ def find_row(task: Task, sha256: str, output_uri: str, schema: pa.Schema, limits
         return None
     duration_s = row.get("duration_s")  # tags rows do not have it
     is_allowed = row["damaged_s"] <= limits.max_damage * duration_s if duration_s else not row["damaged_s"]
-    return row if is_allowed else None
+    return {**row, time_column: datetime.datetime.now(datetime.UTC)} if is_allowed else None

@@ -25,7 +25,7 @@ def find_near_duplicates(labels: Labels, features_uri: str, version: int, config
 
     Silent tracks are left out. Memory holds a description of 192 numbers of each track, and the clips of a few.
     """
-    split_of = {track_id: split for split, tags in labels.tags.items() for track_id in tags}
+    split_of = _split_of(labels)
     track_ids: dict[str, list[str]] = {split: [] for split in labels.tags}
     descriptions: dict[str, list[npt.NDArray[np.float32]]] = {split: [] for split in labels.tags}
     for row in tables.read_rows(features_uri, ("track_id", "clips", "start_s", "duration_s"), split_of, version):
@@ -42,11 +42,15 @@ def find_near_duplicates(labels: Labels, features_uri: str, version: int, config
     return [(one, other) for _, one, other in sorted(pairs)]
 
 
+def _split_of(labels: Labels) -> dict[str, str]:
+    return {track_id: split for split, tags in labels.tags.items() for track_id in tags}
+
+
 def echo_near_duplicates(pairs: list[Pair], labels: Labels) -> None:
     """Print pairs of tracks that sound nearly the same, each with its split."""
     if not pairs:
         return
-    split_of = {track_id: split for split, tags in labels.tags.items() for track_id in tags}
+    split_of = _split_of(labels)
     shown = "; ".join(
         " and ".join(f"{track_id} ({split_of[track_id]})" for track_id in pair) for pair in pairs[:_N_SHOWN]
     )

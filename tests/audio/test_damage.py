@@ -1,4 +1,4 @@
-"""Decoding goes on behind damage: what is lost keeps its place, and is said."""
+"""Decoding continues after damage: lost audio becomes silence of the same length, and is reported."""
 
 import functools
 import mmap

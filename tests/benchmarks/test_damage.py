@@ -1,4 +1,4 @@
-"""What damage costs: for each format and kind of damage, the seconds that are left out, and how far scores move.
+"""Measure for each format and kind of damage how many seconds are left out, and how much scores change.
 
 EMOTIFY names the folder of the Emotify set.
 """

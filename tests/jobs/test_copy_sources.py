@@ -1,5 +1,7 @@
 """Rows whose audio has another uri, time or id are copied; all other audio is decoded."""
 
+import datetime
+
 import pyarrow as pa
 import pytest
 
@@ -77,6 +79,12 @@ def test_new_track_may_have_the_audio_of_one_that_is_not_listed_any_more(uri, li
     assert plan.orphaned == {"gone"}
 
 
+def copied(task: Task, sha256: str, uri: str, limits: Limits = LIMITS):
+    row = copy_sources.find_row(task, sha256, uri, SCHEMA, "made_at", limits)
+    assert row is None or row.pop("made_at") <= datetime.datetime.now(datetime.UTC)
+    return row
+
+
 def task_with_source(uri: str, track_id: str = "gone", sha256: str = "dg") -> Task:
     (file,) = tables.files(tables.open_table(uri))
     return Task("new", "uri", "e", copy_source=CopySource(track_id, sha256, file))
@@ -85,23 +93,23 @@ def task_with_source(uri: str, track_id: str = "gone", sha256: str = "dg") -> Ta
 def test_row_is_copied_only_for_the_same_digest(uri):
     task = task_with_source(uri)
     expected = {"track_id": "gone", "audio_sha256": "dg", "duration_s": 10.0, "damaged_s": 0.0}
-    assert copy_sources.find_row(task, "dg", uri, SCHEMA, LIMITS) == expected
-    assert copy_sources.find_row(task, "other", uri, SCHEMA, LIMITS) is None
-    assert copy_sources.find_row(Task("new", "uri", "e"), "dg", uri, SCHEMA, LIMITS) is None
+    assert copied(task, "dg", uri) == expected
+    assert copied(task, "other", uri) is None
+    assert copied(Task("new", "uri", "e"), "dg", uri) is None
 
 
 def test_row_is_copied_after_it_was_deleted(uri):
     task = task_with_source(uri)
     tables.delete_tracks(uri, {"gone"})
-    assert copy_sources.find_row(task, "dg", uri, SCHEMA, LIMITS)["audio_sha256"] == "dg"
+    assert copied(task, "dg", uri)["audio_sha256"] == "dg"
 
 
 def test_row_with_more_damage_than_allowed_or_with_unknown_damage_is_not_copied(uri):
     damaged = task_with_source(uri, "b", "db")
-    assert copy_sources.find_row(damaged, "db", uri, SCHEMA, Limits(max_damage=0.02)) is None
-    assert copy_sources.find_row(damaged, "db", uri, SCHEMA, LIMITS) is not None
+    assert copied(damaged, "db", uri, Limits(max_damage=0.02)) is None
+    assert copied(damaged, "db", uri) is not None
     old = task_with_source(uri, "a", "da")
-    assert copy_sources.find_row(old, "da", uri, SCHEMA, LIMITS) is None
+    assert copied(old, "da", uri) is None
 
 
 def test_row_in_a_file_of_many_rows_is_not_copied(uri, monkeypatch):
@@ -118,4 +126,4 @@ def test_tracks_of_a_store_without_sizes_have_no_source_by_name(uri):
 
 def test_audio_is_decoded_if_the_file_of_the_row_was_vacuumed(uri):
     task = Task("new", "uri", "e", copy_source=CopySource("gone", "dg", "part-vacuumed.parquet"))
-    assert copy_sources.find_row(task, "dg", uri, SCHEMA, LIMITS) is None
+    assert copied(task, "dg", uri) is None
