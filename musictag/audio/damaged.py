@@ -60,37 +60,37 @@ class DamagedDecoder:
 
     def _all_blocks(self) -> Iterator[Float32]:
         for begin_s, end_s in self.parts.lost:
-            self._lose(float(begin_s), float(end_s))
+            self._add_damage(float(begin_s), float(end_s))
         position = 0
         next_begins = [part.begin for part in self.parts.parts[1:]]
         for part, next_begin in itertools.zip_longest(self.parts.parts, next_begins):
             last = math.inf if self.tolerance_s else self.n_samples
             end = self._samples(next_begin) if isinstance(next_begin, Fraction) else last
-            for block in self._placed(part, position, end):
+            for block in self._blocks_of(part, position, end):
                 yield block
                 position += len(block)
         if self.n_samples - position > self.tolerance_s * self.sample_rate:
-            self._lose(position / self.sample_rate, self.n_samples / self.sample_rate)
+            self._add_damage(position / self.sample_rate, self.n_samples / self.sample_rate)
             yield from _silence(self.n_samples - position)
         if position - self.n_samples > max(self.tolerance_s, 1.0) * self.sample_rate:
             raise AudioDamagedError("the timestamps are wrong: the track is longer than its header declares")
         if len(self.parts.parts) == 1 and not self.damage.spans:
-            raise AudioDamagedError("another decoder finds no damage")
+            raise AudioDamagedError("FFmpeg finds no damage")
 
-    def _placed(self, part: Part, position: int, end: float) -> Iterator[Float32]:
+    def _blocks_of(self, part: Part, position: int, end: float) -> Iterator[Float32]:
         """Yield the blocks of a part up to sample `end`, after silence from sample `position` to its begin."""
         damage = Damage()
         try:
             begin = self._begin(part)
             with self._open(part.spans, damage) as decoder:
                 if begin > position:
-                    self._lose(position / self.sample_rate, begin / self.sample_rate + part.settling_s)
+                    self._add_damage(position / self.sample_rate, begin / self.sample_rate + part.settling_s)
                     yield from _silence(begin - position)
                 yield from pcm.between(decoder.blocks(), begin, max(begin, position), end)
         except AudioUnsupportedError:
             return  # a part of a few frames, in which FFmpeg does not recognize the format
         for lost_begin_s, lost_end_s in damage.spans:
-            self._lose(begin / self.sample_rate + lost_begin_s, begin / self.sample_rate + lost_end_s)
+            self._add_damage(begin / self.sample_rate + lost_begin_s, begin / self.sample_rate + lost_end_s)
 
     def _begin(self, part: Part) -> int:
         """Return the first sample of a part. Raises `AudioDamagedError` or `AudioUnsupportedError`."""
@@ -113,7 +113,7 @@ class DamagedDecoder:
     def _samples(self, seconds: Fraction) -> int:
         return round(seconds * self.sample_rate)
 
-    def _lose(self, begin_s: float, end_s: float) -> None:
+    def _add_damage(self, begin_s: float, end_s: float) -> None:
         self.damage.add(begin_s, end_s)
         if self.damage.seconds > self.max_damage * self.damage.duration_s:
             raise AudioDamagedError(
@@ -133,7 +133,7 @@ def open_damaged(path: Path, name: str, mixer: Mixer, max_damage: float) -> Iter
         max_damage: share of the track that may be lost.
 
     Raises:
-        AudioDamagedError: the damage is too large, or nothing tells how large it is. The message is the reason alone.
+        AudioDamagedError: the damage is too large, or its size is not known. The message is the reason alone.
     """
     try:
         with path.open("rb", buffering=0) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -144,7 +144,7 @@ def open_damaged(path: Path, name: str, mixer: Mixer, max_damage: float) -> Iter
     except AudioUnsupportedError as error:
         raise AudioDamagedError(f"no part can be decoded ({error})") from error
     if parts is None:
-        raise AudioDamagedError("nothing tells how much is lost")
+        raise AudioDamagedError("how much is lost is not known")
     yield DamagedDecoder(path, name, mixer, parts, sample_rate, max_damage, Damage(float(parts.duration_s)))
 
 

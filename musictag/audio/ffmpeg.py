@@ -95,7 +95,7 @@ class FFmpegDecoder:
             position, frames = self._frames_from(start)
             size = pcm.BLOCK_SAMPLES if math.isinf(stop) else int(stop - position)
             checked = self._checked_samples(self._checked_rate(frames))
-            for block in pcm.between(_joined(checked, size, self.mixer), position, start, stop):
+            for block in pcm.between(_mono_blocks(checked, size, self.mixer), position, start, stop):
                 yield block
                 n_yielded += len(block)
         except ERRORS as error:
@@ -173,7 +173,7 @@ class FFmpegDecoder:
         return first.pts, itertools.chain([first], frames)
 
 
-def _joined(frames: Iterable[av.AudioFrame], size: int, mixer: Mixer) -> Iterator[Float32]:
+def _mono_blocks(frames: Iterable[av.AudioFrame], size: int, mixer: Mixer) -> Iterator[Float32]:
     """Join frames to mono blocks of `size` samples; a frame has only about a thousand, which would make blocks slow."""
     for (_, layout), alike in itertools.groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name)):
         n_channels = av.AudioLayout(layout).nb_channels

@@ -68,7 +68,7 @@ class Frames:
     """First byte of each frame."""
     ends: npt.NDArray[np.int64]
     """First byte after each frame, according to its header."""
-    is_joined: npt.NDArray[np.bool_]
+    is_contiguous: npt.NDArray[np.bool_]
     """Whether a frame ends where the next one begins, or where tags begin that the next one follows."""
     n_bytes_before: int
     """Bytes before the first frame that are no tag, after the frame with the Xing or Info header if there is one."""
@@ -140,11 +140,11 @@ def find_frames(data: mmap.mmap) -> Frames | None:
         return None
     frames = np.frombuffer(begins, np.int64)
     ends = frames + np.array(lengths)[np.frombuffer(data, np.uint8)[frames + 2]]
-    is_joined = np.ones(len(begins), np.bool_)
-    is_joined[[at for at in breaks if 0 <= at < len(begins) - 1]] = False
+    is_contiguous = np.ones(len(begins), np.bool_)
+    is_contiguous[[at for at in breaks if 0 <= at < len(begins) - 1]] = False
     rate = RATES[version(kind)][rate_code]
     n_before = max(0, int(frames[0]) - after_tags(data, begin))
-    return Frames(kind, rate, frames, ends, is_joined, n_before, declared)
+    return Frames(kind, rate, frames, ends, is_contiguous, n_before, declared)
 
 
 def _first_frame(data: mmap.mmap, begin: int, header: "re.Pattern[bytes]") -> int | None:

@@ -70,7 +70,7 @@ def find_parts(data: mmap.mmap, frames: Frames) -> Parts | None:
 
 def _runs(frames: Frames, n_frames: int) -> list[Run]:
     """Return the runs of complete frames, without the last one before a gap, which may be the place of the damage."""
-    breaks = (np.flatnonzero(~frames.is_joined[: n_frames - 1]) + 1).tolist()
+    breaks = (np.flatnonzero(~frames.is_contiguous[: n_frames - 1]) + 1).tolist()
     runs = [*zip([0, *breaks[:-1]], [end - 1 for end in breaks], strict=True)] if breaks else []
     runs.append((breaks[-1] if breaks else 0, n_frames))
     return [(first, end) for first, end in runs if end > first]

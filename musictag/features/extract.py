@@ -121,7 +121,7 @@ def track_clips(
 
     Raises:
         AudioTooLongError: the track must be decoded as a whole, and is longer than `limits.max_hours`.
-        AudioDamagedError, AudioTruncatedError: more than `limits.max_damage` is lost, or nothing tells how much.
+        AudioDamagedError, AudioTruncatedError: more than `limits.max_damage` is lost, or how much is lost is not known.
         AudioError: the file cannot be decoded; the subclass says why.
     """
 
@@ -206,7 +206,7 @@ def _decode_whole(
     damage = audio.damage if isinstance(audio, DamagedDecoder) else Damage()
     starts = undamaged_clip_starts(n_frames, config, clips_per_track, lambda start: _is_damaged(start, damage, config))
     if not starts:
-        raise AudioDamagedError("no clip is without damage")
+        raise AudioDamagedError("every clip is damaged")
     n_missing = max(0, starts[-1] + config.clip_frames - n_frames)
     cell += bytes(n_missing * config.n_mels * CELL_DTYPE.itemsize)
     spectrogram = np.frombuffer(cell, CELL_DTYPE).reshape(-1, config.n_mels)
