@@ -15,7 +15,20 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from musictag.audio import adts, ffmpeg, flac_parts, integrity, mp3, mp3_parts, mp4_parts, ogg_parts, pcm, wavpack_parts
+from musictag.audio import (
+    adts,
+    chunks,
+    ffmpeg,
+    flac_parts,
+    integrity,
+    matroska_parts,
+    mp3,
+    mp3_parts,
+    mp4_parts,
+    ogg_parts,
+    pcm,
+    wavpack_parts,
+)
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import ByteSpan, Damage, Part, Parts, SplicedFile
 from musictag.audio.pcm import Float32
@@ -103,7 +116,7 @@ class DamagedDecoder:
         return 0 if part.begin.follows_header else begin
 
     @contextlib.contextmanager
-    def _open(self, spans: Sequence[ByteSpan], damage: Damage) -> Iterator[ffmpeg.FFmpegDecoder]:
+    def _open(self, spans: Sequence[ByteSpan | bytes], damage: Damage) -> Iterator[ffmpeg.FFmpegDecoder]:
         with (
             self.path.open("rb", buffering=0) as file,
             ffmpeg.open_file(SplicedFile(file, spans), self.name, self.mixer, damage) as decoder,
@@ -165,7 +178,10 @@ def _find_parts(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_
             return ogg_parts.find_parts(data, decoder.sample_rate)
         case "wv":
             return wavpack_parts.find_parts(data, decoder.sample_rate)
-    return _whole_file(path, data, decoder, max_damage)
+    parts = _whole_file(path, data, decoder, max_damage)
+    if parts and decoder.format == "matroska":
+        return dataclasses.replace(parts, parts=[Part(matroska_parts.undamaged(data), Fraction(0))])
+    return parts
 
 
 def _whole_file(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_damage: float) -> Parts | None:
@@ -181,7 +197,7 @@ def _whole_file(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_
         )
     if share is not None and decoder.format != "asf":  # samples without packets
         return Parts(whole, _seconds(path) / share)
-    if decoder.n_samples is None or integrity.first_fragment(data) is not None:
+    if decoder.n_samples is None or chunks.first_fragment(data) is not None:
         return None
     duration_s = integrity.asf_seconds(data) or Fraction(decoder.n_samples, decoder.sample_rate)
     return Parts(whole, duration_s, tolerance_s=pcm.TRUNCATION_TOLERANCE_S)

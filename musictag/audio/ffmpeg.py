@@ -30,11 +30,13 @@ FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
 FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "ogg", "flac", "wv", "wav", "aiff", "au", "caf")
 # Seconds by which timestamps may be wrong. Those of Windows Media tell when a packet begins, not its first frame.
 DEFAULT_JITTER_S = 0.02
-JITTER_S = {"asf": 0.1, **dict.fromkeys(FORMATS_WITHOUT_TIMESTAMPS, math.inf)}
+JITTER_S = {"asf": 0.1, "matroska": 0.01, **dict.fromkeys(FORMATS_WITHOUT_TIMESTAMPS, math.inf)}
 # Formats of which FFmpeg leaves out damaged packets without an error: gaps between timestamps show them.
 FORMATS_WITH_SILENT_LOSS = ("asf",)
 # Codecs whose frames do not depend on each other. FFmpeg ignores the checksums that some have unless it is told not to.
 LOSSLESS_CODECS = ("alac", "ape", "flac", "tta", "wavpack")
+# Seconds until a decoder converges (RFC 7845, section 4.6).
+SETTLING_S = {"opus": 0.08, "libopus": 0.08}
 # The largest number of planar channels that PyAV reads safely: it searches for the end of a list with eight entries.
 MAX_PLANES = 7
 # Samples that are decoded before a part, because AAC's transform and band replication depend on them.
@@ -126,12 +128,14 @@ class FFmpegDecoder:
     def _frames_around_damage(
         self, packets: Iterable["av.packet.Packet[av.AudioStream]"], damage: Damage
     ) -> Iterator[av.AudioFrame]:
+        codec = self.stream.codec_context.name
         return frames_around_damage(
             packets,
             self.sample_rate,
             damage,
             jitter_s=JITTER_S.get(self.format, DEFAULT_JITTER_S),
-            overlap=self.stream.codec_context.name not in LOSSLESS_CODECS,
+            overlap=codec not in LOSSLESS_CODECS,
+            settling_s=SETTLING_S.get(codec, 0.0),
         )
 
     def _checked_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:

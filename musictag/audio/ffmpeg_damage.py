@@ -13,6 +13,8 @@ from musictag.errors import AudioDamagedError
 ERRORS = (av.error.FFmpegError, OSError, ValueError)
 # A stream whose first frame is later than this, s, has lost its beginning.
 _MAX_BEGIN_S = 0.25
+# Timestamps of Matroska have this unit, s.
+_TIME_UNIT_S = 0.001
 # A longer gap, s, is a damaged timestamp.
 _MAX_GAP_S = 600.0
 
@@ -24,6 +26,7 @@ def frames_around_damage(
     *,
     jitter_s: float,
     overlap: bool,
+    settling_s: float,
 ) -> Iterator[av.AudioFrame]:
     """Yield the decoded frames of packets, and silent frames for packets that are missing or cannot be decoded.
 
@@ -34,6 +37,8 @@ def frames_around_damage(
         jitter_s: seconds by which timestamps may be wrong; a larger gap between them is a lost packet. Infinity if
             the format has no timestamps.
         overlap: whether a frame depends on the one before, so that the frame after silence is wrong as well.
+        settling_s: seconds after silence that are wrong as well. If it is not 0, the decoder may yield a part of a
+            frame with the next one, so that the frame before silence is wrong as well.
 
     Raises:
         AudioDamagedError: a timestamp is more than 600 s after the frame before, or the first one after 0.25 s. The
@@ -59,10 +64,11 @@ def frames_around_damage(
             if position is not None and expected is not None:
                 gap = position - expected
                 is_damaged = is_damaged or gap > jitter_s * sample_rate
-                n_lost = max(0, gap) if is_damaged else 0
+                n_lost = _whole_frames(max(0, gap), frame) if is_damaged else 0
             if is_damaged:
-                n_wrong = n_lost + (frame.samples if overlap else 0)
-                damage.add(n_yielded / sample_rate, (n_yielded + n_wrong) / sample_rate)
+                begin = n_yielded - (last.samples if last and settling_s else 0)
+                end = n_yielded + n_lost + (frame.samples if overlap else 0)
+                damage.add(begin / sample_rate, max(end / sample_rate, (n_yielded + n_lost) / sample_rate + settling_s))
             yield from _silent_frames(frame, n_lost, sample_rate)
             yield frame
             n_yielded, n_lost, last = n_yielded + n_lost + frame.samples, 0, frame
@@ -97,6 +103,12 @@ def _decoded(packet: "av.packet.Packet[av.AudioStream]") -> list[av.AudioFrame] 
 def _packet_samples(packet: "av.packet.Packet[av.AudioStream]", sample_rate: int) -> int:
     """Return the length of a packet in samples; 0 if it is not known."""
     return round(packet.duration * packet.time_base * sample_rate) if packet.duration and packet.time_base else 0
+
+
+def _whole_frames(gap: int, frame: av.AudioFrame) -> int:
+    """Return a gap, in samples, as the length of whole frames if it differs from that by rounded timestamps alone."""
+    n_samples = round(gap / frame.samples) * frame.samples if frame.samples else gap
+    return n_samples if abs(n_samples - gap) <= _TIME_UNIT_S * frame.sample_rate else gap
 
 
 def _position(frame: av.AudioFrame, sample_rate: int) -> int | None:

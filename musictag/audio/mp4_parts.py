@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from musictag.audio import ffmpeg, integrity, pcm
+from musictag.audio import ffmpeg, pcm
+from musictag.audio.chunks import INDEX, SAMPLES, Chunk, boxes
 from musictag.audio.ffmpeg_damage import ERRORS
-from musictag.audio.integrity import INDEX, SAMPLES, Chunk
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import ByteSpan, Part, Parts, SplicedFile
 
@@ -42,7 +42,7 @@ def find_parts(file: io.FileIO, data: mmap.mmap) -> Parts | None:
         file: the open file.
         data: its bytes.
     """
-    samples = next((box for box in integrity.boxes(data) if box.name == SAMPLES), None)
+    samples = next((box for box in boxes(data) if box.name == SAMPLES), None)
     n_shifted = _n_shifted(data, samples)
     if samples is None or samples.end is None or not n_shifted:
         return None
@@ -70,7 +70,7 @@ def _n_shifted(data: mmap.mmap, samples: Chunk | None) -> int:
     """
     if samples is None or samples.end is None:
         return 0
-    found = list(integrity.boxes(data))
+    found = list(boxes(data))
     indices = [box.begin for box in found if box.name == INDEX]
     if indices and indices[0] < samples.begin:
         is_box = any(box.name.isalnum() for box in found if box.begin == samples.end)

@@ -23,8 +23,8 @@ ByteSpan = tuple[int, int]
 class Part:
     """Frames or pages of a file that a decoder can decode as a file of their own."""
 
-    spans: tuple[ByteSpan, ...]
-    """Their bytes, after those of the header if a decoder needs one."""
+    spans: tuple[ByteSpan | bytes, ...]
+    """Their bytes, after those of the header if a decoder needs one; `bytes` are not in the file."""
     begin: "Fraction | Anchor"
     """The time of their first sample in the track, s, or the beginning of the part, whose end has a known time."""
     settling_s: float = 0.0
@@ -119,14 +119,14 @@ def merged_spans(spans: Iterable[ByteSpan]) -> tuple[ByteSpan, ...]:
 
 
 class SplicedFile(io.RawIOBase):
-    """A file of its own, of spans of bytes of another one."""
+    """A file of its own, of spans of bytes of another one, and of other bytes."""
 
-    def __init__(self, file: IO[bytes], spans: Iterable[ByteSpan]) -> None:
+    def __init__(self, file: IO[bytes], spans: Iterable[ByteSpan | bytes]) -> None:
         self._file, self._spans, self._position = file, list(spans), 0
         # Where each span begins in this file, and where the last one ends.
         self._begins = [0]
-        for begin, end in self._spans:
-            self._begins.append(self._begins[-1] + end - begin)
+        for span in self._spans:
+            self._begins.append(self._begins[-1] + (len(span) if isinstance(span, bytes) else span[1] - span[0]))
 
     def readable(self) -> bool:
         return True
@@ -147,9 +147,13 @@ class SplicedFile(io.RawIOBase):
         if self._position >= self._begins[-1]:
             return b""
         index = bisect.bisect_right(self._begins, self._position) - 1
-        begin, end = self._spans[index]
-        at = begin + self._position - self._begins[index]
-        self._file.seek(at)
-        content = self._file.read(end - at if size < 0 else min(size, end - at))
+        span, offset = self._spans[index], self._position - self._begins[index]
+        n_left = self._begins[index + 1] - self._position
+        n_bytes = n_left if size < 0 else min(size, n_left)
+        if isinstance(span, bytes):
+            content = span[offset : offset + n_bytes]
+        else:
+            self._file.seek(span[0] + offset)
+            content = self._file.read(n_bytes)
         self._position += len(content)
         return content

@@ -1,6 +1,7 @@
 """Decoding continues after damage: lost audio becomes silence of the same length, and is reported."""
 
 import functools
+import itertools
 import mmap
 import struct
 import tempfile
@@ -26,13 +27,14 @@ SECONDS, RATE = 20.0, 44_100
 CONFIG = FeatureConfig(clip_frames=31)  # half a second
 TOLERANCES = {
     # Opus converges after a gap. AAC fills bands with noise, which is other noise after a gap.
-    ".opus": 0.02, ".aac": 0.06, ".m4a": 0.06, ".mp4": 0.06,
+    ".opus": 0.02, ".webm": 0.03, ".aac": 0.06, ".m4a": 0.06, ".mp4": 0.06, ".mka": 0.06,
 }  # fmt: skip
 BY_FFMPEG = {
     ".aac": ("adts", "aac", {}),
     ".m4a": ("mp4", "aac", {"movflags": "faststart"}),
     ".mp4": ("mp4", "aac", {}),
     ".mka": ("matroska", "aac", {}),
+    ".webm": ("webm", "libopus", {}),
     ".wma": ("asf", "wmav2", {}),
     ".wv": ("wv", "wavpack", {}),
     ".tta": ("tta", "tta", {}),
@@ -74,9 +76,9 @@ def samples_at(rate: int) -> np.ndarray:
 @functools.cache
 def song(suffix: str) -> bytes:
     """Return a file with the same music in the format of a suffix."""
+    rate = 48_000 if suffix in (".opus", ".webm") else RATE
     if suffix in BY_FFMPEG:
-        return by_ffmpeg(samples_at(RATE), RATE, *BY_FFMPEG[suffix])
-    rate = 48_000 if suffix == ".opus" else RATE
+        return by_ffmpeg(samples_at(rate), rate, *BY_FFMPEG[suffix])
     return by_soundfile(samples_at(rate), rate, *BY_SOUNDFILE[suffix])
 
 
@@ -117,11 +119,19 @@ def test_undamaged_file_is_decoded_without_loss(tmp_path, name):
 
 # Formats whose frames, pages or packets have checksums or places of their own.
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [overwritten, lost, zeroed, inserted])
-@pytest.mark.parametrize("suffix", [".mp3", ".flac", ".ogg", ".opus", ".wv", ".m4a", ".mp4"])
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        *itertools.product(
+            [".mp3", ".flac", ".ogg", ".opus", ".wv", ".m4a", ".mp4", ".mka"], [overwritten, lost, zeroed, inserted]
+        ),
+        *itertools.product([".webm"], [lost, zeroed, inserted]),
+    ],
+)
 def test_damage_in_the_middle_is_left_out_and_keeps_its_time(tmp_path, suffix, damage):
     (tmp_path / f"good{suffix}").write_bytes(song(suffix))
-    (tmp_path / f"bad{suffix}").write_bytes(damage(song(suffix), len(song(suffix)) // 2))
+    # Not in the middle of the file: there, a cluster of the WebM file begins.
+    (tmp_path / f"bad{suffix}").write_bytes(damage(song(suffix), len(song(suffix)) * 45 // 100))
     expected = undamaged(tmp_path / f"good{suffix}")
     with pytest.raises((AudioDamagedError, AudioTruncatedError)):
         track_clips(tmp_path / f"bad{suffix}", "a", CONFIG, limits=Limits(max_damage=0))
@@ -134,12 +144,12 @@ def test_damage_in_the_middle_is_left_out_and_keeps_its_time(tmp_path, suffix, d
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [overwritten, zeroed])
-@pytest.mark.parametrize("suffix", [".aac", ".m4a", ".wma", ".wv", ".tta"])
+@pytest.mark.parametrize("suffix", [".aac", ".m4a", ".wma", ".wv", ".tta", ".mka", ".webm"])
 def test_packets_that_cannot_be_decoded_are_left_out(tmp_path, suffix, damage):
     (tmp_path / f"good{suffix}").write_bytes(song(suffix))
     expected = undamaged(tmp_path / f"good{suffix}")
     n_found = 0
-    for share in (0.3, 0.5, 0.7):
+    for share in (0.3, 0.45, 0.7):
         (tmp_path / f"bad{suffix}").write_bytes(damage(song(suffix), int(len(song(suffix)) * share)))
         try:
             undamaged(tmp_path / f"bad{suffix}")
@@ -159,7 +169,7 @@ def test_packets_that_cannot_be_decoded_are_left_out(tmp_path, suffix, damage):
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
-    suffix=st.sampled_from([".mp3", ".flac", ".ogg", ".opus", ".wv", ".m4a", ".mp4"]),
+    suffix=st.sampled_from([".mp3", ".flac", ".ogg", ".opus", ".wv", ".m4a", ".mp4", ".mka", ".webm"]),
     place=st.floats(0.1, 0.9),
     n_bytes=st.integers(1, 3_000),
     is_lost=st.booleans(),
@@ -275,6 +285,31 @@ def test_damage_everywhere_leaves_no_clip(tmp_path):
     path.write_bytes(zeroed(data, len(data) // 2, 10))
     with pytest.raises(AudioTruncatedError, match="every clip is damaged"):
         track_clips(path, "a", FeatureConfig(), limits=Limits(max_damage=0.5))
+
+
+@pytest.mark.slow
+def test_lost_header_of_a_cluster_does_not_shift_what_follows(tmp_path):
+    data = song(".mka")
+    header = data.index(b"\x1f\x43\xb6\x75", len(data) // 3)
+    (tmp_path / "good.mka").write_bytes(data)
+    for change in (overwritten, lost):
+        (tmp_path / "bad.mka").write_bytes(change(data, header - 50))
+        samples, found, rate = around_damage(tmp_path / "bad.mka")
+        # A cluster has a few seconds.
+        assert len(found.spans) == 1
+        assert 1 < found.seconds < 7
+        assert differences(samples, undamaged(tmp_path / "good.mka"), found, rate).max() < TOLERANCES[".mka"]
+
+
+@pytest.mark.slow
+def test_live_stream_may_end_within_a_block_but_not_be_damaged(tmp_path):
+    data = by_ffmpeg(samples_at(48_000), 48_000, "webm", "libopus", {"live": "1"})
+    path = tmp_path / "a.webm"
+    path.write_bytes(data[: len(data) * 9 // 10])
+    assert len(undamaged(path)) / 48_000 == pytest.approx(0.9 * SECONDS, abs=0.5)
+    path.write_bytes(lost(data, len(data) // 2))
+    with pytest.raises(AudioDamagedError, match=r"^a: damaged: no element begins at byte .*; how much is lost is not"):
+        track_clips(path, "a", CONFIG)
 
 
 @pytest.mark.slow

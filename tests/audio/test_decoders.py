@@ -110,7 +110,7 @@ def test_frames_of_any_number_of_channels_are_mixed_to_their_mean(n_channels):
     frames = [av.AudioFrame.from_ndarray(part.reshape(1, -1), "s16", f"{n_channels} channels") for part in samples]
     for frame in frames:
         frame.sample_rate = SAMPLE_RATE
-    mixed = np.concatenate(list(ffmpeg._joined(frames, 1_700, Mixer())))
+    mixed = np.concatenate(list(ffmpeg._mono_blocks(frames, 1_700, Mixer())))
     np.testing.assert_allclose(mixed, samples.reshape(3_000, -1).mean(axis=1) / 32_768, atol=1e-6)
 
 
