@@ -71,8 +71,9 @@ def _parts_of_runs(
             n_before += last - first
         if next_first < len(begins):
             n_before += max(1, round((begins[next_first] - begins[last]) / mean_bytes))
-    n_before += round(n_after / mean_bytes)
-    return Parts(parts, Fraction(n_before * FRAME_SAMPLES, rate))
+    n_lost_at_end = round(n_after / mean_bytes)
+    duration_s = Fraction((n_before + n_lost_at_end) * FRAME_SAMPLES, rate)
+    return Parts(parts, duration_s, ends_early=n_lost_at_end > 0)
 
 
 def _next_frame(data: mmap.mmap, begin: int, first_header: bytes) -> int | None:

@@ -36,6 +36,8 @@ def chunks_of(data: mmap.mmap) -> tuple[Iterator[Chunk], bytes] | None:
     match data[:4], data[8:12]:
         case (b"RIFF" | b"RF64", b"WAVE"):
             return iff_chunks(data, "<"), b"data"
+        case (b"RIFX", b"WAVE"):
+            return iff_chunks(data, ">"), b"data"
         case (b"FORM", b"AIFF" | b"AIFC"):
             return iff_chunks(data, ">"), b"SSND"
         case (b"caff", _):

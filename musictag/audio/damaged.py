@@ -87,7 +87,7 @@ class DamagedDecoder:
             yield from _silence(self.n_samples - position)
         if position - self.n_samples > max(self.tolerance_s, 1.0) * self.sample_rate:
             raise AudioDamagedError("the timestamps are wrong: the track is longer than its header declares")
-        if len(self.parts.parts) == 1 and not self.damage.spans:
+        if len(self.parts.parts) == 1 and not self.damage.spans and not self.parts.has_other_bytes:
             raise AudioDamagedError("FFmpeg finds no damage")
 
     def _blocks_of(self, part: Part, position: int, end: float) -> Iterator[Float32]:

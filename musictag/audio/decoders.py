@@ -7,8 +7,10 @@ the format, and decodes any part of the file. Two decoders of one format give th
 import contextlib
 import dataclasses
 import math
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import miniaudio
 import numpy as np
@@ -20,11 +22,11 @@ from musictag.audio.damaged import DamagedDecoder
 from musictag.audio.ffmpeg import FFmpegDecoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import Mixer
-from musictag.audio.parts import mapped
+from musictag.audio.parts import Parts, SplicedFile, mapped
 from musictag.audio.pcm import Float32
-from musictag.audio.trailing import other_file
+from musictag.audio.trailing import TOLERANCE_BYTES, after_tags, other_file, trailing_bytes
 from musictag.audio.vorbis import VorbisDecoder
-from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupportedError
+from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTruncatedError, AudioUnsupportedError
 
 # libsndfile's error "no such file", which it also raises for a name that ends in .mp3 if the file is not MP3.
 NO_SUCH_FILE = 7
@@ -61,12 +63,22 @@ class FlacDecoder(SoundFileDecoder):
 
 @dataclasses.dataclass(frozen=True)
 class MP3Decoder(SoundFileDecoder):
-    """Decode MP3 with the system's libmpg123."""
+    """Decode MP3 and MP2 with the system's libmpg123 if it is given, else with libsndfile."""
 
-    mp3: mpg123.MP3
+    mp3: mpg123.MP3 | None
+    n_counted: int | None
+    """Samples of all frames, if the header has no length; libsndfile estimates it from the bit rate."""
+
+    @property
+    def n_samples(self) -> int | None:
+        """See `SoundFileDecoder.n_samples`."""
+        return super().n_samples if self.n_counted is None else self.n_counted
 
     def blocks(self, start: int = 0, stop: float = math.inf) -> Iterator[Float32]:
         """See `SoundFileDecoder.blocks`."""
+        if self.mp3 is None:
+            yield from super().blocks(start, stop)
+            return
         for block in self.mp3.blocks(start, stop, pcm.BLOCK_SAMPLES):
             if self.file.channels > 1:
                 self.mixer.measure_mixed(block)
@@ -102,28 +114,75 @@ def open_decoder(path: Path, name: str, pages: ogg_pages.OggPages | None, mixer:
         elif file.format == "FLAC":
             audio = FlacDecoder(file, name, mixer)
         elif file.format == "MP3":
-            audio = stack.enter_context(_open_mp3(file, path, name, mixer))
+            audio = stack.enter_context(open_mp3(file, path, name, mixer))
         elif pages and file.subtype == "VORBIS":
             audio = VorbisDecoder(file, name, mixer, pages)
         yield audio
 
 
 @contextlib.contextmanager
-def _open_mp3(file: soundfile.SoundFile, path: Path, name: str, mixer: Mixer) -> Iterator[Decoder]:
+def open_mp3(file: soundfile.SoundFile | None, path: Path, name: str, mixer: Mixer) -> Iterator[Decoder]:
+    """Open an MP3 or MP2 file; `file` is the same file opened by libsndfile, None if libsndfile finds no frame in it.
+
+    Raises `AudioCorruptError` if other bytes follow the frames or the sample rate changes, and `AudioDamagedError` or
+    `AudioTruncatedError` if frames are damaged or missing.
+    """
     with mapped(path) as data:
         frames = mp3.find_frames(data)
         parts = mp3_parts.find_parts(data, frames) if frames else None
-        channels_agree = frames is not None and mp3.channels_agree(np.frombuffer(data, np.uint8), frames)
-        trailing = other_file(data, int(frames.ends[-1])) if frames else None
-    if trailing:
-        raise AudioCorruptError(f"{name}: {trailing}")
-    if parts and parts.is_damaged:
-        raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
+        checks = _check_mp3(data, frames, parts) if frames else None
     with contextlib.ExitStack() as stack:
-        audio: Decoder = SoundFileDecoder(file, name, mixer)
-        if frames and frames.is_several_files:  # libsndfile and libmpg123 read only the first
-            audio = stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
-        elif frames and channels_agree and not mixer.separate and (library := mpg123.library()):
-            opened = stack.enter_context(mpg123.open_mp3(library, path, name, file.samplerate, frames))
-            audio = MP3Decoder(file, name, mixer, opened) if opened else audio
-        yield audio
+        if frames is None or checks is None:
+            if file is None:
+                yield stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
+            else:
+                yield SoundFileDecoder(file, name, mixer)
+            return
+        if checks.refusal:
+            raise AudioCorruptError(f"{name}: {checks.refusal}")
+        if parts and parts.is_damaged:
+            raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
+        if file is None or checks.needs_splicing:
+            if frames.missing_s > pcm.TRUNCATION_TOLERANCE_S:  # FFmpeg does not tell the length of spliced frames
+                raise AudioTruncatedError(
+                    f"{name}: truncated: {frames.missing_s:.2f} s of the declared frames are missing"
+                )
+            stream = stack.enter_context(path.open("rb", buffering=0))
+            yield stack.enter_context(ffmpeg.open_file(SplicedFile(stream, frames.spans()), name, mixer))
+            return
+        library = mpg123.library() if checks.channels_agree and not mixer.separate else None
+        opened = stack.enter_context(mpg123.open_mp3(library, path, name, file.samplerate, frames)) if library else None
+        yield MP3Decoder(file, name, mixer, opened, checks.n_counted)
+
+
+class _MP3Checks(NamedTuple):
+    """What decides how an MP3 file is decoded."""
+
+    refusal: str | None
+    """Why the file is refused."""
+    needs_splicing: bool
+    """Whether the frames have to be separated from what is between them.
+
+    libsndfile and libmpg123 read only the first of joined files, fail after 64 KiB that are no frame, and do not read
+    the Xing header behind other bytes; FFmpeg fails at tags between frames.
+    """
+    channels_agree: bool
+    """Whether libmpg123 may mix the channels."""
+    n_counted: int | None
+    """See `MP3Decoder`."""
+
+
+def _check_mp3(data: mmap.mmap, frames: mp3.Frames, parts: Parts | None) -> _MP3Checks:
+    content, end = np.frombuffer(data, np.uint8), int(frames.ends[-1])
+    # If frames are missing, other bytes at the end are damage.
+    ends_there = frames.is_complete or parts is None
+    refusal = trailing_bytes(data, end) if ends_there else other_file(data, end)
+    if len(mp3.sample_rates(content, frames)) > 1:
+        refusal = "the sample rate changes within the file"
+    has_junk = frames.first > after_tags(data, 0) or len(data) - after_tags(data, end) > TOLERANCE_BYTES
+    return _MP3Checks(
+        refusal,
+        frames.is_several_files or has_junk or not mp3.is_uniform(content, frames),
+        mp3.channels_agree(content, frames),
+        None if frames.declared else frames.n_complete(len(data)) * frames.n_samples,
+    )

@@ -1,8 +1,10 @@
 """Read headers of a FLAC file (RFC 9639): that of the file, and those of its frames."""
 
+import itertools
 import mmap
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from musictag.audio.trailing import after_tags
@@ -11,7 +13,7 @@ MAX_HEADER_BYTES = 16
 FRAME = re.compile(rb"\xff[\xf8\xf9]")
 # A file begins with its mark and a block of 34 bytes, STREAMINFO.
 BEGIN = b"fLaC\0\0\0\x22"
-_STREAM_INFO = struct.Struct(">HH6xQ16x")
+_STREAM_INFO = struct.Struct(">HH3x3sQ16x")
 # Blocks of other kinds follow.
 _BLOCK_HEADER_BYTES, _IS_LAST = 4, 0x80
 # Bytes at the end of a file in which the last frame is looked for; a frame of 4,096 samples has some 16 kB.
@@ -25,6 +27,8 @@ class StreamInfo(NamedTuple):
 
     frame_samples: int | None
     """Samples of each frame but the last; None if they differ."""
+    max_frame_bytes: int
+    """Bytes of the longest frame; 0 if they are not known."""
     sample_rate: int
     """Sample rate in Hz."""
     n_samples: int
@@ -49,12 +53,13 @@ def stream_info(data: mmap.mmap) -> StreamInfo | None:
     at = begin + len(BEGIN)
     if data[begin : begin + 4] != BEGIN[:4] or content[1:] != BEGIN[5:] or at + _STREAM_INFO.size > len(data):
         return None
-    min_size, max_size, packed = _STREAM_INFO.unpack_from(data, at)
+    min_size, max_size, max_bytes, packed = _STREAM_INFO.unpack_from(data, at)
     is_last, at = content[0] & _IS_LAST, at + _STREAM_INFO.size
     while not is_last and at + _BLOCK_HEADER_BYTES <= len(data):
         header = int.from_bytes(data[at : at + _BLOCK_HEADER_BYTES])
         is_last, at = header >> 24 & _IS_LAST, at + _BLOCK_HEADER_BYTES + (header & 0xFF_FFFF)
-    return StreamInfo(min_size if min_size == max_size else None, packed >> 44, packed & 0xF_FFFF_FFFF, at)
+    frame_samples = min_size if min_size == max_size else None
+    return StreamInfo(frame_samples, int.from_bytes(max_bytes), packed >> 44, packed & 0xF_FFFF_FFFF, at)
 
 
 def second_file(data: mmap.mmap) -> int | None:
@@ -64,22 +69,37 @@ def second_file(data: mmap.mmap) -> int | None:
     takes a quarter of the time in which ten clips are decoded.
     """
     info = stream_info(data)
-    if info is not None and info.n_samples and _last_sample(data, info.frame_samples) == info.n_samples:
+    last = next(_frame_ends(data, info, max(0, len(data) - _TAIL_BYTES), len(data)), None) if info else None
+    if info and last and info.n_samples and last[1] == info.n_samples:
         return None
     found = data.find(BEGIN, len(BEGIN))
     return found if found > 0 else None
 
 
-def _last_sample(data: mmap.mmap, frame_samples: int | None) -> int | None:
-    """Return the number of samples up to the end of the last frame; None if there is none at the end of the file."""
-    begin = max(0, len(data) - _TAIL_BYTES)
-    tail = data[begin:]
-    for found in reversed(list(FRAME.finditer(tail))):
-        header = parse_header(tail[found.start() : found.start() + MAX_HEADER_BYTES])
+def last_frame(data: mmap.mmap) -> int | None:
+    """Return the first byte of the frame with the last sample of a file; None if there is none.
+
+    The end of the file is searched first.
+    """
+    info = stream_info(data)
+    if info is None or not info.n_samples:
+        return None
+    tail = max(info.first_frame, len(data) - _TAIL_BYTES)
+    frames = itertools.chain(_frame_ends(data, info, tail, len(data)), _frame_ends(data, info, info.first_frame, tail))
+    return next((begin for begin, end_sample in frames if end_sample == info.n_samples), None)
+
+
+def _frame_ends(data: mmap.mmap, info: StreamInfo, begin: int, end: int) -> Iterator[tuple[int, int | None]]:
+    """Yield the first byte and the sample after the end of the frames that begin in [begin, end), the last one first.
+
+    The sample is None if it cannot be known.
+    """
+    for found in reversed(list(FRAME.finditer(data[begin:end]))):
+        at = begin + found.start()
+        header = parse_header(data[at : at + MAX_HEADER_BYTES])
         if header is not None:
-            first = first_sample(header, frame_samples)
-            return None if first is None else first + header.n_samples
-    return None
+            first = first_sample(header, info.frame_samples)
+            yield at, None if first is None else first + header.n_samples
 
 
 def first_sample(header: FrameHeader, frame_samples: int | None) -> int | None:

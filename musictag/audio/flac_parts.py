@@ -10,6 +10,7 @@ import numpy.typing as npt
 from musictag.audio import flac
 from musictag.audio.flac import FrameHeader, StreamInfo
 from musictag.audio.parts import Part, Parts
+from musictag.audio.trailing import TOLERANCE_BYTES, n_unknown_bytes
 
 # Frames whose checksums are computed at once, and their longest length; a frame has some 16 kB.
 _FRAMES_AT_ONCE, _MAX_FRAME_BYTES = 256, 1 << 18
@@ -32,6 +33,26 @@ def find_parts(data: mmap.mmap) -> Parts | None:
             continue
         end_byte, end_sample = end, sample + n_samples
     return Parts(parts, Fraction(info.n_samples, info.sample_rate)) if parts else None
+
+
+def end_of_last_frame(data: mmap.mmap) -> int | None:
+    """Return the first byte after the frame with the last sample; None if the frame is at the end of the file.
+
+    Also return None if the frame is missing or damaged.
+    """
+    begin, info = flac.last_frame(data), flac.stream_info(data)
+    if begin is None or info is None:
+        return None
+    n_bytes = len(data) - begin
+    if n_bytes <= (info.max_frame_bytes or _MAX_FRAME_BYTES) + TOLERANCE_BYTES:
+        return None
+    crc, ends = 0, []
+    for at, byte in enumerate(data[begin : begin + _MAX_FRAME_BYTES], begin + 1):
+        crc = (crc << 8 ^ int(_CRC16_OF_BYTE[crc >> 8 ^ byte])) & 0xFFFF
+        if crc == 0:
+            ends.append(at)
+    # The checksum may also be 0 elsewhere.
+    return min(ends, key=lambda end: n_unknown_bytes(data, end) > TOLERANCE_BYTES, default=None)
 
 
 def _intact_frames(data: mmap.mmap, info: StreamInfo) -> Iterator[tuple[int, int, int, int]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from musictag.audio import flac, matroska_parts
+from musictag.audio import flac, flac_parts, matroska_parts, wavpack_parts
 from musictag.audio.chunks import (
     FRAGMENT,
     INDEX,
@@ -33,7 +33,7 @@ from musictag.audio.trailing import TOLERANCE_BYTES, after_tag, trailing_bytes
 from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTruncatedError
 
 # Chunks that are a whole file: a second one is a file that was appended.
-FILE_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff", b".snd")
+FILE_CHUNKS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"caff", b".snd")
 # The first bytes of an ASF (WMA) file, and those of its part that declares the length of the file.
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -48,7 +48,8 @@ def check_complete(path: Path, name: str) -> None:
     padding: several files that were joined, or a size that the recorder did not update. `AudioDamagedError` says where
     the elements of a Matroska file do not follow each other.
 
-    The sizes in WAV, RF64, AIFF, AU, CAF, MP4, Matroska, WebM and WMA files are checked. Other files pass, unless
+    The sizes in WAV, RF64, AIFF, AU, CAF, MP4, Matroska, WebM, WMA, FLAC, WavPack and TTA files are checked. Other
+    files pass, unless
     FFmpeg may take them for MP4 files that declare more samples than the file has bytes.
 
     Args:
@@ -68,8 +69,7 @@ def check_complete(path: Path, name: str) -> None:
                 n_bytes, _ = _asf_lengths(data)
                 is_cut = n_bytes > len(data) + TOLERANCE_BYTES
                 missing = f"its header declares {n_bytes:,} bytes, the file has {len(data):,}" if is_cut else None
-                second = data.find(ASF_HEADER, len(ASF_HEADER))
-                trailing = trailing_bytes(data, second) if second > 0 else None
+                trailing = trailing_bytes(data, n_bytes) if n_bytes else None
             case (_, b"ftyp"):
                 found = list(itertools.takewhile(lambda box: after_tag(data, box.begin) is None, boxes(data)))
                 missing = _truncated_box(found, len(data))
@@ -77,8 +77,13 @@ def check_complete(path: Path, name: str) -> None:
                 seconds = [box.begin for box in found[1:] if box.name == b"ftyp"]
                 trailing = trailing_bytes(data, seconds[0]) if seconds else None
             case (b"fLaC", _) if flac.stream_info(data):
-                missing, second = None, flac.second_file(data) or -1
-                trailing = trailing_bytes(data, second) if second > 0 else None
+                missing, end = None, flac.second_file(data) or flac_parts.end_of_last_frame(data)
+                trailing = trailing_bytes(data, end) if end else None
+            case (b"wvpk", _):
+                missing, end = None, wavpack_parts.end_of_file(data)
+                trailing = trailing_bytes(data, end) if end else None
+            case (b"TTA1", _):
+                missing, trailing = None, trailing_bytes(data, _end_of_tta(data))
             case _:
                 missing = None
                 _check_sample_counts(data, name)  # FFmpeg reads MP4 files without an `ftyp` box
@@ -103,6 +108,19 @@ def present_share(data: mmap.mmap) -> Fraction | None:
 def asf_seconds(data: mmap.mmap) -> Fraction | None:
     """Return the length of the sound of an ASF (WMA) file according to its header, s; None for other files."""
     return _asf_lengths(data)[1] if data[:16] == ASF_HEADER else None
+
+
+def _end_of_tta(data: mmap.mmap) -> int:
+    """Return the first byte after the last frame of a TTA file, by the index of its frames."""
+    if len(data) < 22:
+        return len(data)
+    sample_rate, n_samples = struct.unpack_from("<10xII", data)
+    n_frames = -(-n_samples // max(1, sample_rate * 256 // 245))
+    index_end = 22 + 4 * n_frames
+    # The header and the index each end with a checksum.
+    return (
+        index_end + 4 + sum(struct.unpack(f"<{n_frames}I", data[22:index_end])) if index_end <= len(data) else len(data)
+    )
 
 
 def _asf_lengths(data: mmap.mmap) -> tuple[int, Fraction | None]:

@@ -1,4 +1,4 @@
-"""Find the frames of an MP3 file, and check whether its channels may be mixed before the inverse transform.
+"""Find the frames of an MP3 or MP2 file, and check whether its channels may be mixed before the inverse transform.
 
 Mixing spectra instead of samples saves half of the transforms, and is correct if both channels use the same windows.
 Most files do, but the format (ISO/IEC 11172-3 and 13818-3) allows different windows.
@@ -16,20 +16,26 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
+from musictag.audio.parts import merged_spans
 from musictag.audio.trailing import after_tags
 
 HEADER_BYTES, CRC_BYTES, SIDE_BYTES = 4, 2, 32
-# The second byte of a layer III header: 111, the version in two bits, 01, and 1 if no CRC follows.
-KINDS = {0b111_00_01_0 | version << 3 | is_bare for version in (0, 2, 3) for is_bare in (0, 1)}
+LAYER_3, LAYER_2 = 0b01, 0b10
+# The second byte of a header: 111, the version in two bits, the layer in two bits, and 1 if no CRC follows.
+KINDS = {
+    0b111_00_00_0 | version << 3 | layer << 1 | is_bare
+    for version, layer, is_bare in itertools.product((0, 2, 3), (LAYER_3, LAYER_2), (0, 1))
+}
 MPEG_1 = 3
 RATES = {0: (11_025, 12_000, 8_000), 2: (22_050, 24_000, 16_000), MPEG_1: (44_100, 48_000, 32_000)}
 KBPS_OF_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+KBPS_OF_1_LAYER_2 = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
 KBPS_OF_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 # The bit offsets after the header of the windows of both channels, in two granules (MPEG 1) or one (MPEG 2). A window
 # has four bits: one is set if it is not the normal window, two are its type, one is set if block sizes are mixed.
 WINDOWS_OF_1, WINDOWS_OF_2 = ((53, 112), (171, 230)), ((48, 111),)
 IS_MONO = 0b11
-# The header of a frame of layer III, and the number of frames that follow each other where it is not a chance match.
+# The header of a frame, and the number of frames that follow each other where it is not a chance match.
 ANY_FRAME, CONSECUTIVE_FRAMES = re.compile(rb"\xff[" + b"".join(re.escape(bytes([kind])) for kind in KINDS) + rb"]"), 4
 # The first frame holds a Xing or Info header within this many bytes, after at most 38 bytes of other headers.
 XING_WITHIN = 64
@@ -58,12 +64,14 @@ class Declared:
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-    """The layer III frames of a file, all of one MPEG version. A frame with a Xing or Info header is left out."""
+    """The frames of a file, all of one MPEG version and layer. A frame with a Xing or Info header is left out."""
 
     kind: int
     """Second byte of each header, as if no CRC followed."""
     sample_rate: int
     """Sample rate in Hz."""
+    first: int
+    """First byte of the first frame, which may have a Xing or Info header."""
     begins: npt.NDArray[np.int64]
     """First byte of each frame."""
     ends: npt.NDArray[np.int64]
@@ -77,7 +85,12 @@ class Frames:
     @property
     def n_samples(self) -> int:
         """Samples of each frame."""
-        return 1_152 if version(self.kind) == MPEG_1 else 576
+        return 1_152 if version(self.kind) == MPEG_1 or not self.is_layer_3 else 576
+
+    @property
+    def is_layer_3(self) -> bool:
+        """Whether the file is MP3, and not MP2."""
+        return layer(self.kind) == LAYER_3
 
     def side_begins(self, data: npt.NDArray[np.uint8], frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the first bytes of the side information of frames that begin at the bytes `frames` of `data`."""
@@ -93,6 +106,27 @@ class Frames:
             declared is not None
             and len(self.begins) > declared.n_frames + 1
             and bool(self.begins[-CONSECUTIVE_FRAMES:].min() >= declared.end)
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file has all frames that its header declares."""
+        return self.declared is not None and len(self.begins) >= self.declared.n_frames
+
+    @property
+    def missing_s(self) -> float:
+        """Length of the frames that the header declares and the file does not have, s."""
+        n_missing = self.declared.n_frames - len(self.begins) if self.declared else 0
+        return max(0, n_missing) * self.n_samples / self.sample_rate
+
+    def n_complete(self, n_bytes: int) -> int:
+        """Return the number of complete frames in a file of `n_bytes`; the last frame of a file is often cut off."""
+        return len(self.ends) - int(self.ends[-1] > n_bytes)
+
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Return the bytes of all frames, from the one with the Xing or Info header on, without tags between them."""
+        return merged_spans(
+            [(self.first, int(self.begins[0])), *zip(self.begins.tolist(), self.ends.tolist(), strict=True)]
         )
 
     def contiguous(self, first: int) -> npt.NDArray[np.int64]:
@@ -112,7 +146,7 @@ def n_preframes(begins: npt.NDArray[np.int64]) -> int:
 
 
 def find_frames(data: mmap.mmap) -> Frames | None:
-    """Find the frames in the bytes of a file; return None if it has no layer III frames."""
+    """Find the frames in the bytes of a file; return None if it has no frames of MP3 or MP2."""
     start = after_tags(data, 0)
     has_header = _count_frames(data, start, 1) == 1 and _xing_header(data, start) >= 0
     begin = start if has_header else _first_frame(data, start, ANY_FRAME)
@@ -120,7 +154,7 @@ def find_frames(data: mmap.mmap) -> Frames | None:
         return None
     kind, rate_code = data[begin + 1] | 1, data[begin + 2] >> 2 & 0b11
     lengths, same_kind = _lengths(kind), re.compile(b"\xff[" + re.escape(bytes([kind & ~1, kind])) + b"]")
-    declared = _declared(data, begin)
+    declared, first = _declared(data, begin), begin
     if _xing_header(data, begin) >= 0:
         begin += lengths[data[begin + 2]]
     begins, breaks = array.array("q"), []  # an array, because an audiobook has millions of frames
@@ -144,7 +178,7 @@ def find_frames(data: mmap.mmap) -> Frames | None:
     is_contiguous[[at for at in breaks if 0 <= at < len(begins) - 1]] = False
     rate = RATES[version(kind)][rate_code]
     n_before = max(0, int(frames[0]) - after_tags(data, begin))
-    return Frames(kind, rate, frames, ends, is_contiguous, n_before, declared)
+    return Frames(kind, rate, first, frames, ends, is_contiguous, n_before, declared)
 
 
 def _first_frame(data: mmap.mmap, begin: int, header: "re.Pattern[bytes]") -> int | None:
@@ -189,8 +223,22 @@ def _declared(data: mmap.mmap, begin: int) -> Declared | None:
     return Declared(n_frames, begin + n_bytes, (added >> 12) + DECODER_DELAY, (added & 0xFFF) - DECODER_DELAY)
 
 
+def sample_rates(data: npt.NDArray[np.uint8], frames: Frames) -> list[int]:
+    """Return the sample rates, Hz, of at least a twentieth of the frames of the file with the bytes `data`."""
+    counts = np.bincount(data[frames.begins + 2] >> 2 & 0b11, minlength=3)
+    return [RATES[version(frames.kind)][code] for code in np.flatnonzero(counts * 20 >= len(frames.begins)).tolist()]
+
+
+def is_uniform(data: npt.NDArray[np.uint8], frames: Frames) -> bool:
+    """Return whether all frames of the file with the bytes `data` have the same number of channels."""
+    is_mono = data[frames.begins + 3] >> 6 == IS_MONO
+    return bool(is_mono.all() or not is_mono.any())
+
+
 def channels_agree(data: npt.NDArray[np.uint8], frames: Frames) -> bool:
-    """Return whether both channels use the same windows in all frames of the file with the bytes `data`."""
+    """Return whether both channels use the same windows in all frames of an MP3 file with the bytes `data`."""
+    if not frames.is_layer_3:
+        return False
     begins = frames.begins[frames.begins + HEADER_BYTES + CRC_BYTES + SIDE_BYTES < len(data)]
     stereo = frames.side_begins(data, begins[data[begins + 3] >> 6 != IS_MONO])
 
@@ -208,10 +256,17 @@ def version(kind: int) -> int:
     return kind >> 3 & 0b11
 
 
+def layer(kind: int) -> int:
+    """Return the bits of a header's second byte that tell the layer."""
+    return kind >> 1 & 0b11
+
+
 @functools.cache
 def _lengths(kind: int) -> list[int]:
     """Return the bytes of a frame for each third byte of its header, after the second byte `kind`; 0 if not valid."""
-    bit_rates, bytes_of_kbps = (KBPS_OF_1, 144_000) if version(kind) == MPEG_1 else (KBPS_OF_2, 72_000)
+    is_first_version, is_layer_3 = version(kind) == MPEG_1, layer(kind) == LAYER_3
+    bit_rates = KBPS_OF_2 if not is_first_version else KBPS_OF_1 if is_layer_3 else KBPS_OF_1_LAYER_2
+    bytes_of_kbps = 72_000 if is_layer_3 and not is_first_version else 144_000
     lengths = [0] * 256
     rates = RATES[version(kind)]
     for (rate_code, rate), (kbps_code, kbps) in itertools.product(enumerate(rates), enumerate(bit_rates, 1)):

@@ -1,7 +1,7 @@
-"""Find what is damaged in an MP3 file, as far as headers and side information show it.
+"""Find what is damaged in an MP3 or MP2 file, as far as headers and side information show it.
 
-Each frame declares how many bits of sound it has and where they begin, which may be in bytes of frames before it. Both
-must fit (ISO/IEC 11172-3, 2.4.3.4). Bits of sound themselves have no checksum.
+Each frame of MP3 declares how many bits of sound it has and where they begin, which may be in bytes of frames before
+it. Both must fit (ISO/IEC 11172-3, 2.4.3.4). Bits of sound themselves have no checksum.
 """
 
 import itertools
@@ -39,8 +39,7 @@ _SETTLING_SAMPLES = 1_152
 
 def find_parts(data: mmap.mmap, frames: Frames) -> Parts | None:
     """Return the undamaged parts of a file with `frames`; None if less than half of it are frames."""
-    # The last frame of a file is often cut off; decoders leave it out.
-    n_frames = len(frames.ends) - int(frames.ends[-1] > len(data))
+    n_frames = frames.n_complete(len(data))  # decoders leave out the last one if it is cut off
     n_bytes = int((frames.ends - frames.begins)[:n_frames].sum())
     if n_frames < mp3.CONSECUTIVE_FRAMES or n_bytes < _MIN_SHARE * (len(data) - int(frames.begins[0])):
         return None
@@ -60,12 +59,14 @@ def find_parts(data: mmap.mmap, frames: Frames) -> Parts | None:
         # Tags may be between frames.
         spans = zip(frames.begins[slice(*run)].tolist(), frames.ends[slice(*run)].tolist(), strict=True)
         parts.append(Part(merged_spans(spans), seconds(n_before), _SETTLING_SAMPLES / frames.sample_rate))
-        fits = _fits_reservoir(content, frames, run, is_first=number == 0 and not begins_late)
-        # A frame overlaps with the next one.
-        lost.extend((seconds(frame), seconds(frame + 2)) for frame in (np.flatnonzero(~fits) + n_before).tolist())
+        if frames.is_layer_3:
+            fits = _fits_reservoir(content, frames, run, is_first=number == 0 and not begins_late)
+            # A frame overlaps with the next one.
+            lost.extend((seconds(frame), seconds(frame + 2)) for frame in (np.flatnonzero(~fits) + n_before).tolist())
         n_before += run[1] - run[0] + n_missing
     duration_s = seconds(n_before) - Fraction(max(0, declared.n_after) if declared else 0, frames.sample_rate)
-    return Parts(parts, duration_s, lost, begins_late=begins_late)
+    ends_early = declared is None and n_lost[-1] > 0
+    return Parts(parts, duration_s, lost, begins_late=begins_late, ends_early=ends_early)
 
 
 def _runs(frames: Frames, n_frames: int) -> list[Run]:

@@ -45,7 +45,8 @@ def find_parts(data: mmap.mmap, sample_rate: int) -> Parts | None:
         anchor = Anchor((header_span, (run[0].begin, first.end)), seconds(first.position), run[0].number == n_header)
         spans = (header_span, *merged_spans((page.begin, page.end) for page in run))
         parts.append(Part(spans, anchor, settling_s))
-    return Parts(parts, seconds(audio[-1].position))
+    has_other_bytes = sum(page.end - page.begin for page in pages) < len(data)
+    return Parts(parts, seconds(audio[-1].position), has_other_bytes=has_other_bytes)
 
 
 def _runs(pages: list[Page]) -> list[list[Page]]:

@@ -54,18 +54,27 @@ class Parts:
     """Begin and end of what is lost within parts, s."""
     begins_late: bool = False
     """Whether something is lost before the first part."""
+    ends_early: bool = False
+    """Whether something is lost after the last part, although no header tells the length."""
+    has_other_bytes: bool = False
+    """Whether other bytes, which are all that is wrong with the file, may lie between the parts or at the end.
+
+    Then nothing is lost if checksums tell that the parts are complete.
+    """
     tolerance_s: float = 0.0
     """Seconds by which the track may be shorter or longer, if its length is an estimate."""
 
     @property
     def is_damaged(self) -> bool:
         """Whether something is missing between or within the parts."""
-        return len(self.parts) > 1 or bool(self.lost) or self.begins_late
+        return len(self.parts) > 1 or bool(self.lost) or self.begins_late or self.ends_early
 
     def first_damage(self) -> str:
         """Return where the first damage is, as part of an error message."""
         places = [part.begin for part in self.parts[1:2] if isinstance(part.begin, Fraction)]
         places += [begin for begin, _ in self.lost[:1]]
+        if not places and self.ends_early:
+            return "bytes at the end are no frames"
         first = max(Fraction(0), min(places)) if places and not self.begins_late else Fraction(0)
         return f"frames are missing or wrong after {float(first):.2f} s"
 

@@ -88,6 +88,10 @@ def _open_ffmpeg(path: Path, name: str, mixer: Mixer) -> Iterator[Decoder]:
     with ffmpeg.open_ffmpeg(path, name, mixer) as audio:
         if audio.format == "aac" and (parts := adts.read_parts(path)) and parts.is_damaged:
             raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
+        if audio.format == "mp3":
+            with decoders.open_mp3(None, path, name, mixer) as spliced:
+                yield spliced
+            return
         if audio.format == "mov" and audio.n_samples is not None:
             _check_length(audio, audio.n_samples, round(integrity.last_fragment_s(path) * audio.sample_rate))
         yield audio

@@ -14,13 +14,19 @@ _NOT_ZERO = re.compile(rb"[^\0]")
 def trailing_bytes(data: mmap.mmap, begin: int) -> str | None:
     """Return an error message if the bytes from `begin` on are neither tags nor padding, else None."""
     begin = after_tags(data, begin)
-    n_bytes = len(data) - begin
-    if n_bytes <= TOLERANCE_BYTES or not _NOT_ZERO.search(data, begin):
+    n_bytes = n_unknown_bytes(data, begin)
+    if n_bytes <= TOLERANCE_BYTES:
         return None
     return (
         f"{n_bytes:,} bytes follow the declared audio at byte {begin:,} and are no known tag: split the file, or "
         "repair its header (for example by `ffmpeg -i FILE -c copy NEW`)"
     )
+
+
+def n_unknown_bytes(data: mmap.mmap, begin: int) -> int:
+    """Return how many bytes follow the tags from byte `begin` on; 0 if they are all zero."""
+    begin = after_tags(data, begin)
+    return len(data) - begin if _NOT_ZERO.search(data, begin) else 0
 
 
 def other_file(data: mmap.mmap, begin: int) -> str | None:

@@ -46,7 +46,21 @@ def find_parts(data: mmap.mmap, sample_rate: int) -> Parts | None:
         elif block.flags & _IS_INITIAL:
             runs.append([block])
     parts = [Part(((run[0].begin, run[-1].end),), Fraction(run[0].sample, sample_rate)) for run in runs]
-    return Parts(parts, Fraction(n_samples, sample_rate))
+    has_other_bytes = sum(block.end - block.begin for block in blocks) < len(data)
+    return Parts(parts, Fraction(n_samples, sample_rate), has_other_bytes=has_other_bytes)
+
+
+def end_of_file(data: mmap.mmap) -> int | None:
+    """Return the first byte after the block with the last sample; None if blocks are missing or damaged before it."""
+    first, position = _parse(data, 0), 0
+    while first is not None and (block := _parse(data, position)) is not None:
+        position = block.end
+        if block.sample + block.n_samples == first.n_samples_of_file:
+            following = _parse(data, position)
+            # Blocks of other channels, and blocks without sound, may follow.
+            if following is None or (following.n_samples and following.sample != block.sample):
+                return position
+    return None
 
 
 def _find_blocks(data: mmap.mmap) -> Iterator[Block]:

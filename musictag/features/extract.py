@@ -136,6 +136,10 @@ def track_clips(
                     return _decode_whole(audio, name, config, clips_per_track, limits)
             except AudioDamagedError as reason:
                 raise type(error)(f"{error}; {reason}") from reason
+            except AudioTooLongError as reason:
+                raise AudioTooLongError(
+                    f"{reason} (it is damaged, and around damage whole tracks are decoded: {error})"
+                ) from reason
 
     # Nearly all files are decoded once; see `audio.mixing`.
     mixer = Mixer()

@@ -19,7 +19,7 @@ from musictag.audio.damaged import open_damaged
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import Damage
 from musictag.audio.reader import open_audio
-from musictag.errors import AudioDamagedError, AudioError, AudioTruncatedError
+from musictag.errors import AudioDamagedError, AudioError, AudioTooLongError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits, TrackClips, track_clips
 
@@ -35,6 +35,7 @@ BY_FFMPEG = {
     ".mp4": ("mp4", "aac", {}),
     ".mka": ("matroska", "aac", {}),
     ".webm": ("webm", "libopus", {}),
+    ".mp2": ("mp2", "mp2", {}),
     ".wma": ("asf", "wmav2", {}),
     ".wv": ("wv", "wavpack", {}),
     ".tta": ("tta", "tta", {}),
@@ -126,6 +127,7 @@ def test_undamaged_file_is_decoded_without_loss(tmp_path, name):
             [".mp3", ".flac", ".ogg", ".opus", ".wv", ".m4a", ".mp4", ".mka"], [overwritten, lost, zeroed, inserted]
         ),
         *itertools.product([".webm"], [lost, zeroed, inserted]),
+        *itertools.product([".mp2"], [lost, zeroed]),  # without a header, inserted bytes are lost frames
     ],
 )
 def test_damage_in_the_middle_is_left_out_and_keeps_its_time(tmp_path, suffix, damage):
@@ -285,6 +287,34 @@ def test_damage_everywhere_leaves_no_clip(tmp_path):
     path.write_bytes(zeroed(data, len(data) // 2, 10))
     with pytest.raises(AudioTruncatedError, match="every clip is damaged"):
         track_clips(path, "a", FeatureConfig(), limits=Limits(max_damage=0.5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "begin"), [(".ogg", b"OggS"), (".opus", b"OggS"), (".wv", b"wvpk")])
+def test_inserted_bytes_between_pages_and_blocks_lose_nothing(tmp_path, suffix, begin):
+    data = song(suffix)
+    (tmp_path / f"good{suffix}").write_bytes(data)
+    (tmp_path / f"bad{suffix}").write_bytes(inserted(data, data.index(begin, len(data) // 2)))
+    samples, found, rate = around_damage(tmp_path / f"bad{suffix}")
+    assert found.seconds == 0
+    assert differences(samples, undamaged(tmp_path / f"good{suffix}"), found, rate).max() < TOLERANCES.get(suffix, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".mp2", ".mp3"])
+def test_files_without_a_declared_length_have_the_length_of_their_frames(tmp_path, suffix):
+    options = {"write_xing": "0", "id3v2_version": "0"} if suffix == ".mp3" else {}
+    codec = {".mp2": "mp2", ".mp3": "libmp3lame"}[suffix]
+    (tmp_path / f"a{suffix}").write_bytes(by_ffmpeg(samples_at(RATE), RATE, suffix[1:], codec, options))
+    whole, five = (track_clips(tmp_path / f"a{suffix}", "a", CONFIG, n) for n in (None, 5))
+    assert whole.duration_s == five.duration_s
+
+
+@pytest.mark.slow
+def test_damaged_track_that_is_too_long_says_both(tmp_path):
+    (tmp_path / "a.mp3").write_bytes(zeroed(song(".mp3"), len(song(".mp3")) // 2))
+    with pytest.raises(AudioTooLongError, match=r"longer than .* hours.*it is damaged.*frames are missing"):
+        track_clips(tmp_path / "a.mp3", "a", CONFIG, 3, Limits(max_hours=SECONDS / 7_200))
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """Audio after the declared end is decoded where the format allows it, and else a failure that says how much follows."""
 
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from encoding import by_ffmpeg
+from encoding import by_ffmpeg, by_soundfile
 from musictag.audio.reader import open_audio, waveform_blocks
 from musictag.errors import AudioCorruptError, AudioEmptyError
 from musictag.features.config import FeatureConfig
@@ -48,6 +50,28 @@ def test_joined_mp3_files_with_tags_between_them_are_one_track(tmp_path: Path, w
     assert seconds_of(tmp_path / "a.mp3") == pytest.approx(10, abs=0.15)
 
 
+def test_joined_mp3_files_with_large_tags_between_them_are_one_track(tmp_path: Path, write_audio, music) -> None:
+    first, second = (part(tmp_path, write_audio, music, ".mp3", seconds) for seconds in (4.0, 6.0))
+    cover = b"ID3\x04\0\0" + bytes([0, 4, 0, 0]) + bytes(range(1, 129)) * 512  # 64 KiB
+    (tmp_path / "a.mp3").write_bytes(first + cover + second)
+    assert seconds_of(tmp_path / "a.mp3") == pytest.approx(10, abs=0.15)
+
+
+def test_joined_mp3_files_of_one_and_two_channels_are_one_track(tmp_path: Path, write_audio, music) -> None:
+    first = part(tmp_path, write_audio, music, ".mp3", 4.0, channels=1)
+    second = part(tmp_path, write_audio, music, ".mp3", 6.0, channels=2)
+    (tmp_path / "a.mp3").write_bytes(first + second)
+    assert seconds_of(tmp_path / "a.mp3") == pytest.approx(10, abs=0.15)
+
+
+def test_joined_mp3_files_with_different_sample_rates_are_a_failure(tmp_path: Path, write_audio, music) -> None:
+    for rate, message in ((48_000, "the sample rate changes"), (22_050, "bytes follow the declared audio")):
+        first, second = (part(tmp_path, write_audio, music, ".mp3", 4.0, each) for each in (44_100, rate))
+        (tmp_path / "a.mp3").write_bytes(first + second)
+        with pytest.raises(AudioCorruptError, match=f"a: .*{message}"):
+            seconds_of(tmp_path / "a.mp3")
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff", ".au", ".caf", ".m4a"])
 @pytest.mark.parametrize("clips_per_track", [None, 1])
 def test_joined_files_of_other_formats_fail_with_the_bytes_that_follow(
@@ -69,6 +93,48 @@ def test_file_of_another_format_after_an_mp3_file_is_a_failure(
     (tmp_path / "a.mp3").write_bytes(first + tag + other)
     with pytest.raises(AudioCorruptError, match=f"a: {len(other):,} bytes follow the declared audio"):
         seconds_of(tmp_path / "a.mp3")
+
+
+@pytest.mark.parametrize("clips_per_track", [None, 1])
+@pytest.mark.parametrize("name", ["rifx", "wv", "tta", "flac", "wma", "mp3", "mp2"])
+def test_bytes_after_the_audio_are_a_failure_unless_they_are_zero(
+    tmp_path: Path, music, name: str, clips_per_track
+) -> None:
+    samples, rng = music(3.0), np.random.default_rng(0)
+    content = {
+        "rifx": lambda: rifx(samples),
+        "wv": lambda: by_ffmpeg(samples, 44_100, "wv", "wavpack", {}),
+        "tta": lambda: by_ffmpeg(samples, 44_100, "tta", "tta", {}),
+        "flac": lambda: by_soundfile(samples, 44_100, "FLAC", "PCM_16"),
+        "wma": lambda: by_ffmpeg(samples, 44_100, "asf", "wmav2", {}),
+        "mp3": lambda: by_ffmpeg(samples, 44_100, "mp3", "libmp3lame", {}),
+        "mp2": lambda: by_ffmpeg(samples, 44_100, "mp2", "mp2", {}),
+    }[name]()
+    path = tmp_path / "a"
+    for after in (rng.bytes(40_000), content[:200] + rng.bytes(40_000)):
+        path.write_bytes(content + after)
+        with pytest.raises(AudioCorruptError, match=r"a: .*(bytes follow|at the end)"):
+            decoded(path, clips_per_track)
+    # Without a declared length, more zeros are a part that is missing; FFmpeg counts them as sound of WMA.
+    path.write_bytes(content + bytes(400 if name in ("mp2", "wma") else 4_096))
+    assert decoded(path, clips_per_track) == pytest.approx(3, abs=0.2)
+
+
+def rifx(samples: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, 44_100, format="WAV", subtype="PCM_16", endian="BIG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("before", [bytes(70_000), b"\xff" * 70_000, np.random.default_rng(0).bytes(200_000)])
+def test_bytes_before_an_mp3_file_do_not_shift_it(tmp_path: Path, music, before: bytes) -> None:
+    content = by_ffmpeg(music(4.0), 44_100, "mp3", "libmp3lame", {})
+    good, bad = tmp_path / "good.mp3", tmp_path / "bad.mp3"
+    good.write_bytes(content)
+    bad.write_bytes(before + content)
+    expected, found = (track_clips(path, "a", FeatureConfig()) for path in (good, bad))
+    assert found.damaged_s == 0
+    np.testing.assert_allclose(found.clips.astype(np.float32), expected.clips.astype(np.float32), atol=0.01)
 
 
 def test_joined_wma_files_fail_with_the_bytes_that_follow(tmp_path: Path, music) -> None:
