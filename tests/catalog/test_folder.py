@@ -150,6 +150,22 @@ def test_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     assert listing_of(tmp_path, follow_links=False).unlistable == {}
 
 
+@pytest.mark.parametrize("name", ["Mixtape Vol. 2", "Dr. Dre", "Mixtape 2.0", "Artist.Live", "NAS"])
+def test_link_to_a_missing_folder_is_named_though_its_name_has_a_dot(tmp_path: Path, name: str) -> None:
+    make_files(tmp_path, "1.mp3")
+    (tmp_path / name).symlink_to("/mnt/not/connected")
+    assert list(listing_of(tmp_path).unlistable) == [name]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.PNG", "a.txt", "a.cue", "a.LOG", "a.nfo", "a.sfv", "a.md5", "a.accurip"])
+def test_link_to_a_missing_file_that_is_no_audio_hides_no_track(tmp_path: Path, name: str) -> None:
+    make_files(tmp_path, "1.mp3")
+    (tmp_path / name).symlink_to("/mnt/not/connected")
+    listing = listing_of(tmp_path)
+    assert listing.unlistable == {}
+    assert listing.left_out == {Path(name).suffix.lower(): 1}
+
+
 def test_folders_may_have_names_that_are_not_expanded(tmp_path: Path) -> None:
     make_files(tmp_path, "~/a.mp3", "file:/b.mp3", "http:/c.mp3")
     uris = read_catalog(str(tmp_path)).tracks["uri"].to_pylist()
