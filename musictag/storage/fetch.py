@@ -36,6 +36,7 @@ TIME_KEYS = (
 )  # fmt: skip
 RETRYABLE_STATUSES = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
 """Retryable 4xx statuses."""
+_MISSING_STATUSES = (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE)
 
 
 @contextlib.contextmanager
@@ -57,6 +58,16 @@ def local_audio(uri: str) -> Iterator[Path]:
         if is_empty:
             raise AudioEmptyError(f"{uri}: the file is empty (0 bytes)")
         yield local
+
+
+def is_missing(error: AudioUnreachableError) -> bool:
+    """Return whether `local_audio` raised this error because there is no such file."""
+    if not isinstance(error.__cause__, Exception):
+        return False
+    cause = _cause(error.__cause__)
+    return (
+        isinstance(cause, FileNotFoundError | NotADirectoryError) or getattr(cause, "status", None) in _MISSING_STATUSES
+    )
 
 
 def _suffix(path: str) -> str:
