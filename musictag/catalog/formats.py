@@ -42,8 +42,12 @@ _SEPARATORS = (",", "\t", ";")
 _SURPLUS = "\0"
 # Bytes of text from which an encoding is guessed.
 _GUESS_BYTES = 1 << 16
-# How pandas writes whole numbers if a row of the column is empty.
+# How pandas writes whole numbers if a row of the column is, or was, empty.
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0")
+# How pandas and spreadsheets write long numbers; hexadecimal ids such as 1e5 have no "+".
+_SCIENTIFIC = re.compile(r"-?\d(\.\d+)?e\+\d+", re.IGNORECASE)
+# How pandas and databases write a missing value.
+_MISSING_IDS = ("nan", "null", "none", "<na>")
 
 
 def reader_for(path: str) -> Callable[[IO[bytes], str], Iterable[NumberedRow]]:
@@ -103,7 +107,7 @@ def _decoded(stream: IO[bytes]) -> Iterator[io.TextIOWrapper]:
 
 def _read_csv(stream: IO[bytes], name: str) -> list[NumberedRow]:
     with _decoded(stream) as lines:
-        return _restore_whole_numbers(list(_csv_rows(lines, name)))
+        return _restore_ids(list(_csv_rows(lines, name)))
 
 
 def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
@@ -139,19 +143,32 @@ def _header(line: str, separator: str) -> list[str]:
     return [column.strip() for row in csv.reader([line], delimiter=separator) for column in row]
 
 
-def _restore_whole_numbers(rows: list[NumberedRow]) -> list[NumberedRow]:
-    """Return rows of a CSV file, without the `.0` of its track ids if every id ends so and one is missing.
+def _restore_ids(rows: list[NumberedRow]) -> list[NumberedRow]:
+    """Return rows of a CSV file, without the `.0` of its track ids if every id ends so.
 
-    pandas writes 7 as 7.0 if the id of another row is missing.
+    pandas writes 7 as 7.0 if the id of another row is missing, or was missing before that row was removed. Rows whose
+    id is lost are replaced by the reason.
     """
-    ids = [fields["track_id"] for _, fields in rows if isinstance(fields, dict)]
-    present = [track_id for track_id in ids if track_id]
-    if len(present) in (0, len(ids)) or not all(map(_WHOLE_FLOAT.fullmatch, present)):
-        return rows
+    checked = [(number, _id_problem(fields) or fields) for number, fields in rows]
+    ids = [fields["track_id"] for _, fields in checked if isinstance(fields, dict) and fields["track_id"].strip()]
+    if not all(map(_WHOLE_FLOAT.fullmatch, ids)):
+        return checked
     return [
         (number, fields if isinstance(fields, str) else fields | {"track_id": fields["track_id"].removesuffix(".0")})
-        for number, fields in rows
+        for number, fields in checked
     ]
+
+
+def _id_problem(fields: Row | str) -> str | None:
+    """Return why the id of a row of a CSV file is lost, or None."""
+    if isinstance(fields, str):
+        return None
+    track_id = fields["track_id"].strip()
+    if track_id.lower() in _MISSING_IDS:
+        return f"track_id is {track_id}, which stands for a missing value"
+    if _SCIENTIFIC.fullmatch(track_id):
+        return f"track_id is {track_id}: digits of the number are lost; save the column as text"
+    return None
 
 
 def _read_jsonl(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:

@@ -111,9 +111,28 @@ def test_other_ids_are_problems(tmp_path: Path, value: object, shown: str) -> No
     assert problem.message == f"track_id is {shown}: it must be text or a whole number"
 
 
-def test_ids_of_a_csv_do_not_change_when_a_text_is_added(tmp_path: Path) -> None:
-    assert ids(read(tmp_path / "c.csv", b"track_id,uri\n1.0,a\n2.0,b\n")) == ["1.0", "2.0"]
+def test_ids_stay_whole_numbers_after_rows_without_one_were_dropped(tmp_path: Path) -> None:
+    MISSING.dropna().to_csv(tmp_path / "c.csv", index=False)
+    assert ids(read_catalog(str(tmp_path / "c.csv"))) == ["7", "12"]
     assert ids(read(tmp_path / "c.csv", b"track_id,uri\n1.0,a\n2.0,b\nx,c\n")) == ["1.0", "2.0", "x"]
+
+
+@pytest.mark.parametrize("written", ["NaN", "nan", "NULL", "None", "<NA>"])
+def test_missing_id_is_the_problem_of_its_row_however_it_is_written(tmp_path: Path, written: str) -> None:
+    MISSING.to_csv(tmp_path / "c.csv", index=False, na_rep=written)
+    catalog = read_catalog(str(tmp_path / "c.csv"))
+    assert ids(catalog) == ["7", "12"]
+    [problem] = catalog.problems
+    assert str(problem) == f"row 3 (row 3): track_id is {written}, which stands for a missing value"
+    assert problem.hides_any_track
+
+
+@pytest.mark.parametrize("written", ["1.2345678901234568e+18", "1.23457E+18", "1e+16"])
+def test_id_whose_digits_are_lost_is_the_problem_of_its_row(tmp_path: Path, written: str) -> None:
+    catalog = read(tmp_path / "c.csv", f"track_id,uri\n7.0,a\n{written},b\n".encode())
+    assert ids(catalog) == ["7"]
+    message = f"track_id is {written}: digits of the number are lost; save the column as text"
+    assert [problem.message for problem in catalog.problems] == [message]
 
 
 def test_whole_decimal_is_an_id(tmp_path: Path) -> None:
