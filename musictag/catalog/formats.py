@@ -21,6 +21,7 @@ from musictag.errors import CatalogError
 
 REQUIRED = ("track_id", "uri")
 OPTIONAL = ("artist", "album", "title", "tags", "split")
+_KNOWN = (*REQUIRED, *OPTIONAL)
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row | str]
@@ -119,7 +120,7 @@ def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
     headers = {separator: _header(first, separator) for separator in _SEPARATORS}
     complete = [separator for separator in _SEPARATORS if set(REQUIRED) <= set(headers[separator])]
     separator = complete[0] if complete else ","
-    _require_columns(name, headers[separator])
+    _check_columns(name, headers[separator])
     reader = csv.DictReader(lines, headers[separator], restkey=_SURPLUS, strict=True, delimiter=separator)
     try:
         for fields in reader:
@@ -187,8 +188,8 @@ def _read_jsonl(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
 def _read_parquet(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
     file = pq.ParquetFile(stream)
     names = file.schema_arrow.names
-    _require_columns(name, names)
-    columns = [column for column in (*REQUIRED, *OPTIONAL) if column in names]
+    _check_columns(name, names)
+    columns = [column for column in _KNOWN if column in names]
     number = 0
     for batch in file.iter_batches(columns=columns):
         for fields in batch.to_pylist():
@@ -196,6 +197,8 @@ def _read_parquet(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
             yield number, fields
 
 
-def _require_columns(name: str, columns: list[str]) -> None:
+def _check_columns(name: str, columns: list[str]) -> None:
     if missing := [column for column in REQUIRED if column not in columns]:
         raise CatalogError(f"catalog {name}: no column {' and no column '.join(missing)}; it has {', '.join(columns)}")
+    if repeated := [column for column in _KNOWN if columns.count(column) > 1]:
+        raise CatalogError(f"catalog {name}: several columns are named {' and '.join(repeated)}; rename all but one")

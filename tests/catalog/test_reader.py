@@ -130,6 +130,14 @@ def test_unknown_columns_are_ignored(tmp_path, header):
     assert catalog.tracks["track_id"].to_pylist() == ["a"]
 
 
+def test_parquet_catalog_with_a_repeated_column_is_an_error(tmp_path):
+    columns = {"track_id": ["a"], "uri": ["a.mp3"], "tags": [["x"]]}
+    table = pa.table([*columns.values(), [["y"]]], names=[*columns, "tags"])
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(CatalogError, match="several columns are named tags"):
+        read_catalog(str(tmp_path / "c.parquet"))
+
+
 def test_csv_tags_are_split_trimmed_and_sorted(tmp_path):
     catalog = read_catalog(write(tmp_path / "c.csv", "track_id,uri,tags\na,a.mp3, sad ;;calm;sad\n"))
     assert catalog.tracks["tags"].to_pylist() == [["calm", "sad"]]
@@ -216,6 +224,7 @@ def test_quote_over_several_rows_is_a_problem_of_its_last_row(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
+        ("c.csv", "track_id,uri,tags,bpm,tags\na,a.mp3,x,7,y\n", "several columns are named tags; rename all but one"),
         ("c.csv", "id,uri\na,a.mp3\n", "no column track_id; it has id, uri"),
         ("c.csv", "", "no column track_id and no column uri"),
         ("c.csv", 'track_id,uri\na,"a.mp3\nb,b.mp3\n', "is a quote not closed"),
