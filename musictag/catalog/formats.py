@@ -18,6 +18,7 @@ import charset_normalizer
 import pyarrow.parquet as pq
 
 from musictag.errors import CatalogError
+from musictag.storage import urls
 
 REQUIRED = ("track_id", "uri")
 OPTIONAL = ("artist", "album", "title", "tags", "split")
@@ -52,17 +53,18 @@ _MISSING_IDS = ("nan", "null", "none", "<na>")
 
 
 def reader_for(path: str) -> Callable[[IO[bytes], str], Iterable[NumberedRow]]:
-    """Return the function that reads the rows of a catalog file, by the suffix of its path.
+    """Return the function that reads the rows of a catalog file, by the suffix of its path or URL.
 
     Its arguments are the open file and its name in errors. Raises `CatalogError` if the suffix is not known.
     """
-    suffix = PurePosixPath(path).suffix.lower()
+    suffix = PurePosixPath(urls.without_query(path)).suffix.lower()
     readers = {
         ".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".parquet": _read_parquet
     }  # fmt: skip
     if suffix not in readers:
         raise CatalogError(
-            f"catalog {path}: unknown format {suffix or '(no suffix)'}; use a folder or {', '.join(readers)}"
+            f"catalog {urls.redacted(path)}: unknown format {suffix or '(no suffix)'}; "
+            f"use a folder or {', '.join(readers)}"
         )
     return readers[suffix]
 

@@ -72,8 +72,7 @@ def is_missing(error: AudioUnreachableError) -> bool:
 
 def _suffix(path: str) -> str:
     """Return the suffix of a file's name without the query: presigned URLs are longer than a file name may be."""
-    name = path.partition("?")[0] if path.startswith(("http://", "https://")) else path
-    found = re.search(r"\.\w{1,5}$", name.rstrip("/"), re.ASCII)
+    found = re.search(r"\.\w{1,5}$", urls.without_query(path).rstrip("/"), re.ASCII)
     return found[0] if found else ""
 
 

@@ -52,6 +52,11 @@ def expanded_home(uri: str) -> str:
     return os.path.expanduser(uri) if uri.startswith("~/") else uri  # noqa: PTH111 # URLs are text
 
 
+def without_query(uri: str) -> str:
+    """Return the URL of a website without its query and fragment; other uris as they are."""
+    return re.split(r"[?#]", uri, maxsplit=1)[0] if uri.lower().startswith(("http://", "https://")) else uri
+
+
 def redacted(text: str) -> str:
     """Return the text with `***` in place of users, passwords, tokens and signatures in its URLs."""
     text = _URL.sub(lambda match: _redacted_url(_USER.sub("***@", match.group())), text)

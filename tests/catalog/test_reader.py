@@ -1,5 +1,8 @@
+import functools
+import http.server
 import json
 import os
+import threading
 
 import fsspec
 import pyarrow as pa
@@ -237,6 +240,34 @@ def test_unreadable_catalog_is_an_error_with_the_reason(tmp_path, name, content,
     with pytest.raises(CatalogError, match=reason) as caught:
         read_catalog(uri)
     assert uri in str(caught.value)
+
+
+QUERY = "?X-Amz-Credential=AK/2026/s3&X-Amz-Signature=0f1e.2d"
+
+
+@pytest.fixture
+def website(tmp_path):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_catalog_at_a_presigned_url_is_read_by_the_suffix_of_its_path(tmp_path, website):
+    write(tmp_path / "c.csv", "track_id,uri\na,music/a.mp3\n")
+    catalog = read_catalog(f"{website}/c.csv{QUERY}")
+    assert catalog.tracks["uri"].to_pylist() == [f"{website}/music/a.mp3"]
+
+
+@pytest.mark.parametrize("name", ["c.txt", "c.csv", "missing.csv"])
+def test_error_of_a_catalog_at_a_presigned_url_holds_no_secret(tmp_path, website, name):
+    write(tmp_path / "c.csv", "id\n")
+    write(tmp_path / "c.txt", "id\n")
+    with pytest.raises(CatalogError, match=rf"{name}\?X-Amz-Credential=\*\*\*") as caught:
+        read_catalog(f"{website}/{name}{QUERY}")
+    assert "AK" not in str(caught.value)
+    assert "0f1e" not in str(caught.value)
 
 
 def test_parquet_without_a_required_column_is_an_error(tmp_path):
