@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from musictag.catalog import formats
 from musictag.catalog.folder import AUDIO_SUFFIXES, FolderListing, list_folder
-from musictag.catalog.validation import Problem, validate
+from musictag.catalog.validation import Problem, encodable, validate
 from musictag.errors import CatalogError, MusictagError
 from musictag.storage import urls
 
@@ -75,12 +75,17 @@ def _read_folder(
         # Absolute, because a folder may have a name such as "~" or "file:".
         (number, {"track_id": relative, "uri": f"{root}/{relative}", "title": relative.rpartition("/")[2]})
         for number, relative in enumerate(listing.audio, start=1)
+        if "\n" not in relative
     ]
     tracks, problems = validate(rows, root, allowed, lambda: "rename the file")
     return Catalog(uri, tracks, (*problems, *_folder_problems(listing, root)), listing.left_out)
 
 
 def _folder_problems(listing: FolderListing, root: str) -> Iterator[Problem]:
+    for number, relative in enumerate(listing.audio, start=1):
+        if "\n" in relative:
+            message = "the name of the file or of its folder has a line break: rename it"
+            yield Problem(number, encodable(relative), encodable(f"{root}/{relative}"), message)
     for relative, reason in sorted(listing.unlistable.items()):
         message = f"the folder cannot be listed: {reason}; the rows of its tracks are kept"
         yield Problem(None, f"{relative}/", f"{root}/{relative}", message)

@@ -166,6 +166,17 @@ def test_link_to_a_missing_file_that_is_no_audio_hides_no_track(tmp_path: Path, 
     assert listing.left_out == {Path(name).suffix.lower(): 1}
 
 
+def test_file_whose_name_has_a_line_break_is_a_problem_that_hides_no_other_track(tmp_path: Path) -> None:
+    make_files(tmp_path, "a\nb.mp3", "c.mp3")
+    (tmp_path / os.fsdecode(b"d\n\xff.mp3")).touch()
+    catalog = read_catalog(str(tmp_path))
+    assert catalog.tracks["track_id"].to_pylist() == ["c.mp3"]
+    assert [problem.track_id for problem in catalog.problems] == ["a\nb.mp3", "d\n\\udcff.mp3"]
+    for problem in catalog.problems:
+        assert problem.message == "the name of the file or of its folder has a line break: rename it"
+        assert not problem.hides_any_track
+
+
 def test_folders_may_have_names_that_are_not_expanded(tmp_path: Path) -> None:
     make_files(tmp_path, "~/a.mp3", "file:/b.mp3", "http:/c.mp3")
     uris = read_catalog(str(tmp_path)).tracks["uri"].to_pylist()
