@@ -44,6 +44,12 @@ _SEPARATORS = (",", "\t", ";")
 _SURPLUS = "\0"
 # Bytes of text from which an encoding is guessed.
 _GUESS_BYTES = 1 << 16
+# Letters and punctuation of Western European languages in cp1252, apart from ASCII. Those of Cyrillic and Greek are the
+# same bytes, but of these, more than two follow each other in most words.
+_WESTERN_LETTERS = "àáâãäåæçéèêëíìîïñóòôöõøœúùûüýÿß"
+_WESTERN_LETTERS += _WESTERN_LETTERS.replace("ß", "").upper()
+_WESTERN = re.compile(rf"[{_WESTERN_LETTERS}«»„“”‘’–—…°€¿¡\x00-\x7f]*")  # noqa: RUF001
+_NO_WESTERN_WORD = re.compile(rf"[{_WESTERN_LETTERS}]{{3}}")
 # How pandas writes whole numbers if a row of the column is, or was, empty.
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0")
 # How pandas and spreadsheets write long numbers; hexadecimal ids such as 1e5 have no "+".
@@ -77,11 +83,24 @@ def guess_encoding(stream: IO[bytes]) -> str | None:
             sample += line
         if len(sample) > _GUESS_BYTES:
             break
-    best = charset_normalizer.from_bytes(bytes(sample)).best() if sample else None
+    if not sample:
+        return None
+    if _is_western(bytes(sample)):
+        return "cp1252"
+    best = charset_normalizer.from_bytes(bytes(sample)).best()
     if best is None:
         return None
     # Several encodings of one language may fit; this one is by far the most frequent.
     return "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+
+
+def _is_western(sample: bytes) -> bool:
+    """Return whether text is cp1252 of a Western European language, which `charset_normalizer` misses in names."""
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return bool(_WESTERN.fullmatch(text)) and not _NO_WESTERN_WORD.search(text)
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -1,6 +1,7 @@
 """One catalog in any encoding, with any separator and in any format gives the same tracks."""
 
 import decimal
+import io
 import json
 import math
 import unicodedata
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musictag.catalog.formats import guess_encoding
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import normalized_tag
 
@@ -56,6 +58,32 @@ def test_other_encoding_is_named_and_costs_its_rows_only(tmp_path: Path) -> None
     for problem in catalog.problems:
         assert "title is not UTF-8" in problem.message
         assert "save the catalog as UTF-8 (it may be cp1252" in problem.message
+
+
+WESTERN_NAMES = (
+    "Édith Piaf", "Céline Dion", "Sigur Rós", "Beyoncé", "Motörhead", "João Gilberto", "Mylène Farmer – L’été",  # noqa: RUF001
+    "Die Ärzte: „Größe“", "Røyksopp", "El Niño… ¿Qué?", "Cœur de pirate", "Björk",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(WESTERN_NAMES), min_size=1).map("\n".join))
+def test_western_names_in_cp1252_are_recognized(names: str) -> None:
+    assert guess_encoding(io.BytesIO(names.encode("cp1252"))) == "cp1252"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "1,a.mp3,Виктор Цой\n2,b.mp3,Кино\n3,c.mp3,Группа крови\n"),
+        ("cp1250", "1,a.mp3,Vysocký žluťoučký kůň\n2,b.mp3,Łódź\n"),
+    ],
+)
+def test_other_alphabets_are_not_taken_for_western_names(encoding: str, text: str) -> None:
+    assert guess_encoding(io.BytesIO(text.encode(encoding))) == encoding
+
+
+def test_word_of_another_alphabet_is_not_taken_for_a_western_name() -> None:
+    assert guess_encoding(io.BytesIO("Кино".encode("cp1251"))) != "cp1252"
 
 
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=,"])
