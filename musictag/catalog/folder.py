@@ -13,8 +13,9 @@ from fsspec.asyn import AsyncFileSystem
 
 AUDIO_SUFFIXES = frozenset(
     """
-    .3g2 .3gp .aac .aif .aifc .aiff .ape .au .bwf .caf .dsf .flac .m4a .m4b .m4r .m4v .mka .mkv .mov .mp2 .mp3 .mp4
-    .mpga .oga .ogg .opus .rf64 .snd .spx .tta .w64 .wav .wave .weba .webm .wma .wv
+    .3g2 .3ga .3gp .aac .adts .aif .aifc .aiff .ape .asf .au .avr .bwf .caf .dsf .f4a .flac .htk .m2a .m4a .m4b .m4r
+    .m4v .mk3d .mka .mkv .mov .mp2 .mp3 .mp4 .mpa .mpga .oga .ogg .ogv .ogx .opus .paf .pvf .qt .rf64 .sf .snd .sph .spx
+    .svx .tta .voc .w64 .wav .wave .weba .webm .wma .wmv .wv
     """.split()  # noqa: SIM905 # a list of so many literals would have a line for each
 )
 """Suffixes of the files that the decoders of `musictag.audio` open, in lower case."""
