@@ -20,7 +20,9 @@ AUDIO_SUFFIXES = frozenset(
 )
 """Suffixes of the files that the decoders of `musictag.audio` open, in lower case."""
 # Suffixes of files beside audio that `mimetypes` does not know.
-_SIDECAR_SUFFIXES = frozenset(".accurip .cue .log .md5 .nfo .sfv".split())  # noqa: SIM905
+_SIDECAR_SUFFIXES = frozenset(".accurip .cue .log .lrc .m3u .md5 .nfo .sfv".split())  # noqa: SIM905
+# Without the types of this machine, so that all machines list alike: some know ".1" as a manual page.
+_FILE_TYPES = mimetypes.MimeTypes()
 SHOWN_SUFFIXES = 10
 # Keys of `FolderListing.left_out` besides suffixes.
 HIDDEN, NO_SUFFIX, FOLDER_LINKS, FILE_LINKS = "hidden", "without suffix", "linked folders", "links to listed files"
@@ -91,7 +93,7 @@ def _suffix(path: str) -> str:
 def _names_a_file(path: str) -> bool:
     """Return whether a name is that of a file by its suffix; folders have names with dots, too, such as `Vol. 2`."""
     suffix = _suffix(path)
-    return suffix in _SIDECAR_SUFFIXES or mimetypes.guess_type(f"a{suffix}")[0] is not None
+    return suffix in _SIDECAR_SUFFIXES or _FILE_TYPES.guess_type(f"a{suffix}", strict=False)[0] is not None
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:

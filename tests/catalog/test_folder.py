@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import mimetypes
 import os
 import tempfile
 import threading
@@ -150,14 +151,21 @@ def test_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     assert listing_of(tmp_path, follow_links=False).unlistable == {}
 
 
-@pytest.mark.parametrize("name", ["Mixtape Vol. 2", "Dr. Dre", "Mixtape 2.0", "Artist.Live", "NAS"])
-def test_link_to_a_missing_folder_is_named_though_its_name_has_a_dot(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["Mixtape Vol. 2", "Dr. Dre", "Mixtape 2.0", "Artist.Live", "Live 1.1", "NAS"])
+def test_link_to_a_missing_folder_is_named_though_its_name_has_a_dot(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mimetypes.init()
+    monkeypatch.setitem(mimetypes.types_map, ".1", "application/x-troff-man")  # some machines list it
     make_files(tmp_path, "1.mp3")
     (tmp_path / name).symlink_to("/mnt/not/connected")
     assert list(listing_of(tmp_path).unlistable) == [name]
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.PNG", "a.txt", "a.cue", "a.LOG", "a.nfo", "a.sfv", "a.md5", "a.accurip"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.jpg", "a.PNG", "a.webp", "a.m3u", "a.pdf", "a.txt", "a.cue", "a.LOG", "a.nfo", "a.sfv", "a.md5", "a.accurip"],
+)
 def test_link_to_a_missing_file_that_is_no_audio_hides_no_track(tmp_path: Path, name: str) -> None:
     make_files(tmp_path, "1.mp3")
     (tmp_path / name).symlink_to("/mnt/not/connected")
