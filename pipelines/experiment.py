@@ -111,10 +111,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalog", default=cli_options.CATALOG, help="tracks and their tags (default: %(default)s)")
     parser.add_argument(
-        "--features", default=cli_options.FEATURES, help="Delta table of featurize.py (default: %(default)s)"
-    )
+        "--features", type=cli_options.location, default=cli_options.FEATURES,
+        help="Delta table of featurize.py (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
-        "--checkpoints", default="data/checkpoints",
+        "--checkpoints", type=cli_options.location, default="data/checkpoints",
         help="folder or URL that all workers can reach (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(

@@ -93,7 +93,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--catalog", default=options.CATALOG, help="CSV, JSON Lines, Parquet or folder (default: %(default)s)"
     )
-    parser.add_argument("--features", default=options.FEATURES, help="Delta table to write (default: %(default)s)")
+    parser.add_argument(
+        "--features", type=options.location, default=options.FEATURES,
+        help="Delta table to write (default: %(default)s)",
+    )  # fmt: skip
     options.add_audio(parser)
     options.add_ledger(parser)
     args, rest = parser.parse_known_args(argv)

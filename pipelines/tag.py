@@ -187,10 +187,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", default=mlflow_registry.CHAMPION, help="default: %(default)s")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--features", default=options.FEATURES, help="tag every track of this table (default: %(default)s)"
-    )
+        "--features", type=options.location, default=options.FEATURES,
+        help="tag every track of this table (default: %(default)s)",
+    )  # fmt: skip
     where.add_argument("--catalog", help="tag this catalog straight from its audio, storing no features")
-    parser.add_argument("--tags", default=options.TAGS, help="Delta table to write (default: %(default)s)")
+    parser.add_argument(
+        "--tags", type=options.location, default=options.TAGS, help="Delta table to write (default: %(default)s)"
+    )
     options.add_audio(parser, "with --catalog: ")
     parser.add_argument(
         "--diff", type=options.count, nargs="?", const=DIFF_TRACKS, metavar="N",

@@ -78,7 +78,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     training_options.add_options(parser)
     options.add_workers(parser, 1, "processes that train together")
     parser.add_argument(
-        "--checkpoints", default="data/checkpoints",
+        "--checkpoints", type=options.location, default="data/checkpoints",
         help="folder or URL that all workers can reach (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--alias", default="candidate", help="alias of the new version (default: %(default)s)")

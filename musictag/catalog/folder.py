@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import mimetypes
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,11 +13,16 @@ from fsspec.asyn import AsyncFileSystem
 
 AUDIO_SUFFIXES = frozenset(
     """
-    .3g2 .3gp .aac .aif .aifc .aiff .ape .au .bwf .caf .dsf .flac .m4a .m4b .m4r .m4v .mka .mkv .mov .mp2 .mp3 .mp4
-    .mpga .oga .ogg .opus .rf64 .snd .spx .tta .w64 .wav .wave .weba .webm .wma .wv
+    .3g2 .3ga .3gp .aac .adts .aif .aifc .aiff .ape .asf .au .avr .bwf .caf .dsf .f4a .flac .htk .m2a .m4a .m4b .m4r
+    .m4v .mk3d .mka .mkv .mov .mp2 .mp3 .mp4 .mpa .mpga .oga .ogg .ogv .ogx .opus .paf .pvf .qt .rf64 .sf .snd .sph .spx
+    .svx .tta .voc .w64 .wav .wave .weba .webm .wma .wmv .wv
     """.split()  # noqa: SIM905 # a list of so many literals would have a line for each
 )
 """Suffixes of the files that the decoders of `musictag.audio` open, in lower case."""
+# Suffixes of files beside audio that `mimetypes` does not know.
+_SIDECAR_SUFFIXES = frozenset(".accurip .cue .log .lrc .m3u .md5 .nfo .sfv".split())  # noqa: SIM905
+# Without the types of this machine, so that all machines list alike: some know ".1" as a manual page.
+_FILE_TYPES = mimetypes.MimeTypes()
 SHOWN_SUFFIXES = 10
 # Keys of `FolderListing.left_out` besides suffixes.
 HIDDEN, NO_SUFFIX, FOLDER_LINKS, FILE_LINKS = "hidden", "without suffix", "linked folders", "links to listed files"
@@ -84,6 +90,12 @@ def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
+def _names_a_file(path: str) -> bool:
+    """Return whether a name is that of a file by its suffix; folders have names with dots, too, such as `Vol. 2`."""
+    suffix = _suffix(path)
+    return suffix in _SIDECAR_SUFFIXES or _FILE_TYPES.guess_type(f"a{suffix}", strict=False)[0] is not None
+
+
 def describe_left_out(left_out: Mapping[str, int]) -> str:
     """Return the numbers of left out files as text, such as `12 .jpg, 3 .cue`; the most frequent suffixes first."""
     counts = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
@@ -114,7 +126,7 @@ def _list_local(root: str, follow_links: bool) -> _Found:
         except OSError as error:
             if is_audio(relative):
                 found.audio.append(relative)  # its track fails with the reason
-            elif _suffix(relative) or not follow_links:
+            elif _names_a_file(relative) or not follow_links:
                 found.add_file(relative)
             else:  # it may be a folder of music on a disk that is not connected
                 found.unlistable[relative] = f"it is a link to a missing folder: {error.strerror}"

@@ -18,9 +18,11 @@ import charset_normalizer
 import pyarrow.parquet as pq
 
 from musictag.errors import CatalogError
+from musictag.storage import urls
 
 REQUIRED = ("track_id", "uri")
 OPTIONAL = ("artist", "album", "title", "tags", "split")
+_KNOWN = (*REQUIRED, *OPTIONAL)
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row | str]
@@ -42,22 +44,33 @@ _SEPARATORS = (",", "\t", ";")
 _SURPLUS = "\0"
 # Bytes of text from which an encoding is guessed.
 _GUESS_BYTES = 1 << 16
-# How pandas writes whole numbers if a row of the column is empty.
+# Letters and punctuation of Western European languages in cp1252, apart from ASCII. Those of Cyrillic and Greek are the
+# same bytes, but of these, more than two follow each other in most words.
+_WESTERN_LETTERS = "àáâãäåæçéèêëíìîïñóòôöõøœúùûüýÿß"
+_WESTERN_LETTERS += _WESTERN_LETTERS.replace("ß", "").upper()
+_WESTERN = re.compile(rf"[{_WESTERN_LETTERS}«»„“”‘’–—…°€¿¡\x00-\x7f]*")  # noqa: RUF001
+_NO_WESTERN_WORD = re.compile(rf"[{_WESTERN_LETTERS}]{{3}}")
+# How pandas writes whole numbers if a row of the column is, or was, empty.
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0")
+# How pandas and spreadsheets write long numbers; hexadecimal ids such as 1e5 have no "+".
+_SCIENTIFIC = re.compile(r"-?\d(\.\d+)?e\+\d+", re.IGNORECASE)
+# How pandas and databases write a missing value.
+_MISSING_IDS = ("nan", "null", "none", "<na>")
 
 
 def reader_for(path: str) -> Callable[[IO[bytes], str], Iterable[NumberedRow]]:
-    """Return the function that reads the rows of a catalog file, by the suffix of its path.
+    """Return the function that reads the rows of a catalog file, by the suffix of its path or URL.
 
     Its arguments are the open file and its name in errors. Raises `CatalogError` if the suffix is not known.
     """
-    suffix = PurePosixPath(path).suffix.lower()
+    suffix = PurePosixPath(urls.without_query(path)).suffix.lower()
     readers = {
         ".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".parquet": _read_parquet
     }  # fmt: skip
     if suffix not in readers:
         raise CatalogError(
-            f"catalog {path}: unknown format {suffix or '(no suffix)'}; use a folder or {', '.join(readers)}"
+            f"catalog {urls.redacted(path)}: unknown format {suffix or '(no suffix)'}; "
+            f"use a folder or {', '.join(readers)}"
         )
     return readers[suffix]
 
@@ -70,11 +83,24 @@ def guess_encoding(stream: IO[bytes]) -> str | None:
             sample += line
         if len(sample) > _GUESS_BYTES:
             break
-    best = charset_normalizer.from_bytes(bytes(sample)).best() if sample else None
+    if not sample:
+        return None
+    if _is_western(bytes(sample)):
+        return "cp1252"
+    best = charset_normalizer.from_bytes(bytes(sample)).best()
     if best is None:
         return None
     # Several encodings of one language may fit; this one is by far the most frequent.
     return "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+
+
+def _is_western(sample: bytes) -> bool:
+    """Return whether text is cp1252 of a Western European language, which `charset_normalizer` misses in names."""
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return bool(_WESTERN.fullmatch(text)) and not _NO_WESTERN_WORD.search(text)
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -103,7 +129,7 @@ def _decoded(stream: IO[bytes]) -> Iterator[io.TextIOWrapper]:
 
 def _read_csv(stream: IO[bytes], name: str) -> list[NumberedRow]:
     with _decoded(stream) as lines:
-        return _restore_whole_numbers(list(_csv_rows(lines, name)))
+        return _restore_ids(list(_csv_rows(lines, name)))
 
 
 def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
@@ -115,7 +141,7 @@ def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
     headers = {separator: _header(first, separator) for separator in _SEPARATORS}
     complete = [separator for separator in _SEPARATORS if set(REQUIRED) <= set(headers[separator])]
     separator = complete[0] if complete else ","
-    _require_columns(name, headers[separator])
+    _check_columns(name, headers[separator])
     reader = csv.DictReader(lines, headers[separator], restkey=_SURPLUS, strict=True, delimiter=separator)
     try:
         for fields in reader:
@@ -139,19 +165,32 @@ def _header(line: str, separator: str) -> list[str]:
     return [column.strip() for row in csv.reader([line], delimiter=separator) for column in row]
 
 
-def _restore_whole_numbers(rows: list[NumberedRow]) -> list[NumberedRow]:
-    """Return rows of a CSV file, without the `.0` of its track ids if every id ends so and one is missing.
+def _restore_ids(rows: list[NumberedRow]) -> list[NumberedRow]:
+    """Return rows of a CSV file, without the `.0` of its track ids if every id ends so.
 
-    pandas writes 7 as 7.0 if the id of another row is missing.
+    pandas writes 7 as 7.0 if the id of another row is missing, or was missing before that row was removed. Rows whose
+    id is lost are replaced by the reason.
     """
-    ids = [fields["track_id"] for _, fields in rows if isinstance(fields, dict)]
-    present = [track_id for track_id in ids if track_id]
-    if len(present) in (0, len(ids)) or not all(map(_WHOLE_FLOAT.fullmatch, present)):
-        return rows
+    checked = [(number, _id_problem(fields) or fields) for number, fields in rows]
+    ids = [fields["track_id"] for _, fields in checked if isinstance(fields, dict) and fields["track_id"].strip()]
+    if not all(map(_WHOLE_FLOAT.fullmatch, ids)):
+        return checked
     return [
         (number, fields if isinstance(fields, str) else fields | {"track_id": fields["track_id"].removesuffix(".0")})
-        for number, fields in rows
+        for number, fields in checked
     ]
+
+
+def _id_problem(fields: Row | str) -> str | None:
+    """Return why the id of a row of a CSV file is lost, or None."""
+    if isinstance(fields, str):
+        return None
+    track_id = fields["track_id"].strip()
+    if track_id.lower() in _MISSING_IDS:
+        return f"track_id is {track_id}, which stands for a missing value"
+    if _SCIENTIFIC.fullmatch(track_id):
+        return f"track_id is {track_id}: digits of the number are lost; save the column as text"
+    return None
 
 
 def _read_jsonl(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
@@ -170,8 +209,8 @@ def _read_jsonl(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
 def _read_parquet(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
     file = pq.ParquetFile(stream)
     names = file.schema_arrow.names
-    _require_columns(name, names)
-    columns = [column for column in (*REQUIRED, *OPTIONAL) if column in names]
+    _check_columns(name, names)
+    columns = [column for column in _KNOWN if column in names]
     number = 0
     for batch in file.iter_batches(columns=columns):
         for fields in batch.to_pylist():
@@ -179,6 +218,8 @@ def _read_parquet(stream: IO[bytes], name: str) -> Iterator[NumberedRow]:
             yield number, fields
 
 
-def _require_columns(name: str, columns: list[str]) -> None:
+def _check_columns(name: str, columns: list[str]) -> None:
     if missing := [column for column in REQUIRED if column not in columns]:
         raise CatalogError(f"catalog {name}: no column {' and no column '.join(missing)}; it has {', '.join(columns)}")
+    if repeated := [column for column in _KNOWN if columns.count(column) > 1]:
+        raise CatalogError(f"catalog {name}: several columns are named {' and '.join(repeated)}; rename all but one")

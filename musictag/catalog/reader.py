@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from musictag.catalog import formats
 from musictag.catalog.folder import AUDIO_SUFFIXES, FolderListing, list_folder
-from musictag.catalog.validation import Problem, validate
+from musictag.catalog.validation import Problem, encodable, validate
 from musictag.errors import CatalogError, MusictagError
 from musictag.storage import urls
 
@@ -59,7 +59,7 @@ def _read_errors(uri: str) -> Iterator[None]:
     except MusictagError:
         raise
     except Exception as error:  # fsspec's filesystems raise errors of many libraries
-        raise CatalogError(f"catalog {uri}: cannot be read: {error}") from error
+        raise CatalogError(urls.redacted(f"catalog {uri}: cannot be read: {error}")) from error
 
 
 def _read_folder(
@@ -68,18 +68,24 @@ def _read_folder(
     with _read_errors(uri):
         listing = list_folder(filesystem, path, follow_links=follow_links)
     if not listing.audio and not listing.unlistable:
-        raise CatalogError(f"catalog {uri}: the folder has no audio file ({' '.join(sorted(AUDIO_SUFFIXES))})")
+        suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+        raise CatalogError(f"catalog {urls.redacted(uri)}: the folder has no audio file ({suffixes})")
     root = _root(filesystem, path)
     rows: list[formats.NumberedRow] = [
         # Absolute, because a folder may have a name such as "~" or "file:".
         (number, {"track_id": relative, "uri": f"{root}/{relative}", "title": relative.rpartition("/")[2]})
         for number, relative in enumerate(listing.audio, start=1)
+        if "\n" not in relative
     ]
     tracks, problems = validate(rows, root, allowed, lambda: "rename the file")
     return Catalog(uri, tracks, (*problems, *_folder_problems(listing, root)), listing.left_out)
 
 
 def _folder_problems(listing: FolderListing, root: str) -> Iterator[Problem]:
+    for number, relative in enumerate(listing.audio, start=1):
+        if "\n" in relative:
+            message = "the name of the file or of its folder has a line break: rename it"
+            yield Problem(number, encodable(relative), encodable(f"{root}/{relative}"), message)
     for relative, reason in sorted(listing.unlistable.items()):
         message = f"the folder cannot be listed: {reason}; the rows of its tracks are kept"
         yield Problem(None, f"{relative}/", f"{root}/{relative}", message)
@@ -88,7 +94,7 @@ def _folder_problems(listing: FolderListing, root: str) -> Iterator[Problem]:
 def _read_file(uri: str, filesystem: fsspec.AbstractFileSystem, path: str, allowed: Sequence[str]) -> Catalog:
     read_rows = formats.reader_for(path)
     with _read_errors(uri), _open_local(filesystem, path) as stream:
-        rows = list(read_rows(stream, uri))
+        rows = list(read_rows(stream, urls.redacted(uri)))
 
     @functools.cache
     def advice() -> str:
@@ -96,7 +102,7 @@ def _read_file(uri: str, filesystem: fsspec.AbstractFileSystem, path: str, allow
             encoding = formats.guess_encoding(stream)
         return "save the catalog as UTF-8" + (f" (it may be {encoding})" if encoding else "")
 
-    tracks, problems = validate(rows, _root(filesystem, path.rpartition("/")[0]), allowed, advice)
+    tracks, problems = validate(rows, _root(filesystem, urls.without_query(path).rpartition("/")[0]), allowed, advice)
     return Catalog(uri, tracks, tuple(problems))
 
 

@@ -87,10 +87,10 @@ def validate(
         if not reasons and (reason := urls.rejection_reason(_absolute(str(fields["uri"]), root), allowed)):
             reasons.append(reason)
         if reasons:
-            name = _encodable(track_id or fields["track_id"] or f"row {number}")
+            name = encodable(track_id or fields["track_id"] or f"row {number}")
             has_readable_id = track_id is not None and _is_utf8(track_id)
             hides_any_track = not has_readable_id or any(map(_has_several_lines, fields.values()))
-            uri = _encodable(fields["uri"] or "")
+            uri = encodable(fields["uri"] or "")
             problems.append(Problem(number, name, uri, "; ".join(reasons), hides_any_track))
         else:
             tracks.append(_track(fields, str(track_id), root))
@@ -136,7 +136,7 @@ def _invalid_fields(fields: Row, track_id: str | None, advice: Callable[[], str]
             yield f"{name} is not text: {fields[name]!r}"
     for name in (*REQUIRED, *OPTIONAL):
         if isinstance(fields[name], str) and not _is_utf8(fields[name]):
-            yield f"{name} is not UTF-8: {_encodable(fields[name])!r}; {advice()}"
+            yield f"{name} is not UTF-8: {encodable(fields[name])!r}; {advice()}"
     for name in (*REQUIRED, *OPTIONAL):
         if _has_several_lines(fields[name]):
             yield f"{name} has several lines: is a quote not closed?"
@@ -146,7 +146,7 @@ def _invalid_fields(fields: Row, track_id: str | None, advice: Callable[[], str]
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         yield f"tags is not a list of text: {tags!r}"
     elif not all(map(_is_utf8, tags)):
-        yield f"tags is not UTF-8: {_encodable(tags)}; {advice()}"
+        yield f"tags is not UTF-8: {encodable(tags)}; {advice()}"
 
 
 def _has_several_lines(value: object) -> bool:
@@ -171,5 +171,6 @@ def _is_utf8(text: str) -> bool:
     return not _SURROGATE.search(text)
 
 
-def _encodable(text: object) -> str:
+def encodable(text: object) -> str:
+    r"""Return the text with escapes such as `\udcff` in place of what is not UTF-8."""
     return str(text).encode("utf-8", "backslashreplace").decode()

@@ -75,9 +75,17 @@ rate = number(float, minimum=0, maximum=1)
 clips_per_track = number(int, minimum=1, words={"all": None})
 
 
+def location(text: str) -> str:
+    """Parse the place of a table or folder: a `file` URL, or a path that begins with `~/`, becomes a plain path.
+
+    The libraries that open a table do not read these alike.
+    """
+    return urls.local_path(text) or urls.expanded_home(text)
+
+
 def local_path(text: str) -> Path:
     """Parse a path, or a `file` URL as browsers and players write it."""
-    return Path(urls.local_path(text) or urls.expanded_home(text))
+    return Path(location(text))
 
 
 def names(text: str) -> list[str]:
@@ -114,7 +122,9 @@ def limits(args: argparse.Namespace) -> Limits:
 def add_labels(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job that trains or judges a model on labelled tracks."""
     parser.add_argument("--catalog", default=CATALOG, help="tracks and their tags (default: %(default)s)")
-    parser.add_argument("--features", default=FEATURES, help="Delta table of featurize.py (default: %(default)s)")
+    parser.add_argument(
+        "--features", type=location, default=FEATURES, help="Delta table of featurize.py (default: %(default)s)"
+    )
     parser.add_argument(
         "--merge-tag-case", action="store_true",
         help="count tags that differ by case alone as one, in the model's or the most frequent spelling",

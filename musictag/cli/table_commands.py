@@ -34,7 +34,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )  # fmt: skip
     vacuum.set_defaults(run=run_vacuum)
     for command in (verify, rollback, vacuum):
-        command.add_argument("table", metavar="TABLE", help="path or URL, such as data/features")
+        command.add_argument("table", type=options.location, metavar="TABLE", help="path or URL, such as data/features")
     rollback.add_argument("version", type=int, nargs="?", metavar="VERSION")
 
 

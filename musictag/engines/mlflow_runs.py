@@ -31,6 +31,8 @@ from musictag.storage.urls import redacted
 EXPERIMENT = "musictag"
 # In the text of an error of SQLAlchemy: the driver's error, such as "(sqlite3.OperationalError) database is locked".
 _DATABASE_ERROR = re.compile(r"\(\w+(?:\.\w+)*Error\) (.*)")
+# Names of packages whose module has another name; the plain psycopg packages need a compiler or a library.
+_PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 
 
 DEFAULT_DATABASE = "data/mlflow.db"
@@ -170,12 +172,15 @@ def _log_folder(run_id: str, where: str, folder: Path, metrics: Mapping[str, flo
 def mlflow_errors(subject: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
-        raise RegistryError(f"{subject}: {_reason(error)}") from error
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, ValueError, ModuleNotFoundError) as error:
+        raise RegistryError(redacted(f"{subject}: {_reason(error)}")) from error
 
 
 def _reason(error: Exception) -> str:
     """Return an error of MLflow as one line; an error of its database without the SQL and its parameters."""
+    if isinstance(error, ModuleNotFoundError) and error.name:  # the driver of a database, or the client of a store
+        package = _PACKAGES.get(error.name, error.name)
+        return f"the Python package {package} is missing; install it, such as by pip install '{package}'"
     text = without_colours(str(error)).strip()
     if of_database := _DATABASE_ERROR.search(text):
         return of_database[1]

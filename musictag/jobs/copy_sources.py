@@ -34,13 +34,18 @@ def with_copy_sources(plan: Plan, existing: Mapping[str, ExistingRow], producer:
     This is the row of one of these tracks:
 
     - the same track, if its size is the same or not known;
-    - a track that is not listed any more, with the same etag, or with the same file name and size.
+    - a track that is not among the listed ones, with the same etag, or with the same file name and size.
     """
-    orphans = {track_id: existing[track_id] for track_id in plan.orphaned if existing[track_id].producer == producer}
-    by_etag = {row.audio_etag: track_id for track_id, row in orphans.items()}
+    # A hidden track is perhaps listed, but its row may be copied as well: only equal audio is.
+    unlisted = {
+        track_id: existing[track_id]
+        for track_id in (*plan.hidden, *plan.orphaned)
+        if existing[track_id].producer == producer
+    }
+    by_etag = {row.audio_etag: track_id for track_id, row in unlisted.items()}
     by_name = {
         (_file_name(row.uri), size): track_id
-        for track_id, row in orphans.items()
+        for track_id, row in unlisted.items()
         if (size := size_of(row.audio_etag)) is not None
     }
     source_of: dict[str, str] = {}

@@ -3,7 +3,7 @@
 import concurrent.futures
 from collections.abc import Sequence
 
-from musictag.errors import AudioError, UsageError
+from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError, UsageError
 from musictag.jobs.plan import ExistingRow, Plan, Task
 from musictag.storage import fetch, urls
 from musictag.storage.checksums import file_sha256
@@ -22,7 +22,7 @@ def moved_tasks(plan: Plan, existing: dict[str, ExistingRow]) -> list[Moved]:
 
 
 def check_not_shared(moved: Sequence[Moved], source: str, output_uri: str) -> None:
-    """Raise `UsageError` if other audio than that of a task is still at the earlier uri of its track.
+    """Raise `UsageError` if other audio than that of a task is, or may be, still at the earlier uri of its track.
 
     If the earlier file is gone or has the same bytes, the track was moved, and its row may be replaced.
     """
@@ -39,11 +39,28 @@ def check_not_shared(moved: Sequence[Moved], source: str, output_uri: str) -> No
 
 
 def _is_other_audio(moved: Moved) -> bool:
+    """Return whether other audio is at the earlier uri; raise `UsageError` if the earlier audio cannot be read."""
     task, earlier = moved
     if "***" in earlier or urls.rejection_reason(earlier):  # a secret that is not stored, or a uri that nobody opens
         return False
     try:
-        with fetch.local_audio(earlier) as before, fetch.local_audio(task.uri) as now:
-            return before.stat().st_size != now.stat().st_size or file_sha256(before) != file_sha256(now)
-    except (AudioError, OSError):  # one of them is gone; if it is the new one, its failure is recorded later
+        before = _digest(earlier)
+    except AudioEmptyError:
         return False
+    except (AudioUnreachableError, OSError) as error:
+        if isinstance(error, AudioUnreachableError) and fetch.is_missing(error):
+            return False
+        raise UsageError(
+            f"the track {task.track_id} of {earlier} is now listed at {task.uri}, and it is not known whether it moved "
+            f"or two catalogs share the table, because the earlier file cannot be read ({error}): make it readable, or "
+            "if the tracks of the table are to be replaced, use --replace"
+        ) from error
+    try:
+        return _digest(task.uri) != before
+    except (AudioError, OSError):  # its failure is recorded later
+        return False
+
+
+def _digest(uri: str) -> str:
+    with fetch.local_audio(uri) as path:
+        return file_sha256(path)

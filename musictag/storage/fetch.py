@@ -36,6 +36,7 @@ TIME_KEYS = (
 )  # fmt: skip
 RETRYABLE_STATUSES = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
 """Retryable 4xx statuses."""
+_MISSING_STATUSES = (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE)
 
 
 @contextlib.contextmanager
@@ -59,10 +60,19 @@ def local_audio(uri: str) -> Iterator[Path]:
         yield local
 
 
+def is_missing(error: AudioUnreachableError) -> bool:
+    """Return whether `local_audio` raised this error because there is no such file."""
+    if not isinstance(error.__cause__, Exception):
+        return False
+    cause = _cause(error.__cause__)
+    return (
+        isinstance(cause, FileNotFoundError | NotADirectoryError) or getattr(cause, "status", None) in _MISSING_STATUSES
+    )
+
+
 def _suffix(path: str) -> str:
     """Return the suffix of a file's name without the query: presigned URLs are longer than a file name may be."""
-    name = path.partition("?")[0] if path.startswith(("http://", "https://")) else path
-    found = re.search(r"\.\w{1,5}$", name.rstrip("/"), re.ASCII)
+    found = re.search(r"\.\w{1,5}$", urls.without_query(path).rstrip("/"), re.ASCII)
     return found[0] if found else ""
 
 

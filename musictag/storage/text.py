@@ -5,6 +5,8 @@ import unicodedata
 
 # Sequences that set the colours of a terminal; some libraries write them into their errors.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# Control characters, and the separators of lines and of paragraphs U+2028 and U+2029.
+_CONTROLS = ("Cc", "Zl", "Zp")
 # Characters that reverse the direction of the text that follows.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -25,7 +27,7 @@ def printable(text: str, allowed: str = "") -> str:
 
 
 def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc" or character in _DIRECTIONS
+    return unicodedata.category(character) in _CONTROLS or character in _DIRECTIONS
 
 
 def without_colours(text: str) -> str:

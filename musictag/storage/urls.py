@@ -26,15 +26,25 @@ _URL = re.compile(r"(?<![\w+.-])[a-zA-Z][\w+.-]{0,30}://\S+")
 # User and password, up to the last "@"; a password may hold an unescaped "/", which makes "user:password/" look like
 # "host:port/".
 _USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
+# User and password after "//" without a scheme, which is at the begin of a word.
+_BARE_USER = re.compile(r"(?<![\w:/.%-])//[^/@:\s\[]{0,200}:(?!\d{0,5}/)[^@\s?#]{0,200}@")
+_AUTHORIZATION = re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic)\s+)[^\s\"',;]+", re.IGNORECASE)
 # Names of parameters whose values are secret, in lower case and without escapes.
 _SECRET_NAME = re.compile(
-    r"x-amz-.*|x-goog-.*|code|policy|.*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires).*"
+    r"x-amz-.*|x-goog-.*|code|policy|pass|pw|hmac|md5|bearer|ticket|otp|cred|verify|hdnea|hdnts|hdntl|"
+    r"sid|(?:php|j)?sess(?:ion)?[-_]?(?:id)?|"
+    r".*(?:sig|token|key|secret|passw|pwd|auth(?!or)|jwt|credential|expires).*"
 )
+# User, password, token and salt of the Subsonic API.
+_SUBSONIC_PATH, _SUBSONIC_NAME = "/rest/", re.compile(rf"{_SECRET_NAME.pattern}|[upts]")
 # Names that hardly occur outside of signed URLs: their values are secret in any text, also if the scheme is missing.
 _SIGNED_NAME = re.compile(r"x-amz-.*|x-goog-.*|awsaccesskeyid|sig|signature|key-pair-id|.*token.*")
 # A parameter's name in the query and the fragment of a URL, and in the path of a website; and where its value ends.
 _PARAMETER, _VALUE_END = re.compile(r"(?<=[?&#;])([^=&#;?]*)="), re.compile(r"[&#]|$")
 _PATH_PARAMETER, _PATH_VALUE_END = re.compile(r"(?<=;)([^=/;]*)="), re.compile(r"[/;]|$")
+_ESCAPED_VALUE = re.compile(r"(?<==)[^=&#;?\s]*%[^=&#;?\s]*")
+# A URL in a parameter of a URL is escaped once, and so on.
+_MAX_ESCAPES = 4
 _ANY_PARAMETER, _ANY_VALUE_END = re.compile(r"(?<=[?&])([^=&#;?\s]*)="), re.compile(r"[&#\s]|$")
 
 
@@ -52,19 +62,37 @@ def expanded_home(uri: str) -> str:
     return os.path.expanduser(uri) if uri.startswith("~/") else uri  # noqa: PTH111 # URLs are text
 
 
+def without_query(uri: str) -> str:
+    """Return the URL of a website without its query and fragment; other uris as they are."""
+    return re.split(r"[?#]", uri, maxsplit=1)[0] if uri.lower().startswith(("http://", "https://")) else uri
+
+
 def redacted(text: str) -> str:
     """Return the text with `***` in place of users, passwords, tokens and signatures in its URLs."""
-    text = _URL.sub(lambda match: _redacted_url(_USER.sub("***@", match.group())), text)
+    text = _URL.sub(lambda match: _redacted_url(match.group()), text)
+    text = _BARE_USER.sub("//***@", _AUTHORIZATION.sub(r"\1***", text))
+    text = _ESCAPED_VALUE.sub(lambda match: "***" if _hides_secret(match.group()) else match.group(), text)
     return _without_values(text, _ANY_PARAMETER, _SIGNED_NAME, _ANY_VALUE_END)
 
 
 def _redacted_url(url: str) -> str:
+    url = _USER.sub("***@", url)
     is_website = url.lower().startswith(("http://", "https://"))
     # In other URLs, "#" and ";" belong to names of files.
     query = re.search(r"[?#]" if is_website else r"\?", url)
     end = query.start() if query else len(url)
     path = _without_values(url[:end], _PATH_PARAMETER, _SECRET_NAME, _PATH_VALUE_END) if is_website else url[:end]
-    return path + _without_values(url[end:], _PARAMETER, _SECRET_NAME, _VALUE_END)
+    names = _SUBSONIC_NAME if is_website and _SUBSONIC_PATH in path else _SECRET_NAME
+    return path + _without_values(url[end:], _PARAMETER, names, _VALUE_END)
+
+
+def _hides_secret(value: str) -> bool:
+    """Return whether the escaped value of a parameter is a URL with secrets, or is escaped too often to tell."""
+    for _ in range(_MAX_ESCAPES):
+        value, escaped = urllib.parse.unquote(value), value
+        if value == escaped:
+            return _redacted_url(value) != value
+    return True
 
 
 def _without_values(text: str, parameter: re.Pattern[str], names: re.Pattern[str], end: re.Pattern[str]) -> str:

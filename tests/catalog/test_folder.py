@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import mimetypes
 import os
 import tempfile
 import threading
@@ -148,6 +149,40 @@ def test_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     }
     assert listing.left_out == {".jpg": 1}
     assert listing_of(tmp_path, follow_links=False).unlistable == {}
+
+
+@pytest.mark.parametrize("name", ["Mixtape Vol. 2", "Dr. Dre", "Mixtape 2.0", "Artist.Live", "Live 1.1", "NAS"])
+def test_link_to_a_missing_folder_is_named_though_its_name_has_a_dot(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mimetypes.init()
+    monkeypatch.setitem(mimetypes.types_map, ".1", "application/x-troff-man")  # some machines list it
+    make_files(tmp_path, "1.mp3")
+    (tmp_path / name).symlink_to("/mnt/not/connected")
+    assert list(listing_of(tmp_path).unlistable) == [name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.jpg", "a.PNG", "a.webp", "a.m3u", "a.pdf", "a.txt", "a.cue", "a.LOG", "a.nfo", "a.sfv", "a.md5", "a.accurip"],
+)
+def test_link_to_a_missing_file_that_is_no_audio_hides_no_track(tmp_path: Path, name: str) -> None:
+    make_files(tmp_path, "1.mp3")
+    (tmp_path / name).symlink_to("/mnt/not/connected")
+    listing = listing_of(tmp_path)
+    assert listing.unlistable == {}
+    assert listing.left_out == {Path(name).suffix.lower(): 1}
+
+
+def test_file_whose_name_has_a_line_break_is_a_problem_that_hides_no_other_track(tmp_path: Path) -> None:
+    make_files(tmp_path, "a\nb.mp3", "c.mp3")
+    (tmp_path / os.fsdecode(b"d\n\xff.mp3")).touch()
+    catalog = read_catalog(str(tmp_path))
+    assert catalog.tracks["track_id"].to_pylist() == ["c.mp3"]
+    assert [problem.track_id for problem in catalog.problems] == ["a\nb.mp3", "d\n\\udcff.mp3"]
+    for problem in catalog.problems:
+        assert problem.message == "the name of the file or of its folder has a line break: rename it"
+        assert not problem.hides_any_track
 
 
 def test_folders_may_have_names_that_are_not_expanded(tmp_path: Path) -> None:

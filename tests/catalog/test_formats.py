@@ -1,6 +1,7 @@
 """One catalog in any encoding, with any separator and in any format gives the same tracks."""
 
 import decimal
+import io
 import json
 import math
 import unicodedata
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musictag.catalog.formats import guess_encoding
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.vocabulary import normalized_tag
 
@@ -56,6 +58,32 @@ def test_other_encoding_is_named_and_costs_its_rows_only(tmp_path: Path) -> None
     for problem in catalog.problems:
         assert "title is not UTF-8" in problem.message
         assert "save the catalog as UTF-8 (it may be cp1252" in problem.message
+
+
+WESTERN_NAMES = (
+    "Édith Piaf", "Céline Dion", "Sigur Rós", "Beyoncé", "Motörhead", "João Gilberto", "Mylène Farmer – L’été",  # noqa: RUF001
+    "Die Ärzte: „Größe“", "Røyksopp", "El Niño… ¿Qué?", "Cœur de pirate", "Björk",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(WESTERN_NAMES), min_size=1).map("\n".join))
+def test_western_names_in_cp1252_are_recognized(names: str) -> None:
+    assert guess_encoding(io.BytesIO(names.encode("cp1252"))) == "cp1252"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "1,a.mp3,Виктор Цой\n2,b.mp3,Кино\n3,c.mp3,Группа крови\n"),
+        ("cp1250", "1,a.mp3,Vysocký žluťoučký kůň\n2,b.mp3,Łódź\n"),
+    ],
+)
+def test_other_alphabets_are_not_taken_for_western_names(encoding: str, text: str) -> None:
+    assert guess_encoding(io.BytesIO(text.encode(encoding))) == encoding
+
+
+def test_word_of_another_alphabet_is_not_taken_for_a_western_name() -> None:
+    assert guess_encoding(io.BytesIO("Кино".encode("cp1251"))) != "cp1252"
 
 
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=,"])
@@ -111,9 +139,28 @@ def test_other_ids_are_problems(tmp_path: Path, value: object, shown: str) -> No
     assert problem.message == f"track_id is {shown}: it must be text or a whole number"
 
 
-def test_ids_of_a_csv_do_not_change_when_a_text_is_added(tmp_path: Path) -> None:
-    assert ids(read(tmp_path / "c.csv", b"track_id,uri\n1.0,a\n2.0,b\n")) == ["1.0", "2.0"]
+def test_ids_stay_whole_numbers_after_rows_without_one_were_dropped(tmp_path: Path) -> None:
+    MISSING.dropna().to_csv(tmp_path / "c.csv", index=False)
+    assert ids(read_catalog(str(tmp_path / "c.csv"))) == ["7", "12"]
     assert ids(read(tmp_path / "c.csv", b"track_id,uri\n1.0,a\n2.0,b\nx,c\n")) == ["1.0", "2.0", "x"]
+
+
+@pytest.mark.parametrize("written", ["NaN", "nan", "NULL", "None", "<NA>"])
+def test_missing_id_is_the_problem_of_its_row_however_it_is_written(tmp_path: Path, written: str) -> None:
+    MISSING.to_csv(tmp_path / "c.csv", index=False, na_rep=written)
+    catalog = read_catalog(str(tmp_path / "c.csv"))
+    assert ids(catalog) == ["7", "12"]
+    [problem] = catalog.problems
+    assert str(problem) == f"row 3 (row 3): track_id is {written}, which stands for a missing value"
+    assert problem.hides_any_track
+
+
+@pytest.mark.parametrize("written", ["1.2345678901234568e+18", "1.23457E+18", "1e+16"])
+def test_id_whose_digits_are_lost_is_the_problem_of_its_row(tmp_path: Path, written: str) -> None:
+    catalog = read(tmp_path / "c.csv", f"track_id,uri\n7.0,a\n{written},b\n".encode())
+    assert ids(catalog) == ["7"]
+    message = f"track_id is {written}: digits of the number are lost; save the column as text"
+    assert [problem.message for problem in catalog.problems] == [message]
 
 
 def test_whole_decimal_is_an_id(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
+import functools
+import http.server
 import json
 import os
+import threading
 
 import fsspec
 import pyarrow as pa
@@ -130,6 +133,14 @@ def test_unknown_columns_are_ignored(tmp_path, header):
     assert catalog.tracks["track_id"].to_pylist() == ["a"]
 
 
+def test_parquet_catalog_with_a_repeated_column_is_an_error(tmp_path):
+    columns = {"track_id": ["a"], "uri": ["a.mp3"], "tags": [["x"]]}
+    table = pa.table([*columns.values(), [["y"]]], names=[*columns, "tags"])
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(CatalogError, match="several columns are named tags"):
+        read_catalog(str(tmp_path / "c.parquet"))
+
+
 def test_csv_tags_are_split_trimmed_and_sorted(tmp_path):
     catalog = read_catalog(write(tmp_path / "c.csv", "track_id,uri,tags\na,a.mp3, sad ;;calm;sad\n"))
     assert catalog.tracks["tags"].to_pylist() == [["calm", "sad"]]
@@ -216,6 +227,7 @@ def test_quote_over_several_rows_is_a_problem_of_its_last_row(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
+        ("c.csv", "track_id,uri,tags,bpm,tags\na,a.mp3,x,7,y\n", "several columns are named tags; rename all but one"),
         ("c.csv", "id,uri\na,a.mp3\n", "no column track_id; it has id, uri"),
         ("c.csv", "", "no column track_id and no column uri"),
         ("c.csv", 'track_id,uri\na,"a.mp3\nb,b.mp3\n', "is a quote not closed"),
@@ -228,6 +240,34 @@ def test_unreadable_catalog_is_an_error_with_the_reason(tmp_path, name, content,
     with pytest.raises(CatalogError, match=reason) as caught:
         read_catalog(uri)
     assert uri in str(caught.value)
+
+
+QUERY = "?X-Amz-Credential=AK/2026/s3&X-Amz-Signature=0f1e.2d"
+
+
+@pytest.fixture
+def website(tmp_path):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_catalog_at_a_presigned_url_is_read_by_the_suffix_of_its_path(tmp_path, website):
+    write(tmp_path / "c.csv", "track_id,uri\na,music/a.mp3\n")
+    catalog = read_catalog(f"{website}/c.csv{QUERY}")
+    assert catalog.tracks["uri"].to_pylist() == [f"{website}/music/a.mp3"]
+
+
+@pytest.mark.parametrize("name", ["c.txt", "c.csv", "missing.csv"])
+def test_error_of_a_catalog_at_a_presigned_url_holds_no_secret(tmp_path, website, name):
+    write(tmp_path / "c.csv", "id\n")
+    write(tmp_path / "c.txt", "id\n")
+    with pytest.raises(CatalogError, match=rf"{name}\?X-Amz-Credential=\*\*\*") as caught:
+        read_catalog(f"{website}/{name}{QUERY}")
+    assert "AK" not in str(caught.value)
+    assert "0f1e" not in str(caught.value)
 
 
 def test_parquet_without_a_required_column_is_an_error(tmp_path):

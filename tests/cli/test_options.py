@@ -85,3 +85,15 @@ def test_number_of_workers_is_at_least_1(n_workers, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--num-workers", n_workers])
     assert "is not a whole number of at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("file://localhost/data/a%20b", "/data/a b"), ("file:///data/a", "/data/a"), ("~/a", "/home/me/a"),
+        ("data/a", "data/a"), ("/data/a", "/data/a"), ("s3://bucket/a%20b", "s3://bucket/a%20b"),
+    ],
+)  # fmt: skip
+def test_place_on_this_machine_is_a_plain_path_for_every_library(monkeypatch, text, place):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert options.location(text) == place

@@ -26,6 +26,16 @@ def test_verify_accepts_an_intact_table(run: Run, table: Path) -> None:
     assert run("verify", table) == (0, f"2 files, 2 rows, all as they were written; {table}\n", "")
 
 
+@pytest.mark.parametrize("begin", ["file://localhost", "file://", "file:"])
+def test_table_is_found_as_browsers_and_shells_write_its_place(
+    run: Run, table: Path, begin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run("verify", table)
+    assert run("verify", f"{begin}{table}") == expected
+    monkeypatch.setenv("HOME", str(table.parent))
+    assert run("verify", "~/table") == expected
+
+
 def test_verify_prints_problems_and_exits_with_1(run: Run, table: Path) -> None:
     lost = next(table.glob("*.parquet"))
     lost.write_bytes(lost.read_bytes() + b"x")

@@ -1,6 +1,8 @@
 import contextlib
 import math
+import re
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -126,6 +128,21 @@ def test_locked_database_is_an_error_of_one_sentence(mlflow_home: Path, capfd: p
     with lock(mlflow_home / "mlflow.db"), pytest.raises(RegistryError, match=message):
         mlflow_runs.connect()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "package"),
+    [("postgresql", r"psycopg(2-binary|\[binary\])"), ("mysql", "mysqlclient"), ("mysql+pymysql", "pymysql")],
+)
+def test_missing_driver_of_a_database_is_an_error_of_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, package: str
+) -> None:
+    for module in ("psycopg", "psycopg2", "MySQLdb", "pymysql"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://me:secret@host/db")
+    start = rf"^MLflow at {re.escape(scheme)}://\*\*\*@host/db \(MLFLOW_TRACKING_URI\) cannot be used: "
+    with pytest.raises(RegistryError, match=rf"{start}the Python package {package} is missing; install it, .*$"):
+        mlflow_runs.connect()
 
 
 def crash_with_a_locked_database(database: Path) -> None:

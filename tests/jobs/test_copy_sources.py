@@ -5,6 +5,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
+from musictag.catalog.validation import Problem
 from musictag.features.extract import Limits
 from musictag.jobs import copy_sources
 from musictag.jobs.plan import CopySource, ExistingRow, Plan, Task, make_plan
@@ -31,8 +32,8 @@ def uri(tmp_path):
     return uri
 
 
-def recognized(uri: str, listed, existing: dict[str, ExistingRow]) -> Plan:
-    return copy_sources.with_copy_sources(make_plan(listed, existing, "p", {}, 3), existing, "p", uri)
+def recognized(uri: str, listed, existing: dict[str, ExistingRow], problems=()) -> Plan:
+    return copy_sources.with_copy_sources(make_plan(listed, existing, "p", {}, 3, problems), existing, "p", uri)
 
 
 def known(plan: Plan) -> dict[str, str]:
@@ -77,6 +78,14 @@ def test_new_track_may_have_the_audio_of_one_that_is_not_listed_any_more(uri, li
     plan = recognized(uri, [("new", *listed), ("b", "b.mp3", "5-1.0")], existing)
     assert known(plan) == ({"new": "dg"} if is_known else {})
     assert plan.orphaned == {"gone"}
+
+
+def test_unreadable_catalog_row_does_not_keep_moved_audio_from_being_recognized(uri):
+    existing = {"gone": ExistingRow("old/gone.mp3", "5-1.0", "p")}
+    broken = Problem(7, "row 7", "", "not JSON", hides_any_track=True)
+    plan = recognized(uri, [("new", "new/gone.mp3", "5-1.0")], existing, [broken])
+    assert known(plan) == {"new": "dg"}
+    assert (plan.hidden, plan.orphaned) == ({"gone"}, set())
 
 
 def copied(task: Task, sha256: str, uri: str, limits: Limits = LIMITS):

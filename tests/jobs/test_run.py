@@ -202,6 +202,19 @@ def test_library_that_moved_is_no_second_catalog(job: Job, tmp_path: Path, is_go
     assert {row.uri for row in job.read_existing().values()} == {f"{tmp_path}/2/{name}.mp3" for name in "ab"}
 
 
+def test_earlier_audio_that_cannot_be_read_ends_the_run_before_rows_are_replaced(job: Job, tmp_path: Path) -> None:
+    first, second = make_folder(tmp_path / "1", a="one"), make_folder(tmp_path / "2", a="another")
+    job.execute("a", folder=first)
+    (tmp_path / "1/a.mp3").unlink()
+    (tmp_path / "1/a.mp3").symlink_to("a.mp3")  # it cannot be opened, not even by root
+    message = f"a of {first}a.mp3 is now listed at {second}a.mp3, .*cannot be read: .*symbolic links.*--replace"
+    with pytest.raises(UsageError, match=message):
+        job.execute("a", folder=second)
+    assert job.read_existing()["a"].uri == f"{first}a.mp3"
+    job.execute("a", folder=second, replace=True)
+    assert job.read_existing()["a"].uri == f"{second}a.mp3"
+
+
 def test_lost_track_is_an_error_and_is_processed_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LedgerError, match="1 of 3 tracks are neither written nor failed, such as c"):
         job.execute("abc", lost="c")

@@ -62,6 +62,44 @@ def test_etags_keep_order_and_are_none_for_missing_files(tmp_path):
     assert listed[2][2] == storage_fetch.audio_etag(uris[2])
 
 
+def test_only_a_file_that_does_not_exist_is_missing(tmp_path, moody, monkeypatch):
+    (tmp_path / "a.mp3").touch()
+    with pytest.raises(AudioUnreachableError) as error:
+        fetch(str(tmp_path / "none.mp3"))
+    assert storage_fetch.is_missing(error.value)
+    with pytest.raises(AudioUnreachableError) as error:
+        fetch(str(tmp_path / "a.mp3/none.mp3"))
+    assert storage_fetch.is_missing(error.value)
+    for other in (PermissionError("denied"), ValueError("unknown scheme")):
+        monkeypatch.setattr(Moody, "failures", iter([other]))
+        with pytest.raises(AudioUnreachableError) as error:
+            fetch("moody://song.wav")
+        assert not storage_fetch.is_missing(error.value)
+
+
+class Statuses(http.server.BaseHTTPRequestHandler):
+    """Answers with the status that the path names."""
+
+    def do_GET(self):
+        self.send_error(int(self.path[1:4]))
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def log_message(self, *message):
+        """Print nothing."""
+
+
+@pytest.mark.parametrize(("status", "is_missing"), [(404, True), (410, True), (401, False), (403, False), (503, False)])
+def test_only_statuses_404_and_410_mean_that_a_file_is_missing(moody, status, is_missing):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Statuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(AudioUnreachableError) as error:
+            fetch(f"http://127.0.0.1:{server.server_port}/{status}.mp3")
+        server.shutdown()
+    assert storage_fetch.is_missing(error.value) == is_missing
+
+
 class Moody(MemoryFileSystem):
     """A store that fails as often as it was told to before it gives a file."""
 

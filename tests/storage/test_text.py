@@ -15,6 +15,7 @@ from musictag.storage.text import printable, without_colours
         ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
         ("a\rb\nc\x9bd", r"a\rb\nc\x9bd"),
         ("song\u202e3pm.exe", r"song\u202e3pm.exe"),
+        ("a\u2028b\u2029c", r"a\u2028b\u2029c"),
         ("a\\x1b", "a\\x1b"),
         ("\u200d\u00a0", "\u200d\u00a0"),
     ],
@@ -25,7 +26,8 @@ def test_control_characters_are_escaped_and_others_are_kept(text: str, expected:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_printable_text_has_no_control_character(text: str) -> None:
-    assert not any(unicodedata.category(character) == "Cc" for character in printable(text))
+    assert not any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in printable(text))
+    assert len(printable(text).splitlines()) <= 1
     assert printable(printable(text)) == printable(text)
 
 

@@ -2,6 +2,7 @@ import posixpath
 import re
 import string
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ from musictag.storage import urls
         ("https://app/a.mp3?code=abc&barcode=12", "https://app/a.mp3?code=***&barcode=12"),
         ("File name too long: '/tmp/x/a.mp3?X-Amz-Credential=AK/1&X-Amz-Signature=0f'",
          "File name too long: '/tmp/x/a.mp3?X-Amz-Credential=***&X-Amz-Signature=***"),
+        ("https://host/a.php;jsessionid=0F?id=1;sid=2", "https://host/a.php;jsessionid=***?id=1;sid=***"),
+        ("https://host/rest/stream.view?u=me&p=pw&t=26&s=c1&v=1.16&c=app&id=5",
+         "https://host/rest/stream.view?u=***&p=***&t=***&s=***&v=1.16&c=app&id=5"),
+        ("https://host/a?t=12&s=3&u=2&p=4", "https://host/a?t=12&s=3&u=2&p=4"),
+        ("https://host/a?id=1&file=b&name=c&format=d&version=2&page=3&author=e&passage=f&compass=g&title=sessions",
+         "https://host/a?id=1&file=b&name=c&format=d&version=2&page=3&author=e&passage=f&compass=g&title=sessions"),
+        ("https://cdn/get?u=https%3A%2F%2Fhost%2Fa.mp3%3Fsv%3D1%26sig%3Dabc&w=5", "https://cdn/get?u=***&w=5"),
+        ("https://cdn/get?u=https%3A%2F%2Fhost%2Fa.mp3%3Fid%3D1&w=5%25",
+         "https://cdn/get?u=https%3A%2F%2Fhost%2Fa.mp3%3Fid%3D1&w=5%25"),
+        ("cannot open //me:pw@host/a.mp3", "cannot open //***@host/a.mp3"),
+        ("/music//a:b@c.mp3 //host:80/@me", "/music//a:b@c.mp3 //host:80/@me"),
+        ("{'Authorization': 'Bearer eyJ.x-y', 'a': 1}", "{'Authorization': 'Bearer ***', 'a': 1}"),
+        ("sent authorization: basic dTpw", "sent authorization: basic ***"),
     ],
 )  # fmt: skip
 def test_only_secrets_are_redacted(text: str, expected: str) -> None:
@@ -177,7 +191,9 @@ SECRET_PARAMETERS = (
     "token",
     "access_key",
     "password",
-)
+    "pass", "pw", "hmac", "md5", "bearer", "sid", "session", "sessionid", "PHPSESSID", "JSESSIONID", "ticket", "otp",
+    "cred", "hdnea", "hdnts", "hdntl", "verify",
+)  # fmt: skip
 
 
 @settings(deadline=None)
@@ -206,13 +222,37 @@ def test_no_signature_passes_redaction_without_its_scheme(name, value, path):
     assert value not in urls.redacted(f"OSError: [Errno 36] File name too long: '/tmp/tmp1/{path}?id=1&{name}={value}'")
 
 
+@given(
+    parameter=st.sampled_from(SECRET_PARAMETERS), value=secrets.filter(lambda text: not {"&", "#"} & set(text)),
+    times=st.integers(1, 6), after=st.sampled_from(["", "&id=1", " failed"]),
+)  # fmt: skip
+def test_no_secret_of_an_escaped_url_passes_redaction(parameter, value, times, after):
+    nested = f"https://host/a.mp3?{parameter}={value}"
+    for _ in range(times):
+        nested = urllib.parse.quote(nested, safe="")
+    text = urls.redacted(f"https://proxy/get?u={nested}{after}")
+    assert text == f"https://proxy/get?u=***{after}"
+
+
+@given(user=users, password=users, before=st.sampled_from(["", "cannot read ", "url='", "(", "a="]))
+def test_no_password_passes_redaction_without_its_scheme(user, password, before):
+    assert urls.redacted(f"{before}//{user}:{password}@host/a.mp3") == f"{before}//***@host/a.mp3"
+
+
+@given(token=secrets, before=st.sampled_from(["", "curl -H '", "{'", "Proxy-"]))
+def test_no_header_of_authorization_passes_redaction(token, before):
+    assert token not in urls.redacted(f"{before}Authorization: Bearer {token}' failed")
+
+
 def test_redaction_takes_linear_time() -> None:
-    def seconds(n_letters: int) -> float:
+    def seconds(word: str, length: int) -> float:
         started = time.perf_counter()
-        urls.redacted("a" * n_letters)
+        urls.redacted(word * (length // len(word)))
         return time.perf_counter() - started
 
-    assert min(seconds(40_000) for _ in range(3)) < 10 * min(seconds(10_000) for _ in range(3)) + 0.01
+    for word in ("a", "(//a:", "=%25", "authorization: ", "https://a/?b=%3F;"):
+        short, long = (min(seconds(word, length) for _ in range(3)) for length in (10_000, 40_000))
+        assert long < 10 * short + 0.01, word
 
 
 steps = st.lists(st.sampled_from(["..", ".", "music", "music2", "other", "a.mp3"]), min_size=1, max_size=6)
