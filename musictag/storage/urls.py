@@ -24,8 +24,8 @@ _FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECAS
 # A scheme is short; without a limit, the search would take quadratic time in a long word.
 _URL = re.compile(r"(?<![\w+.-])[a-zA-Z][\w+.-]{0,30}://\S+")
 # User and password, up to the last "@"; a password may hold an unescaped "/", which makes "user:password/" look like
-# "host:port/".
-_USER = re.compile(r"(?<=://)(?:[^/]*@|[^/@:\s\[]*:(?!\d{0,5}/)[^@\s?#]*@)")
+# "host:port/". Without limits, the search would take quadratic time in a text of many URLs.
+_USER = re.compile(r"(?<=://)(?:[^/]{0,4096}@|[^/@:\s\[]{0,4096}:(?!\d{0,5}/)[^@\s?#]{0,4096}@)")
 # User and password after "//" without a scheme, which is at the begin of a word.
 _BARE_USER = re.compile(r"(?<![\w:/.%-])//[^/@:\s\[]{0,200}:(?!\d{0,5}/)[^@\s?#]{0,200}@")
 _AUTHORIZATION = re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic)\s+)[^\s\"',;]+", re.IGNORECASE)
