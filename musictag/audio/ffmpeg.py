@@ -150,7 +150,8 @@ class FFmpegDecoder:
         """Yield frames; raise `AudioCorruptError` if the first samples that are not silent are an encoded stream."""
         content: list[bytes] = []
         n_bytes = 4 * bitstreams.N_SAMPLES  # two channels of 16 bits
-        can_be_encoded = self.stream.codec_context.name in LOSSLESS_CODECS and self.stream.channels == 2
+        codec = self.stream.codec_context.name
+        can_be_encoded = codec.startswith(("pcm_s", *LOSSLESS_CODECS)) and self.stream.channels == 2
         for frame in frames:
             if can_be_encoded:
                 samples = _sixteen_bits(frame)
