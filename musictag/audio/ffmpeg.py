@@ -16,7 +16,7 @@ from av.stream import Disposition
 
 from musictag.audio import bitstreams, pcm
 from musictag.audio.ffmpeg_damage import ERRORS, frames_around_damage
-from musictag.audio.mixing import Mixer
+from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
 from musictag.audio.parts import Damage
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupportedError
@@ -41,6 +41,8 @@ LOSSLESS_CODECS = ("alac", "ape", "flac", "tta", "wavpack")
 SETTLING_S = {"opus": 0.08, "libopus": 0.08}
 # The largest number of planar channels that PyAV reads safely: it searches for the end of a list with eight entries.
 MAX_PLANES = 7
+# FFmpeg's name of a channel without a position.
+NO_POSITION = "NONE"
 # Samples that are decoded before a part, because AAC's transform and band replication depend on them.
 AAC_MARGIN = 8192
 
@@ -215,7 +217,10 @@ def mono_of(frame: av.AudioFrame, mixer: Mixer) -> Float32:
     """Mix the channels of a frame of floats to one (samples,)."""
     samples = frame.to_ndarray()
     block = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
-    return mixer.mono(block, tuple(channel.name for channel in frame.layout.channels))
+    layout = tuple(channel.name for channel in frame.layout.channels)
+    if set(layout) == {NO_POSITION}:
+        layout = WAVE_LAYOUTS.get(len(layout), ())
+    return mixer.mono(block, layout)
 
 
 def _sixteen_bits(frame: av.AudioFrame) -> bytes:
