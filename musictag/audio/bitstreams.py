@@ -5,6 +5,7 @@ recorders of broadcasts keep Dolby E so (SMPTE 337M). Played as samples, it is n
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from musictag.errors import AudioCorruptError
 AC_3 = "Dolby Digital (AC-3)"
 # The words with which frames begin, as the bytes of 16-bit samples in both byte orders.
 _SYNC_WORDS = {
-    "DTS": rb"\xfe\x7f\x01\x80|\x7f\xfe\x80\x01|\xff\x1f\x00\xe8|\x1f\xff\xe8\x00",  # of 16 and 14 bits
-    f"{AC_3} or another IEC 61937": rb"\x72\xf8\x1f\x4e|\xf8\x72\x4e\x1f",
+    "DTS": (b"\xfe\x7f\x01\x80", b"\x7f\xfe\x80\x01", b"\xff\x1f\x00\xe8", b"\x1f\xff\xe8\x00"),  # of 16 and 14 bits
+    f"{AC_3} or another IEC 61937": (b"\x72\xf8\x1f\x4e", b"\xf8\x72\x4e\x1f"),
     # Of 24 and 20 bits, of which the 16 upper ones are looked at.
-    "Dolby E or another SMPTE 337M": rb"\xf8\x96\x4e\xa5|\x87\x6f\xe1\x54",
+    "Dolby E or another SMPTE 337M": (b"\xf8\x96\x4e\xa5", b"\x87\x6f\xe1\x54"),
 }
 # Bytes of a sample of two channels of 16 bits.
 _PAIR = 4
@@ -58,7 +59,8 @@ def encoding_of(content: bytes) -> str | None:
     swapped = np.frombuffer(content, "<u2").byteswap().tobytes()
     if any(_has_ac_3_frames(order) for order in (content, swapped)):
         return AC_3
-    return next((name for name, words in _SYNC_WORDS.items() if _has_frames(content, words)), None)
+    found = (name for name, words in _SYNC_WORDS.items() if any(_has_frames(content, word) for word in words))
+    return next(found, None)
 
 
 def refusal(name: str, encoding: str) -> AudioCorruptError:
@@ -68,12 +70,12 @@ def refusal(name: str, encoding: str) -> AudioCorruptError:
     )
 
 
-def _has_frames(content: bytes, words: bytes) -> bool:
+def _has_frames(content: bytes, word: bytes) -> bool:
     """Return whether three frames follow each other; loud music may hold single words by chance.
 
     Frames may differ by a sample, because Dolby E at 29.97 pictures per second has 1,601.6 samples per frame.
     """
-    begins = {found.start() for found in re.finditer(words, content)}
+    begins = set(_places(content, word))
     return any(
         begin + size in begins and not begins.isdisjoint(begin + 2 * size + more for more in (-_PAIR, 0, _PAIR))
         for begin in begins
@@ -83,7 +85,12 @@ def _has_frames(content: bytes, words: bytes) -> bool:
 
 def _has_ac_3_frames(content: bytes) -> bool:
     """Return whether four sync words of Dolby Digital follow each other at the distances that the frames declare."""
-    return any(_n_ac_3_frames(content, found.start()) == 3 for found in re.finditer(_AC_3_SYNC_WORD, content))
+    return any(_n_ac_3_frames(content, begin) == 3 for begin in _places(content, _AC_3_SYNC_WORD))
+
+
+def _places(content: bytes, word: bytes) -> Iterator[int]:
+    # One word is found more than ten times as fast as a choice of several.
+    return (found.start() for found in re.finditer(re.escape(word), content))
 
 
 def _n_ac_3_frames(content: bytes, begin: int) -> int:
