@@ -171,7 +171,7 @@ def _without_constant(blocks: Iterable[Float32]) -> Iterator[Float32]:
     """Yield blocks, those before the first change of the samples as zeros: a constant offset is no sound."""
     constant: np.float32 | None = None  # the value of all samples so far
     for number, block in enumerate(blocks):
-        if number == 0 and len(block) >= MIN_CONSTANT:
+        if number == 0 and len(block) >= MIN_CONSTANT and abs(block[0]) <= MAX_PEAK:
             constant = block[0]
         if constant is not None and not _is_all(block, constant):
             constant = None
