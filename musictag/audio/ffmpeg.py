@@ -16,7 +16,7 @@ from av.stream import Disposition
 
 from musictag.audio import bitstreams, pcm
 from musictag.audio.ffmpeg_damage import ERRORS, frames_around_damage
-from musictag.audio.mixing import Mixer
+from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
 from musictag.audio.parts import Damage
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupportedError
@@ -26,6 +26,8 @@ from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupport
 CONTAINERS = "aac,aiff,ape,asf,au,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,wv"
 # Formats without a length in the header: FFmpeg estimates it from the bit rate of the first frames.
 FORMATS_WITHOUT_LENGTH = ("aac", "mp3")
+# Formats that declare when the longest stream ends; FFmpeg takes this for the length of each stream.
+FORMATS_WITH_ONE_LENGTH = ("asf", "matroska")
 # Formats whose parts are found by other modules, or without timestamps: FFmpeg counts the samples that it finds.
 FORMATS_WITHOUT_TIMESTAMPS = (*FORMATS_WITHOUT_LENGTH, "ogg", "flac", "wv", "wav", "aiff", "au", "caf")
 # Seconds by which timestamps may be wrong. Those of Windows Media tell when a packet begins, not its first frame.
@@ -39,6 +41,8 @@ LOSSLESS_CODECS = ("alac", "ape", "flac", "tta", "wavpack")
 SETTLING_S = {"opus": 0.08, "libopus": 0.08}
 # The largest number of planar channels that PyAV reads safely: it searches for the end of a list with eight entries.
 MAX_PLANES = 7
+# FFmpeg's name of a channel without a position.
+NO_POSITION = "NONE"
 # Samples that are decoded before a part, because AAC's transform and band replication depend on them.
 AAC_MARGIN = 8192
 
@@ -66,8 +70,7 @@ class FFmpegDecoder:
     @property
     def n_samples(self) -> int | None:
         """Length of the stream according to the header, in samples per channel; None if the header has no length."""
-        # Matroska declares when the longest stream ends; FFmpeg may take this for the length of any stream.
-        if self.format in FORMATS_WITHOUT_LENGTH or (self.format == "matroska" and len(self.container.streams) > 1):
+        if self.format in FORMATS_WITHOUT_LENGTH or (self._has_other_streams and self._has_length_of_other_streams):
             return None
         begin_s = (self.stream.start_time or 0) * (self.stream.time_base or 0)
         if self.stream.duration is not None and self.stream.time_base is not None:
@@ -75,6 +78,21 @@ class FFmpegDecoder:
         if self.container.duration is not None:
             return max(0, int((Fraction(self.container.duration, av.time_base) - begin_s) * self.sample_rate))
         return None
+
+    @property
+    def _has_other_streams(self) -> bool:
+        """Whether there is another stream than a picture of the cover."""
+        pictures = (Disposition.attached_pic in stream.disposition for stream in self.container.streams)
+        return sum(not is_picture for is_picture in pictures) > 1
+
+    @property
+    def _has_length_of_other_streams(self) -> bool:
+        """Whether the length of the stream may be that of another stream, or hold a gap that makes it as long.
+
+        Fragmented MP4 files have such gaps. Their index at the beginning does not list all packets.
+        """
+        is_fragmented = self.format == "mov" and len(self.stream.index_entries) != self.stream.frames
+        return self.format in FORMATS_WITH_ONE_LENGTH or is_fragmented
 
     @property
     def format(self) -> str:
@@ -150,7 +168,8 @@ class FFmpegDecoder:
         """Yield frames; raise `AudioCorruptError` if the first samples that are not silent are an encoded stream."""
         content: list[bytes] = []
         n_bytes = 4 * bitstreams.N_SAMPLES  # two channels of 16 bits
-        can_be_encoded = self.stream.codec_context.name in LOSSLESS_CODECS and self.stream.channels == 2
+        codec = self.stream.codec_context.name
+        can_be_encoded = codec.startswith(("pcm_s", *LOSSLESS_CODECS)) and self.stream.channels == 2
         for frame in frames:
             if can_be_encoded:
                 samples = _sixteen_bits(frame)
@@ -198,7 +217,10 @@ def mono_of(frame: av.AudioFrame, mixer: Mixer) -> Float32:
     """Mix the channels of a frame of floats to one (samples,)."""
     samples = frame.to_ndarray()
     block = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
-    return mixer.mono(block, tuple(channel.name for channel in frame.layout.channels))
+    layout = tuple(channel.name for channel in frame.layout.channels)
+    if set(layout) == {NO_POSITION}:
+        layout = WAVE_LAYOUTS.get(len(layout), ())
+    return mixer.mono(block, layout)
 
 
 def _sixteen_bits(frame: av.AudioFrame) -> bytes:

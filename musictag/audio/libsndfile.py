@@ -11,8 +11,6 @@ from musictag.audio import pcm
 from musictag.audio.mixing import OGG_LAYOUTS, WAVE_LAYOUTS, Mixer
 from musictag.audio.pcm import Float32
 
-# libsndfile's names of the formats with the channel order of WAV.
-WAVE_ORDERED = ("WAV", "WAVEX", "RF64", "W64", "FLAC")
 # libsndfile's number of frames if the length is not known.
 UNKNOWN_LENGTH = 2**63 - 1
 # Samples that are decoded before a part of an MP3 file, because small frames use bits of many earlier frames.
@@ -94,10 +92,11 @@ class SoundFileDecoder:
             raise pcm.decoding_error(self, start, f"libsndfile: {reason}") from error
 
     def _layout(self) -> tuple[str, ...]:
-        """Return the names of the channels in the standard order of the format; nothing if it has none."""
+        """Return the names of the channels in the order of the format, or else of WAV; nothing if it is not known."""
         if self.file.subtype in ("OPUS", "VORBIS"):
             return OGG_LAYOUTS.get(self.file.channels, ())
-        return WAVE_LAYOUTS.get(self.file.channels, ()) if self.file.format in WAVE_ORDERED else ()
+        # Apple Lossless has an order of its own.
+        return () if self.file.subtype.startswith("ALAC") else WAVE_LAYOUTS.get(self.file.channels, ())
 
     def _seek(self, position: int) -> None:
         begin = max(0, position - MP3_MARGIN) if self.file.format == "MP3" else position

@@ -9,7 +9,7 @@ import soundfile
 from musictag.audio import ffmpeg, mpg123, reader
 from musictag.audio.decoders import MP3Decoder
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
-from musictag.audio.mixing import Mixer
+from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits, track_clips
@@ -105,13 +105,14 @@ def test_a_file_replaced_after_opening_is_read_to_its_end_if_its_decoder_keeps_i
 
 
 @pytest.mark.parametrize("n_channels", [1, 2, 6, 7, 8, 11, 64])
-def test_frames_of_any_number_of_channels_are_mixed_to_their_mean(n_channels):
+def test_frames_of_any_number_of_channels_are_mixed_in_the_order_of_wav(n_channels):
     samples = np.random.default_rng(0).integers(-32_768, 32_768, (3, 1_000, n_channels), np.int16)
     frames = [av.AudioFrame.from_ndarray(part.reshape(1, -1), "s16", f"{n_channels} channels") for part in samples]
     for frame in frames:
         frame.sample_rate = SAMPLE_RATE
     mixed = np.concatenate(list(ffmpeg._mono_blocks(frames, 1_700, Mixer())))
-    np.testing.assert_allclose(mixed, samples.reshape(3_000, -1).mean(axis=1) / 32_768, atol=1e-6)
+    expected = Mixer().mono(samples.reshape(3_000, -1) / np.float32(32_768), WAVE_LAYOUTS.get(n_channels, ()))
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)
 
 
 def test_a_damaged_flac_frame_is_an_error(tmp_path, music, write_audio):

@@ -21,12 +21,19 @@ SURROUND = ("FL", "FR", "FC", "LFE", "BL", "BR")
 SOUNDFILE = {
     ".aiff": ("AIFF", "PCM_16"),
     ".au": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
     ".ogg": ("OGG", "VORBIS"),
     ".wav": ("WAV", "PCM_16"),
 }
-FFMPEG = {".flac": ("flac", "flac"), ".m4a": ("mp4", "aac"), ".opus": ("ogg", "libopus"), ".wav": ("wav", "pcm_s16le")}
+FFMPEG = {
+    ".flac": ("flac", "flac"),
+    ".m4a": ("mp4", "aac"),
+    ".mka": ("matroska", "pcm_s16le"),
+    ".opus": ("ogg", "libopus"),
+    ".wav": ("wav", "pcm_s16le"),
+}
 
 
 def write(path: Path, samples: np.ndarray, layout: str = "") -> Path:
@@ -123,9 +130,62 @@ def test_silence_stays_silence(tmp_path: Path) -> None:
         assert clips_of(write(tmp_path / name, np.zeros((4 * SAMPLE_RATE, 2), np.float32))).max() < 0.01
 
 
-@pytest.mark.parametrize("suffix", [".aiff", ".au"])
-def test_formats_of_another_channel_order_are_mixed_to_their_mean(tmp_path: Path, music, suffix: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.opus"])
+@pytest.mark.parametrize("clips_per_track", [None, 4])
+@pytest.mark.usefixtures("mp3_library")
+def test_channels_that_cancel_in_most_of_the_file_are_not_mixed(
+    tmp_path: Path, music, name: str, clips_per_track
+) -> None:
+    left = music(20.0, SAMPLE_RATE)[:, :1]
+    right = np.concatenate([left[: 3 * SAMPLE_RATE], -left[3 * SAMPLE_RATE :]])
+    path = write(tmp_path / name, np.hstack([left, right]), "stereo" if name == "a.opus" else "")
+    expected = clips_of(write(tmp_path / "left.wav", left), clips_per_track)
+    found = clips_of(path, clips_per_track)
+    np.testing.assert_allclose(found.mean(axis=(1, 2)) / expected.mean(axis=(1, 2)), 1, atol=0.05)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-0.9, 1))
+def test_no_block_of_stereo_music_cancels(seed: int, correlation: float) -> None:
+    rng = np.random.default_rng(seed)
+    left, other = rng.standard_normal((2, 500)).astype(np.float32)
+    mixer = Mixer()
+    mixer.mono(np.column_stack([left, correlation * left + (1 - correlation**2) ** 0.5 * other]))
+    assert mixer.loudest is None
+
+
+def test_low_frequency_effects_alone_do_not_replace_the_mix() -> None:
+    rng = np.random.default_rng(0)
+    music_block, effects = rng.standard_normal((2, 1_000, 6)).astype(np.float32)
+    effects[:, [0, 1, 2, 4, 5]] = 0
+    mixer = Mixer()
+    for block in (music_block, music_block, music_block, effects):
+        mixer.mono(block, SURROUND)
+    assert mixer.loudest is None
+
+
+@pytest.mark.parametrize("suffix", [".aiff", ".au", ".caf", ".mka"])
+def test_channels_of_files_without_positions_have_the_order_of_wav(tmp_path: Path, music, suffix: str) -> None:
+    samples = music(2.0, SAMPLE_RATE)
+    channels = np.zeros((len(samples), 6), np.float32)
+    channels[:, :2], channels[:, 2] = samples, samples[:, 0]
+    expected = clips_of(write(tmp_path / "a.wav", channels))
+    path = write(tmp_path / f"a{suffix}", channels, "5.1" if suffix == ".mka" else "")
+    np.testing.assert_allclose(clips_of(path), expected, atol=0.05)
+
+
+def test_silent_channels_without_a_known_position_do_not_count(tmp_path: Path, music) -> None:
+    samples = music(2.0, SAMPLE_RATE)
+    channels = np.zeros((len(samples), 12), np.float32)
+    channels[:, [2, 9]] = samples
+    np.testing.assert_allclose(
+        clips_of(write(tmp_path / "a.wav", channels)), clips_of(write(tmp_path / "b.wav", samples)), atol=0.01
+    )
+
+
+def test_sound_in_the_channel_that_is_not_mixed_is_heard_if_it_is_alone(tmp_path: Path, music) -> None:
     samples = np.zeros((2 * SAMPLE_RATE, 6), np.float32)
     samples[:, 3] = music(2.0, SAMPLE_RATE, 1)[:, 0]
-    expected = clips_of(write(tmp_path / "mean.wav", samples.mean(axis=1, keepdims=True)))
-    np.testing.assert_allclose(clips_of(write(tmp_path / f"a{suffix}", samples)), expected, atol=0.05)
+    np.testing.assert_allclose(
+        clips_of(write(tmp_path / "a.aiff", samples)), clips_of(write(tmp_path / "b.wav", samples[:, 3:4])), atol=0.01
+    )

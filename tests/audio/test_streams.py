@@ -28,13 +28,16 @@ class Tone(NamedTuple):
     is_default: bool = False
 
 
-def write(path: Path, tones: Iterable[Tone], video_s: float = 0.0) -> Path:
-    """Write AAC streams, after a video stream if `video_s` is not 0."""
-    container_format = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}[path.suffix]
-    with av.open(str(path), "w", format=container_format) as container:
+def write(path: Path, tones: Iterable[Tone], video_s: float = 0.0, options: dict[str, str] | None = None) -> Path:
+    """Write AAC streams (WMA in ASF), after a video stream if `video_s` is not 0."""
+    container_format = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov", ".wmv": "asf"}[path.suffix]
+    codec = "wmav2" if path.suffix == ".wmv" else "aac"
+    with av.open(str(path), "w", format=container_format, container_options=options or {}) as container:
         video = container.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p") if video_s else None
-        streams = [container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") for _ in tones]
+        streams = [container.add_stream(codec, rate=SAMPLE_RATE, layout="mono") for _ in tones]
         for stream, tone in zip(streams, tones, strict=True):
+            stream.bit_rate = 64_000
+            stream.codec_context.open(strict=False)
             stream.disposition = Disposition.default if tone.is_default else Disposition(0)
         if video:
             for n in range(round(video_s * 10)):
@@ -44,8 +47,9 @@ def write(path: Path, tones: Iterable[Tone], video_s: float = 0.0) -> Path:
         for stream, tone in zip(streams, tones, strict=True):
             time = np.arange(round(tone.seconds * SAMPLE_RATE)) / SAMPLE_RATE
             samples = (0.3 * np.sin(2 * np.pi * tone.frequency * time)).astype(np.float32)
-            for begin in range(0, len(samples), 1_024):
-                frame = av.AudioFrame.from_ndarray(samples[None, begin : begin + 1_024], format="fltp", layout="mono")
+            for begin in range(0, len(samples), stream.frame_size):
+                part = samples[None, begin : begin + stream.frame_size]
+                frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
                 frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
                 frame.pts = begin + round(tone.start_s * SAMPLE_RATE)
                 container.mux(stream.encode(frame))
@@ -71,6 +75,19 @@ def test_audio_may_be_shorter_than_the_video_or_begin_later(tmp_path: Path, suff
     seconds, frequency = heard(write(tmp_path / f"a{suffix}", [tone], video_s=10))
     assert seconds == pytest.approx(4, abs=0.1)
     assert frequency == pytest.approx(440, abs=1)
+
+
+def test_audio_of_asf_may_be_shorter_than_the_video(tmp_path: Path) -> None:
+    assert heard(write(tmp_path / "a.wmv", [Tone(440, 4)], video_s=10))[0] == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov", "frag_keyframe+delay_moov", "dash"])
+@pytest.mark.parametrize("start_s", [0, 5])
+def test_audio_of_fragmented_mp4_may_be_shorter_than_the_video_or_begin_later(
+    tmp_path: Path, flags: str, start_s: float
+) -> None:
+    path = write(tmp_path / "a.mp4", [Tone(440, 20, start_s)], video_s=25, options={"movflags": flags})
+    assert heard(path)[0] == pytest.approx(20, abs=0.1)
 
 
 def test_audio_alone_may_begin_later(tmp_path: Path) -> None:
