@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from musictag.audio.parts import Part, Parts, mapped
-from musictag.audio.trailing import after_tags
+from musictag.audio.trailing import TOLERANCE_BYTES, after_tags
 
 RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 FRAME_SAMPLES = 1_024
@@ -71,7 +71,7 @@ def _parts_of_runs(
             n_before += last - first
         if next_first < len(begins):
             n_before += max(1, round((begins[next_first] - begins[last]) / mean_bytes))
-    n_lost_at_end = round(n_after / mean_bytes)
+    n_lost_at_end = round(n_after / mean_bytes) if n_after > TOLERANCE_BYTES else 0
     duration_s = Fraction((n_before + n_lost_at_end) * FRAME_SAMPLES, rate)
     return Parts(parts, duration_s, ends_early=n_lost_at_end > 0)
 

@@ -91,7 +91,7 @@ def matroska_elements(data: mmap.mmap) -> Iterator[Chunk]:
 
 
 def matroska_element(data: mmap.mmap, begin: int) -> Chunk | None:
-    """Return the Matroska element that begins at a byte (RFC 8794); its name is its ID, None if there is none."""
+    """Return the Matroska element that begins at a byte (RFC 8794); None if there is none. Its name is its ID."""
     id_bytes = 9 - data[begin].bit_length() if begin < len(data) else 9  # the first bit that is set tells the length
     size_at = begin + id_bytes
     size_bytes = 9 - data[size_at].bit_length() if id_bytes <= 4 and size_at < len(data) else 9

@@ -179,8 +179,8 @@ def _find_parts(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_
         case "wv":
             return wavpack_parts.find_parts(data, decoder.sample_rate)
     parts = _whole_file(path, data, decoder, max_damage)
-    if parts and decoder.format == "matroska":
-        return dataclasses.replace(parts, parts=[Part(matroska_parts.undamaged(data), Fraction(0))])
+    if parts and decoder.format == "matroska" and (spans := matroska_parts.undamaged(data)):
+        return dataclasses.replace(parts, parts=[Part(spans, Fraction(0))])
     return parts
 
 

@@ -173,10 +173,13 @@ class _MP3Checks(NamedTuple):
 
 
 def _check_mp3(data: mmap.mmap, frames: mp3.Frames, parts: Parts | None) -> _MP3Checks:
+    """Check the `frames` of a file, whose undamaged parts are `parts`; None if less than half of it are frames."""
     content, end = np.frombuffer(data, np.uint8), int(frames.ends[-1])
     # If frames are missing, other bytes at the end are damage.
     ends_there = frames.is_complete or parts is None
     refusal = trailing_bytes(data, end) if ends_there else other_file(data, end)
+    if parts is None and not frames.is_complete and len(frames.begins) >= mp3.CONSECUTIVE_FRAMES:
+        refusal = refusal or "less than half of its bytes are frames"
     if len(mp3.sample_rates(content, frames)) > 1:
         refusal = "the sample rate changes within the file"
     has_junk = frames.first > after_tags(data, 0) or len(data) - after_tags(data, end) > TOLERANCE_BYTES

@@ -72,20 +72,19 @@ def second_file(data: mmap.mmap) -> int | None:
     last = next(_frame_ends(data, info, max(0, len(data) - _TAIL_BYTES), len(data)), None) if info else None
     if info and last and info.n_samples and last[1] == info.n_samples:
         return None
-    found = data.find(BEGIN, len(BEGIN))
+    found = data.find(BEGIN, info.first_frame if info else len(BEGIN))
     return found if found > 0 else None
 
 
 def last_frame(data: mmap.mmap) -> int | None:
-    """Return the first byte of the frame with the last sample of a file; None if there is none.
-
-    The end of the file is searched first.
-    """
+    """Return the first byte of the frame with the last sample of a file; None if there is none."""
     info = stream_info(data)
     if info is None or not info.n_samples:
         return None
-    tail = max(info.first_frame, len(data) - _TAIL_BYTES)
-    frames = itertools.chain(_frame_ends(data, info, tail, len(data)), _frame_ends(data, info, info.first_frame, tail))
+    frames = itertools.chain.from_iterable(
+        _frame_ends(data, info, max(info.first_frame, end - _TAIL_BYTES), end)
+        for end in range(len(data), info.first_frame, -_TAIL_BYTES)
+    )
     return next((begin for begin, end_sample in frames if end_sample == info.n_samples), None)
 
 
@@ -94,7 +93,7 @@ def _frame_ends(data: mmap.mmap, info: StreamInfo, begin: int, end: int) -> Iter
 
     The sample is None if it cannot be known.
     """
-    for found in reversed(list(FRAME.finditer(data[begin:end]))):
+    for found in reversed(list(FRAME.finditer(data[begin : end + 1]))):
         at = begin + found.start()
         header = parse_header(data[at : at + MAX_HEADER_BYTES])
         if header is not None:

@@ -46,13 +46,14 @@ def end_of_last_frame(data: mmap.mmap) -> int | None:
     n_bytes = len(data) - begin
     if n_bytes <= (info.max_frame_bytes or _MAX_FRAME_BYTES) + TOLERANCE_BYTES:
         return None
-    crc, ends = 0, []
+    crc, first_end = 0, None
     for at, byte in enumerate(data[begin : begin + _MAX_FRAME_BYTES], begin + 1):
-        crc = (crc << 8 ^ int(_CRC16_OF_BYTE[crc >> 8 ^ byte])) & 0xFFFF
-        if crc == 0:
-            ends.append(at)
-    # The checksum may also be 0 elsewhere.
-    return min(ends, key=lambda end: n_unknown_bytes(data, end) > TOLERANCE_BYTES, default=None)
+        before, crc = crc, (crc << 8 ^ int(_CRC16_OF_BYTE[crc >> 8 ^ byte])) & 0xFFFF
+        if crc == 0 and before != 0:  # at the end of the frame, and by chance elsewhere; it stays 0 in zeros
+            if n_unknown_bytes(data, at) <= TOLERANCE_BYTES:
+                return at
+            first_end = first_end or at
+    return first_end
 
 
 def _intact_frames(data: mmap.mmap, info: StreamInfo) -> Iterator[tuple[int, int, int, int]]:

@@ -29,7 +29,7 @@ from musictag.audio.chunks import (
     matroska_elements,
 )
 from musictag.audio.parts import mapped
-from musictag.audio.trailing import TOLERANCE_BYTES, after_tag, trailing_bytes
+from musictag.audio.trailing import TOLERANCE_BYTES, after_tag, after_tags, other_file, trailing_bytes
 from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTruncatedError
 
 # Chunks that are a whole file: a second one is a file that was appended.
@@ -49,15 +49,14 @@ def check_complete(path: Path, name: str) -> None:
     the elements of a Matroska file do not follow each other.
 
     The sizes in WAV, RF64, AIFF, AU, CAF, MP4, Matroska, WebM, WMA, FLAC, WavPack and TTA files are checked. Other
-    files pass, unless
-    FFmpeg may take them for MP4 files that declare more samples than the file has bytes.
+    files pass, unless FFmpeg may take them for MP4 files that declare more samples than the file has bytes.
 
     Args:
         path: the file; it must not be empty.
         name: the file's name in the error message.
     """
     with mapped(path) as data:
-        trailing = None
+        trailing, begin = None, after_tags(data, 0)
         match data[:4], data[4:8]:
             case _ if chunks := chunks_of(data):
                 missing, trailing = _check_chunks(*chunks, data)
@@ -69,21 +68,22 @@ def check_complete(path: Path, name: str) -> None:
                 n_bytes, _ = _asf_lengths(data)
                 is_cut = n_bytes > len(data) + TOLERANCE_BYTES
                 missing = f"its header declares {n_bytes:,} bytes, the file has {len(data):,}" if is_cut else None
-                trailing = trailing_bytes(data, n_bytes) if n_bytes else None
+                second = data.find(ASF_HEADER, len(ASF_HEADER))
+                trailing = trailing_bytes(data, second) if second > 0 else other_file(data, n_bytes or len(data))
             case (_, b"ftyp"):
                 found = list(itertools.takewhile(lambda box: after_tag(data, box.begin) is None, boxes(data)))
                 missing = _truncated_box(found, len(data))
                 _check_sample_counts(data, name)
                 seconds = [box.begin for box in found[1:] if box.name == b"ftyp"]
                 trailing = trailing_bytes(data, seconds[0]) if seconds else None
-            case (b"fLaC", _) if flac.stream_info(data):
+            case _ if data[begin : begin + 4] == b"fLaC" and flac.stream_info(data):
                 missing, end = None, flac.second_file(data) or flac_parts.end_of_last_frame(data)
                 trailing = trailing_bytes(data, end) if end else None
-            case (b"wvpk", _):
-                missing, end = None, wavpack_parts.end_of_file(data)
+            case _ if data[begin : begin + 4] == b"wvpk":
+                missing, end = None, wavpack_parts.end_of_file(data, begin)
                 trailing = trailing_bytes(data, end) if end else None
-            case (b"TTA1", _):
-                missing, trailing = None, trailing_bytes(data, _end_of_tta(data))
+            case _ if data[begin : begin + 4] == b"TTA1":
+                missing, trailing = None, trailing_bytes(data, _end_of_tta(data, begin))
             case _:
                 missing = None
                 _check_sample_counts(data, name)  # FFmpeg reads MP4 files without an `ftyp` box
@@ -110,17 +110,18 @@ def asf_seconds(data: mmap.mmap) -> Fraction | None:
     return _asf_lengths(data)[1] if data[:16] == ASF_HEADER else None
 
 
-def _end_of_tta(data: mmap.mmap) -> int:
-    """Return the first byte after the last frame of a TTA file, by the index of its frames."""
-    if len(data) < 22:
+def _end_of_tta(data: mmap.mmap, begin: int) -> int:
+    """Return the first byte after the last frame of the TTA file that begins at a byte, by the index of its frames."""
+    if len(data) < begin + 22:
         return len(data)
-    sample_rate, n_samples = struct.unpack_from("<10xII", data)
+    sample_rate, n_samples = map(int, struct.unpack_from("<10xII", data, begin))
     n_frames = -(-n_samples // max(1, sample_rate * 256 // 245))
-    index_end = 22 + 4 * n_frames
+    index, index_end = begin + 22, begin + 22 + 4 * n_frames
+    if index_end > len(data):
+        return len(data)
     # The header and the index each end with a checksum.
-    return (
-        index_end + 4 + sum(struct.unpack(f"<{n_frames}I", data[22:index_end])) if index_end <= len(data) else len(data)
-    )
+    frame_bytes: tuple[int, ...] = struct.unpack(f"<{n_frames}I", data[index:index_end])
+    return index_end + 4 + sum(frame_bytes)
 
 
 def _asf_lengths(data: mmap.mmap) -> tuple[int, Fraction | None]:

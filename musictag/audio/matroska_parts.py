@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from musictag.audio.chunks import SEGMENT, SEGMENT_ID, Chunk, matroska_element, matroska_elements
 from musictag.audio.parts import ByteSpan, merged_spans
 
-_CLUSTER = b"\x1f\x43\xb6\x75"
+_CLUSTER, _EBML = b"\x1f\x43\xb6\x75", b"\x1a\x45\xdf\xa3"
 # Info, and Tracks, without which nothing can be decoded.
 _HEADERS = (b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b")
 # SeekHead, Cues, Attachments, Chapters, Tags.
@@ -28,26 +28,27 @@ _TIMESTAMP, _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK = b"\xe7", b"\xa3", b"\xa0", b"\
 # Void, CRC-32, Position, PrevSize, SilentTracks.
 _OTHER_IN_CLUSTER = (b"\xec", b"\xbf", b"\xa7", b"\xab", b"\x58\x54")
 _IN_CLUSTER = (_TIMESTAMP, _SIMPLE_BLOCK, _BLOCK_GROUP, *_OTHER_IN_CLUSTER)
-# Elements of other kinds are known by a block that follows, or by the end of the file.
 _BLOCKS = (_SIMPLE_BLOCK, _BLOCK_GROUP)
 _KNOWN = frozenset((_CLUSTER, *_HEADERS, *_OTHER_TOP_LEVEL, *_IN_CLUSTER))
 # Elements before damage that may be wrong as well.
 _N_DOUBTFUL = 2
 # How many elements follow each other where the file is undamaged again.
 _N_CONSECUTIVE = 6
-_RESUMPTION = re.compile(rb"[\xa0\xa3]|\x1f\x43\xb6\x75")
+_RESUMPTION = re.compile(b"[\xa0\xa3]|" + b"|".join(map(re.escape, (_CLUSTER, *_HEADERS))))
 # First bytes of the blocks of tracks 1 to 16.
 _TRACKS = range(0x81, 0x91)
 # The size of a segment or cluster that ends where the next one begins.
 _UNKNOWN_SIZE = b"\x01" + b"\xff" * 7
 
 
-def undamaged(data: mmap.mmap) -> tuple[ByteSpan | bytes, ...]:
-    """Return a file of the undamaged blocks of a Matroska or WebM file, whose bytes are `data`.
+def undamaged(data: mmap.mmap) -> tuple[ByteSpan | bytes, ...] | None:
+    """Return a file of the undamaged blocks of a Matroska or WebM file, whose bytes are `data`; None if it is neither.
 
     Segment and clusters get no size, so that each ends where the next one begins.
     """
-    segment = next(element for element in matroska_elements(data) if element.name == SEGMENT)
+    segment = next((element for element in matroska_elements(data) if element.name == SEGMENT), None)
+    if segment is None:
+        return None
     headers: list[Chunk] = []
     clusters: list[list[list[Chunk]]] = []  # the elements in each cluster, in runs that nothing interrupts
     n_shifted = 0  # bytes that were inserted into clusters, less those that are missing
@@ -81,20 +82,26 @@ def undamaged(data: mmap.mmap) -> tuple[ByteSpan | bytes, ...]:
 
 
 def first_damage(data: mmap.mmap) -> int | None:
-    """Return the first byte at which an element should begin and none does; None if the file is undamaged.
+    """Return the first byte among the clusters at which an element should begin and none does, or None.
 
-    A live stream, whose segment has no size, may end within an element.
+    A live stream, whose segment has no size, may end within an element. Damage of other elements costs no sound.
     """
     segment = next((element for element in matroska_elements(data) if element.name == SEGMENT), None)
     if segment is None:
         return None
-    position = segment.content
+    position, cluster = segment.content, None
     while position < (segment.end or len(data)):
         element = _known(data, position)
-        if element is None:
-            is_end = segment.end is None and _resumed(data, position + 1) == len(data)
-            return None if is_end else position
-        position = _next(element)
+        if element is not None:
+            cluster = element if element.name == _CLUSTER else cluster
+            position = _next(element)
+        elif cluster is None:
+            position = _resumed(data, position + 1)
+        elif data[position : position + 4] == _EBML:  # another file follows
+            return None
+        else:
+            is_in_cluster = segment.end is not None and cluster.end is not None and position < cluster.end
+            return position if is_in_cluster or _resumed(data, position + 1) < len(data) else None
     return None
 
 
@@ -127,7 +134,10 @@ def _elements(data: mmap.mmap, begin: int) -> Iterator[tuple[Chunk, bool]]:
 
 
 def _known(data: mmap.mmap, position: int) -> Chunk | None:
-    """Return the element at a byte if the file holds all of it; of a cluster its header is enough. Else return None."""
+    """Return the element at a byte if the file holds all of it; of a cluster its header is enough. Else return None.
+
+    Elements whose ID is not known are recognized by a block that follows, or by the end of the file.
+    """
     element = matroska_element(data, position)
     if element is None or element.name == _CLUSTER:
         return element
@@ -146,7 +156,7 @@ def _resumed(data: mmap.mmap, begin: int) -> int:
     """Return the first byte from `begin` on from which several elements follow each other, or the end."""
     for match in _RESUMPTION.finditer(data, begin):
         position = match.start()
-        is_begin = match.group() == _CLUSTER or _is_block(data, position)
+        is_begin = match.group() not in _BLOCKS or _is_block(data, position)
         if is_begin and _follow_each_other(data, position):
             return position
     return len(data)

@@ -112,7 +112,7 @@ class Mixer:
         )
 
     @property
-    def loudest(self) -> tuple[int, ...] | None:
+    def better_channels(self) -> tuple[int, ...] | None:
         """The channels that are better than the mix of everything so far; None if the mix is right.
 
         They are the loudest channel if the channels cancel each other, or those that are not silent if the positions of

@@ -23,8 +23,8 @@ HEADER_BYTES, CRC_BYTES, SIDE_BYTES = 4, 2, 32
 LAYER_3, LAYER_2 = 0b01, 0b10
 # The second byte of a header: 111, the version in two bits, the layer in two bits, and 1 if no CRC follows.
 KINDS = {
-    0b111_00_00_0 | version << 3 | layer << 1 | is_bare
-    for version, layer, is_bare in itertools.product((0, 2, 3), (LAYER_3, LAYER_2), (0, 1))
+    0b111_00_00_0 | version_bits << 3 | layer_bits << 1 | is_bare
+    for version_bits, layer_bits, is_bare in itertools.product((0, 2, 3), (LAYER_3, LAYER_2), (0, 1))
 }
 MPEG_1 = 3
 RATES = {0: (11_025, 12_000, 8_000), 2: (22_050, 24_000, 16_000), MPEG_1: (44_100, 48_000, 32_000)}
@@ -43,6 +43,8 @@ XING_WITHIN = 64
 ENCODER, ADDED_SAMPLES = 120, 141
 # Samples by which a decoder delays what it decodes.
 DECODER_DELAY = 529
+# Without a Xing or Info header, more bytes before the first frame than this share of the file are lost frames.
+MAX_JUNK_SHARE = 0.05
 # A frame may use bits that are stored up to this many bytes earlier, headers not counted.
 RESERVOIR_BYTES = 511
 # Bytes of the smallest frame (8 kbit/s) without its header and side information.
@@ -79,7 +81,10 @@ class Frames:
     is_contiguous: npt.NDArray[np.bool_]
     """Whether a frame ends where the next one begins, or where tags begin that the next one follows."""
     n_bytes_before: int
-    """Bytes before the first frame that are no tag, after the frame with the Xing or Info header if there is one."""
+    """Bytes before the first frame that are no tag, if frames may be lost there.
+
+    If the file has a frame with a Xing or Info header, they follow it; else they are more than a twentieth of the file.
+    """
     declared: Declared | None
 
     @property
@@ -177,7 +182,10 @@ def find_frames(data: mmap.mmap) -> Frames | None:
     is_contiguous = np.ones(len(begins), np.bool_)
     is_contiguous[[at for at in breaks if 0 <= at < len(begins) - 1]] = False
     rate = RATES[version(kind)][rate_code]
-    n_before = max(0, int(frames[0]) - after_tags(data, begin))
+    n_junk = first - after_tags(data, 0)
+    n_before = max(0, int(frames[0]) - after_tags(data, begin)) if begin > first else n_junk
+    if begin == first and n_junk < MAX_JUNK_SHARE * len(data):
+        n_before = 0
     return Frames(kind, rate, first, frames, ends, is_contiguous, n_before, declared)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from musictag.audio import mp3
 from musictag.audio.mp3 import IS_MONO, MPEG_1, Frames
 from musictag.audio.parts import Part, Parts, merged_spans
-from musictag.audio.trailing import after_tags
+from musictag.audio.trailing import TOLERANCE_BYTES, after_tags
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -84,7 +84,7 @@ def _lost_frames(data: mmap.mmap, frames: Frames, runs: list[Run], frame_bytes: 
         gap = int(frames.begins[next_first] - frames.ends[end - 1])
         lost.append(max(_n_frames_of(gap, frame_bytes), next_first - end))
     n_after = len(data) - after_tags(data, int(frames.ends[runs[-1][1] - 1]))
-    lost.append(max(0, math.ceil(n_after / frame_bytes - 1)))  # less than a frame is ignored
+    lost.append(math.ceil(n_after / frame_bytes - 1) if n_after > max(TOLERANCE_BYTES, frame_bytes) else 0)
     if frames.declared is None or frames.is_several_files:
         return lost
     # The header tells how many are lost in all. Bytes that were inserted seem to be lost frames.

@@ -57,9 +57,9 @@ class Parts:
     ends_early: bool = False
     """Whether something is lost after the last part, although no header tells the length."""
     has_other_bytes: bool = False
-    """Whether other bytes, which are all that is wrong with the file, may lie between the parts or at the end.
+    """Whether bytes between the parts or at the end belong to none, of a format whose checksums show all damage.
 
-    Then nothing is lost if checksums tell that the parts are complete.
+    If nothing else is wrong, the track is complete.
     """
     tolerance_s: float = 0.0
     """Seconds by which the track may be shorter or longer, if its length is an estimate."""

@@ -7,7 +7,7 @@ Conventions: a waveform is float32 of shape (samples,), full scale at 1. Sample 
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,6 @@ SAMPLE_RATES = range(1_000, 1_000_001)
 MAX_PEAK = 50.0
 # Seconds that `check_ends` decodes at the end of a track.
 END_S = 0.5
-# Samples without any change that are no sound, if a track or an excerpt begins with them.
-MIN_CONSTANT = 1_000
 # Seconds that an excerpt needs on both sides, until the resampler's filter has settled.
 RESAMPLER_MARGIN_S = 0.02
 
@@ -91,8 +89,8 @@ def _open_ffmpeg(path: Path, name: str, mixer: Mixer) -> Iterator[Decoder]:
         if audio.format == "aac" and (parts := adts.read_parts(path)) and parts.is_damaged:
             raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
         if audio.format == "mp3":
-            with decoders.open_mp3(None, path, name, mixer) as spliced:
-                yield spliced
+            with decoders.open_mp3(None, path, name, mixer) as mp3_audio:
+                yield mp3_audio
             return
         if audio.format == "mov" and audio.n_samples is not None:
             _check_length(audio, audio.n_samples, round(integrity.last_fragment_s(path) * audio.sample_rate))
@@ -167,24 +165,8 @@ def n_resampled(n_samples: int, source_rate: int, sample_rate: int) -> int:
 
 def _resampled(blocks: Iterator[Float32], audio: Decoder, sample_rate: int) -> Iterator[Float32]:
     # Filtering keeps NaN and infinity, so they are checked afterwards.
-    for block in resampling.resampled(_without_constant(blocks), audio.sample_rate, sample_rate):
+    for block in resampling.resampled(blocks, audio.sample_rate, sample_rate):
         yield _checked_finite(block, audio)
-
-
-def _without_constant(blocks: Iterable[Float32]) -> Iterator[Float32]:
-    """Yield blocks, those before the first change of the samples as zeros: a constant offset is no sound."""
-    constant: np.float32 | None = None  # the value of all samples so far
-    for number, block in enumerate(blocks):
-        if number == 0 and len(block) >= MIN_CONSTANT and abs(block[0]) <= MAX_PEAK:
-            constant = block[0]
-        if constant is not None and not _is_all(block, constant):
-            constant = None
-        yield block if constant is None else block - constant
-
-
-def _is_all(block: Float32, value: np.float32) -> bool:
-    # The last sample of nearly all blocks differs from the first, which saves to look at the others.
-    return not len(block) or bool(block[-1] == value and (block == value).all())
 
 
 def _checked_finite(block: Float32, audio: Decoder) -> Float32:

@@ -26,7 +26,7 @@ def trailing_bytes(data: mmap.mmap, begin: int) -> str | None:
 def n_unknown_bytes(data: mmap.mmap, begin: int) -> int:
     """Return how many bytes follow the tags from byte `begin` on; 0 if they are all zero."""
     begin = after_tags(data, begin)
-    return len(data) - begin if _NOT_ZERO.search(data, begin) else 0
+    return len(data) - begin if begin < len(data) and _NOT_ZERO.search(data, begin) else 0
 
 
 def other_file(data: mmap.mmap, begin: int) -> str | None:

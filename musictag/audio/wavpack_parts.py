@@ -50,9 +50,12 @@ def find_parts(data: mmap.mmap, sample_rate: int) -> Parts | None:
     return Parts(parts, Fraction(n_samples, sample_rate), has_other_bytes=has_other_bytes)
 
 
-def end_of_file(data: mmap.mmap) -> int | None:
-    """Return the first byte after the block with the last sample; None if blocks are missing or damaged before it."""
-    first, position = _parse(data, 0), 0
+def end_of_file(data: mmap.mmap, begin: int) -> int | None:
+    """Return the first byte after the block with the last sample of the file that begins at a byte.
+
+    Return None if blocks before it are missing or damaged.
+    """
+    first, position = _parse(data, begin), begin
     while first is not None and (block := _parse(data, position)) is not None:
         position = block.end
         if block.sample + block.n_samples == first.n_samples_of_file:
@@ -72,7 +75,7 @@ def _find_blocks(data: mmap.mmap) -> Iterator[Block]:
 
 
 def _parse(data: mmap.mmap, begin: int) -> Block | None:
-    if begin + _HEADER.size > len(data):
+    if data[begin : begin + 4] != _MAGIC or begin + _HEADER.size > len(data):
         return None
     _, size, version, upper_sample, upper_length, n_in_file, sample, n_samples, flags = _HEADER.unpack_from(data, begin)
     if version not in _VERSIONS:

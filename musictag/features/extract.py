@@ -147,8 +147,8 @@ def track_clips(
     if mixer.is_unsure:
         mixer = Mixer(separate=True)
         result = decode(mixer)
-    if mixer.loudest is not None:
-        result = decode(Mixer(mixer.loudest))
+    if mixer.better_channels is not None:
+        result = decode(Mixer(mixer.better_channels))
     return result
 
 

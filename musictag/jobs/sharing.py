@@ -18,7 +18,9 @@ Moved = tuple[Task, str]
 def moved_tasks(plan: Plan, existing: dict[str, ExistingRow]) -> list[Moved]:
     """Return the tasks whose track has a row with another uri."""
     rows = ((task, existing.get(task.track_id)) for task in plan.tasks)
-    return [(task, row.uri) for task, row in rows if row and row.uri != urls.redacted(task.uri)]
+    # Rows of earlier versions may hold secrets that are redacted now.
+    pairs = ((task, urls.redacted(row.uri)) for task, row in rows if row)
+    return [(task, earlier) for task, earlier in pairs if earlier != urls.redacted(task.uri)]
 
 
 def check_not_shared(moved: Sequence[Moved], source: str, output_uri: str) -> None:

@@ -332,6 +332,27 @@ def test_lost_header_of_a_cluster_does_not_shift_what_follows(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["SeekHead", "Tags", "Cues"])
+def test_damage_outside_of_the_clusters_of_a_matroska_file_costs_no_sound(tmp_path, name):
+    mark = {"SeekHead": b"\x11\x4d\x9b\x74", "Tags": b"\x12\x54\xc3\x67", "Cues": b"\x1c\x53\xbb\x6b"}[name]
+    data = bytearray(song(".mka"))
+    data[data.index(mark) + 4] ^= 0x10  # its size
+    (tmp_path / "a.mka").write_bytes(data)
+    track = track_clips(tmp_path / "a.mka", "a", CONFIG)
+    assert track.damaged_s < 0.1
+    assert track.duration_s == pytest.approx(SECONDS, abs=0.1)
+
+
+@pytest.mark.slow
+def test_bytes_before_the_segment_of_a_damaged_matroska_file_are_an_error(tmp_path):
+    data = song(".mka")
+    segment = data.index(b"\x18\x53\x80\x67")
+    (tmp_path / "a.mka").write_bytes(data[:segment] + RUBBISH[:40] + zeroed(data[segment:], len(data) // 2))
+    with pytest.raises(AudioError, match=r"^a: "):
+        track_clips(tmp_path / "a.mka", "a", CONFIG)
+
+
+@pytest.mark.slow
 def test_live_stream_may_end_within_a_block_but_not_be_damaged(tmp_path):
     data = by_ffmpeg(samples_at(48_000), 48_000, "webm", "libopus", {"live": "1"})
     path = tmp_path / "a.webm"

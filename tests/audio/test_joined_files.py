@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import soundfile
 
 from encoding import by_ffmpeg, by_soundfile
 from musictag.audio.reader import open_audio, waveform_blocks
-from musictag.errors import AudioCorruptError, AudioEmptyError
+from musictag.errors import AudioCorruptError, AudioEmptyError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 
@@ -113,11 +114,54 @@ def test_bytes_after_the_audio_are_a_failure_unless_they_are_zero(
     path = tmp_path / "a"
     for after in (rng.bytes(40_000), content[:200] + rng.bytes(40_000)):
         path.write_bytes(content + after)
-        with pytest.raises(AudioCorruptError, match=r"a: .*(bytes follow|at the end)"):
+        with pytest.raises(
+            (AudioCorruptError, AudioTruncatedError), match=r"a: .*(bytes follow|at the end|header declares)"
+        ):
             decoded(path, clips_per_track)
     # Without a declared length, more zeros are a part that is missing; FFmpeg counts them as sound of WMA.
     path.write_bytes(content + bytes(400 if name in ("mp2", "wma") else 4_096))
     assert decoded(path, clips_per_track) == pytest.approx(3, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["flac", "wv", "tta"])
+def test_bytes_after_the_audio_of_a_file_with_a_tag_are_a_failure(tmp_path: Path, music, name: str) -> None:
+    content = by_ffmpeg(music(3.0), 44_100, name, {"wv": "wavpack"}.get(name, name), {})
+    (tmp_path / "a").write_bytes(ID3V2 + content + np.random.default_rng(0).bytes(200_000))
+    with pytest.raises(AudioCorruptError, match="a: 200,000 bytes follow"):
+        decoded(tmp_path / "a", None)
+
+
+def test_end_of_a_flac_file_with_zeros_is_found_in_linear_time(tmp_path: Path, music) -> None:
+    content = by_soundfile(music(3.0), 44_100, "FLAC", "PCM_16")
+    (tmp_path / "a.flac").write_bytes(content + bytes(1_000_000))
+    begin = time.process_time()
+    assert decoded(tmp_path / "a.flac", None) == pytest.approx(3)
+    assert time.process_time() - begin < 5  # in quadratic time it would take minutes
+
+
+def test_lost_beginning_of_an_mp3_file_without_a_header_is_damage(tmp_path: Path, music) -> None:
+    content = by_ffmpeg(music(9.0), 44_100, "mp3", "libmp3lame", {"write_xing": "0", "id3v2_version": "0"})
+    n_lost = len(content) * 3 // 10
+    (tmp_path / "a.mp3").write_bytes(np.random.default_rng(0).bytes(n_lost) + content[n_lost:])
+    with pytest.raises(AudioCorruptError, match="are lost, --max-damage allows"):
+        decoded(tmp_path / "a.mp3", None)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.95, 1.05])
+def test_zeros_at_the_end_of_an_mp3_file_without_a_header_are_missing_frames(tmp_path: Path, music, share) -> None:
+    content = by_ffmpeg(music(9.0), 44_100, "mp3", "libmp3lame", {"write_xing": "0", "id3v2_version": "0"})
+    (tmp_path / "a.mp3").write_bytes(content + bytes(int(len(content) * share)))
+    with pytest.raises(AudioCorruptError, match=r"are lost, --max-damage allows|less than half of its bytes"):
+        decoded(tmp_path / "a.mp3", None)
+
+
+def test_size_of_a_wma_file_that_no_file_can_have_is_truncation(tmp_path: Path, music) -> None:
+    content = bytearray(by_ffmpeg(music(3.0), 44_100, "asf", "wmav2", {}))
+    place = content.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 40
+    content[place : place + 8] = b"\xff" * 8
+    (tmp_path / "a.wma").write_bytes(content)
+    with pytest.raises(AudioTruncatedError, match="its header declares"):
+        decoded(tmp_path / "a.wma", None)
 
 
 def rifx(samples: np.ndarray) -> bytes:

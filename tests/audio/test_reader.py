@@ -13,9 +13,6 @@ from musictag.errors import (
     AudioUnreachableError,
     AudioUnsupportedError,
 )
-from musictag.features.clips import is_silent
-from musictag.features.config import FeatureConfig
-from musictag.features.extract import track_clips
 from musictag.storage import fetch
 
 RATE = 16_000
@@ -182,18 +179,6 @@ def test_the_error_of_a_truncated_mp3_has_both_durations(tmp_path, music, write_
     path = write_audio(tmp_path / "a.mp3", music(5.0), 44_100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     assert_fails(path, AudioTruncatedError, r"declares 5\.\d+ s, the file has [23]\.\d+ s")
-
-
-@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
-@pytest.mark.parametrize("clips_per_track", [None, 2])
-def test_constant_offset_is_silence(tmp_path, write_audio, name, clips_per_track):
-    path = write_audio(tmp_path / name, np.full((12 * 44_100, 2), 0.9, np.float32), 44_100)
-    assert is_silent(track_clips(path, "a", FeatureConfig(), clips_per_track).clips)
-
-
-def test_offset_of_music_is_kept(tmp_path, music, write_audio):
-    samples = 0.5 + music(1.0, RATE, 1)
-    np.testing.assert_array_equal(load(write_audio(tmp_path / "a.wav", samples, RATE, "FLOAT")), samples[:, 0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

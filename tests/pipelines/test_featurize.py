@@ -61,7 +61,7 @@ def hostile(tmp_path_factory, music, write_audio):
     truncated.write_bytes(truncated.read_bytes()[: truncated.stat().st_size * 6 // 10])
     not_numbers = music(4.0)
     not_numbers[1_000:2_000] = np.nan
-    write_audio(folder / "nan.wav", not_numbers, 44_100, "FLOAT")
+    write_audio(folder / "not-numbers.wav", not_numbers, 44_100, "FLOAT")
     (folder / "folder.mp3").mkdir()
     files = sorted(path.name for path in folder.iterdir())
     catalog = write_catalog(folder / "catalog.csv", *files, "missing.mp3", "gopher://somewhere/scheme.mp3")
@@ -78,7 +78,7 @@ BAD = {
     "empty": ("decode", "AudioEmptyError", "0 bytes"),
     "text": ("decode", "AudioUnsupportedError", "not audio"),
     "truncated": ("decode", "AudioTruncatedError", "truncated: the header declares"),
-    "nan": ("decode", "AudioCorruptError", "NaN"),
+    "not-numbers": ("decode", "AudioCorruptError", "NaN"),
     "row 16": ("catalog", "CatalogError", "row 16: fewer fields"),
     "bytes": ("catalog", "CatalogError", "row 19: uri is not UTF-8"),
 }
