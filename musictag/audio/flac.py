@@ -49,8 +49,8 @@ class FrameHeader(NamedTuple):
 def stream_info(data: mmap.mmap) -> StreamInfo | None:
     """Read the header of a file, which may follow tags; return None if it is not FLAC."""
     begin = after_tags(data, 0)
-    content = data[begin + len(BEGIN) - _BLOCK_HEADER_BYTES :][:_BLOCK_HEADER_BYTES]
     at = begin + len(BEGIN)
+    content = data[at - _BLOCK_HEADER_BYTES : at]
     if data[begin : begin + 4] != BEGIN[:4] or content[1:] != BEGIN[5:] or at + _STREAM_INFO.size > len(data):
         return None
     min_size, max_size, max_bytes, packed = _STREAM_INFO.unpack_from(data, at)
