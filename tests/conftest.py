@@ -18,6 +18,13 @@ os.environ.update(
     RAY_AUTH_TOKEN=secrets.token_hex(32),
 )
 
+# These files take minutes. If they began last, one of the two workers would wait for the other at the end.
+LONG_FILES = ("tests/pipelines/test_train.py", "tests/pipelines/test_tag.py", "tests/e2e/test_line.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FILES))
+
 
 def make_music(seconds: float, sample_rate: int = 44_100, channels: int = 2, seed: int = 0) -> np.ndarray:
     """Notes that ring and fade over a little noise: float32 (samples, channels), the channels differ."""

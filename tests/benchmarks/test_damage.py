@@ -30,6 +30,7 @@ Encode = Callable[[np.ndarray], bytes]
 FORMATS: dict[str, tuple[str, Encode]] = {
     "MP3, 128 kbit/s": (".mp3", lambda x: by_ffmpeg(x, RATE, "mp3", "libmp3lame", {})),
     "MP3 without a Xing header": (".mp3", lambda x: by_ffmpeg(x, RATE, "mp3", "libmp3lame", {"write_xing": "0"})),
+    "MP2, 192 kbit/s": (".mp2", lambda x: by_ffmpeg(x, RATE, "mp2", "mp2", {}, bit_rate=192_000)),
     "FLAC": (".flac", lambda x: by_soundfile(x, RATE, "FLAC", "PCM_16")),
     "Ogg Vorbis": (".ogg", lambda x: by_soundfile(x, RATE, "OGG", "VORBIS")),
     "Opus": (".opus", lambda x: by_soundfile(soxr.resample(x, RATE, 48_000), 48_000, "OGG", "OPUS")),
