@@ -77,6 +77,7 @@ def test_dolby_e_is_refused_by_name(tmp_path: Path, words: tuple[int, int], n_sa
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize(("rate", "bit_rate"), [(48_000, 448_000), (44_100, 192_000), (32_000, 64_000)])
 def test_frames_of_dolby_digital_as_samples_are_refused_by_name(
@@ -95,6 +96,7 @@ def test_stream_with_silence_in_the_middle_is_found(tmp_path: Path, streams: dic
     assert bitstreams.encoded_stream(tmp_path / "a.wav") == "DTS"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "container", "codec"), [
     (".wv", "wv", "wavpack"), (".tta", "tta", "tta"), (".m4a", "mp4", "alac"), (".mka", "matroska", "flac"),
     (".mka", "matroska", "pcm_s16le"), (".mov", "mov", "pcm_s16le"), (".mov", "mov", "pcm_s24be"),

@@ -66,6 +66,7 @@ def misplaced(number, page):
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [later, misplaced])
 def test_parts_are_right_if_page_positions_do_not_count_samples(path, tmp_path, change):
     (tmp_path / "a.ogg").write_bytes(rewritten(path, change))

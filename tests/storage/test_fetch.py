@@ -90,6 +90,7 @@ class Statuses(http.server.BaseHTTPRequestHandler):
         """Print nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "is_missing"), [(404, True), (410, True), (401, False), (403, False), (503, False)])
 def test_only_statuses_404_and_410_mean_that_a_file_is_missing(moody, status, is_missing):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Statuses) as server:
