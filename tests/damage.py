@@ -10,6 +10,24 @@ import numpy as np
 from encoding import BY_FFMPEG, RATE, SECONDS, by_ffmpeg, by_soundfile, encoded, sound
 from musictag.audio import ogg_pages
 
+RUBBISH = np.random.default_rng(0).bytes(24 << 10)
+
+
+def overwritten(data: bytes, at: int, n_bytes: int = 100) -> bytes:
+    return data[:at] + RUBBISH[:n_bytes] + data[at + n_bytes :]
+
+
+def lost(data: bytes, at: int, n_bytes: int = 300) -> bytes:
+    return data[:at] + data[at + n_bytes :]
+
+
+def zeroed(data: bytes, at: int, n_bytes: int = 2_048) -> bytes:
+    return data[:at] + bytes(n_bytes) + data[at + n_bytes :]
+
+
+def inserted(data: bytes, at: int, n_bytes: int = len(RUBBISH)) -> bytes:
+    return data[:at] + RUBBISH[:n_bytes] + data[at:]
+
 
 def cut(name: str, share: float) -> bytes:
     """Return the first part of a file; `share` is its fraction of the bytes."""

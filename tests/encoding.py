@@ -29,6 +29,17 @@ BY_SOUNDFILE = {
     "vorbis.ogg": ("OGG", "VORBIS"),
     "plain.opus": ("OGG", "OPUS"),
 }
+# The same by suffix.
+SOUNDFILE_OF_SUFFIX = {
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".wav": ("WAV", "PCM_16"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+}
 # Formats that FFmpeg writes: container, codec and options of the container.
 BY_FFMPEG: dict[str, tuple[str, str, dict[str, str]]] = {
     "plain.m4a": ("mp4", "aac", {}),

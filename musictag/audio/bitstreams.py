@@ -85,7 +85,7 @@ def _has_frames(content: bytes, word: bytes) -> bool:
 
 def _has_ac_3_frames(content: bytes) -> bool:
     """Return whether four sync words of Dolby Digital follow each other at the distances that the frames declare."""
-    return any(_n_ac_3_frames(content, begin) == 3 for begin in _places(content, _AC_3_SYNC_WORD))
+    return any(_are_ac_3_frames(content, begin) for begin in _places(content, _AC_3_SYNC_WORD))
 
 
 def _places(content: bytes, word: bytes) -> Iterator[int]:
@@ -93,14 +93,14 @@ def _places(content: bytes, word: bytes) -> Iterator[int]:
     return (found.start() for found in re.finditer(re.escape(word), content))
 
 
-def _n_ac_3_frames(content: bytes, begin: int) -> int:
-    """Return the number of frames from a byte on that another frame follows, at most 3."""
-    for n_frames in range(3):
+def _are_ac_3_frames(content: bytes, begin: int) -> bool:
+    """Return whether three frames, and the sync word of a fourth, follow each other from a byte on."""
+    for _ in range(3):
         size = _ac_3_frame_bytes(content[begin : begin + 6])
         if not size or content[begin + size : begin + size + 2] != _AC_3_SYNC_WORD:
-            return n_frames
+            return False
         begin += size
-    return 3
+    return True
 
 
 def _ac_3_frame_bytes(header: bytes) -> int | None:

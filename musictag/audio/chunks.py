@@ -15,7 +15,8 @@ METADATA = frozenset(
 )
 # MP4 boxes.
 INDEX, FRAGMENT, SAMPLES = b"moov", b"moof", b"mdat"
-# The Matroska element that holds everything but the header of the file.
+# The first element of a Matroska file, and the one that holds everything else.
+EBML_ID = b"\x1a\x45\xdf\xa3"
 SEGMENT, SEGMENT_ID = b"Segment", b"\x18\x53\x80\x67"
 
 

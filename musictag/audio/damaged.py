@@ -178,10 +178,10 @@ def _find_parts(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_
             return ogg_parts.find_parts(data, decoder.sample_rate)
         case "wv":
             return wavpack_parts.find_parts(data, decoder.sample_rate)
-    parts = _whole_file(path, data, decoder, max_damage)
-    if parts and decoder.format == "matroska" and (spans := matroska_parts.undamaged(data)):
-        return dataclasses.replace(parts, parts=[Part(spans, Fraction(0))])
-    return parts
+        case "matroska":
+            parts, spans = _whole_file(path, data, decoder, max_damage), matroska_parts.undamaged(data)
+            return dataclasses.replace(parts, parts=[Part(spans, Fraction(0))]) if parts and spans else parts
+    return _whole_file(path, data, decoder, max_damage)
 
 
 def _whole_file(path: Path, data: mmap.mmap, decoder: ffmpeg.FFmpegDecoder, max_damage: float) -> Parts | None:

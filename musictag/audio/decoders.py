@@ -129,37 +129,29 @@ def open_mp3(file: soundfile.SoundFile | None, path: Path, name: str, mixer: Mix
     """
     with mapped(path) as data:
         frames = mp3.find_frames(data)
-        parts = mp3_parts.find_parts(data, frames) if frames else None
-        checks = _check_mp3(data, frames, parts) if frames else None
+        checked = _check_mp3(data, frames, name) if frames else None
     with contextlib.ExitStack() as stack:
-        if frames is None or checks is None:
+        if frames is None or checked is None:
             if file is None:
                 yield stack.enter_context(ffmpeg.open_ffmpeg(path, name, mixer))
             else:
                 yield SoundFileDecoder(file, name, mixer)
-            return
-        if checks.refusal:
-            raise AudioCorruptError(f"{name}: {checks.refusal}")
-        if parts and parts.is_damaged:
-            raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
-        if file is None or checks.needs_splicing:
+        elif file is None or checked.needs_splicing:
             if frames.missing_s > pcm.TRUNCATION_TOLERANCE_S:  # FFmpeg does not tell the length of spliced frames
                 raise AudioTruncatedError(
                     f"{name}: truncated: {frames.missing_s:.2f} s of the declared frames are missing"
                 )
             stream = stack.enter_context(path.open("rb", buffering=0))
             yield stack.enter_context(ffmpeg.open_file(SplicedFile(stream, frames.spans()), name, mixer))
-            return
-        library = mpg123.library() if checks.channels_agree and not mixer.separate else None
-        opened = stack.enter_context(mpg123.open_mp3(library, path, name, file.samplerate, frames)) if library else None
-        yield MP3Decoder(file, name, mixer, opened, checks.n_counted)
+        else:
+            library = mpg123.library() if checked.channels_agree and not mixer.separate else None
+            opened = mpg123.open_mp3(library, path, name, file.samplerate, frames) if library else None
+            yield MP3Decoder(file, name, mixer, stack.enter_context(opened) if opened else None, checked.n_counted)
 
 
-class _MP3Checks(NamedTuple):
-    """What decides how an MP3 file is decoded."""
+class _CheckedMP3(NamedTuple):
+    """An MP3 or MP2 file without damage, by what is needed to choose its decoder."""
 
-    refusal: str | None
-    """Why the file is refused."""
     needs_splicing: bool
     """Whether the frames have to be separated from what is between them.
 
@@ -172,20 +164,35 @@ class _MP3Checks(NamedTuple):
     """See `MP3Decoder`."""
 
 
-def _check_mp3(data: mmap.mmap, frames: mp3.Frames, parts: Parts | None) -> _MP3Checks:
-    """Check the `frames` of a file, whose undamaged parts are `parts`; None if less than half of it are frames."""
-    content, end = np.frombuffer(data, np.uint8), int(frames.ends[-1])
-    # If frames are missing, other bytes at the end are damage.
-    ends_there = frames.is_complete or parts is None
-    refusal = trailing_bytes(data, end) if ends_there else other_file(data, end)
-    if parts is None and not frames.is_complete and len(frames.begins) >= mp3.CONSECUTIVE_FRAMES:
-        refusal = refusal or "less than half of its bytes are frames"
-    if len(mp3.sample_rates(content, frames)) > 1:
+def _check_mp3(data: mmap.mmap, frames: mp3.Frames, name: str) -> _CheckedMP3:
+    """Check a file with `frames`. Raises `AudioCorruptError` or `AudioDamagedError`."""
+    parts = mp3_parts.find_parts(data, frames)
+    refusal = _mp3_refusal(data, frames, parts)
+    if mp3.changes_sample_rate(data, frames):
         refusal = "the sample rate changes within the file"
-    has_junk = frames.first > after_tags(data, 0) or len(data) - after_tags(data, end) > TOLERANCE_BYTES
-    return _MP3Checks(
-        refusal,
-        frames.is_several_files or has_junk or not mp3.is_uniform(content, frames),
-        mp3.channels_agree(content, frames),
+    if refusal:
+        raise AudioCorruptError(f"{name}: {refusal}")
+    if parts and parts.is_damaged:
+        raise AudioDamagedError(f"{name}: damaged: {parts.first_damage()}")
+    has_junk = (
+        frames.first > after_tags(data, 0) or len(data) - after_tags(data, int(frames.ends[-1])) > TOLERANCE_BYTES
+    )
+    return _CheckedMP3(
+        frames.is_several_files or has_junk or not mp3.is_uniform(data, frames),
+        mp3.channels_agree(data, frames),
         None if frames.declared else frames.n_complete(len(data)) * frames.n_samples,
     )
+
+
+def _mp3_refusal(data: mmap.mmap, frames: mp3.Frames, parts: Parts | None) -> str | None:
+    """Return why the bytes after the `frames` of a file are refused, or None.
+
+    `parts` are its undamaged parts; None if less than half of the file are frames.
+    """
+    end = int(frames.ends[-1])
+    if parts is not None and not frames.is_complete:  # other bytes at the end are damage
+        return other_file(data, end)
+    refusal = trailing_bytes(data, end)
+    if parts is None and not frames.is_complete and len(frames.begins) >= mp3.CONSECUTIVE_FRAMES:
+        refusal = refusal or "less than half of its bytes are frames"
+    return refusal

@@ -17,6 +17,7 @@ from av.stream import Disposition
 from musictag.audio import bitstreams, pcm
 from musictag.audio.ffmpeg_damage import ERRORS, frames_around_damage
 from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
+from musictag.audio.ogg_pages import OPUS_SETTLING_S
 from musictag.audio.parts import Damage
 from musictag.audio.pcm import Float32
 from musictag.errors import AudioCorruptError, AudioDamagedError, AudioUnsupportedError
@@ -37,8 +38,7 @@ JITTER_S = {"asf": 0.1, "matroska": 0.01, **dict.fromkeys(FORMATS_WITHOUT_TIMEST
 FORMATS_WITH_SILENT_LOSS = ("asf",)
 # Codecs whose frames do not depend on each other. FFmpeg ignores the checksums that some have unless it is told not to.
 LOSSLESS_CODECS = ("alac", "ape", "flac", "tta", "wavpack")
-# Seconds until a decoder converges (RFC 7845, section 4.6).
-SETTLING_S = {"opus": 0.08, "libopus": 0.08}
+OPUS_CODECS = ("opus", "libopus")
 # The largest number of planar channels that PyAV reads safely: it searches for the end of a list with eight entries.
 MAX_PLANES = 7
 # FFmpeg's name of a channel without a position.
@@ -153,7 +153,7 @@ class FFmpegDecoder:
             damage,
             jitter_s=JITTER_S.get(self.format, DEFAULT_JITTER_S),
             overlap=codec not in LOSSLESS_CODECS,
-            settling_s=SETTLING_S.get(codec, 0.0),
+            settling_s=OPUS_SETTLING_S if codec in OPUS_CODECS else 0.0,
         )
 
     def _checked_rate(self, frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from musictag.audio import flac, flac_parts, matroska_parts, wavpack_parts
 from musictag.audio.chunks import (
+    EBML_ID,
     FRAGMENT,
     INDEX,
     METADATA,
@@ -60,7 +61,7 @@ def check_complete(path: Path, name: str) -> None:
         match data[:4], data[4:8]:
             case _ if chunks := chunks_of(data):
                 missing, trailing = _check_chunks(*chunks, data)
-            case (b"\x1a\x45\xdf\xa3", _):
+            case _ if data[:4] == EBML_ID:
                 missing, trailing = _check_chunks(matroska_elements(data), SEGMENT, data)
                 if not missing and (place := matroska_parts.first_damage(data)) is not None:
                     raise AudioDamagedError(f"{name}: damaged: no element begins at byte {place:,}")

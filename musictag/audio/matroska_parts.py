@@ -10,10 +10,10 @@ import mmap
 import re
 from collections.abc import Iterator
 
-from musictag.audio.chunks import SEGMENT, SEGMENT_ID, Chunk, matroska_element, matroska_elements
+from musictag.audio.chunks import EBML_ID, SEGMENT, SEGMENT_ID, Chunk, matroska_element, matroska_elements
 from musictag.audio.parts import ByteSpan, merged_spans
 
-_CLUSTER, _EBML = b"\x1f\x43\xb6\x75", b"\x1a\x45\xdf\xa3"
+_CLUSTER = b"\x1f\x43\xb6\x75"
 # Info, and Tracks, without which nothing can be decoded.
 _HEADERS = (b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b")
 # SeekHead, Cues, Attachments, Chapters, Tags.
@@ -46,7 +46,7 @@ def undamaged(data: mmap.mmap) -> tuple[ByteSpan | bytes, ...] | None:
 
     Segment and clusters get no size, so that each ends where the next one begins.
     """
-    segment = next((element for element in matroska_elements(data) if element.name == SEGMENT), None)
+    segment = _segment(data)
     if segment is None:
         return None
     headers: list[Chunk] = []
@@ -86,7 +86,7 @@ def first_damage(data: mmap.mmap) -> int | None:
 
     A live stream, whose segment has no size, may end within an element. Damage of other elements costs no sound.
     """
-    segment = next((element for element in matroska_elements(data) if element.name == SEGMENT), None)
+    segment = _segment(data)
     if segment is None:
         return None
     position, cluster = segment.content, None
@@ -97,12 +97,16 @@ def first_damage(data: mmap.mmap) -> int | None:
             position = _next(element)
         elif cluster is None:
             position = _resumed(data, position + 1)
-        elif data[position : position + 4] == _EBML:  # another file follows
+        elif data[position : position + 4] == EBML_ID:  # another file follows
             return None
         else:
             is_in_cluster = segment.end is not None and cluster.end is not None and position < cluster.end
             return position if is_in_cluster or _resumed(data, position + 1) < len(data) else None
     return None
+
+
+def _segment(data: mmap.mmap) -> Chunk | None:
+    return next((element for element in matroska_elements(data) if element.name == SEGMENT), None)
 
 
 def _elements(data: mmap.mmap, begin: int) -> Iterator[tuple[Chunk, bool]]:

@@ -6,8 +6,6 @@ Most files do, but the format (ISO/IEC 11172-3 and 13818-3) allows different win
 
 import array
 import dataclasses
-import functools
-import itertools
 import math
 import mmap
 import re
@@ -16,25 +14,25 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
+from musictag.audio.mpeg_headers import (
+    CRC_BYTES,
+    HEADER_BYTES,
+    IS_MONO,
+    KINDS,
+    LAYER_3,
+    MPEG_1,
+    RATES,
+    SIDE_BYTES,
+    frame_lengths,
+    layer,
+    version,
+)
 from musictag.audio.parts import merged_spans
 from musictag.audio.trailing import after_tags
 
-HEADER_BYTES, CRC_BYTES, SIDE_BYTES = 4, 2, 32
-LAYER_3, LAYER_2 = 0b01, 0b10
-# The second byte of a header: 111, the version in two bits, the layer in two bits, and 1 if no CRC follows.
-KINDS = {
-    0b111_00_00_0 | version_bits << 3 | layer_bits << 1 | is_bare
-    for version_bits, layer_bits, is_bare in itertools.product((0, 2, 3), (LAYER_3, LAYER_2), (0, 1))
-}
-MPEG_1 = 3
-RATES = {0: (11_025, 12_000, 8_000), 2: (22_050, 24_000, 16_000), MPEG_1: (44_100, 48_000, 32_000)}
-KBPS_OF_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-KBPS_OF_1_LAYER_2 = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
-KBPS_OF_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 # The bit offsets after the header of the windows of both channels, in two granules (MPEG 1) or one (MPEG 2). A window
 # has four bits: one is set if it is not the normal window, two are its type, one is set if block sizes are mixed.
 WINDOWS_OF_1, WINDOWS_OF_2 = ((53, 112), (171, 230)), ((48, 111),)
-IS_MONO = 0b11
 # The header of a frame, and the number of frames that follow each other where it is not a chance match.
 ANY_FRAME, CONSECUTIVE_FRAMES = re.compile(rb"\xff[" + b"".join(re.escape(bytes([kind])) for kind in KINDS) + rb"]"), 4
 # The first frame holds a Xing or Info header within this many bytes, after at most 38 bytes of other headers.
@@ -116,7 +114,7 @@ class Frames:
     @property
     def is_complete(self) -> bool:
         """Whether the file has all frames that its header declares."""
-        return self.declared is not None and len(self.begins) >= self.declared.n_frames
+        return self.declared is not None and not self.missing_s
 
     @property
     def missing_s(self) -> float:
@@ -158,7 +156,7 @@ def find_frames(data: mmap.mmap) -> Frames | None:
     if begin is None:
         return None
     kind, rate_code = data[begin + 1] | 1, data[begin + 2] >> 2 & 0b11
-    lengths, same_kind = _lengths(kind), re.compile(b"\xff[" + re.escape(bytes([kind & ~1, kind])) + b"]")
+    lengths, same_kind = frame_lengths(kind), re.compile(b"\xff[" + re.escape(bytes([kind & ~1, kind])) + b"]")
     declared, first = _declared(data, begin), begin
     if _xing_header(data, begin) >= 0:
         begin += lengths[data[begin + 2]]
@@ -182,10 +180,11 @@ def find_frames(data: mmap.mmap) -> Frames | None:
     is_contiguous = np.ones(len(begins), np.bool_)
     is_contiguous[[at for at in breaks if 0 <= at < len(begins) - 1]] = False
     rate = RATES[version(kind)][rate_code]
-    n_junk = first - after_tags(data, 0)
-    n_before = max(0, int(frames[0]) - after_tags(data, begin)) if begin > first else n_junk
-    if begin == first and n_junk < MAX_JUNK_SHARE * len(data):
-        n_before = 0
+    if begin > first:
+        n_before = max(0, int(frames[0]) - after_tags(data, begin))
+    else:
+        n_junk = first - after_tags(data, 0)
+        n_before = n_junk if n_junk >= MAX_JUNK_SHARE * len(data) else 0
     return Frames(kind, rate, first, frames, ends, is_contiguous, n_before, declared)
 
 
@@ -202,7 +201,7 @@ def _count_frames(data: mmap.mmap, begin: int, max_frames: int) -> int:
     n_frames = 0
     while n_frames < max_frames and begin + HEADER_BYTES <= len(data):
         kind = data[begin + 1]
-        length = _lengths(kind)[data[begin + 2]] if data[begin] == 0xFF and kind in KINDS else 0
+        length = frame_lengths(kind)[data[begin + 2]] if data[begin] == 0xFF and kind in KINDS else 0
         if not length:
             break
         n_frames, begin = n_frames + 1, begin + length
@@ -231,54 +230,30 @@ def _declared(data: mmap.mmap, begin: int) -> Declared | None:
     return Declared(n_frames, begin + n_bytes, (added >> 12) + DECODER_DELAY, (added & 0xFFF) - DECODER_DELAY)
 
 
-def sample_rates(data: npt.NDArray[np.uint8], frames: Frames) -> list[int]:
-    """Return the sample rates, Hz, of at least a twentieth of the frames of the file with the bytes `data`."""
-    counts = np.bincount(data[frames.begins + 2] >> 2 & 0b11, minlength=3)
-    return [RATES[version(frames.kind)][code] for code in np.flatnonzero(counts * 20 >= len(frames.begins)).tolist()]
+def changes_sample_rate(data: mmap.mmap, frames: Frames) -> bool:
+    """Return whether at least a twentieth of the frames of the file with the bytes `data` has another sample rate."""
+    counts = np.bincount(np.frombuffer(data, np.uint8)[frames.begins + 2] >> 2 & 0b11)
+    return int((counts * 20 >= len(frames.begins)).sum()) > 1
 
 
-def is_uniform(data: npt.NDArray[np.uint8], frames: Frames) -> bool:
+def is_uniform(data: mmap.mmap, frames: Frames) -> bool:
     """Return whether all frames of the file with the bytes `data` have the same number of channels."""
-    is_mono = data[frames.begins + 3] >> 6 == IS_MONO
+    is_mono = np.frombuffer(data, np.uint8)[frames.begins + 3] >> 6 == IS_MONO
     return bool(is_mono.all() or not is_mono.any())
 
 
-def channels_agree(data: npt.NDArray[np.uint8], frames: Frames) -> bool:
+def channels_agree(data: mmap.mmap, frames: Frames) -> bool:
     """Return whether both channels use the same windows in all frames of an MP3 file with the bytes `data`."""
     if not frames.is_layer_3:
         return False
-    begins = frames.begins[frames.begins + HEADER_BYTES + CRC_BYTES + SIDE_BYTES < len(data)]
-    stereo = frames.side_begins(data, begins[data[begins + 3] >> 6 != IS_MONO])
+    content = np.frombuffer(data, np.uint8)
+    begins = frames.begins[frames.begins + HEADER_BYTES + CRC_BYTES + SIDE_BYTES < len(content)]
+    stereo = frames.side_begins(content, begins[content[begins + 3] >> 6 != IS_MONO])
 
     def windows(bit: int) -> npt.NDArray[np.uint16]:
-        two_bytes = data[stereo + bit // 8].astype(np.uint16) << 8 | data[stereo + bit // 8 + 1]
+        two_bytes = content[stereo + bit // 8].astype(np.uint16) << 8 | content[stereo + bit // 8 + 1]
         bits = two_bytes >> (12 - bit % 8) & 0b1111
         return np.where(bits >= 0b1000, bits, 0)  # after a normal window, these bits have another meaning
 
     granules = WINDOWS_OF_1 if version(frames.kind) == MPEG_1 else WINDOWS_OF_2
     return all(np.array_equal(windows(left), windows(right)) for left, right in granules)
-
-
-def version(kind: int) -> int:
-    """Return the bits of a header's second byte that tell the MPEG version."""
-    return kind >> 3 & 0b11
-
-
-def layer(kind: int) -> int:
-    """Return the bits of a header's second byte that tell the layer."""
-    return kind >> 1 & 0b11
-
-
-@functools.cache
-def _lengths(kind: int) -> list[int]:
-    """Return the bytes of a frame for each third byte of its header, after the second byte `kind`; 0 if not valid."""
-    is_first_version, is_layer_3 = version(kind) == MPEG_1, layer(kind) == LAYER_3
-    bit_rates = KBPS_OF_2 if not is_first_version else KBPS_OF_1 if is_layer_3 else KBPS_OF_1_LAYER_2
-    bytes_of_kbps = 72_000 if is_layer_3 and not is_first_version else 144_000
-    lengths = [0] * 256
-    rates = RATES[version(kind)]
-    for (rate_code, rate), (kbps_code, kbps) in itertools.product(enumerate(rates), enumerate(bit_rates, 1)):
-        for is_padded, is_private in itertools.product((0, 1), repeat=2):
-            third = kbps_code << 4 | rate_code << 2 | is_padded << 1 | is_private
-            lengths[third] = bytes_of_kbps * kbps // rate + is_padded
-    return lengths

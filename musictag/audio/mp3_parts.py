@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from musictag.audio import mp3
-from musictag.audio.mp3 import IS_MONO, MPEG_1, Frames
+from musictag.audio.mp3 import Frames
+from musictag.audio.mpeg_headers import IS_MONO, MPEG_1, version
 from musictag.audio.parts import Part, Parts, merged_spans
 from musictag.audio.trailing import TOLERANCE_BYTES, after_tags
 
@@ -111,7 +112,7 @@ def _fits_reservoir(data: Bytes, frames: Frames, run: Run, *, is_first: bool) ->
     for mono in (True, False):
         at = np.flatnonzero(is_mono == mono)
         side = frames.side_begins(data, begins[at])
-        n_side, back_bits, lengths = _SIDE_INFORMATION[mp3.version(frames.kind) == MPEG_1, mono]
+        n_side, back_bits, lengths = _SIDE_INFORMATION[version(frames.kind) == MPEG_1, mono]
         side_bytes[at] = n_side
         back[at] = _bits(data, side, 0, back_bits)
         sound_bits[at] = sum(_bits(data, side, length, _LENGTH_BITS) for length in lengths)

@@ -23,6 +23,8 @@ CONTINUED, FIRST, LAST = 1, 2, 4
 NO_POSITION = 2**64 - 1
 # Positions in Opus count samples at this rate, Hz; in other streams at the rate of the stream.
 OPUS_RATE = 48_000
+# Seconds until a decoder of Opus converges after a gap (RFC 7845, section 4.6).
+OPUS_SETTLING_S = 0.08
 # The bytes of the checksum in a page; they count as 0 when the checksum is computed.
 CHECKSUM = slice(22, 26)
 # Every segment of a packet has this many bytes, except the last one, which has fewer.

@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from musictag.audio import ogg_pages
-from musictag.audio.ogg_pages import LAST, MAGIC, NO_POSITION, Page
+from musictag.audio.ogg_pages import LAST, MAGIC, NO_POSITION, OPUS_SETTLING_S, Page
 from musictag.audio.parts import Anchor, Part, Parts, merged_spans
-
-# Opus predicts from this many seconds before (RFC 7845, 4.6). Other streams settle within the packet that is left out.
-_OPUS_SETTLING_S = 0.08
 
 
 def find_parts(data: mmap.mmap, sample_rate: int) -> Parts | None:
@@ -27,7 +24,7 @@ def find_parts(data: mmap.mmap, sample_rate: int) -> Parts | None:
     if not is_whole or not audio or not audio[-1].flags & LAST or len({page.stream for page in pages}) > 1:
         return None
     is_opus = ogg_pages.is_opus(data, header[0])
-    settling_s = _OPUS_SETTLING_S if is_opus else 0.0
+    settling_s = OPUS_SETTLING_S if is_opus else 0.0  # other streams settle within the packet that is left out
     # Opus declares how many samples decoders leave out at the beginning (RFC 7845, 5.1).
     skipped = struct.unpack_from("<10xH", data, data.find(b"OpusHead"))[0] if is_opus else 0
     rate = ogg_pages.OPUS_RATE if is_opus else sample_rate

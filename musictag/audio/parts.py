@@ -24,7 +24,7 @@ class Part:
     """Frames or pages of a file that a decoder can decode as a file of their own."""
 
     spans: tuple[ByteSpan | bytes, ...]
-    """Their bytes, after those of the header if a decoder needs one; `bytes` are not in the file."""
+    """Their bytes, after those of the header if a decoder needs one; `bytes` are added to those of the file."""
     begin: "Fraction | Anchor"
     """The time of their first sample in the track, s, or the beginning of the part, whose end has a known time."""
     settling_s: float = 0.0
@@ -57,9 +57,9 @@ class Parts:
     ends_early: bool = False
     """Whether something is lost after the last part, although no header tells the length."""
     has_other_bytes: bool = False
-    """Whether bytes between the parts or at the end belong to none, of a format whose checksums show all damage.
+    """Whether some bytes belong to no part. Only formats whose checksums show all damage set this.
 
-    If nothing else is wrong, the track is complete.
+    If no part is damaged, such a file has the whole track.
     """
     tolerance_s: float = 0.0
     """Seconds by which the track may be shorter or longer, if its length is an estimate."""
@@ -128,7 +128,7 @@ def merged_spans(spans: Iterable[ByteSpan]) -> tuple[ByteSpan, ...]:
 
 
 class SplicedFile(io.RawIOBase):
-    """A file of its own, of spans of bytes of another one, and of other bytes."""
+    """A file that is made of spans of another file and of given bytes, in their order."""
 
     def __init__(self, file: IO[bytes], spans: Iterable[ByteSpan | bytes]) -> None:
         self._file, self._spans, self._position = file, list(spans), 0

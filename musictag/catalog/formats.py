@@ -129,7 +129,8 @@ def _decoded(stream: IO[bytes]) -> Iterator[io.TextIOWrapper]:
 
 def _read_csv(stream: IO[bytes], name: str) -> list[NumberedRow]:
     with _decoded(stream) as lines:
-        return _restore_ids(list(_csv_rows(lines, name)))
+        rows = [(number, _id_problem(fields) or fields) for number, fields in _csv_rows(lines, name)]
+        return _restore_whole_numbers(rows)
 
 
 def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
@@ -165,19 +166,17 @@ def _header(line: str, separator: str) -> list[str]:
     return [column.strip() for row in csv.reader([line], delimiter=separator) for column in row]
 
 
-def _restore_ids(rows: list[NumberedRow]) -> list[NumberedRow]:
+def _restore_whole_numbers(rows: list[NumberedRow]) -> list[NumberedRow]:
     """Return rows of a CSV file, without the `.0` of its track ids if every id ends so.
 
-    pandas writes 7 as 7.0 if the id of another row is missing, or was missing before that row was removed. Rows whose
-    id is lost are replaced by the reason.
+    pandas writes 7 as 7.0 if the id of another row is missing, or was missing before that row was removed.
     """
-    checked = [(number, _id_problem(fields) or fields) for number, fields in rows]
-    ids = [fields["track_id"] for _, fields in checked if isinstance(fields, dict) and fields["track_id"].strip()]
+    ids = [fields["track_id"] for _, fields in rows if isinstance(fields, dict) and fields["track_id"].strip()]
     if not all(map(_WHOLE_FLOAT.fullmatch, ids)):
-        return checked
+        return rows
     return [
         (number, fields if isinstance(fields, str) else fields | {"track_id": fields["track_id"].removesuffix(".0")})
-        for number, fields in checked
+        for number, fields in rows
     ]
 
 

@@ -64,7 +64,11 @@ def expanded_home(uri: str) -> str:
 
 def without_query(uri: str) -> str:
     """Return the URL of a website without its query and fragment; other uris as they are."""
-    return re.split(r"[?#]", uri, maxsplit=1)[0] if uri.lower().startswith(("http://", "https://")) else uri
+    return re.split(r"[?#]", uri, maxsplit=1)[0] if _is_website(uri) else uri
+
+
+def _is_website(uri: str) -> bool:
+    return uri.lower().startswith(("http://", "https://"))
 
 
 def redacted(text: str) -> str:
@@ -77,7 +81,7 @@ def redacted(text: str) -> str:
 
 def _redacted_url(url: str) -> str:
     url = _USER.sub("***@", url)
-    is_website = url.lower().startswith(("http://", "https://"))
+    is_website = _is_website(url)
     # In other URLs, "#" and ";" belong to names of files.
     query = re.search(r"[?#]" if is_website else r"\?", url)
     end = query.start() if query else len(url)

@@ -1,6 +1,5 @@
 """Decoding continues after damage: lost audio becomes silence of the same length, and is reported."""
 
-import functools
 import itertools
 import mmap
 import struct
@@ -13,94 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import make_music
-from encoding import FORMATS, by_ffmpeg, by_soundfile, encoded
+from damage import inserted, lost, overwritten, zeroed
+from encoding import FORMATS, by_ffmpeg, encoded
 from musictag.audio import mp3
 from musictag.audio.damaged import open_damaged
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import Damage
-from musictag.audio.reader import open_audio
 from musictag.errors import AudioDamagedError, AudioError, AudioTooLongError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits, TrackClips, track_clips
-
-SECONDS, RATE = 20.0, 44_100
-CONFIG = FeatureConfig(clip_frames=31)  # half a second
-TOLERANCES = {
-    # Opus converges after a gap. AAC fills bands with noise, which is other noise after a gap.
-    ".opus": 0.02, ".webm": 0.03, ".aac": 0.06, ".m4a": 0.06, ".mp4": 0.06, ".mka": 0.06,
-}  # fmt: skip
-BY_FFMPEG = {
-    ".aac": ("adts", "aac", {}),
-    ".m4a": ("mp4", "aac", {"movflags": "faststart"}),
-    ".mp4": ("mp4", "aac", {}),
-    ".mka": ("matroska", "aac", {}),
-    ".webm": ("webm", "libopus", {}),
-    ".mp2": ("mp2", "mp2", {}),
-    ".wma": ("asf", "wmav2", {}),
-    ".wv": ("wv", "wavpack", {}),
-    ".tta": ("tta", "tta", {}),
-}
-BY_SOUNDFILE = {
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-    ".wav": ("WAV", "PCM_16"),
-    ".aiff": ("AIFF", "PCM_16"),
-    ".au": ("AU", "PCM_16"),
-    ".caf": ("CAF", "PCM_16"),
-}
-RUBBISH = np.random.default_rng(0).bytes(24 << 10)
-
-
-def overwritten(data: bytes, at: int, n_bytes: int = 100) -> bytes:
-    return data[:at] + RUBBISH[:n_bytes] + data[at + n_bytes :]
-
-
-def lost(data: bytes, at: int, n_bytes: int = 300) -> bytes:
-    return data[:at] + data[at + n_bytes :]
-
-
-def zeroed(data: bytes, at: int, n_bytes: int = 2_048) -> bytes:
-    return data[:at] + bytes(n_bytes) + data[at + n_bytes :]
-
-
-def inserted(data: bytes, at: int, n_bytes: int = len(RUBBISH)) -> bytes:
-    return data[:at] + RUBBISH[:n_bytes] + data[at:]
-
-
-@functools.cache
-def samples_at(rate: int) -> np.ndarray:
-    return make_music(SECONDS, rate)
-
-
-@functools.cache
-def song(suffix: str) -> bytes:
-    """Return a file with the same music in the format of a suffix."""
-    rate = 48_000 if suffix in (".opus", ".webm") else RATE
-    if suffix in BY_FFMPEG:
-        return by_ffmpeg(samples_at(rate), rate, *BY_FFMPEG[suffix])
-    return by_soundfile(samples_at(rate), rate, *BY_SOUNDFILE[suffix])
-
-
-def undamaged(path: Path) -> np.ndarray:
-    with open_audio(path, "a") as audio:
-        return np.concatenate(list(audio.blocks()))
-
-
-def around_damage(path: Path, max_damage: float = 0.5) -> tuple[np.ndarray, Damage, int]:
-    """Return the samples, the damage and the sample rate of a damaged file."""
-    with open_damaged(path, "a", Mixer(), max_damage) as audio:
-        return np.concatenate(list(audio.blocks())), audio.damage, audio.sample_rate
-
-
-def differences(samples: np.ndarray, expected: np.ndarray, damage: Damage, rate: int) -> np.ndarray:
-    """Return the absolute differences of samples outside the damage."""
-    n_samples = min(len(samples), len(expected))
-    is_good = np.ones(n_samples, np.bool_)
-    for begin_s, end_s in damage.spans:
-        is_good[int(begin_s * rate) : int(np.ceil(end_s * rate))] = False
-    return np.abs(samples[:n_samples] - expected[:n_samples])[is_good]
+from songs import CONFIG, RATE, SECONDS, TOLERANCES, around_damage, differences, samples_at, song, undamaged
 
 
 @pytest.mark.slow
@@ -315,65 +236,6 @@ def test_damaged_track_that_is_too_long_says_both(tmp_path):
     (tmp_path / "a.mp3").write_bytes(zeroed(song(".mp3"), len(song(".mp3")) // 2))
     with pytest.raises(AudioTooLongError, match=r"longer than .* hours.*it is damaged.*frames are missing"):
         track_clips(tmp_path / "a.mp3", "a", CONFIG, 3, Limits(max_hours=SECONDS / 7_200))
-
-
-@pytest.mark.slow
-def test_lost_header_of_a_cluster_does_not_shift_what_follows(tmp_path):
-    data = song(".mka")
-    header = data.index(b"\x1f\x43\xb6\x75", len(data) // 3)
-    (tmp_path / "good.mka").write_bytes(data)
-    for change in (overwritten, lost):
-        (tmp_path / "bad.mka").write_bytes(change(data, header - 50))
-        samples, found, rate = around_damage(tmp_path / "bad.mka")
-        # A cluster has a few seconds.
-        assert len(found.spans) == 1
-        assert 1 < found.seconds < 7
-        assert differences(samples, undamaged(tmp_path / "good.mka"), found, rate).max() < TOLERANCES[".mka"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["SeekHead", "Tags", "Cues"])
-def test_damage_outside_of_the_clusters_of_a_matroska_file_costs_no_sound(tmp_path, name):
-    mark = {"SeekHead": b"\x11\x4d\x9b\x74", "Tags": b"\x12\x54\xc3\x67", "Cues": b"\x1c\x53\xbb\x6b"}[name]
-    data = bytearray(song(".mka"))
-    data[data.index(mark) + 4] ^= 0x10  # its size
-    (tmp_path / "a.mka").write_bytes(data)
-    track = track_clips(tmp_path / "a.mka", "a", CONFIG)
-    assert track.damaged_s < 0.1
-    assert track.duration_s == pytest.approx(SECONDS, abs=0.1)
-
-
-@pytest.mark.slow
-def test_bytes_before_the_segment_of_a_damaged_matroska_file_are_an_error(tmp_path):
-    data = song(".mka")
-    segment = data.index(b"\x18\x53\x80\x67")
-    (tmp_path / "a.mka").write_bytes(data[:segment] + RUBBISH[:40] + zeroed(data[segment:], len(data) // 2))
-    with pytest.raises(AudioError, match=r"^a: "):
-        track_clips(tmp_path / "a.mka", "a", CONFIG)
-
-
-@pytest.mark.slow
-def test_live_stream_may_end_within_a_block_but_not_be_damaged(tmp_path):
-    data = by_ffmpeg(samples_at(48_000), 48_000, "webm", "libopus", {"live": "1"})
-    path = tmp_path / "a.webm"
-    path.write_bytes(data[: len(data) * 9 // 10])
-    assert len(undamaged(path)) / 48_000 == pytest.approx(0.9 * SECONDS, abs=0.5)
-    path.write_bytes(lost(data, len(data) // 2))
-    with pytest.raises(AudioDamagedError, match=r"^a: damaged: no element begins at byte .*; how much is lost is not"):
-        track_clips(path, "a", CONFIG)
-
-
-@pytest.mark.slow
-def test_damaged_timestamp_is_an_error(tmp_path):
-    data = bytearray(song(".mka"))
-    # The second cluster begins in a thousand hours.
-    place = data.index(b"\x1f\x43\xb6\x75", len(data) // 3)
-    at = data.index(b"\xe7", place)
-    size = data[at + 1] & 0x7F
-    data[at + 2 : at + 2 + size] = struct.pack(">Q", 3_600_000_000)[-size:] if size >= 4 else b"\xff" * size
-    (tmp_path / "a.mka").write_bytes(overwritten(bytes(data), len(data) // 6))
-    with pytest.raises(AudioError, match=r"^a: "):
-        track_clips(tmp_path / "a.mka", "a", CONFIG, limits=Limits(max_damage=0.2))
 
 
 spans = st.lists(st.tuples(st.integers(-20, 120), st.integers(0, 30)), max_size=12)

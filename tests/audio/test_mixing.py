@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoding import by_ffmpeg, by_soundfile
+from encoding import SOUNDFILE_OF_SUFFIX, by_ffmpeg, by_soundfile
 from musictag.audio import mpg123
 from musictag.audio.mixing import Mixer
 from musictag.features.config import FeatureConfig
@@ -18,15 +18,6 @@ SAMPLE_RATE = 48_000
 SURROUND = ("FL", "FR", "FC", "LFE", "BL", "BR")
 
 
-SOUNDFILE = {
-    ".aiff": ("AIFF", "PCM_16"),
-    ".au": ("AU", "PCM_16"),
-    ".caf": ("CAF", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".wav": ("WAV", "PCM_16"),
-}
 FFMPEG = {
     ".flac": ("flac", "flac"),
     ".m4a": ("mp4", "aac"),
@@ -41,7 +32,7 @@ def write(path: Path, samples: np.ndarray, layout: str = "") -> Path:
     if layout:
         content = by_ffmpeg(samples, SAMPLE_RATE, *FFMPEG[path.suffix], {}, layout, 512_000)
     else:
-        content = by_soundfile(samples, SAMPLE_RATE, *SOUNDFILE[path.suffix])
+        content = by_soundfile(samples, SAMPLE_RATE, *SOUNDFILE_OF_SUFFIX[path.suffix])
     path.write_bytes(content)
     return path
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictag.audio import decoders, mp3, mpg123, pcm, reader
+from musictag.audio import decoders, mp3, mpeg_headers, mpg123, pcm, reader
 from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import Mixer
 
@@ -26,7 +26,7 @@ def read(data):
 
 
 def channels_agree(data):
-    return mp3.channels_agree(np.frombuffer(data, np.uint8), read(data))
+    return mp3.channels_agree(data, read(data))
 
 
 def mixed(decoder, *span):
@@ -49,7 +49,7 @@ def with_window(data, begin, bit):
     """Change the window of one channel in one frame to that for attacks."""
     changed = bytearray(data)
     for at, value in enumerate((1, 0, 1, 0), bit):
-        byte, mask = begin + mp3.HEADER_BYTES + at // 8, 0x80 >> at % 8
+        byte, mask = begin + mpeg_headers.HEADER_BYTES + at // 8, 0x80 >> at % 8
         changed[byte] = changed[byte] & ~mask | value * mask
     return bytes(changed)
 

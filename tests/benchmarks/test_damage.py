@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import soxr
 
+from damage import inserted, lost, overwritten, zeroed
 from encoding import by_ffmpeg, by_soundfile
 from musictag.cli.model_commands import find_model
 from musictag.errors import AudioError
@@ -24,7 +25,6 @@ from musictag.tagging.tagger import Tagger
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))
 SONGS = ("classical_18", "electronic_88", "rock_75")
 SECONDS, RATE = 60, 44_100
-RUBBISH = np.random.default_rng(0).bytes(24 << 10)
 
 Encode = Callable[[np.ndarray], bytes]
 FORMATS: dict[str, tuple[str, Encode]] = {
@@ -44,10 +44,10 @@ FORMATS: dict[str, tuple[str, Encode]] = {
     "WAV": (".wav", lambda x: by_soundfile(x, RATE, "WAV", "PCM_16")),
 }
 DAMAGE: dict[str, Callable[[bytes, int], bytes]] = {
-    "100 bytes overwritten": lambda data, at: data[:at] + RUBBISH[:100] + data[at + 100 :],
-    "300 bytes lost": lambda data, at: data[:at] + data[at + 300 :],
-    "2 KiB zeroed": lambda data, at: data[:at] + bytes(2_048) + data[at + 2_048 :],
-    "24 KiB inserted": lambda data, at: data[:at] + RUBBISH + data[at:],
+    "100 bytes overwritten": overwritten,
+    "300 bytes lost": lost,
+    "2 KiB zeroed": zeroed,
+    "24 KiB inserted": inserted,
     "the last 2 % missing": lambda data, _: data[: len(data) * 98 // 100],
 }
 

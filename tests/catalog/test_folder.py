@@ -6,7 +6,6 @@ import http.server
 import mimetypes
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from musictag.catalog.folder import FolderListing, describe_left_out, is_audio, list_folder
 from musictag.catalog.reader import read_catalog
 from musictag.errors import CatalogError
+from websites import serving
 
 
 def make_files(folder: Path, *names: str) -> None:
@@ -226,10 +226,8 @@ class Pages(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def website(tmp_path: Path) -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Pages, directory=tmp_path)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serving(functools.partial(Pages, directory=tmp_path)) as url:
+        yield f"{url}/"
 
 
 def test_folder_of_a_website_that_is_refused_is_named(tmp_path: Path, website: str) -> None:

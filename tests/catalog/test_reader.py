@@ -2,7 +2,6 @@ import functools
 import http.server
 import json
 import os
-import threading
 
 import fsspec
 import pyarrow as pa
@@ -13,6 +12,7 @@ from musictag.catalog.reader import read_catalog
 from musictag.catalog.validation import SCHEMA
 from musictag.errors import CatalogError
 from musictag.storage import fetch
+from websites import serving
 
 ROWS = [
     {"track_id": "a", "uri": "music/a.mp3", "artist": "X", "title": "One", "tags": ["calm", "piano"], "split": "train"},
@@ -247,11 +247,8 @@ QUERY = "?X-Amz-Credential=AK/2026/s3&X-Amz-Signature=0f1e.2d"
 
 @pytest.fixture
 def website(tmp_path):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)) as url:
+        yield url
 
 
 def test_catalog_at_a_presigned_url_is_read_by_the_suffix_of_its_path(tmp_path, website):

@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips, open_features
 from musictag.jobs import maintenance
 from musictag.storage import tables
+from websites import serving
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "featurize.py"
 CONFIG = FeatureConfig()
@@ -306,13 +306,11 @@ class Forbidden(http.server.BaseHTTPRequestHandler):
 def test_no_part_of_a_presigned_url_is_written_anywhere(tmp_path, featurize_here, capfd, length):
     secret = "5ecret" + "0" * length
     query = f"X-Amz-Algorithm=AWS4&X-Amz-Credential={secret}1&X-Amz-Security-Token={secret}2&X-Amz-Signature={secret}3"
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forbidden) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}/a.mp3?{query}"
+    with serving(Forbidden) as website:
+        uri = f"{website}/a.mp3?{query}"
         (tmp_path / "catalog.csv").write_text(f"track_id,uri\na,{uri}\nb,{uri.replace('http', 'nothing')}\n")
         table = tmp_path / "features"
         assert featurize_here("--catalog", tmp_path / "catalog.csv", "--features", table) == 1
-        server.shutdown()
     failures = tables.read_columns(f"{table}-failures", ("track_id", "uri", "message")).to_pylist()
     assert {row["track_id"] for row in failures} == {"a", "b"}
     assert all("X-Amz-Signature=***" in row["uri"] for row in failures)

@@ -1,7 +1,6 @@
 """An etag changes whenever a store tells that a file changed; there is none if the store tells nothing."""
 
 import http.server
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import fsspec
 import pytest
 
 from musictag.storage import fetch
+from websites import serving
 
 Headers = dict[str, str]
 
@@ -37,17 +37,13 @@ class Shop(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Callable[..., None]]]:
     """The url of a file, and a function that sets its headers."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Shop) as url:
 
         def fill(headers: Headers, content: bytes = b"some bytes") -> None:
             monkeypatch.setattr(Shop, "headers_sent", headers, raising=False)
             monkeypatch.setattr(Shop, "content", content, raising=False)
 
-        yield f"http://127.0.0.1:{server.server_port}/a.mp3", fill
-        server.shutdown()
-        thread.join()
+        yield f"{url}/a.mp3", fill
 
 
 SIZE = {"Content-Length": "10"}

@@ -2,7 +2,6 @@ import http.server
 import os
 import re
 import socket
-import threading
 import types
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from musictag.errors import AudioUnreachableError
 from musictag.storage import checksums, retry
 from musictag.storage import fetch as storage_fetch
+from websites import serving
 
 
 def fetch(uri):
@@ -93,11 +93,8 @@ class Statuses(http.server.BaseHTTPRequestHandler):
 @pytest.mark.slow
 @pytest.mark.parametrize(("status", "is_missing"), [(404, True), (410, True), (401, False), (403, False), (503, False)])
 def test_only_statuses_404_and_410_mean_that_a_file_is_missing(moody, status, is_missing):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Statuses) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(AudioUnreachableError) as error:
-            fetch(f"http://127.0.0.1:{server.server_port}/{status}.mp3")
-        server.shutdown()
+    with serving(Statuses) as url, pytest.raises(AudioUnreachableError) as error:
+        fetch(f"{url}/{status}.mp3")
     assert storage_fetch.is_missing(error.value) == is_missing
 
 
@@ -187,15 +184,10 @@ class Redirecting(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def website(monkeypatch):
     """Its url."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with serving(Redirecting) as url:
         monkeypatch.setattr(Redirecting, "elsewhere", f"{url}/song.wav")
         monkeypatch.setattr(Redirecting, "busy", 0)
         yield url
-        server.shutdown()
-        thread.join()
 
 
 def test_redirect_is_followed(website):
