@@ -90,7 +90,7 @@ def first_damage(data: mmap.mmap) -> int | None:
     if segment is None:
         return None
     position, cluster = segment.content, None
-    while position < (segment.end or len(data)):
+    while (position := _after_simple_blocks(data, position)) < (segment.end or len(data)):
         element = _known(data, position)
         if element is not None:
             cluster = element if element.name == _CLUSTER else cluster
@@ -103,6 +103,27 @@ def first_damage(data: mmap.mmap) -> int | None:
             is_in_cluster = segment.end is not None and cluster.end is not None and position < cluster.end
             return position if is_in_cluster or _resumed(data, position + 1) < len(data) else None
     return None
+
+
+def _after_simple_blocks(data: mmap.mmap, position: int) -> int:
+    """Return the byte after the simple blocks that follow each other from a byte on.
+
+    Nearly all elements are simple blocks with a size of one or two bytes: the general way takes a tenth of the time of
+    decoding.
+    """
+    end = len(data) - 2
+    while position < end and data[position] == _SIMPLE_BLOCK[0]:
+        first = data[position + 1]
+        if 0x80 <= first < 0xFF:
+            after = position + 2 + (first & 0x7F)
+        elif 0x40 <= first < 0x7F:
+            after = position + 3 + ((first & 0x3F) << 8 | data[position + 2])
+        else:
+            break
+        if after > len(data):
+            break
+        position = after
+    return position
 
 
 def _segment(data: mmap.mmap) -> Chunk | None:
