@@ -210,6 +210,40 @@ def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
     return pyarrow.fs.SubTreeFileSystem(path.rstrip("/"), filesystem)
 
 
+def scan(
+    uri: str, columns: Collection[str], version: int | None = None, *, added: Collection[str] = ()
+) -> pa.RecordBatchReader:
+    """Return a reader of columns of the table at `uri`, as `read_columns` reads them; memory holds some batches.
+
+    `__filename` is the name of the file that holds a row. Text is `string`, also in files that a delete wrote.
+    """
+    if not table_exists(uri):
+        schema = pa.schema([(name, pa.string()) for name in columns])
+        return pa.RecordBatchReader.from_batches(schema, [])
+    with store_errors(uri):
+        dataset = open_table(uri, version).to_pyarrow_dataset(filesystem=folder(uri))
+        types = {field.name: _plain_type(field.type) for field in dataset.schema} | {"__filename": pa.string()}
+        missing = [name for name in columns if name in added and name not in types]
+        schema = pa.schema([(name, types.get(name, pa.null())) for name in columns])
+        # Without caching: the footers of all files would take most of the memory.
+        scanner = dataset.scanner([name for name in columns if name not in missing], cache_metadata=False)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with store_errors(uri):
+            for batch in scanner.to_batches():
+                arrays = [
+                    pa.nulls(len(batch)) if name in missing else batch[name].cast(schema.field(name).type)
+                    for name in columns
+                ]
+                yield pa.record_batch(arrays, schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _plain_type(data_type: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_string_view(data_type) or pa.types.is_large_string(data_type) else data_type
+
+
 def _read(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
     # Without caching: the footers of all files would take most of the memory.
     return (

@@ -1,0 +1,39 @@
+"""Query tables in columns with DuckDB, in bounded memory.
+
+Whatever concerns all tracks of a catalog (the plan and the account of a run, duplicate rows, verification) is a query
+over columns: ten million tracks would not fit into Python objects.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+MEMORY_LIMIT = "1GiB"
+"""Memory of a connection; what needs more is spilled to its temporary folder."""
+
+
+@contextlib.contextmanager
+def connect() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to an empty database in a temporary folder, which is deleted at the end of the body.
+
+    Arrow tables and record batch readers are queried by the names under which they are registered. No extension is
+    downloaded. Text is compared by its bytes: ids that differ in case or in Unicode form are different.
+    """
+    with tempfile.TemporaryDirectory(prefix="musictag-") as folder:
+        connection = duckdb.connect(
+            str(Path(folder) / "queries.duckdb"),
+            config={
+                "memory_limit": MEMORY_LIMIT,
+                "temp_directory": str(Path(folder) / "spilled"),
+                # Without it, results keep the order of the input only by holding more of it; queries that need an
+                # order say so.
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        with connection:
+            yield connection

@@ -1,0 +1,38 @@
+"""DuckDB over Arrow: bounded memory, text by its bytes, nothing left behind."""
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+
+import sample_tables
+from musictag.storage import parts, queries, tables
+
+
+def test_text_is_compared_by_its_bytes():
+    with queries.connect() as connection:
+        connection.register("ids", pa.table({"track_id": ["a", "A", "é", "e\u0301", "a\0b", "a"]}))
+        assert connection.execute("SELECT count(DISTINCT track_id) FROM ids").fetchall() == [(5,)]
+
+
+def test_the_temporary_folder_is_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with queries.connect() as connection:
+        connection.execute("CREATE TABLE numbers AS SELECT range FROM range(100000)")
+        assert list(tmp_path.iterdir())
+    assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_scan_reads_columns_and_the_names_of_files(tmp_path):
+    uri = sample_tables.make_table(tmp_path)
+    parts.write_rows(uri, "one", sample_tables.SCHEMA, sample_tables.rows("a", "b"))
+    parts.write_rows(uri, "two", sample_tables.SCHEMA, sample_tables.rows("c"))
+    tables.delete_tracks(uri, ["a"])  # the rest of the file has text as string_view
+    found = tables.scan(uri, ("track_id", "later", "__filename"), added=("later",)).read_all()
+    assert found.schema.types == [pa.string(), pa.null(), pa.string()]
+    assert sorted(found["track_id"].to_pylist()) == ["b", "c"]
+    assert {Path(path).name for path in found["__filename"].to_pylist()} == tables.files(tables.open_table(uri)).keys()
+
+
+def test_a_scan_of_no_table_has_no_rows(tmp_path):
+    assert tables.scan(str(tmp_path / "none"), ("track_id",)).read_all().num_rows == 0
