@@ -36,6 +36,14 @@ class StoreError(MusictagError):
     """A table is missing, has another schema, or cannot be read or written."""
 
 
+class ConflictError(StoreError):
+    """Another writer changed the same files of a table meanwhile."""
+
+
+class BrokenManifestError(StoreError):
+    """A file that names what a worker has written is incomplete, or names what is not there."""
+
+
 class WorkerLostError(MusictagError):
     """Worker processes were killed repeatedly."""
 

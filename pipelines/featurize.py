@@ -3,17 +3,16 @@
 python pipelines/featurize.py --runner=DirectRunner
 python pipelines/featurize.py --catalog s3://bucket/catalog.parquet --features s3://bucket/features --clips-per-track 10
 
-Beam shuffles lists of tracks, never audio or features. Each call of the DoFn takes a part, decodes its tracks one after
-the other, streams them into one Parquet file and commits it. A killed run loses the parts in progress; the next run
-processes them, and never decodes a committed track again.
+Beam distributes numbers of shards, never tracks or audio. A worker reads the tracks of its shard from a file of the
+plan, decodes them one after the other, and streams them into Parquet files; this process commits the files to the
+table. What a killed run has staged is committed by the next run, and is not decoded again.
 """
 
 import argparse
-import dataclasses
 import datetime
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from musictag.engines import beam_runner  # isort: skip # first: it configures logging before Beam is imported
@@ -28,63 +27,39 @@ from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits
 from musictag.jobs import copy_sources, ledger
+from musictag.jobs.committer import Committer
 from musictag.jobs.entry_point import n_cores, run_main
-from musictag.jobs.featurizing import Row, featurize_tasks
-from musictag.jobs.plan import ExistingRow, Plan, Task, part_name, partition
+from musictag.jobs.featurizing import Outcome, featurize_tasks
+from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.jobs.progress import polling_bar
 from musictag.jobs.run import Run, execute
-from musictag.storage import fetch, parts, tables
-
-# Maximum number of tracks in one Parquet file; with all clips, it has about 60 MB.
-PART_TRACKS = 24
+from musictag.jobs.shards import stage_shard
+from musictag.storage import fetch, tables
 
 
-@dataclasses.dataclass(frozen=True)
-class PlannedTables:
-    """The tables that a run writes, and their versions before the first part is written."""
-
-    features: str
-    features_version: int
-    failures: str
-    failures_version: int
-
-
-class FeaturizePart(beam.DoFn):
-    """Write the rows of one part to the features table, and the tracks that fail to the failures table."""
+class FeaturizeShard(beam.DoFn):
+    """Stage the rows and failures of the tracks of one shard."""
 
     def __init__(
-        self, planned: PlannedTables, config: FeatureConfig, clips_per_track: int | None, limits: Limits
+        self, features_uri: str, plan: PlanFiles, config: FeatureConfig, clips_per_track: int | None, limits: Limits
     ) -> None:
-        self.planned, self.config, self.clips_per_track, self.limits = planned, config, clips_per_track, limits
+        self.features_uri, self.plan = tables.absolute(features_uri), plan
+        self.config, self.clips_per_track, self.limits = config, clips_per_track, limits
 
-    def process(self, part: tuple[Task, ...]) -> Iterator[int]:
-        """Featurize and commit one part; yield the number of rows written."""
-        name = part_name(part, self.config.feature_hash)
-        rows = self._rows(part, name)
-        yield parts.write_rows(self.planned.features, name, table.SCHEMA, rows, self.planned.features_version)
+    def process(self, shard: int) -> Iterator[int]:
+        """Yield the number of tracks of each part."""
+        producer = self.config.feature_hash
+        yield from stage_shard(self.features_uri, table.SCHEMA, producer, self.plan, shard, self._featurize)
 
-    def _rows(self, part: tuple[Task, ...], name: str) -> Iterator[Row]:
-        failures: list[Row] = []
+    def _featurize(self, tasks: list[Task]) -> Iterable[Outcome]:
         find_row = functools.partial(
             copy_sources.find_row,
-            output_uri=self.planned.features,
+            output_uri=self.features_uri,
             schema=table.SCHEMA,
             time_column="featurized_at",
             limits=self.limits,
         )
-        for row, failure in featurize_tasks(part, self.config, self.clips_per_track, self.limits, find_row):
-            if row:
-                yield row
-            if failure:
-                failures.append(failure)
-        # Recorded before the rows are committed: a part that is committed has its failures recorded.
-        ledger.record_failures(self.planned.failures, name, failures, self.planned.failures_version)
-
-
-def read_existing(features_uri: str, producer: str) -> dict[str, ExistingRow]:
-    """Read what the features table holds of each track; `open_features` ensures that all rows have one producer."""
-    rows = tables.read_columns(features_uri, ("track_id", "uri", "audio_etag")).to_pylist()
-    return {row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], producer) for row in rows}
+        return featurize_tasks(tasks, self.config, self.clips_per_track, self.limits, find_row)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -119,33 +94,32 @@ def main(argv: list[str]) -> None:
     table.open_features(args.features, config, args.clips_per_track)
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    def featurize(plan: Plan) -> None:
-        planned = PlannedTables(
-            args.features, tables.version(args.features), failures_uri, tables.version(failures_uri)
-        )
-        featurize_part = FeaturizePart(planned, config, args.clips_per_track, options.limits(args))
-        task_parts = partition(plan.tasks, PART_TRACKS, n_cores())
-        with polling_bar("featurize", len(plan.tasks), tables.count_new_rows((args.features, failures_uri))):
+    def featurize(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        featurize_shard = FeaturizeShard(args.features, plan, config, args.clips_per_track, options.limits(args))
+        with polling_bar("featurize", n_tasks, lambda: committer.n_tracks):
             beam_runner.run(
                 lambda pipeline: (
                     pipeline
-                    | "Parts" >> beam.Create(task_parts)
+                    | "Shards" >> beam.Create(range(plan.n_shards))
                     | "Spread" >> beam.Reshuffle()
-                    | "Featurize" >> beam.ParDo(featurize_part)
+                    | "Featurize" >> beam.ParDo(featurize_shard)
                 ),
                 beam_arguments,
             )
 
     run = Run(
         source=args.catalog,
-        listed=fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist()),
+        listed=fetch.with_etags(catalog.tracks),
         catalog=catalog,
         output_uri=args.features,
+        schema=table.SCHEMA,
         failures_uri=failures_uri,
         producer=config.feature_hash,
-        read_existing=lambda: read_existing(args.features, config.feature_hash),
+        load_rows=lambda connection, name: table.load_rows(connection, name, args.features, config),
         copies_rows=True,
         time_column="featurized_at",
+        task_bytes=table.estimated_row_bytes(config, args.clips_per_track),
+        n_workers=n_cores(),
         max_attempts=args.max_attempts,
         max_failures=args.max_failures,
         prune=args.prune,

@@ -6,20 +6,21 @@ python pipelines/tag.py --catalog music/ --tags data/music-tags
 python pipelines/tag.py --model models:/musictag@candidate --diff
 
 One row is one track with all its clips, from reading to scores: there is no shuffle and no group-by. Scores are
-committed part by part as they arrive. A second run tags what is new or changed, and everything that another model
-tagged. `--diff` scores a sample and prints how many tracks would gain and lose each tag; it writes nothing.
+committed every few seconds as they arrive. A second run tags what is new or changed, and everything that another model
+tagged; until it ends, readers see two rows of a track, of which the newer one counts. `--diff` scores a sample and
+prints how many tracks would gain and lose each tag; it writes nothing.
 """
 
 import argparse
 import contextlib
-import dataclasses
 import datetime
 import functools
+import itertools
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 from musictag.engines import ray_cluster  # isort: skip # first: it prepares the environment for Ray
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
@@ -40,24 +42,24 @@ from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import copy_sources, ledger
+from musictag.jobs.committer import Committer
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import featurize_tasks
-from musictag.jobs.plan import CopySource, Plan, Task, part_name, partition
+from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
 from musictag.models.specs import TaggerSpec
-from musictag.storage import fetch, parts, tables
+from musictag.storage import fetch, tables
+from musictag.storage.data_files import table_of
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
-from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, read_existing, tag_rows
+from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, load_rows, tag_rows
 from musictag.tagging.tagger import Tagger, check_features
 
 # Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
 SCORE_TRACKS = 16
-# Tracks that one task decodes at most, when tagging from audio.
-DECODE_TRACKS = 8
-# Tracks of one commit.
-PART_TRACKS = 256
+# Tracks that come to this process together.
+BLOCK_TRACKS = 256
 # Tracks of --diff: the 95 % margin of error of a share is 3 percentage points.
 DIFF_TRACKS = 1_000
 
@@ -91,39 +93,49 @@ def _is_done(row: dict[str, Any]) -> bool:
     return bool(row.get("failure") or row.get("tagged"))
 
 
-def from_features(uri: str, tasks: tuple[Task, ...]) -> ray.data.Dataset:
-    """Read the feature rows of the tasks; files without such a row are not opened."""
-    track_ids = {task.track_id for task in tasks}
+def from_features(plan: PlanFiles | TaskList, features_uri: str) -> ray.data.Dataset:
+    """Read the feature rows of the tasks; files and row groups without such a row are not read."""
     schema = pa.schema([table.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
+    table_uri = tables.absolute(features_uri)  # workers have other folders
 
-    def read(files: pa.Table) -> Iterator[pa.Table]:
-        for path in files["item"].to_pylist():
-            yield from tables.read_file(table_uri, path, schema, track_ids)
+    def read(tasks: list[Task]) -> Iterator[pa.Table]:
+        for path, of_file in itertools.groupby(tasks, lambda task: task.features_file):
+            yield from tables.read_file(table_uri, str(path), schema, {task.track_id for task in of_file})
 
-    paths, table_uri = tables.files_with(uri, track_ids), tables.absolute(uri)
-    return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_format="pyarrow")
+    return from_shards(plan, read)
 
 
-def from_audio(tasks: tuple[Task, ...], config: FeatureConfig, args: argparse.Namespace) -> ray.data.Dataset:
+def from_audio(plan: PlanFiles | TaskList, config: FeatureConfig, args: argparse.Namespace) -> ray.data.Dataset:
     """Featurize the tasks: rows as the features table would have them, or failures."""
     schema = pa.schema([*table.SCHEMA, FAILURE, TAGGED])
-    limits, tags_uri = options.limits(args), tables.absolute(args.tags)  # workers have other folders
+    limits, clips_per_track = options.limits(args), args.clips_per_track
     find_row = functools.partial(
-        copy_sources.find_row, output_uri=tags_uri, schema=TAGS_SCHEMA, time_column="tagged_at", limits=limits
+        copy_sources.find_row,
+        output_uri=tables.absolute(args.tags),
+        schema=TAGS_SCHEMA,
+        time_column="tagged_at",
+        limits=limits,
     )
 
-    def featurize(rows: pa.Table) -> Iterator[pa.Table]:
-        block = [
-            Task(**{**row, "copy_source": row["copy_source"] and CopySource(**row["copy_source"])})
-            for row in rows.to_pylist()
-        ]
-        for row, failure in featurize_tasks(block, config, args.clips_per_track, limits, find_row):
+    def featurize(tasks: list[Task]) -> Iterator[pa.Table]:
+        for row, failure in featurize_tasks(tasks, config, clips_per_track, limits, find_row):
             outcome = {"tagged": row} if row and "tags" in row else row or {}
-            yield parts.table_of({**outcome, "failure": failure}, schema)
+            yield table_of({**outcome, "failure": failure}, schema)
 
-    n_blocks = len(partition(tasks, DECODE_TRACKS, args.num_workers))  # a multiple of the actors, if possible
-    rows = ray.data.from_items([dataclasses.asdict(task) for task in tasks], override_num_blocks=n_blocks)
-    return rows.map_batches(featurize, batch_format="pyarrow")
+    return from_shards(plan, featurize)
+
+
+def from_shards(plan: PlanFiles | TaskList, read: Callable[[list[Task]], Iterator[pa.Table]]) -> ray.data.Dataset:
+    """Return the rows that `read` gives for the tasks of each part; Ray distributes numbers of shards alone."""
+
+    def read_shards(shards: pa.Table) -> Iterator[pa.Table]:
+        for shard in shards["id"].to_pylist():
+            for _, tasks in plan.read_shard(shard):
+                yield from read(tasks)
+
+    return ray.data.range(plan.n_shards, override_num_blocks=plan.n_shards).map_batches(
+        read_shards, batch_format="pyarrow"
+    )
 
 
 def score_rows(
@@ -147,38 +159,16 @@ def score_rows(
 
 @contextlib.contextmanager
 def scoring(
-    tasks: tuple[Task, ...], model: ModelIdentity, folder: Path, spec: TaggerSpec, args: argparse.Namespace
-) -> Iterator[Iterator[list[dict[str, Any]]]]:
-    """Run Ray in the body and score the tasks: rows of `SCORED_SCHEMA` as they arrive, `PART_TRACKS` at a time."""
+    plan: PlanFiles | TaskList, model: ModelIdentity, folder: Path, spec: TaggerSpec, args: argparse.Namespace
+) -> Iterator[Iterator[pa.Table]]:
+    """Run Ray in the body and score the tasks: tables of `SCORED_SCHEMA` as they arrive."""
     # An actor takes a logical CPU; the tasks that read and decode need some as well.
     with ray_cluster.connect(num_cpus=n_cores() + args.num_workers), ray_cluster.task_errors():
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors that it logs are raised as well
         ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = from_audio(tasks, spec.feature_config, args) if args.catalog else from_features(args.features, tasks)
+        rows = from_audio(plan, spec.feature_config, args) if args.catalog else from_features(plan, args.features)
         scored = score_rows(rows, model, folder, args)
-        blocks = scored.iter_batches(batch_size=PART_TRACKS, batch_format="pyarrow")
-        yield (pa.table(block).to_pylist() for block in blocks)
-
-
-def commit_parts(
-    scored: Iterable[list[dict[str, Any]]], plan: Plan, producer: str, tags_uri: str, failures_uri: str
-) -> Iterator[int]:
-    """Commit scored rows and failures part by part as they arrive; yield the number of tracks of each part.
-
-    Rows of these tracks that another model made are deleted before the part is written.
-    """
-    tasks = {task.track_id: task for task in plan.tasks}
-    failures_version = tables.version(failures_uri)
-    for rows in scored:
-        failures = [row["failure"] for row in rows if row["failure"]]
-        succeeded = [row for row in rows if not row["failure"]]
-        part = [tasks[row["track_id"]] for row in succeeded + failures]
-        # With the version, because a part of the same tracks and model may have been committed and deleted since.
-        name = part_name(part, f"{producer} {tables.version(tags_uri)}")
-        ledger.record_failures(failures_uri, name, failures, failures_version)
-        tables.delete_tracks(tags_uri, plan.superseded & {row["track_id"] for row in succeeded})
-        parts.write_table(tags_uri, name, TAGS_SCHEMA, pa.Table.from_pylist(succeeded, TAGS_SCHEMA))
-        yield len(part)
+        yield map(pa.table, scored.iter_batches(batch_size=BLOCK_TRACKS, batch_format="pyarrow"))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -207,13 +197,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[tuple[str, str, str | None]]:
-    """Yield (track_id, uri, audio_etag) of each track of the catalog, or of the features table if there is none."""
+def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[pa.RecordBatch]:
+    """Yield `track_id, uri, audio_etag` of the tracks of the catalog, or if there is none of the features table.
+
+    Tracks of the features table come with the `features_file` that holds them.
+    """
     if catalog:
-        yield from fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
-    else:
-        rows = tables.read_columns(features_uri, ("track_id", "uri", "audio_etag"))
-        yield from zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True)
+        yield from fetch.with_etags(catalog.tracks)
+        return
+    columns = ("track_id", "uri", "audio_etag", "__filename")
+    for batch in tables.scan(features_uri, columns):
+        names = pc.replace_substring_regex(batch["__filename"], ".*/", "")
+        yield batch.append_column("features_file", names)
 
 
 def main(argv: list[str]) -> None:
@@ -228,15 +223,14 @@ def main(argv: list[str]) -> None:
     if not catalog:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
-    def score_tasks(tasks: tuple[Task, ...]) -> diff.Scoring:
-        return scoring(tasks, model, model_source.folder, spec, args)
+    def score(plan: PlanFiles | TaskList) -> diff.Scoring:
+        return scoring(plan, model, model_source.folder, spec, args)
 
     if args.diff:
-        tracks = catalog.tracks if catalog else tables.read_columns(args.features, ("track_id", "uri"))
-        uris = dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True))
         diff.echo_diff(
-            args.tags, source, uris, args.diff, model=model, vocabulary=spec.vocabulary,
-            vocabulary_of=mlflow_registry.vocabulary_of, score=score_tasks,
+            args.tags, source, list_tracks(catalog, args.features), args.diff, model=model,
+            vocabulary=spec.vocabulary, vocabulary_of=mlflow_registry.vocabulary_of,
+            score=lambda tasks: score(TaskList.of(tasks, args.num_workers)),
         )  # fmt: skip
         return
 
@@ -244,21 +238,29 @@ def main(argv: list[str]) -> None:
     tables.create_table(args.tags, TAGS_SCHEMA)
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    def tag(plan: Plan) -> None:
-        with score_tasks(plan.tasks) as scored, bar((), "tag", len(plan.tasks), "track") as progress_bar:
-            for n_tracks in commit_parts(scored, plan, model.digest, args.tags, failures_uri):
-                progress_bar.update(n_tracks)
+    def tag(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        with score(plan) as scored, bar((), "tag", n_tasks, "track") as progress_bar:
+            for rows in scored:
+                failures = pc.drop_null(rows["failure"]).to_pylist()
+                committer.add(rows.filter(pc.is_null(rows["failure"])).select(TAGS_SCHEMA.names), failures)
+                progress_bar.update(len(rows))
 
+    n_clips = args.clips_per_track if catalog else table.stored_clips_per_track(tables.open_table(args.features))
     run = Run(
         source=source,
         listed=list_tracks(catalog, args.features),
         catalog=catalog,
         output_uri=args.tags,
+        schema=TAGS_SCHEMA,
         failures_uri=failures_uri,
         producer=model.digest,
-        read_existing=lambda: read_existing(args.tags, mlflow_registry.find_digest),
+        load_rows=lambda connection, name: load_rows(connection, name, args.tags, mlflow_registry.find_digest),
         copies_rows=catalog is not None,  # stored features are not decoded
         time_column="tagged_at",
+        task_bytes=table.estimated_row_bytes(spec.feature_config, n_clips),
+        n_workers=args.num_workers,
+        n_cores=max(args.num_workers, n_cores()),
+        n_gpus=args.num_workers if args.use_gpu else 0,
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,
         prune=args.prune,

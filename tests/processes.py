@@ -1,5 +1,7 @@
 """What a test asks of a process that may end at any moment."""
 
+from pathlib import Path
+
 import psutil
 
 
@@ -17,3 +19,14 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
+
+
+def committing_often(script: Path, folder: Path) -> Path:
+    """Copy a script of `pipelines` to a folder, changed so that it commits as soon as something is there."""
+    text = script.read_text()
+    assert text.count("\ndef main(") == 1
+    settings = "\nfrom musictag.jobs import committer\n\ncommitter.POLL_S = committer.COMMIT_S = 0.05\n"
+    settings += "committer.MAX_SHARE = 1e9\n"
+    copy = folder / script.name
+    copy.write_text(text.replace("\ndef main(", f"{settings}\n\ndef main("))
+    return copy

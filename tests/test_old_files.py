@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import sample_tables
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.engines import mlflow_registry, mlflow_runs
@@ -17,11 +18,11 @@ from musictag.evaluation import results
 from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import ledger, maintenance
-from musictag.jobs.plan import make_plan
+from musictag.jobs.plan import load_listed, load_problems, make_plan
 from musictag.models.artifact import load_model
-from musictag.storage import tables
+from musictag.storage import queries, tables
 from musictag.tagging.scorers import SCORE_COLUMNS
-from musictag.tagging.table import read_existing
+from musictag.tagging.table import load_rows
 from musictag.tagging.tagger import Tagger
 from musictag.training import checkpoints, loop
 from musictag.training.config import TrainingConfig
@@ -126,24 +127,33 @@ def test_old_failures_are_read(old):
     assert rows["no-uri"]["message"] == "row 15: uri is empty"
 
 
+def attempts(uri):
+    with queries.connect() as connection:
+        ledger.load_failed(connection, uri)
+        return dict(connection.sql("SELECT track_id, attempts FROM failed").fetchall())
+
+
 def test_attempts_continue_from_old_failures(old):
-    of_features = ledger.read_failed(str(old / "features-failures"))
-    of_tags = ledger.read_failed(str(old / "tags-failures"))
-    assert {track_id: failed.attempts for track_id, failed in of_features.items()} == {
-        "broken": 2, "missing": 2, "no-uri": 2
-    }  # fmt: skip
-    assert {failed.attempts for failed in of_tags.values()} == {1}
+    assert attempts(str(old / "features-failures")) == {"broken": 2, "missing": 2, "no-uri": 2}
+    assert set(attempts(str(old / "tags-failures")).values()) == {1}
 
 
 @pytest.mark.parametrize("name", ["tags", "baseline-tags"])
-def test_tags_of_an_old_model_are_up_to_date_unless_model_or_audio_changed(name, old):
-    existing = read_existing(str(old / name), mlflow_registry.find_digest)
-    listed = [(track_id, row["uri"], row["audio_etag"]) for track_id, row in rows_of(old / "features").items()]
-    (producer,) = {row.producer for row in existing.values()}
-    assert make_plan(listed, existing, producer, {}, max_attempts=3).unchanged == TRACKS
-    assert make_plan(listed, existing, "another digest", {}, max_attempts=3).superseded == TRACKS
-    changed = [(track_id, uri, f"{etag}-2") for track_id, uri, etag in listed]
-    assert make_plan(changed, existing, producer, {}, max_attempts=3).stale == TRACKS
+def test_tags_of_an_old_model_are_up_to_date_unless_model_or_audio_changed(name, store):
+    listed = tables.read_columns(str(store / "features"), ("track_id", "uri", "audio_etag"))
+    with queries.connect() as connection:
+        load_problems(connection, ())
+        ledger.load_failed(connection, None)
+        load_rows(connection, "rows_before", str(store / name), mlflow_registry.find_digest)
+        load_listed(connection, [listed])
+        ((producer,),) = connection.sql("SELECT DISTINCT producer FROM rows_before").fetchall()
+        assert make_plan(connection, producer, 3).n_unchanged == len(TRACKS)
+        assert make_plan(connection, "another digest", 3).n_tasks == len(TRACKS)
+        assert connection.sql("SELECT count(*) FROM plan WHERE is_stale").fetchall() == [(0,)]
+        connection.execute("UPDATE listed SET audio_etag = audio_etag || '-2'")
+        make_plan(connection, producer, 3)
+        stale = connection.sql("SELECT track_id FROM plan WHERE is_stale").fetchall()
+        assert {track_id for (track_id,) in stale} == TRACKS
 
 
 def test_old_splits_are_read(old):
@@ -175,7 +185,7 @@ def test_old_version_of_a_table_is_read_and_restored(old):
 
 def test_rows_are_deleted_from_an_old_table(old):
     uri = str(old / "features")
-    tables.delete_tracks(uri, {"track-4"})
+    sample_tables.delete_tracks(uri, {"track-4"})
     assert tables.track_ids(uri) == TRACKS - {"track-4"}
     assert maintenance.verify(uri).problems == ()
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from musictag.catalog import stratification, twins
 from musictag.errors import CatalogError
-from musictag.storage import parts, tables
+from musictag.storage import commits, tables
 
 SPLITS = ("train", "validation", "test")
 _FOLD_SPLITS = ("train", "validation")
@@ -178,4 +178,4 @@ def _store_splits(uri: str, assigned: Mapping[str, str]) -> None:
     now = datetime.datetime.now(datetime.UTC)
     rows = [{"group": group, "split": split, "assigned_at": now} for group, split in sorted(assigned.items())]
     tables.create_table(uri, SCHEMA)
-    parts.write_table(uri, f"{now:%Y%m%dT%H%M%S%f}", SCHEMA, pa.Table.from_pylist(rows, SCHEMA))
+    commits.append_rows(uri, SCHEMA, rows)

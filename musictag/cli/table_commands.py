@@ -1,10 +1,11 @@
-"""The commands that maintain tables: `musictag verify`, `rollback` and `vacuum`."""
+"""The commands that maintain tables: `musictag verify`, `rollback`, `vacuum` and `compact`."""
 
 import argparse
 
 from musictag.cli import options
 from musictag.errors import LedgerError
 from musictag.jobs import maintenance, progress
+from musictag.storage import rewrite
 
 KEEP_HOURS = 7 * 24
 MAX_VERSIONS = 20
@@ -12,7 +13,7 @@ MAX_VERSIONS = 20
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `verify`, `rollback` and `vacuum` to the commands of a parser."""
+    """Add `verify`, `rollback`, `vacuum` and `compact` to the commands of a parser."""
     verify = commands.add_parser(
         "verify", help="check that no file of a table is missing or has changed, and that each track has one row"
     )
@@ -33,7 +34,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="keep the files of versions that are at most N hours old (default: %(default)s)",
     )  # fmt: skip
     vacuum.set_defaults(run=run_vacuum)
-    for command in (verify, rollback, vacuum):
+
+    compact = commands.add_parser(
+        "compact", help="join the small files of a table, so that it is read faster; earlier versions stay"
+    )
+    compact.set_defaults(run=run_compact)
+    for command in (verify, rollback, vacuum, compact):
         command.add_argument("table", type=options.location, metavar="TABLE", help="path or URL, such as data/features")
     rollback.add_argument("version", type=int, nargs="?", metavar="VERSION")
 
@@ -64,3 +70,10 @@ def run_vacuum(args: argparse.Namespace) -> None:
     """Remove the files that no recent version of a table needs."""
     removed = maintenance.vacuum(args.table, args.keep_hours)
     progress.echo(f"{progress.counted(len(removed), 'file')} removed; {args.table}")
+
+
+def run_compact(args: argparse.Namespace) -> None:
+    """Join the small files of a table."""
+    done = rewrite.compact(args.table)
+    before, after = progress.counted(done.n_before, "file"), progress.counted(done.n_after, "file")
+    progress.echo(f"{before} before, {after} now; {args.table} (musictag vacuum removes the old ones later)")

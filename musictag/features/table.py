@@ -6,6 +6,7 @@ by at most 0.002, and a score of a trained network by at most 0.005 (see `tests/
 
 import json
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -74,6 +75,37 @@ def open_features(uri: str, config: FeatureConfig, clips_per_track: int | None) 
             f"run with --clips-per-track {existing_clips}, or choose another table with --features"
         )
     return table
+
+
+def load_rows(connection: duckdb.DuckDBPyConnection, name: str, uri: str, config: FeatureConfig) -> None:
+    """Create a table of `track_id, uri, audio_etag, producer, time, file` for the rows of the features table.
+
+    Args:
+        connection: where to create it.
+        name: its name.
+        uri: the features table.
+        config: its settings, whose hash is the producer of all rows (see `open_features`).
+    """
+    rows = tables.scan(uri, ("track_id", "uri", "audio_etag", "featurized_at", "__filename"))
+    connection.register("scanned", rows)
+    connection.execute(
+        f"CREATE OR REPLACE TABLE {name} AS SELECT track_id, uri, audio_etag, $producer AS producer, "
+        "featurized_at AS time, parse_filename(__filename) AS file FROM scanned",
+        {"producer": config.feature_hash},
+    )
+    connection.unregister("scanned")
+
+
+def estimated_row_bytes(config: FeatureConfig, clips_per_track: int | None) -> int:
+    """Return about how many bytes the clips of a track have; without a number of clips, those of four minutes."""
+    n_clips = clips_per_track or round(240 / config.clip_seconds)
+    return n_clips * CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
+
+
+def stored_clips_per_track(table: DeltaTable) -> int | None:
+    """Return the number of clips of each track of a features table, or None if it holds all of them."""
+    text = table.metadata().configuration.get(_CLIPS_KEY, _clips_text(None))
+    return None if text == _clips_text(None) else int(text)
 
 
 def feature_config(table: DeltaTable) -> FeatureConfig:

@@ -5,99 +5,108 @@ and compare its digest with that of the earlier row; if they are equal, they cop
 deleted already: its file stays until the table is vacuumed.
 """
 
-import dataclasses
 import datetime
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from musictag.errors import StoreError
 from musictag.features.extract import Limits
-from musictag.jobs.plan import CopySource, ExistingRow, Plan, Task, size_of
-from musictag.jobs.progress import counted, echo
+from musictag.jobs.plan import SIZE_OF_LISTED, SIZE_OF_ROW
+from musictag.jobs.plan_files import Task
 from musictag.storage import tables
 
 Row = dict[str, Any]
 FindRow = Callable[[Task, str], Row | None]
 """Returns the row to copy for a task whose audio has the given SHA-256; None if the audio has to be decoded."""
 
-# Reading one row takes time in proportion to the rows of its file: deletes write files with very many rows.
-_MAX_FILE_ROWS = 300
+# Reading one row takes time in proportion to the rows of its file.
+_MAX_FILE_ROWS = 1_000
 
 
-def with_copy_sources(plan: Plan, existing: Mapping[str, ExistingRow], producer: str, output_uri: str) -> Plan:
-    """Return the plan with the `copy_source` of each task whose audio may be that of a row with the run's producer.
+def create_copy_sources(connection: duckdb.DuckDBPyConnection, producer: str, output_uri: str | None) -> None:
+    """Create the table `copy_sources`, with the row of the output table that may have the audio of a task.
 
-    This is the row of one of these tracks:
+    It is a row with the run's producer, of one of these tracks:
 
     - the same track, if its size is the same or not known;
-    - a track that is not among the listed ones, with the same etag, or with the same file name and size.
+    - a track that is not among the listed ones, with the same etag, or with the same file name and size. A hidden track
+      is perhaps listed, but its row may be copied as well: only equal audio is.
+
+    Args:
+        connection: holds the tables of `plan`.
+        producer: the run's producer.
+        output_uri: the table whose rows may be copied; None if the job copies none.
     """
-    # A hidden track is perhaps listed, but its row may be copied as well: only equal audio is.
-    unlisted = {
-        track_id: existing[track_id]
-        for track_id in (*plan.hidden, *plan.orphaned)
-        if existing[track_id].producer == producer
-    }
-    by_etag = {row.audio_etag: track_id for track_id, row in unlisted.items()}
-    by_name = {
-        (_file_name(row.uri), size): track_id
-        for track_id, row in unlisted.items()
-        if (size := size_of(row.audio_etag)) is not None
-    }
-    source_of: dict[str, str] = {}
-    for task in plan.tasks:
-        row, etag = existing.get(task.track_id), task.audio_etag
-        if etag is None:
-            continue
-        if row is None:
-            source = by_etag.get(etag) or by_name.get((_file_name(task.uri), size_of(etag) or -1))
-            if source is not None:
-                source_of[task.track_id] = source
-        elif row.producer == producer and task.track_id in plan.stale and _may_have_one_size(row.audio_etag, etag):
-            source_of[task.track_id] = task.track_id
-    sources = _read_sources(output_uri, set(source_of.values()))
-    tasks = (
-        dataclasses.replace(task, copy_source=sources.get(source_of.get(task.track_id, ""))) for task in plan.tasks
+    connection.execute(_CANDIDATES, {"producer": producer})
+    if output_uri is None:
+        connection.execute("DELETE FROM candidates")
+    (n_candidates,) = connection.execute("SELECT count(*) FROM candidates").fetchall()[0]
+    columns = ("track_id", "audio_sha256", "__filename")
+    if n_candidates and output_uri is not None:
+        digests = tables.scan(output_uri, columns)
+    else:
+        digests = pa.table({name: pa.array([], pa.string()) for name in columns})
+    connection.register("digests", digests)
+    connection.execute(_COPY_SOURCES, {"max_file_rows": _MAX_FILE_ROWS})
+    connection.unregister("digests")
+
+
+_FILE_NAME = "regexp_extract({uri}, '[^/]*$')"
+_CANDIDATES = f"""
+CREATE OR REPLACE TABLE candidates AS
+WITH
+    tasks AS (SELECT * FROM plan AS listed WHERE state = 'task' AND audio_etag IS NOT NULL),
+    new AS (SELECT * FROM tasks WHERE existing_uri IS NULL),
+    old AS (
+        SELECT existing.* FROM existing JOIN unlisted USING (track_id) WHERE producer = $producer
+    ),
+    same_etag AS (
+        SELECT listed.track_id, min(old.track_id) AS source_track_id
+        FROM new AS listed JOIN old ON old.audio_etag = listed.audio_etag
+        GROUP BY listed.track_id
+    ),
+    same_name AS (
+        SELECT listed.track_id, min(existing.track_id) AS source_track_id
+        FROM new AS listed JOIN old AS existing
+            ON {_FILE_NAME.format(uri="existing.uri")} = {_FILE_NAME.format(uri="listed.uri")}
+            AND {SIZE_OF_ROW} = {SIZE_OF_LISTED}
+        GROUP BY listed.track_id
     )
-    return dataclasses.replace(plan, tasks=tuple(tasks)) if sources else plan
+SELECT track_id, coalesce(same_etag.source_track_id, same_name.source_track_id) AS source_track_id
+FROM same_etag FULL JOIN same_name USING (track_id)
+UNION ALL
+SELECT track_id, track_id
+FROM tasks AS listed JOIN existing USING (track_id)
+WHERE is_stale AND producer = $producer AND ({SIZE_OF_ROW} = {SIZE_OF_LISTED}) IS NOT FALSE
+"""
+_COPY_SOURCES = """
+CREATE OR REPLACE TABLE copy_sources AS
+SELECT
+    candidates.track_id, source_track_id, audio_sha256 AS source_sha256, existing.file AS source_file
+FROM candidates
+JOIN existing ON existing.track_id = source_track_id
+JOIN digests ON digests.track_id = source_track_id AND parse_filename(__filename) = existing.file
+WHERE audio_sha256 IS NOT NULL
+    AND existing.file IN (SELECT file FROM rows_before GROUP BY file HAVING count(*) <= $max_file_rows)
+QUALIFY row_number() OVER (PARTITION BY candidates.track_id) = 1
+"""
 
 
-def _file_name(uri: str) -> str:
-    return uri.rpartition("/")[2]
-
-
-def _may_have_one_size(old_etag: str, new_etag: str) -> bool:
-    old, new = size_of(old_etag), size_of(new_etag)
-    return old is None or new is None or old == new
-
-
-def _read_sources(output_uri: str, track_ids: set[str]) -> dict[str, CopySource]:
-    if not track_ids:
-        return {}
-    n_rows = tables.files(tables.open_table(output_uri))
-    rows = tables.read_columns(output_uri, ("track_id", "audio_sha256", "__filename"))
-    rows = rows.filter(pc.is_in(rows["track_id"], pa.array(sorted(track_ids), pa.string())))
-    return {
-        track_id: CopySource(track_id, sha256, file)
-        for track_id, sha256, path in zip(*(column.to_pylist() for column in rows.columns), strict=True)
-        if sha256 and n_rows.get(file := sys.intern(path.rpartition("/")[2]), 0) <= _MAX_FILE_ROWS
-    }
-
-
-def echo_known_audio(plan: Plan, output_uri: str) -> None:
-    """Print how many tasks of a plan have the audio of the row that they could copy."""
-    digests = {task.track_id: task.copy_source.audio_sha256 for task in plan.tasks if task.copy_source}
-    if not digests:
-        return
-    rows = tables.read_columns(output_uri, ("track_id", "audio_sha256"))
-    rows = rows.filter(pc.is_in(rows["track_id"], pa.array(sorted(digests), pa.string())))
-    found = zip(rows["track_id"].to_pylist(), rows["audio_sha256"].to_pylist(), strict=True)
-    if n_known := sum(digests[track_id] == sha256 for track_id, sha256 in found):
-        echo(f"with the audio of an earlier row: {counted(n_known, 'track')}")
+def count_known_audio(connection: duckdb.DuckDBPyConnection, output_uri: str) -> int:
+    """Return the number of tasks that have now a row with the audio of the row that they could copy."""
+    (n_sources,) = connection.execute("SELECT count(*) FROM copy_sources").fetchall()[0]
+    if not n_sources:
+        return 0
+    connection.register("digests", tables.scan(output_uri, ("track_id", "audio_sha256")))
+    found = connection.execute(
+        "SELECT count(DISTINCT track_id) FROM copy_sources JOIN digests USING (track_id) "
+        "WHERE audio_sha256 = source_sha256"
+    ).fetchall()
+    connection.unregister("digests")
+    return int(found[0][0])
 
 
 def find_row(

@@ -13,7 +13,7 @@ from musictag.features.decoder_process import shared_process
 from musictag.features.extract import DEFAULT_LIMITS, Limits
 from musictag.jobs.copy_sources import FindRow
 from musictag.jobs.ledger import failure_row
-from musictag.jobs.plan import Task
+from musictag.jobs.plan_files import Task
 
 Row = dict[str, Any]
 Outcome = tuple[Row | None, Row | None]

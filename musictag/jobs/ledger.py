@@ -1,21 +1,22 @@
 """The failures table, and the account of a run: `listed = written + unchanged + failed`.
 
 The account is computed from the tables after the run, not from counters, so that it is correct on every engine and
-after every crash.
+after every crash. All of it are queries over the tables of `plan`.
 """
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
-from musictag.catalog.validation import Problem
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
-from musictag.jobs.plan import FailedTrack, Plan, Task, hidden_tracks
+from musictag.jobs.plan import Plan, load
+from musictag.jobs.plan_files import Task
 from musictag.jobs.progress import echo
-from musictag.storage import parts, tables
+from musictag.storage import commits, data_files, rewrite, tables
 from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
@@ -49,7 +50,7 @@ class Account:
 
 
 def failure_row(task: Task, error: AudioError) -> dict[str, Any]:
-    """Return the row of the failures table for a track that raised `error`."""
+    """Return the row of the failures table for a track that raised `error`; whoever commits it adds the time."""
     return {
         "track_id": task.track_id,
         "uri": redacted(task.uri),
@@ -58,118 +59,151 @@ def failure_row(task: Task, error: AudioError) -> dict[str, Any]:
         "error": type(error).__name__,
         "message": printable(redacted(str(error))),
         "attempts": task.attempts + 1,
-        "failed_at": datetime.datetime.now(datetime.UTC),
     }
 
 
-def read_failed(failures_uri: str) -> dict[str, FailedTrack]:
-    """Read the failures table; if a track has several rows, use the row with the most attempts."""
-    columns = ("track_id", "uri", "audio_etag", "error", "attempts")
-    failed: dict[str, FailedTrack] = {}
-    for row in tables.read_columns(failures_uri, columns).to_pylist():
-        previous = failed.get(row["track_id"])
-        if previous is None or row["attempts"] > previous.attempts:
-            failed[row["track_id"]] = FailedTrack(row["uri"], row["audio_etag"], row["error"], row["attempts"])
-    return failed
+def load_failed(connection: duckdb.DuckDBPyConnection, failures_uri: str | None) -> None:
+    """Create the table `failed` of the failures in earlier runs; of several rows of a track, the one of most attempts.
 
-
-def record_failures(failures_uri: str, part: str, rows: Sequence[Mapping[str, Any]], since_version: int) -> None:
-    """Commit failures as the part `part`, unless it was committed at or after the version `since_version`."""
-    table = pa.Table.from_pylist(list(rows), FAILURES_SCHEMA)
-    parts.write_table(failures_uri, part, FAILURES_SCHEMA, table, since_version)
-
-
-def record_problems(failures_uri: str, problems: Sequence[Problem], failed: Mapping[str, FailedTrack]) -> None:
-    """Commit catalog rows that cannot be used as failures of this run."""
-    now = datetime.datetime.now(datetime.UTC)
-    rows = [
-        {
-            "track_id": problem.track_id,
-            "uri": redacted(problem.uri),
-            "stage": "catalog",
-            "error": "CatalogError",
-            "message": printable(redacted(problem.reason)),
-            "attempts": failed[problem.track_id].attempts + 1 if problem.track_id in failed else 1,
-            "failed_at": now,
-        }
-        for problem in problems
-    ]
-    part = f"catalog-{now:%Y%m%dT%H%M%S%f}"
-    parts.write_table(failures_uri, part, FAILURES_SCHEMA, pa.Table.from_pylist(rows, FAILURES_SCHEMA))
-
-
-def reconcile(
-    plan: Plan,
-    problems: Sequence[Problem],
-    written: Collection[str],
-    failures_uri: str,
-    started: datetime.datetime,
-    *,
-    prune: bool = False,
-) -> Account:
-    """Return the account of a run that began at `started`, and delete the failures that it resolved.
-
-    Args:
-        plan: the plan of the run.
-        problems: catalog rows that cannot be used.
-        written: tracks whose row now has the producer of the run.
-        failures_uri: the failures table.
-        started: the start of the run; later failures belong to it.
-        prune: delete also the failures of tracks that are no longer listed.
-
-    Raises:
-        LedgerError: a task is neither written nor failed; the message names some.
+    It has no rows for a job that tries all tracks again, whose `failures_uri` is None.
     """
-    failures = tables.read_columns(failures_uri, ("track_id", "failed_at")).to_pylist()
-    recorded = {row["track_id"] for row in failures}
-    failed_now = {row["track_id"] for row in failures if row["failed_at"] >= started}
-    if missing := missing_tracks(plan, set(written), recorded, failed_now):
-        raise LedgerError(
-            f"{len(missing)} of {plan.n_listed} tracks are neither written nor failed, such as "
-            f"{', '.join(sorted(missing)[:5])}: run again; if they stay missing, report a bug (failures: "
-            f"{failures_uri})"
-        )
-    _delete_resolved_failures(plan, problems, recorded, failures_uri, started, prune=prune)
-    tables.record_missing_checksums(failures_uri)
-    return make_account(plan, len(problems), failed_now)
-
-
-def missing_tracks(plan: Plan, written: set[str], recorded: set[str], failed_now: set[str]) -> set[str]:
-    """Return tasks that are neither written nor failed in this run, and exhausted tracks without a recorded failure."""
-    tasks = {task.track_id for task in plan.tasks}
-    return (tasks - failed_now - written) | (plan.exhausted - recorded)
-
-
-def make_account(plan: Plan, n_problems: int, failed_now: set[str]) -> Account:
-    """Count the outcomes of a run without missing tracks; `failed_now` are the tracks that failed in it."""
-    n_failed = sum(task.track_id in failed_now for task in plan.tasks)
-    return Account(
-        listed=plan.n_listed,
-        written=len(plan.tasks) - n_failed,
-        unchanged=len(plan.unchanged),
-        failed=n_failed + len(plan.exhausted) + n_problems,
+    columns = ("track_id", "uri", "audio_etag", "error", "attempts")
+    schema = pa.schema([FAILURES_SCHEMA.field(name) for name in columns])
+    load(connection, "failures", tables.scan(failures_uri, columns) if failures_uri else schema.empty_table())
+    connection.execute(
+        "CREATE OR REPLACE TABLE failed AS SELECT * FROM failures "
+        "QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY attempts DESC) = 1"
     )
 
 
-def _delete_resolved_failures(
-    plan: Plan,
-    problems: Sequence[Problem],
-    recorded: set[str],
-    failures_uri: str,
-    started: datetime.datetime,
-    *,
-    prune: bool,
+def record_problems(connection: duckdb.DuckDBPyConnection, failures_uri: str) -> None:
+    """Commit the catalog rows that cannot be used as failures of this run."""
+    now = datetime.datetime.now(datetime.UTC)
+
+    def batches() -> Iterator[pa.Table]:
+        for batch in connection.sql(_PROBLEMS).to_arrow_reader():
+            rows = [
+                {**row, "uri": redacted(row["uri"]), "message": printable(redacted(row["message"])), "failed_at": now}
+                for row in batch.to_pylist()
+            ]
+            yield pa.Table.from_pylist(rows, FAILURES_SCHEMA)
+
+    commits.add_files(failures_uri, FAILURES_SCHEMA, data_files.write_batches(failures_uri, FAILURES_SCHEMA, batches()))
+
+
+_PROBLEMS = """
+SELECT
+    problems.track_id,
+    problems.uri,
+    NULL::VARCHAR AS audio_etag,
+    'catalog' AS stage,
+    'CatalogError' AS error,
+    CASE WHEN row IS NULL THEN message ELSE 'row ' || row || ': ' || message END AS message,
+    coalesce(failed.attempts, 0) + 1 AS attempts
+FROM problems LEFT JOIN failed USING (track_id)
+"""
+
+
+def load_failures(connection: duckdb.DuckDBPyConnection, failures_uri: str) -> None:
+    """Create the table `failures_now` with the `track_id`, `stage`, `time` and `file` of each present failure."""
+    connection.register("scanned", tables.scan(failures_uri, ("track_id", "stage", "failed_at", "__filename")))
+    connection.execute(
+        "CREATE OR REPLACE TABLE failures_now AS "
+        "SELECT track_id, stage, failed_at AS time, parse_filename(__filename) AS file FROM scanned"
+    )
+    connection.unregister("scanned")
+
+
+def make_account(
+    connection: duckdb.DuckDBPyConnection, plan: Plan, failures_uri: str, planned_at: datetime.datetime
+) -> Account:
+    """Return the account of a run.
+
+    A task is written if the output table has a row of it that was not there before the run.
+
+    Args:
+        connection: holds the tables of `plan`, `rows_now` with the rows of the output table after the run, and
+            `failures_now`.
+        plan: the plan of the run.
+        failures_uri: the failures table, for messages.
+        planned_at: the time of the plan; later failures belong to the run.
+
+    Raises:
+        LedgerError: a task is neither written nor failed, or the failure of an exhausted track is not recorded; the
+            message names some.
+    """
+    connection.execute(_OUTCOMES, {"planned_at": planned_at})
+    missing = connection.execute("SELECT track_id FROM outcomes WHERE outcome = 'missing' ORDER BY track_id").fetchmany(
+        5
+    )
+    counts = dict(connection.execute("SELECT outcome, count(*) FROM outcomes GROUP BY outcome").fetchall())
+    if missing:
+        raise LedgerError(
+            f"{counts['missing']:,} of {plan.n_listed:,} tracks are neither written nor failed, such as "
+            f"{', '.join(track_id for (track_id,) in missing)}: run again; if they stay missing, report a bug "
+            f"(failures: {failures_uri})"
+        )
+    return Account(
+        listed=plan.n_listed,
+        written=counts.get("written", 0),
+        unchanged=plan.n_unchanged,
+        failed=counts.get("failed", 0) + plan.n_problems,
+    )
+
+
+_OUTCOMES = """
+CREATE OR REPLACE TABLE outcomes AS
+WITH
+    new_rows AS (
+        SELECT DISTINCT track_id FROM rows_now
+        ANTI JOIN rows_before ON rows_now.track_id = rows_before.track_id AND rows_now.time = rows_before.time
+    ),
+    failed_now AS (SELECT DISTINCT track_id FROM failures_now WHERE time >= $planned_at),
+    recorded AS (SELECT DISTINCT track_id FROM failures_now)
+SELECT
+    track_id,
+    CASE
+        WHEN state = 'exhausted' THEN CASE WHEN recorded.track_id IS NULL THEN 'missing' ELSE 'failed' END
+        WHEN new_rows.track_id IS NOT NULL THEN 'written'
+        WHEN failed_now.track_id IS NOT NULL THEN 'failed'
+        ELSE 'missing'
+    END AS outcome
+FROM plan
+LEFT JOIN new_rows USING (track_id)
+LEFT JOIN failed_now USING (track_id)
+LEFT JOIN recorded USING (track_id)
+WHERE state <> 'unchanged'
+"""
+
+
+def delete_resolved_failures(
+    connection: duckdb.DuckDBPyConnection, failures_uri: str, planned_at: datetime.datetime, *, prune: bool
 ) -> None:
-    """Delete earlier failures of tracks that are done; with `prune`, also those of unlisted tracks."""
-    is_earlier = f"failed_at < {tables.timestamp(started)}"
-    if recorded and not prune:
-        tables.delete_rows(failures_uri, f"{is_earlier} AND stage = 'catalog'")
-    done = plan.unchanged.union(task.track_id for task in plan.tasks)
-    resolved = recorded & done
-    if prune:
-        unlisted = recorded - done - plan.exhausted
-        resolved |= unlisted - hidden_tracks(unlisted, problems)
-    tables.delete_tracks(failures_uri, resolved, is_earlier)
+    """Delete earlier failures of tracks that are done and of catalog rows; with `prune`, also of unlisted tracks."""
+    connection.execute(_RESOLVED, {"planned_at": planned_at, "prune": prune})
+    rewrite.remove_rows(failures_uri, "failed_at", connection.table("resolved"))
+
+
+# Failures of tracks that may be listed in what cannot be read stay, as their rows do; see `plan`.
+_RESOLVED = """
+CREATE OR REPLACE TABLE resolved AS
+WITH
+    earlier AS (SELECT * FROM failures_now WHERE time < $planned_at),
+    unlisted_failures AS (
+        SELECT DISTINCT track_id FROM earlier ANTI JOIN plan USING (track_id)
+        WHERE NOT EXISTS (SELECT 1 FROM problems WHERE hides_any_track)
+            AND NOT EXISTS (
+                SELECT 1 FROM problems WHERE row IS NULL AND starts_with(earlier.track_id, problems.track_id)
+            )
+    )
+SELECT file, earlier.track_id, time
+FROM earlier
+LEFT JOIN plan USING (track_id)
+LEFT JOIN unlisted_failures USING (track_id)
+WHERE state IN ('task', 'unchanged')
+    OR ($prune AND unlisted_failures.track_id IS NOT NULL)
+    OR (NOT $prune AND stage = 'catalog')
+"""
 
 
 def check_failures(account: Account, max_failures: float, failures_uri: str) -> None:
@@ -181,12 +215,37 @@ def check_failures(account: Account, max_failures: float, failures_uri: str) -> 
         )
 
 
-def echo_account(account: Account, uri: str, failures_uri: str, started: datetime.datetime) -> None:
-    """Print the last lines of a job: the account, duration and speed, and the uris of its tables."""
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What the processed tracks of a run cost."""
+
+    n_tracks: int
+    """Tracks that were written or failed."""
+    core_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [_cost(self.core_seconds, self.n_tracks, "core")]
+        if self.gpu_seconds:
+            parts.append(_cost(self.gpu_seconds, self.n_tracks, "GPU"))
+        return ", ".join(parts)
+
+
+def _cost(seconds: float, n_tracks: int, unit: str) -> str:
+    per_track = seconds / n_tracks
+    return f"{per_track:.2g} {unit}-seconds a track ({per_track * 1e6 / 3600:,.0f} {unit}-hours for a million)"
+
+
+def echo_account(
+    account: Account, uri: str, failures_uri: str, started: datetime.datetime, cost: Cost | None = None
+) -> None:
+    """Print the last lines of a job: the account, duration, speed and cost, and the uris of its tables."""
     seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
-    cost = f"{seconds:.1f} s"
+    text = f"{seconds:.1f} s"
     if account.written:
-        cost += f", {account.written / seconds * 3600:,.0f} tracks per hour"
+        text += f", {account.written / seconds * 3600:,.0f} tracks per hour"
+    if cost is not None and cost.n_tracks:
+        text += f", {cost}"
     if account.failed:
         echo(f"{account.failed:,} failed: the reasons are in {failures_uri}")
-    echo(f"{account} ({cost}); {uri}")
+    echo(f"{account} ({text}); {uri}")

@@ -1,24 +1,29 @@
 """Maintain tables between runs: verify them, restore an older version, list versions, delete unused files."""
 
+import concurrent.futures
 import dataclasses
 import datetime
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 
 import deltalake
 import pyarrow.compute as pc
 from pyarrow.fs import FileSelector
 
 from musictag.catalog.reader import read_catalog
+from musictag.catalog.validation import Problem
 from musictag.errors import StoreError
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, CONFIG_KEY, feature_config
 from musictag.jobs import ledger
-from musictag.jobs.plan import hidden_tracks
-from musictag.storage import checksums, tables
+from musictag.jobs.plan_files import delete_plan, plan_uri, run_name_at
+from musictag.storage import checksums, drivers, staging, tables
 from musictag.storage.urls import redacted
 
 # Maximum number of track ids in a message.
 _N_NAMED = 5
+# Files deleted in parallel: deleting waits for the store, not for a core.
+_THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +87,28 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
 
     Deleted are files that no version names, which killed writers left, and files that only versions older than
     `keep_hours` name; these versions can no longer be restored. Files younger than `keep_hours` are kept, because a
-    writer may be about to commit them.
+    writer may be about to commit them, and so are files that a run has staged: the next run commits them. What runs
+    that ended more than `keep_hours` ago have staged and planned is deleted.
     """
+    table = tables.open_table(uri)
+    _delete_ended_runs(uri, datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=keep_hours))
     with tables.store_errors(uri):
-        deleted = tables.open_table(uri).vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
+        unused = table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True)
+        deleted = sorted(set(unused) - set(staging.staged_files(uri)))
         folder = tables.folder(uri)
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+            list(threads.map(folder.delete_file, deleted))
         existing = {file.base_name for file in folder.get_file_info(FileSelector(""))}
         checksums.delete_checksums(folder, checksums.recorded_paths(folder) - existing)
     return deleted
+
+
+def _delete_ended_runs(uri: str, before: datetime.datetime) -> None:
+    """Delete what runs that began before a time, and have ended, have staged and planned."""
+    for run in drivers.ended_runs(uri):
+        if run < run_name_at(before):
+            staging.delete_run(uri, run)
+            delete_plan(plan_uri(uri), run)
 
 
 def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:
@@ -152,6 +171,20 @@ def _catalog_problems(uri: str, catalog_uri: str, follow_links: bool) -> Iterato
     if orphaned := unlisted - hidden_tracks(unlisted, catalog.problems):
         names = _first_names(sorted(orphaned))
         yield f"in the table, but not listed in {catalog_uri} (a run with --prune deletes them): {names}"
+
+
+def hidden_tracks(track_ids: Collection[str], problems: Collection[Problem]) -> set[str]:
+    """Return the tracks that may be listed in what could not be read: a folder, or a row without a readable id."""
+    if any(problem.hides_any_track for problem in problems):
+        return set(track_ids)
+    folders = {problem.track_id for problem in problems if problem.row is None}
+    return {track_id for track_id in track_ids if folders and not folders.isdisjoint(_folders_of(track_id))}
+
+
+def _folders_of(track_id: str) -> Iterator[str]:
+    """Yield the folders of a relative path, such as `a/` and `a/b/` of `a/b/c.mp3`."""
+    for slash in re.finditer("/", track_id):
+        yield track_id[: slash.end()]
 
 
 def _first_names(track_ids: list[str]) -> str:

@@ -1,219 +1,223 @@
 """The plan of a batch job: which of the listed tracks it processes, which it skips, and which rows it deletes.
 
 Featurizing and tagging share it. A plan compares what is listed with what the output table holds and with the failures
-of earlier runs.
+of earlier runs. It is made by queries over columns, because ten million tracks do not fit into Python objects. The
+tables of its connection:
+
+- `listed`: `number, track_id, uri, stored_uri, audio_etag, features_file`, a row for each usable row of the catalog;
+- `problems`: the rows of the catalog that cannot be used, with the columns of `Problem`;
+- `rows_before`: `track_id, uri, audio_etag, producer, time, file`, the rows of the output table before the run, and
+  `existing`, the newest of them for each track;
+- `failed`: `track_id, uri, audio_etag, error, attempts`, one row for each track that failed in earlier runs;
+- `plan`: the columns of `listed`, with the `state` of each track (`task`, `unchanged` or `exhausted`), its `attempts`,
+  the `reason` why it is processed, the `existing_uri` and `existing_time` of its row, and whether that row `is_stale`:
+  of other audio;
+- `unlisted`: the tracks that have a row but are not listed, and whether that `is_hidden`.
 """
 
 import dataclasses
-import hashlib
-import itertools
-import math
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+import duckdb
+import pyarrow as pa
 
 from musictag.catalog.folder import describe_left_out
 from musictag.catalog.validation import Problem
 from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError
 from musictag.jobs.progress import counted, echo
-from musictag.storage import tables
-from musictag.storage.urls import redacted
+from musictag.storage.urls import redacted_column
 
 # Errors worth retrying on unchanged audio: the store may answer, or a limit may have been raised, or a
 # catalog row may have been corrected.
-RETRYABLE_ERRORS = frozenset(error.__name__ for error in (AudioUnreachableError, AudioTooLongError, CatalogError))
+RETRYABLE_ERRORS = tuple(error.__name__ for error in (AudioUnreachableError, AudioTooLongError, CatalogError))
 
+LoadRows = Callable[[duckdb.DuckDBPyConnection, str], None]
+"""Creates a table of a connection with the columns of `rows_before`, of the rows that the output table has now."""
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CopySource:
-    """A row of the output table whose audio may be that of a task (see `copy_sources`)."""
-
-    track_id: str
-    audio_sha256: str
-    file: str
-    """The file of the table that holds the row."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Task:
-    """One track that a run has to process."""
-
-    track_id: str
-    uri: str
-    audio_etag: str | None
-    """Changes whenever the audio does; None if the store does not tell it."""
-    attempts: int = 0
-    """Number of earlier runs that failed on the same audio."""
-    copy_source: CopySource | None = None
-    """A row that is copied if the audio has its digest."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ExistingRow:
-    """The columns of an output row that determine whether the row is up to date."""
-
-    uri: str
-    audio_etag: str
-    producer: str
-    """Hash of the settings, or name and version of the model, that produced the row."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FailedTrack:
-    """The columns of a failures row that determine whether to try the track again."""
-
-    uri: str
-    audio_etag: str | None
-    error: str
-    """Name of the error's class."""
-    attempts: int
-
-    def is_exhausted(self, max_attempts: int) -> bool:
-        """Return whether another attempt is pointless: its etag is known, and decoding failed `max_attempts` times."""
-        return self.error not in RETRYABLE_ERRORS and self.audio_etag is not None and self.attempts >= max_attempts
+_PROBLEMS_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("track_id", pa.string()),
+        ("uri", pa.string()),
+        ("message", pa.string()),
+        ("hides_any_track", pa.bool_()),
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The tracks of a run, by what the run does with them."""
+    """The numbers of tracks of a run, by what the run does with them."""
 
     n_listed: int
-    """Number of listed tracks, including catalog rows that cannot be used."""
-    tasks: tuple[Task, ...]
+    """Listed tracks, including catalog rows that cannot be used."""
+    n_problems: int
+    """Catalog rows that cannot be used."""
+    n_tasks: int
     """Tracks that are new, changed, failed before, or whose row has another producer."""
-    exhausted: frozenset[str]
+    n_unchanged: int
+    n_exhausted: int
     """Tracks that failed `max_attempts` times on the same audio; they count as failed without another attempt."""
-    unchanged: frozenset[str]
-    stale: frozenset[str]
-    """Tracks whose row has another uri or etag; it is deleted first."""
-    superseded: frozenset[str]
-    """Tasks whose row has another producer; the row stays until the task is committed."""
-    orphaned: frozenset[str]
+    n_existing: int
+    """Tracks that have a row."""
+    n_orphaned: int
     """Tracks that have a row but are no longer listed."""
+    n_hidden: int
+    """Tracks that have a row and may be listed in a folder or catalog row that cannot be read; the row stays."""
+    n_without_etag: int
+    """Tasks of which the store does not tell whether the audio has changed."""
     reasons: Mapping[str, int]
     """Why the tasks are processed: the number of tasks by reason, such as "new"."""
-    hidden: frozenset[str]
-    """Tracks that have a row and may be listed in a folder or catalog row that cannot be read; the row stays."""
 
 
-def make_plan(
-    listed: Iterable[tuple[str, str, str | None]],
-    existing: Mapping[str, ExistingRow],
-    producer: str,
-    failed: Mapping[str, FailedTrack],
-    max_attempts: int,
-    problems: Collection[Problem] = (),
-) -> Plan:
+def load_listed(connection: duckdb.DuckDBPyConnection, listed: Iterable[pa.RecordBatch | pa.Table]) -> None:
+    """Create the table `listed` from tables with `track_id, uri, audio_etag`, and `features_file` where it is known."""
+    schema = pa.schema(
+        [("number", pa.int64()), *((name, pa.string()) for name in ("track_id", "uri", "stored_uri", "audio_etag"))]
+    ).append(pa.field("features_file", pa.string()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        n_before = 0
+        for table in listed:
+            for batch in table.to_batches() if isinstance(table, pa.Table) else [table]:
+                numbers = pa.array(range(n_before, n_before + len(batch)), pa.int64())
+                n_before += len(batch)
+                is_known = "features_file" in batch.schema.names
+                file = batch["features_file"] if is_known else pa.nulls(len(batch), pa.string())
+                columns = [batch["track_id"], batch["uri"], redacted_column(batch["uri"]), batch["audio_etag"], file]
+                yield pa.record_batch([numbers, *(column.cast(pa.string()) for column in columns)], schema)
+
+    load(connection, "listed", pa.RecordBatchReader.from_batches(schema, batches()))
+
+
+def load_problems(connection: duckdb.DuckDBPyConnection, problems: Collection[Problem]) -> None:
+    """Create the table `problems`."""
+    names = _PROBLEMS_SCHEMA.names
+    rows = [{name: getattr(problem, name) for name in names} for problem in problems]
+    load(connection, "problems", pa.Table.from_pylist(rows, _PROBLEMS_SCHEMA))
+
+
+def load(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+    """Create a table of the connection from Arrow's rows."""
+    connection.register("arrow_rows", rows)
+    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM arrow_rows")
+    connection.unregister("arrow_rows")
+
+
+def make_plan(connection: duckdb.DuckDBPyConnection, producer: str, max_attempts: int) -> Plan:
     """Compare the listed tracks with the output table and with the failures of earlier runs.
 
     A track is unchanged if its row has the same uri, etag and producer. If the etag of a track is unknown, the track is
     tried again and an existing row is kept: the audio may be the same although the store did not answer.
 
     Args:
-        listed: `(track_id, uri, audio_etag)` of each usable catalog row.
-        existing: rows of the output table by track_id.
-        producer: hash of the settings, or name and version of the model, that produces the rows of this run.
-        failed: rows of the failures table by track_id.
+        connection: holds `listed`, `problems`, `rows_before` and `failed`; `existing`, `plan` and `unlisted` are
+            created.
+        producer: hash of the settings, or digest of the model, that produces the rows of this run.
         max_attempts: number of runs that may try to decode the same audio.
-        problems: catalog rows that cannot be used.
     """
-    tasks: list[Task] = []
-    exhausted: set[str] = set()
-    stale: set[str] = set()
-    superseded: set[str] = set()
-    unchanged: set[str] = set()
-    reasons: Counter[str] = Counter()
-    for track_id, uri, audio_etag in listed:
-        row = existing.get(track_id)
-        if row == ExistingRow(redacted(uri), audio_etag or "", producer):
-            unchanged.add(track_id)
-            continue
-        failure = failed.get(track_id)
-        if failure is None or (failure.uri, failure.audio_etag) != (redacted(uri), audio_etag):
-            tasks.append(Task(track_id, uri, audio_etag))
-            reasons[_reason(row, redacted(uri), audio_etag)] += 1
-        elif failure.is_exhausted(max_attempts):
-            exhausted.add(track_id)
-        else:
-            tasks.append(Task(track_id, uri, audio_etag, failure.attempts))
-            reasons["failed before"] += 1
-        if row is None or audio_etag is None:
-            continue
-        (superseded if (row.uri, row.audio_etag) == (redacted(uri), audio_etag) else stale).add(track_id)
-    n_listed = len(tasks) + len(exhausted) + len(unchanged) + len(problems)
-    known = unchanged.union(exhausted, (task.track_id for task in tasks), (problem.track_id for problem in problems))
-    unlisted = existing.keys() - known
-    hidden = hidden_tracks(unlisted, problems)
+    connection.execute(_EXISTING)
+    connection.execute(_PLAN, {"producer": producer, "max_attempts": max_attempts, "retryable": list(RETRYABLE_ERRORS)})
+    connection.execute(_UNLISTED)
+    counts = dict(connection.execute("SELECT state, count(*) FROM plan GROUP BY state").fetchall())
+    (n_problems,) = connection.execute("SELECT count(*) FROM problems").fetchall()[0]
+    (n_existing,) = connection.execute("SELECT count(*) FROM existing").fetchall()[0]
+    hidden = dict(connection.execute("SELECT is_hidden, count(*) FROM unlisted GROUP BY is_hidden").fetchall())
+    (n_without_etag,) = connection.execute(
+        "SELECT count(*) FROM plan WHERE state = 'task' AND audio_etag IS NULL"
+    ).fetchall()[0]
+    reasons = connection.execute("SELECT reason, count(*) FROM plan WHERE state = 'task' GROUP BY reason").fetchall()
     return Plan(
-        n_listed=n_listed,
-        tasks=tuple(tasks),
-        exhausted=frozenset(exhausted),
-        unchanged=frozenset(unchanged),
-        stale=frozenset(stale),
-        superseded=frozenset(superseded),
-        orphaned=frozenset(unlisted - hidden),
-        reasons=reasons,
-        hidden=frozenset(hidden),
+        n_listed=sum(counts.values()) + n_problems,
+        n_problems=n_problems,
+        n_tasks=counts.get("task", 0),
+        n_unchanged=counts.get("unchanged", 0),
+        n_exhausted=counts.get("exhausted", 0),
+        n_existing=n_existing,
+        n_orphaned=hidden.get(False, 0),
+        n_hidden=hidden.get(True, 0),
+        n_without_etag=n_without_etag,
+        reasons=dict(reasons),
     )
 
 
-def _reason(row: ExistingRow | None, uri: str, audio_etag: str | None) -> str:
-    """Return why a track that did not fail before is processed."""
-    if row is None:
-        return "new"
-    if row.uri != uri:
-        return "with another uri"
-    if audio_etag is None:
-        return "without an etag"
-    if row.audio_etag == audio_etag:
-        return "by another model" if row.producer else "by a deleted model"
-    size, new_size = size_of(row.audio_etag), size_of(audio_etag)
-    if size is None or new_size is None:
-        return "with another etag"
-    return "with another time" if size == new_size else "with another size"
+# Two simultaneous runs, or a killed one, may have left several rows of a track.
+_EXISTING = """
+CREATE OR REPLACE TABLE existing AS
+SELECT * FROM rows_before
+QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY time DESC, file DESC) = 1
+"""
 
+# The size in an etag of size and time, bytes; null for other etags.
+_SIZE = "CASE WHEN regexp_full_match({etag}, '[0-9]+-.+') THEN split_part({etag}, '-', 1) END"
+SIZE_OF_LISTED, SIZE_OF_ROW = _SIZE.format(etag="listed.audio_etag"), _SIZE.format(etag="existing.audio_etag")
 
-def size_of(audio_etag: str) -> int | None:
-    """Return the size in an etag of size and time, bytes; None for other etags."""
-    size, _, time = audio_etag.partition("-")
-    return int(size) if size.isdecimal() and time else None
+_PLAN = f"""
+CREATE OR REPLACE TABLE plan AS
+SELECT
+    listed.*,
+    CASE
+        WHEN existing.uri = stored_uri AND existing.audio_etag = listed.audio_etag AND producer = $producer
+            THEN 'unchanged'
+        WHEN is_same_failure AND error NOT IN (SELECT unnest($retryable)) AND listed.audio_etag IS NOT NULL
+            AND failed.attempts >= $max_attempts
+            THEN 'exhausted'
+        ELSE 'task'
+    END AS state,
+    CASE WHEN is_same_failure THEN failed.attempts ELSE 0 END AS attempts,
+    CASE
+        WHEN is_same_failure THEN 'failed before'
+        WHEN existing.track_id IS NULL THEN 'new'
+        WHEN existing.uri <> stored_uri THEN 'with another uri'
+        WHEN listed.audio_etag IS NULL THEN 'without an etag'
+        WHEN existing.audio_etag = listed.audio_etag
+            THEN CASE WHEN producer = '' THEN 'by a deleted model' ELSE 'by another model' END
+        WHEN {SIZE_OF_ROW} IS NULL OR {SIZE_OF_LISTED} IS NULL THEN 'with another etag'
+        WHEN {SIZE_OF_ROW} = {SIZE_OF_LISTED} THEN 'with another time'
+        ELSE 'with another size'
+    END AS reason,
+    existing.uri AS existing_uri,
+    existing.time AS existing_time,
+    -- Without an etag, the audio may be that of the row.
+    listed.audio_etag IS NOT NULL AND (existing.uri <> stored_uri OR existing.audio_etag <> listed.audio_etag)
+        IS TRUE AS is_stale
+FROM listed
+LEFT JOIN existing USING (track_id)
+LEFT JOIN failed USING (track_id),
+LATERAL (
+    SELECT coalesce(
+        failed.uri = stored_uri AND failed.audio_etag IS NOT DISTINCT FROM listed.audio_etag, false
+    ) AS is_same_failure
+)
+"""
 
-
-def hidden_tracks(track_ids: Collection[str], problems: Collection[Problem]) -> set[str]:
-    """Return the tracks that may be listed in what could not be read: a folder, or a row without a readable id."""
-    if any(problem.hides_any_track for problem in problems):
-        return set(track_ids)
-    folders = {problem.track_id for problem in problems if problem.row is None}
-    return {track_id for track_id in track_ids if folders and not folders.isdisjoint(_folders_of(track_id))}
-
-
-def _folders_of(track_id: str) -> Iterator[str]:
-    """Yield the folders of a relative path, such as `a/` and `a/b/` of `a/b/c.mp3`."""
-    for slash in re.finditer("/", track_id):
-        yield track_id[: slash.end()]
-
-
-def delete_obsolete_rows(plan: Plan, uri: str, *, prune: bool) -> None:
-    """Delete stale rows from the table at `uri`, and with `prune` the rows of tracks that are no longer listed."""
-    tables.delete_tracks(uri, plan.stale | plan.orphaned if prune else plan.stale)
-
-
-def partition(tasks: Sequence[Task], max_size: int, n_workers: int) -> list[tuple[Task, ...]]:
-    """Divide tasks into parts of nearly equal size, at most `max_size`.
-
-    The number of parts is a multiple of `n_workers`, if there are enough tasks.
-    """
-    n_parts = min(n_workers * math.ceil(len(tasks) / (n_workers * max_size)), len(tasks))
-    ends = [len(tasks) * n // n_parts for n in range(1, n_parts + 1)]
-    return [tuple(tasks[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
-
-
-def part_name(tasks: Iterable[Task], producer: str) -> str:
-    """Return the name of a part, a hash of its tasks and the producer: another attempt has the same name."""
-    digest = hashlib.sha256(producer.encode())
-    for task in tasks:
-        digest.update(repr((task.track_id, task.uri, task.audio_etag)).encode())
-    return digest.hexdigest()[:24]
+# What cannot be read hides the tracks that may be listed there: a row without a readable id any track, a folder those
+# below it.
+_UNLISTED = """
+CREATE OR REPLACE TABLE unlisted AS
+WITH
+    unlisted AS (
+        SELECT track_id FROM existing
+        ANTI JOIN listed USING (track_id)
+        ANTI JOIN problems USING (track_id)
+    ),
+    in_folders AS (
+        SELECT track_id, unnest(list_transform(
+            range(1, len(string_split(track_id, '/'))),
+            lambda n: array_to_string(string_split(track_id, '/')[1:n], '/') || '/'
+        )) AS folder
+        FROM unlisted
+        WHERE EXISTS (SELECT 1 FROM problems WHERE row IS NULL)
+    ),
+    hidden AS (
+        SELECT DISTINCT in_folders.track_id FROM in_folders
+        JOIN problems ON folder = problems.track_id AND problems.row IS NULL
+    )
+SELECT
+    unlisted.track_id,
+    hidden.track_id IS NOT NULL OR EXISTS (SELECT 1 FROM problems WHERE hides_any_track) AS is_hidden
+FROM unlisted LEFT JOIN hidden USING (track_id)
+"""
 
 
 def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool, left_out: Mapping[str, int]) -> None:
@@ -222,19 +226,17 @@ def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool, left_out: M
     `left_out` counts the files of a folder that are not listed (see `catalog.folder.FolderListing`).
     """
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(plan.reasons.items(), key=lambda item: -item[1]))
-    echo(
-        f"{source}: {counted(plan.n_listed, 'track')} listed, {len(plan.tasks):,} {purpose}{reasons and f': {reasons}'}"
-    )
+    echo(f"{source}: {counted(plan.n_listed, 'track')} listed, {plan.n_tasks:,} {purpose}{reasons and f': {reasons}'}")
     if left_out:
         echo(f"left out: {describe_left_out(left_out)}")
-    if n_unknown := sum(task.audio_etag is None for task in plan.tasks):
-        tracks = counted(n_unknown, "track")
+    if plan.n_without_etag:
+        tracks = counted(plan.n_without_etag, "track")
         echo(f"read again, because the store does not tell whether the audio has changed: {tracks}")
-    if plan.exhausted:
-        n_exhausted = counted(len(plan.exhausted), "listed track")
+    if plan.n_exhausted:
+        n_exhausted = counted(plan.n_exhausted, "listed track")
         echo(f"not tried again, failed --max-attempts times on the same audio: {n_exhausted}")
-    if plan.orphaned:
+    if plan.n_orphaned:
         end = "removed" if prune else "kept (--prune removes them)"
-        echo(f"not listed any more: {counted(len(plan.orphaned), 'track')}, {end}")
-    if plan.hidden:
-        echo(f"perhaps listed in folders or rows that cannot be read: {counted(len(plan.hidden), 'track')}, kept")
+        echo(f"not listed any more: {counted(plan.n_orphaned, 'track')}, {end}")
+    if plan.n_hidden:
+        echo(f"perhaps listed in folders or rows that cannot be read: {counted(plan.n_hidden, 'track')}, kept")

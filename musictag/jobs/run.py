@@ -1,16 +1,38 @@
-"""Execute a run: plan, process, reconcile. Each job passes a function that processes the tasks by its engine."""
+"""Execute a run: plan, process, clean up, account. Each job passes a function that processes tasks by its engine."""
 
 import dataclasses
 import datetime
+import secrets
+import time
 from collections.abc import Callable, Iterable
+
+import duckdb
+import pyarrow as pa
 
 from musictag.catalog.reader import Catalog
 from musictag.errors import LedgerError
-from musictag.jobs.copy_sources import echo_known_audio, with_copy_sources
-from musictag.jobs.ledger import check_failures, echo_account, read_failed, reconcile, record_problems
-from musictag.jobs.plan import ExistingRow, Plan, delete_obsolete_rows, echo_plan, make_plan
-from musictag.jobs.sharing import check_not_shared, moved_tasks
-from musictag.storage import tables
+from musictag.jobs.committer import Committer
+from musictag.jobs.copy_sources import count_known_audio, create_copy_sources
+from musictag.jobs.ledger import (
+    Account,
+    Cost,
+    check_failures,
+    delete_resolved_failures,
+    echo_account,
+    load_failed,
+    load_failures,
+    make_account,
+    record_problems,
+)
+from musictag.jobs.obsolete_rows import remove_obsolete_rows
+from musictag.jobs.plan import LoadRows, Plan, echo_plan, load_listed, load_problems, make_plan
+from musictag.jobs.plan_files import PlanFiles, count_parts, delete_plan, plan_uri, run_name_at, write_plan
+from musictag.jobs.progress import counted, echo
+from musictag.jobs.sharing import check_not_shared
+from musictag.storage import commits, drivers, queries, rewrite, staging
+
+MANY_FILES = 200
+"""Number of small files from which on joining them is suggested; opening a file takes a millisecond or more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,21 +41,29 @@ class Run:
 
     source: str
     """Name of the catalog or features table in messages."""
-    listed: Iterable[tuple[str, str, str | None]]
-    """`(track_id, uri, audio_etag)` of each listed track."""
+    listed: Iterable[pa.RecordBatch | pa.Table]
+    """`track_id, uri, audio_etag` of each listed track, and `features_file` if the job reads features."""
     catalog: Catalog | None
     """The catalog that lists the tracks; None if a table lists them."""
     output_uri: str
     """The table to write."""
+    schema: pa.Schema
+    """Its columns."""
     failures_uri: str
     producer: str
-    """Hash of the settings, or name and version of the model, that produces the rows."""
-    read_existing: Callable[[], dict[str, ExistingRow]]
-    """Returns the existing row of each track, by track_id; called before and after processing."""
+    """Hash of the settings, or digest of the model, that produces the rows."""
+    load_rows: LoadRows
     copies_rows: bool
     """Whether `process` copies the row of a task with the same audio instead of decoding it."""
     time_column: str
     """Column of the output table with the time at which a row was made."""
+    task_bytes: int
+    """Estimated bytes that the clips of a task have."""
+    n_workers: int
+    """Number of workers that process parts at the same time."""
+    n_cores: int = 1
+    """Number of cores that make the rows that arrive in the driver."""
+    n_gpus: int = 0
     max_attempts: int | None
     """Number of runs that may try to decode the same audio; None for a job that does not decode audio."""
     max_failures: float
@@ -45,15 +75,19 @@ class Run:
     replace: bool
     """Whether the rows of a track may be replaced although other audio is still at their uri."""
     started: datetime.datetime
-    """The start of the run; failures recorded after it belong to this run."""
+    """The start of the run."""
 
 
-def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
+Process = Callable[[PlanFiles, int, Committer], None]
+"""Writes a row or a failure for each task: takes the tasks, their number, and what commits them."""
+
+
+def execute(run: Run, process: Process, *, purpose: str) -> None:
     """Plan the run, process its tasks, and check the account.
 
     Args:
         run: the run.
-        process: writes a row or a failure for each task of the plan; not called if there is no task.
+        process: processes the tasks; not called if there is none.
         purpose: words after the number of tasks in the first message, such as "to do".
 
     Raises:
@@ -61,32 +95,92 @@ def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
         LedgerError: a task is neither written nor failed, more tracks failed than `max_failures` allows, or more rows
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
-    problems, left_out = (run.catalog.problems, run.catalog.left_out) if run.catalog else ((), {})
-    # A job that does not decode audio ignores earlier failures and tries all tracks again.
-    failed = {} if run.max_attempts is None else read_failed(run.failures_uri)
-    existing = run.read_existing()
-    plan = make_plan(run.listed, existing, run.producer, failed, run.max_attempts or 1, problems)
-    if not run.replace:
-        check_not_shared(moved_tasks(plan, existing), run.source, run.output_uri)
-    exceeds_limit = run.prune and len(plan.orphaned) > run.prune_limit * len(existing)
-    prune = run.prune and not exceeds_limit
-    echo_plan(run.source, plan, purpose, prune=prune, left_out=left_out)
-    if run.copies_rows:
-        plan = with_copy_sources(plan, existing, run.producer, run.output_uri)
-    record_problems(run.failures_uri, problems, failed)
-    delete_obsolete_rows(plan, run.output_uri, prune=prune)
-    if plan.tasks:
-        process(plan)
-    tables.deduplicate(run.output_uri, run.time_column)  # two simultaneous runs may have written a track twice
-    tables.record_missing_checksums(run.output_uri)  # a killed delete may have left files without a checksum
-    echo_known_audio(plan, run.output_uri)
-    written = [track_id for track_id, row in run.read_existing().items() if row.producer == run.producer]
-    account = reconcile(plan, problems, written, run.failures_uri, run.started, prune=prune)
-    echo_account(account, run.output_uri, run.failures_uri, run.started)
+    name = f"{run_name_at(run.started)}-{secrets.token_hex(4)}"
+    drivers.write_driver_file(run.output_uri, name)
+    try:
+        adopt_staged(run, name)
+        with queries.connect() as connection:
+            planned_at = datetime.datetime.now(datetime.UTC)
+            plan = _plan(connection, run)
+            exceeds_limit = run.prune and plan.n_orphaned > run.prune_limit * plan.n_existing
+            prune = run.prune and not exceeds_limit
+            echo_plan(run.source, plan, purpose, prune=prune, left_out=run.catalog.left_out if run.catalog else {})
+            record_problems(connection, run.failures_uri)
+            cost = _process(connection, run, plan, process, name) if plan.n_tasks else None
+            account = _finish(connection, run, plan, planned_at, prune=prune)
+        staging.delete_run(run.output_uri, name)
+    finally:
+        drivers.delete_driver_file(run.output_uri, name)
+    suggest_compaction(run.output_uri)
+    echo_account(account, run.output_uri, run.failures_uri, run.started, cost)
     check_failures(account, run.max_failures, run.failures_uri)
     if exceeds_limit:
         raise LedgerError(
-            f"{run.source}: {len(plan.orphaned):,} of the {len(existing):,} tracks in {run.output_uri} are not listed "
+            f"{run.source}: {plan.n_orphaned:,} of the {plan.n_existing:,} tracks in {run.output_uri} are not listed "
             f"any more, more than --prune-limit {run.prune_limit:g} allows: they were kept. If they are really gone, "
             "raise the limit"
         )
+
+
+def adopt_staged(run: Run, name: str) -> None:
+    """Commit what the workers of ended runs have staged; delete their plans and whatever else they left."""
+    n_tracks = 0
+    for ended in drivers.ended_runs(run.output_uri, name):
+        committer = Committer(run.output_uri, run.failures_uri, run.schema, run.producer, ended)
+        committer.collect()
+        n_tracks += committer.commit()
+        committer.discard()
+        delete_plan(plan_uri(run.output_uri), ended)
+    if n_tracks:
+        echo(f"taken over from a run that was stopped: {counted(n_tracks, 'track')}")
+
+
+def suggest_compaction(uri: str) -> None:
+    """Print how to join the small files of the table at `uri`, if these are so many that reading becomes slow."""
+    files = commits.table_files(uri)
+    n_small = sum(len(group) for group in rewrite.small_groups(files))
+    if n_small >= MANY_FILES:
+        echo(f"{n_small:,} of the {len(files):,} files are small; to join them: musictag compact {uri}")
+
+
+def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
+    """Make the plan, with the rows that may be copied, as tables of the connection."""
+    load_problems(connection, run.catalog.problems if run.catalog else ())
+    # A job that does not decode audio ignores earlier failures and tries all tracks again.
+    load_failed(connection, None if run.max_attempts is None else run.failures_uri)
+    run.load_rows(connection, "rows_before")
+    load_listed(connection, run.listed)
+    plan = make_plan(connection, run.producer, run.max_attempts or 1)
+    if not run.replace:
+        check_not_shared(connection, run.source, run.output_uri)
+    create_copy_sources(connection, run.producer, run.output_uri if run.copies_rows else None)
+    return plan
+
+
+def _process(connection: duckdb.DuckDBPyConnection, run: Run, plan: Plan, process: Process, name: str) -> Cost:
+    """Process the tasks, while what is staged is committed; return the cost."""
+    n_parts = count_parts(plan.n_tasks, run.task_bytes, run.n_workers)
+    files = write_plan(connection, plan_uri(run.output_uri), name, n_parts)
+    committer = Committer(run.output_uri, run.failures_uri, run.schema, run.producer, name, run.n_cores)
+    started = time.monotonic()
+    with committer.running():
+        process(files, plan.n_tasks, committer)
+    delete_plan(files.uri, name)
+    return Cost(committer.n_tracks, committer.core_seconds, run.n_gpus * (time.monotonic() - started))
+
+
+def _finish(
+    connection: duckdb.DuckDBPyConnection, run: Run, plan: Plan, planned_at: datetime.datetime, *, prune: bool
+) -> Account:
+    """Remove the rows and failures that the run has replaced, and return its account."""
+    if plan.n_tasks:
+        run.load_rows(connection, "rows_now")
+    else:
+        connection.execute("CREATE TABLE rows_now AS SELECT * FROM rows_before")
+    load_failures(connection, run.failures_uri)
+    account = make_account(connection, plan, run.failures_uri, planned_at)
+    remove_obsolete_rows(connection, run.output_uri, run.time_column, run.load_rows, prune=prune)
+    delete_resolved_failures(connection, run.failures_uri, planned_at, prune=prune)
+    if n_known := count_known_audio(connection, run.output_uri):
+        echo(f"with the audio of an earlier row: {counted(n_known, 'track')}")
+    return account

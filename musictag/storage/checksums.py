@@ -19,10 +19,11 @@ THREADS = 16
 
 
 class HashingStream:
-    """A writable stream for pyarrow that computes the SHA-256 of what is written to it."""
+    """A writable stream for pyarrow that counts the bytes written to it and computes their SHA-256."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._sha256 = stream, hashlib.sha256()
+        self.n_written = 0
 
     @property
     def digest(self) -> str:
@@ -35,6 +36,7 @@ class HashingStream:
 
     def write(self, data: bytes) -> int:
         self._sha256.update(data)
+        self.n_written += len(data)
         return self._stream.write(data)
 
     def tell(self) -> int:

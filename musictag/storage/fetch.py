@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+import pyarrow as pa
 
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 from musictag.storage import urls
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # its import is slow, and local files do not need it
 
 # Etags requested in parallel: a request waits for the store, not for a core.
 ETAG_THREADS = 32
+_ETAG_BATCH = 10_000
 PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
 """Errors of fsspec's backends that are not retried."""
 # Keys of a file's information in fsspec's filesystems. The first are checksums, or change with the content.
@@ -101,10 +103,11 @@ def audio_etag(uri: str) -> str | None:
     return None if modified is None else f"{'' if size is None else size}-{modified}"
 
 
-def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
-    """Yield (track_id, uri, etag) of each track; the etag is None if the store does not answer, or tells nothing.
+def with_etags(tracks: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Yield the columns `track_id` and `uri` of tracks with an `audio_etag`, in batches.
 
-    Such a track is processed nevertheless; if it fails, that failure is recorded with its reason.
+    The etag is null if the store does not answer, or tells nothing. Such a track is processed nevertheless; if it
+    fails, that failure is recorded with its reason.
     """
 
     def etag(uri: str) -> str | None:
@@ -114,7 +117,9 @@ def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[st
             return None
 
     with concurrent.futures.ThreadPoolExecutor(ETAG_THREADS) as pool:
-        yield from zip(track_ids, track_uris, pool.map(etag, track_uris), strict=True)
+        for batch in tracks.select(["track_id", "uri"]).to_batches(_ETAG_BATCH):
+            etags = pa.array(pool.map(etag, batch["uri"].to_pylist()), pa.string())
+            yield batch.append_column("audio_etag", etags)
 
 
 def _open_store(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:

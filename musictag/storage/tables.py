@@ -1,12 +1,8 @@
-"""Delta Lake tables: create them, read them by column or by track, and delete rows. `parts` writes to them."""
+"""Delta Lake tables: create them, and read them by column or by track. `commits` writes to them."""
 
 import contextlib
-import datetime
-import functools
-import random
 import re
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -17,10 +13,9 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake import Field as DeltaField
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from musictag.errors import StoreError
-from musictag.storage import checksums
 from musictag.storage.retry import retry
 from musictag.storage.text import without_colours
 
@@ -28,12 +23,8 @@ from musictag.storage.text import without_colours
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory at once.
 BATCH_ROWS = 16
-# Maximum pause before a delete is repeated after a conflict, s.
-MAX_CONFLICT_PAUSE_S = 0.2
 # For deltalake's requests to a store, which are small: without a response after this time, a request has failed.
 STORE_OPTIONS = {"timeout": "15s"}
-# Ids in the predicate of one delete, which is a text that has to be parsed.
-IDS_PER_DELETE = 1_000
 
 
 def companion_uri(uri: str, kind: str) -> str:
@@ -177,12 +168,16 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
             begin = end
         existing = [name for name in schema.names if name in file.schema_arrow.names]
         for batch in file.iter_batches(BATCH_ROWS, groups, existing):
-            rows = pa.Table.from_batches([batch])
-            for name in schema.names:
-                if name not in existing:  # the file is older than the column
-                    rows = rows.append_column(name, pa.nulls(len(rows)))
-            rows = rows.select(schema.names).cast(schema)
+            rows = conformed(pa.Table.from_batches([batch]), schema)
             yield rows.filter([track_id in track_ids for track_id in rows["track_id"].to_pylist()])
+
+
+def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows of a file as columns of `schema`; columns that are younger than the file are null."""
+    for name in schema.names:
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(len(rows)))
+    return rows.select(schema.names).cast(schema)
 
 
 def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
@@ -257,77 +252,10 @@ def version(uri: str) -> int:
     return int(open_table(uri).version())
 
 
-def count_new_rows(uris: Sequence[str]) -> Callable[[], int]:
-    """Return a function that counts the rows that tables have gained since now, from their logs alone."""
-
-    def n_rows() -> int:
-        return sum(int(open_table(uri).count()) for uri in uris)
-
-    before = n_rows()
-    return lambda: n_rows() - before
-
-
-def delete_rows(uri: str, where: str) -> None:
-    """Delete the rows of the table at `uri` for which the SQL condition `where` holds.
-
-    Rows that other writers commit meanwhile may stay.
-    """
-    for attempt in range(MAX_COMMIT_RETRIES):
-        with store_errors(uri):
-            try:
-                retry(functools.partial(delta_table(uri).delete, where), is_transient)
-            except CommitFailedError:
-                # Another writer committed, or our own commit succeeded without a response: repeat the delete.
-                if attempt == MAX_COMMIT_RETRIES - 1:
-                    raise
-                time.sleep(random.uniform(0, MAX_CONFLICT_PAUSE_S))  # noqa: S311
-                continue
-        record_missing_checksums(uri)
-        return
-
-
-def record_missing_checksums(uri: str) -> None:
-    """Record checksums of files without one, such as those that deltalake wrote in a delete."""
-    with store_errors(uri):
-        table = folder(uri)
-        for path in files(delta_table(uri)).keys() - checksums.recorded_paths(table):
-            checksums.record_checksum(table, path, checksums.sha256(table, path))
-
-
-def delete_tracks(uri: str, track_ids: Collection[str], where: str = "true") -> None:
-    """Delete the rows of some tracks for which the SQL condition `where` holds from the table at `uri`."""
-    ids = [_quoted(track_id) for track_id in sorted(track_ids)]
-    for begin in range(0, len(ids), IDS_PER_DELETE):
-        delete_rows(uri, f"track_id IN ({', '.join(ids[begin : begin + IDS_PER_DELETE])}) AND {where}")
-
-
-def deduplicate(uri: str, time_column: str) -> int:
-    """Delete all but the newest rows of each track; return the number of tracks that had more than one row."""
-    rows = read_columns(uri, ("track_id", time_column))
-    counts = rows.group_by("track_id").aggregate([("track_id", "count"), (time_column, "max")])
-    duplicates = counts.filter(pc.greater(counts["track_id_count"], 1)).to_pylist()
-    older = [
-        f"(track_id = {_quoted(row['track_id'])} AND {time_column} < {timestamp(row[f'{time_column}_max'])})"
-        for row in duplicates
-    ]
-    for begin in range(0, len(older), IDS_PER_DELETE):
-        delete_rows(uri, " OR ".join(older[begin : begin + IDS_PER_DELETE]))
-    return len(duplicates)
-
-
-def timestamp(moment: datetime.datetime) -> str:
-    """Return an SQL expression of a time, of the type of the tables' time columns."""
-    return f"arrow_cast('{moment.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-
-
 def files(table: DeltaTable) -> dict[str, int]:
     """Return the files of a table: path in its folder to number of rows, as the log says."""
     found = pa.table(table.get_add_actions())
     return dict(zip(found["path"].to_pylist(), found["num_records"].to_pylist(), strict=True))
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 @contextlib.contextmanager

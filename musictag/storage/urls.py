@@ -12,6 +12,9 @@ import socket
 import urllib.parse
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 # Metadata services, which return the credentials of a cloud's machines; most have link-local addresses.
 METADATA_HOSTS = frozenset(
     ["metadata", "metadata.google.internal", "metadata.goog", "instance-data", "100.100.100.200"]
@@ -77,6 +80,15 @@ def redacted(text: str) -> str:
     text = _BARE_USER.sub("//***@", _AUTHORIZATION.sub(r"\1***", text))
     text = _ESCAPED_VALUE.sub(lambda match: "***" if _hides_secret(match.group()) else match.group(), text)
     return _without_values(text, _ANY_PARAMETER, _SIGNED_NAME, _ANY_VALUE_END)
+
+
+def redacted_column(uris: pa.Array) -> pa.Array:
+    """Return the uris of a column as `redacted` returns each; only those that may hold a secret are looked at."""
+    may_hold_secret = pc.match_substring_regex(uris, "[@=]|(?i)authorization")
+    if not pc.any(may_hold_secret).as_py():
+        return uris
+    found = [redacted(uri) for uri in uris.filter(may_hold_secret).to_pylist()]
+    return pc.replace_with_mask(uris, may_hold_secret, pa.array(found, uris.type))
 
 
 def _redacted_url(url: str) -> str:

@@ -1,45 +1,44 @@
 """Compare a tags table with the tags of another model on a sample of tracks, without writing anything."""
 
-import collections
 import contextlib
-import hashlib
-import heapq
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from musictag.errors import LedgerError, UsageError
 from musictag.evaluation.report import format_table
-from musictag.jobs.plan import Task
+from musictag.jobs.plan import load, load_listed
+from musictag.jobs.plan_files import Task
 from musictag.jobs.progress import bar, echo
-from musictag.storage import tables
+from musictag.storage import queries, tables
 from musictag.tagging.table import ModelIdentity
 
 TagsByTrack = Mapping[str, frozenset[str]]
 """The tags of each track, by track_id."""
-Scoring = contextlib.AbstractContextManager[Iterable[list[dict[str, Any]]]]
-"""A context in which tracks are scored: rows of the tags table in parts, each row with a `failure` or None."""
+Scoring = contextlib.AbstractContextManager[Iterable[pa.Table]]
+"""A context in which tracks are scored: rows of the tags table in parts, each row with a `failure` or null."""
 COUNTS = ("now", "gain", "lose", "then")
 
 
 def echo_diff(
     tags_uri: str,
     source: str,
-    uris: Mapping[str, str],
+    tracks: Iterable[pa.RecordBatch],
     n_tracks: int,
     *,
     model: ModelIdentity,
     vocabulary: Collection[str],
     vocabulary_of: Callable[[str, str], Collection[str]],
-    score: Callable[[tuple[Task, ...]], Scoring],
+    score: Callable[[Sequence[Task]], Scoring],
 ) -> None:
     """Print for each tag how many sampled tracks would gain and lose it with a new model.
 
     Args:
         tags_uri: the tags table to compare with.
         source: the catalog or features table, as messages name it.
-        uris: the tracks of the source, track_id to uri.
+        tracks: the tracks of the source, as `plan.load_listed` takes them.
         n_tracks: size of the sample, which is drawn from the tracks that are in the source and in the tags table.
         model: the new model.
         vocabulary: the tags of the new model.
@@ -50,36 +49,52 @@ def echo_diff(
         UsageError: the tags table is empty, or has no track in common with the source.
         LedgerError: all sampled tracks failed.
     """
-    existing = tables.read_columns(tags_uri, ("track_id", "model", "model_version"))
-    if not len(existing):
-        raise UsageError(
-            f"--diff compares with tags, and {tags_uri} holds none: name another table with --tags, or run without "
-            "--diff first"
-        )
-    common = uris.keys() & set(existing["track_id"].to_pylist())
-    if not common:
+    with queries.connect() as connection:
+        load(connection, "tagged", tables.scan(tags_uri, ("track_id", "model", "model_version")))
+        models = connection.execute(_MODELS).fetchall()
+        if not models:
+            raise UsageError(
+                f"--diff compares with tags, and {tags_uri} holds none: name another table with --tags, or run without "
+                "--diff first"
+            )
+        load_listed(connection, tracks)
+        (n_common,) = connection.execute(f"SELECT count(*) FROM ({_COMMON})").fetchall()[0]
+        tasks = [Task(track_id, uri, None, features_file=file) for track_id, uri, file in sample(connection, n_tracks)]
+    if not tasks:
         raise UsageError(
             f"{tags_uri} and {source} have no track in common: name the catalog or features that were "
             "tagged, or another table with --tags"
         )
-    models = collections.Counter(zip(existing["model"].to_pylist(), existing["model_version"].to_pylist(), strict=True))
-    names = ", ".join(f"{name} {version} ({n:,})" for (name, version), n in models.most_common())
-    echo(f"{tags_uri}: {len(existing):,} tracks, tagged by {names}; {len(common):,} of them are in {source}")
-    known = {tag for name, version in models for tag in vocabulary_of(name, version)}
+    names = ", ".join(f"{name} {version} ({n:,})" for name, version, n in models)
+    n_tagged = sum(n for *_, n in models)
+    echo(f"{tags_uri}: {n_tagged:,} tracks, tagged by {names}; {n_common:,} of them are in {source}")
+    known = {tag for name, version, _ in models for tag in vocabulary_of(name, version)}
 
-    tasks = tuple(Task(track_id, uris[track_id], None) for track_id in sample(common, n_tracks))
     before = tags_by_track(tables.read_rows(tags_uri, ("track_id", "tags"), [task.track_id for task in tasks]))
     after = tags_by_track(_score_sample(tasks, score))
     echo(report(before, after, known.union(*before.values()), vocabulary))
     echo(f"compared with the tags that {model} gives to {len(after):,} of these tracks; nothing was written")
 
 
-def _score_sample(tasks: tuple[Task, ...], score: Callable[[tuple[Task, ...]], Scoring]) -> list[dict[str, Any]]:
+_MODELS = "SELECT model, model_version, count(*) AS n FROM tagged GROUP BY model, model_version ORDER BY n DESC"
+_COMMON = "SELECT track_id, uri, features_file FROM listed SEMI JOIN tagged USING (track_id)"
+
+
+def sample(connection: duckdb.DuckDBPyConnection, n_tracks: int) -> list[tuple[str, str, str | None]]:
+    """Return id, uri and features file of the `n_tracks` tracks whose id has the lowest SHA-256, or of all tracks.
+
+    The sample is the same on every machine, and a growing catalog keeps most of it. The tracks are those of the
+    connection's table `listed` that are also in its table `tagged`.
+    """
+    return connection.execute(f"{_COMMON} ORDER BY sha256(track_id) LIMIT $n", {"n": n_tracks}).fetchall()
+
+
+def _score_sample(tasks: Sequence[Task], score: Callable[[Sequence[Task]], Scoring]) -> list[dict[str, Any]]:
     """Return the rows of the tracks that did not fail; raise `LedgerError` if all of them failed."""
     rows: list[dict[str, Any]] = []
     with score(tasks) as parts, bar((), "score", len(tasks), "track") as progress_bar:
         for part in parts:
-            rows += part
+            rows += part.to_pylist()
             progress_bar.update(len(part))
     failures = [row["failure"]["message"] for row in rows if row["failure"]]
     if failures:
@@ -87,14 +102,6 @@ def _score_sample(tasks: tuple[Task, ...], score: Callable[[tuple[Task, ...]], S
     if len(failures) == len(tasks):
         raise LedgerError("all sampled tracks failed, so that nothing can be compared")
     return [row for row in rows if not row["failure"]]
-
-
-def sample(track_ids: Iterable[str], n_tracks: int) -> list[str]:
-    """Return the `n_tracks` ids with the lowest SHA-256, or all ids if there are fewer.
-
-    The sample is the same on every machine, and a growing catalog keeps most of it.
-    """
-    return heapq.nsmallest(n_tracks, track_ids, key=lambda track_id: hashlib.sha256(track_id.encode()).digest())
 
 
 def tags_by_track(rows: Iterable[Mapping[str, Any]]) -> TagsByTrack:

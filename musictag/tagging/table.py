@@ -2,15 +2,15 @@
 
 import dataclasses
 import datetime
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from musictag.features.clips import is_silent
 from musictag.features.table import decode_clips
-from musictag.jobs.plan import ExistingRow
+from musictag.jobs.plan import load
 from musictag.storage import tables
 from musictag.tagging.scorers import Row
 from musictag.tagging.tagger import Tagger
@@ -84,23 +84,28 @@ def tag_rows(tagger: Tagger, rows: Sequence[Row], model: ModelIdentity) -> list[
     ]
 
 
-def read_existing(tags_uri: str, find_digest: FindDigest) -> dict[str, ExistingRow]:
-    """Read the existing row of each track, by track_id; its producer is the digest of its model.
+def load_rows(connection: duckdb.DuckDBPyConnection, name: str, tags_uri: str, find_digest: FindDigest) -> None:
+    """Create a table of `track_id, uri, audio_etag, producer, time, file` for the rows of the tags table.
 
-    Rows of earlier versions of musictag hold no digest: `find_digest` finds it by name and version. The producer is
-    `UNKNOWN_MODEL` if it finds none, or if the model got its version after the row was written.
+    The producer is the digest of the row's model. Rows of earlier versions of musictag hold no digest: `find_digest`
+    finds it by name and version. The producer is `UNKNOWN_MODEL` if it finds none, or if the model got its version
+    after the row was written.
     """
-    columns = ("track_id", "uri", "audio_etag", "model", "model_version", "model_digest", "tagged_at")
-    find = functools.cache(find_digest)
-    return {
-        row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], row["model_digest"] or _digest(row, find))
-        for row in tables.read_columns(tags_uri, columns, added=ADDED_COLUMNS).to_pylist()
-    }
-
-
-def _digest(row: Row, find: FindDigest) -> str:
-    found = find(row["model"], row["model_version"])
-    if found is None:
-        return UNKNOWN_MODEL
-    digest, since = found
-    return digest if since <= row["tagged_at"] else UNKNOWN_MODEL
+    columns = ("track_id", "uri", "audio_etag", "model", "model_version", "model_digest", "tagged_at", "__filename")
+    load(connection, "scanned_tags", tables.scan(tags_uri, columns, added=ADDED_COLUMNS))
+    models = connection.execute(
+        "SELECT DISTINCT model, model_version FROM scanned_tags WHERE model_digest IS NULL"
+    ).fetchall()
+    found = [(*model, *digest) for model in models if (digest := find_digest(*model))]
+    names = ("model", "model_version", "digest", "since")
+    types = (pa.string(), pa.string(), pa.string(), pa.timestamp("us", "UTC"))
+    columns_of_models = zip(names, types, zip(*found, strict=True) if found else ((),) * len(names), strict=True)
+    load(connection, "models", pa.table({name: pa.array(values, kind) for name, kind, values in columns_of_models}))
+    connection.execute(
+        f"CREATE OR REPLACE TABLE {name} AS SELECT track_id, uri, audio_etag, coalesce(model_digest, "
+        "CASE WHEN since <= tagged_at THEN digest END, $unknown) AS producer, "
+        "tagged_at AS time, parse_filename(__filename) AS file "
+        "FROM scanned_tags LEFT JOIN models USING (model, model_version)",
+        {"unknown": UNKNOWN_MODEL},
+    )
+    connection.execute("DROP TABLE scanned_tags")

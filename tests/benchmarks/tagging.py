@@ -14,7 +14,7 @@ from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, SCHEMA, encode_clips, open_features
 from musictag.jobs.entry_point import n_cores
 from musictag.models.published import pretrained
-from musictag.storage import parts
+from musictag.storage import commits
 from musictag.tagging.scorers import BATCH_SIZE, BATCHES_PER_GROUP
 from musictag.tagging.tagger import Tagger
 
@@ -49,7 +49,7 @@ def add_tracks(uri: str, numbers: range, n_clips: int) -> None:
 
     for first in range(0, len(numbers), PART_TRACKS):
         part = numbers[first : first + PART_TRACKS]
-        parts.write_rows(uri, f"{part.start:07d}", SCHEMA, rows(part))
+        commits.append_rows(uri, SCHEMA, rows(part))
 
 
 def network_clips_per_s(model: str) -> float:

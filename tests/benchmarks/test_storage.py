@@ -20,7 +20,7 @@ from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, open_features
 from musictag.jobs import progress
 from musictag.models.published import pretrained
-from musictag.storage import parts
+from musictag.storage import commits
 from musictag.tagging.tagger import Tagger
 
 EMOTIFY = Path(os.environ.get("EMOTIFY", "../shared/data/emotify"))
@@ -107,7 +107,7 @@ def test_bytes_per_second_by_dtype_and_compression(songs: list[Clips], files: li
             )
     open_features(str(tmp_path / "features"), CONFIG, None)
     rows = (extract.featurize(path.name, str(path), CONFIG) for path in files)
-    parts.write_rows(str(tmp_path / "features"), "part", SCHEMA, rows)
+    commits.append_rows(str(tmp_path / "features"), SCHEMA, rows)
     size = sum(path.stat().st_size for path in (tmp_path / "features").glob("part-*.parquet"))
     of_float32 = size / sum(cut.nbytes for cut in songs)
     progress.echo(f"the features table: {size / seconds:,.0f} bytes/s, {of_float32:.2f} of float32")

@@ -17,7 +17,7 @@ from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import DecoderProcess
 from musictag.features.table import SCHEMA, open_features
-from musictag.storage import parts
+from musictag.storage import commits
 
 CONFIG = FeatureConfig()
 MIB = 1 << 20
@@ -112,7 +112,7 @@ def test_memory_of_unusual_tracks(tmp_path: Path, decoder: DecoderProcess, case:
         rows = (
             extract.featurize("a", str(path), CONFIG, clips_per_track, limits, decoder.track_clips) for _ in range(1)
         )
-        assert parts.write_rows(uri, "a", SCHEMA, rows) == 1
+        assert commits.append_rows(uri, SCHEMA, rows) == 1
 
     def do() -> None:
         if refusal is None:

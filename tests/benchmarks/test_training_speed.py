@@ -25,7 +25,7 @@ from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores
 from musictag.models.architectures import build_model
-from musictag.storage import parts, tables
+from musictag.storage import commits, tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
 from musictag.training.loop import fit
@@ -84,7 +84,7 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
     track_ids = [f"track-{n:03d}" for n in range(N_TRACKS)]
     for begin in range(0, N_TRACKS, TRACKS_OF_A_PART):
         rows = (row(track_id, rng) for track_id in track_ids[begin : begin + TRACKS_OF_A_PART])
-        parts.write_rows(uri, f"{begin:03d}", SCHEMA, rows)
+        commits.append_rows(uri, SCHEMA, rows)
     return folder
 
 

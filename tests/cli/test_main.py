@@ -19,7 +19,7 @@ def test_help_lists_the_commands_and_exits_with_0(capsys, argv):
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith("usage: musictag ")
-    for command in ("tag", "taggram", "weights", "register", "verify", "rollback", "vacuum"):
+    for command in ("tag", "taggram", "weights", "register", "verify", "rollback", "vacuum", "compact"):
         assert f"\n    {command} " in out
 
 

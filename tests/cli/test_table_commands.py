@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from musictag.cli.main import entry
-from musictag.storage import parts, tables
+from musictag.storage import commits, tables
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -18,7 +18,7 @@ def table(tmp_path: Path) -> Path:
     table = tmp_path / "table"
     tables.create_table(str(table), SCHEMA)
     for part in "ab":
-        parts.write_rows(str(table), part, SCHEMA, [{"track_id": part, "n": 1}])
+        commits.append_rows(str(table), SCHEMA, [{"track_id": part, "n": 1}])
     return table
 
 
@@ -62,6 +62,12 @@ def test_vacuum_removes_the_file_of_a_killed_writer(run: Run, table: Path) -> No
     assert run("verify", table)[0] == 0
 
 
+def test_compact_joins_small_files(run: Run, table: Path) -> None:
+    assert run("compact", table)[1].startswith(f"2 files before, 1 file now; {table} ")
+    assert run("verify", table)[0] == 0
+    assert tables.track_ids(str(table)) == tables.track_ids(str(table), 2)
+
+
 @pytest.mark.parametrize("argv", [("vacuum", "t", "--keep-hours", "-1"), ("rollback", "t", "x"), ("verify",)])
 def test_invalid_arguments_exit_with_2(argv: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -70,7 +76,7 @@ def test_invalid_arguments_exit_with_2(argv: tuple[str, ...]) -> None:
 
 
 def test_missing_table_is_an_error(run: Run, tmp_path: Path) -> None:
-    for command in ("verify", "vacuum", "rollback"):
+    for command in ("verify", "vacuum", "rollback", "compact"):
         code, _, err = run(command, tmp_path / "none")
         assert code == 1
         assert err == f"error: table {tmp_path}/none: there is none; has the job that writes it run?\n"

@@ -1,6 +1,7 @@
 """Rows whose audio has another uri, time or id are copied; all other audio is decoded."""
 
 import datetime
+from typing import NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from musictag.catalog.validation import Problem
 from musictag.features.extract import Limits
 from musictag.jobs import copy_sources
-from musictag.jobs.plan import CopySource, ExistingRow, Plan, Task, make_plan
-from musictag.storage import parts, tables
+from musictag.jobs.plan_files import CopySource, Task
+from musictag.storage import commits, tables
+from plans import ExistingRow, planned
+from sample_tables import delete_tracks
 
 SCHEMA = pa.schema(
     [
@@ -28,16 +31,23 @@ def uri(tmp_path):
     uri = str(tmp_path / "rows")
     tables.create_table(uri, SCHEMA)
     rows = [("a", "da", None), ("b", "db", 0.3), ("gone", "dg", 0.0), ("unknown", None, 0.0)]
-    parts.write_rows(uri, "p", SCHEMA, [dict(zip(SCHEMA.names, (*row[:2], 10.0, row[2]), strict=True)) for row in rows])
+    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, (*row[:2], 10.0, row[2]), strict=True)) for row in rows])
     return uri
 
 
-def recognized(uri: str, listed, existing: dict[str, ExistingRow], problems=()) -> Plan:
-    return copy_sources.with_copy_sources(make_plan(listed, existing, "p", {}, 3, problems), existing, "p", uri)
+class Recognized(NamedTuple):
+    known: dict[str, str]
+    """The digest of the row to copy, by track."""
+    stale: set[str]
+    orphaned: set[str]
+    hidden: set[str]
 
 
-def known(plan: Plan) -> dict[str, str]:
-    return {task.track_id: task.copy_source.audio_sha256 for task in plan.tasks if task.copy_source}
+def recognized(uri, listed, existing, problems=()) -> Recognized:
+    (file,) = commits.table_files(uri)
+    with planned(listed, existing, problems=problems, producer="p", file=file.path, copied_from=uri) as made:
+        found = made.connection.sql("SELECT track_id, source_sha256 FROM copy_sources").fetchall()
+        return Recognized(dict(found), made.stale, made.orphaned, made.hidden)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +62,14 @@ def known(plan: Plan) -> dict[str, str]:
 )
 def test_row_of_the_same_track_is_known_unless_the_size_differs(uri, row, listed, is_known):
     plan = recognized(uri, [("a", *listed)], {"a": ExistingRow(*row, "p")})
-    assert known(plan) == ({"a": "da"} if is_known else {})
+    assert plan.known == ({"a": "da"} if is_known else {})
     assert plan.stale == {"a"}
 
 
 def test_row_of_other_settings_or_without_a_digest_is_not_known(uri):
     existing = {"a": ExistingRow("old.mp3", "5-1.0", "other"), "unknown": ExistingRow("old.mp3", "6-1.0", "p")}
     plan = recognized(uri, [("a", "a.mp3", "5-1.0"), ("unknown", "u.mp3", "6-1.0")], existing)
-    assert known(plan) == {}
+    assert plan.known == {}
     assert plan.stale == {"a", "unknown"}
 
 
@@ -76,7 +86,7 @@ def test_row_of_other_settings_or_without_a_digest_is_not_known(uri):
 def test_new_track_may_have_the_audio_of_one_that_is_not_listed_any_more(uri, listed, is_known):
     existing = {"gone": ExistingRow("old/gone.mp3", "5-1.0", "p"), "b": ExistingRow("b.mp3", "5-1.0", "p")}
     plan = recognized(uri, [("new", *listed), ("b", "b.mp3", "5-1.0")], existing)
-    assert known(plan) == ({"new": "dg"} if is_known else {})
+    assert plan.known == ({"new": "dg"} if is_known else {})
     assert plan.orphaned == {"gone"}
 
 
@@ -84,7 +94,7 @@ def test_unreadable_catalog_row_does_not_keep_moved_audio_from_being_recognized(
     existing = {"gone": ExistingRow("old/gone.mp3", "5-1.0", "p")}
     broken = Problem(7, "row 7", "", "not JSON", hides_any_track=True)
     plan = recognized(uri, [("new", "new/gone.mp3", "5-1.0")], existing, [broken])
-    assert known(plan) == {"new": "dg"}
+    assert plan.known == {"new": "dg"}
     assert (plan.hidden, plan.orphaned) == ({"gone"}, set())
 
 
@@ -95,8 +105,8 @@ def copied(task: Task, sha256: str, uri: str, limits: Limits = LIMITS):
 
 
 def task_with_source(uri: str, track_id: str = "gone", sha256: str = "dg") -> Task:
-    (file,) = tables.files(tables.open_table(uri))
-    return Task("new", "uri", "e", copy_source=CopySource(track_id, sha256, file))
+    (file,) = commits.table_files(uri)
+    return Task("new", "uri", "e", copy_source=CopySource(track_id, sha256, file.path))
 
 
 def test_row_is_copied_only_for_the_same_digest(uri):
@@ -109,7 +119,7 @@ def test_row_is_copied_only_for_the_same_digest(uri):
 
 def test_row_is_copied_after_it_was_deleted(uri):
     task = task_with_source(uri)
-    tables.delete_tracks(uri, {"gone"})
+    delete_tracks(uri, {"gone"})
     assert copied(task, "dg", uri)["audio_sha256"] == "dg"
 
 
@@ -123,14 +133,14 @@ def test_row_with_more_damage_than_allowed_or_with_unknown_damage_is_not_copied(
 
 def test_row_in_a_file_of_many_rows_is_not_copied(uri, monkeypatch):
     existing = {"a": ExistingRow("old.mp3", "5-1.0", "p")}
-    monkeypatch.setattr(copy_sources, "_MAX_FILE_ROWS", 3)
-    assert known(recognized(uri, [("a", "a.mp3", "5-1.0")], existing)) == {}
+    monkeypatch.setattr(copy_sources, "_MAX_FILE_ROWS", 0)
+    assert recognized(uri, [("a", "a.mp3", "5-1.0")], existing).known == {}
 
 
 def test_tracks_of_a_store_without_sizes_have_no_source_by_name(uri):
     existing = {"gone": ExistingRow("s3://b/old.mp3", "0123", "p")}
-    assert known(recognized(uri, [("new", "s3://b/new.mp3", "4567")], existing)) == {}
-    assert known(recognized(uri, [("new", "s3://b/new.mp3", "0123")], existing)) == {"new": "dg"}
+    assert recognized(uri, [("new", "s3://b/new.mp3", "4567")], existing).known == {}
+    assert recognized(uri, [("new", "s3://b/new.mp3", "0123")], existing).known == {"new": "dg"}
 
 
 def test_audio_is_decoded_if_the_file_of_the_row_was_vacuumed(uri):

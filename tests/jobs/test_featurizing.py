@@ -2,7 +2,7 @@ import pytest
 
 from musictag.features.config import FeatureConfig
 from musictag.jobs.featurizing import TRACKS_AHEAD, featurize_tasks
-from musictag.jobs.plan import Task
+from musictag.jobs.plan_files import Task
 
 CONFIG = FeatureConfig()
 

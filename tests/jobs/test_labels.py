@@ -7,7 +7,7 @@ import pytest
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.splits import SPLITS
 from musictag.jobs.labels import echo_problems, read_labels
-from musictag.storage import parts, tables
+from musictag.storage import commits, tables
 
 TRACK_IDS_SCHEMA = pa.schema([("track_id", pa.string()), ("audio_sha256", pa.string())])
 
@@ -26,8 +26,8 @@ def features_uri(tmp_path: Path) -> str:
     """A table with the tracks 0 to 4 at version 1 and also 5 and `removed` at version 2."""
     uri = str(tmp_path / "features")
     tables.create_table(uri, TRACK_IDS_SCHEMA)
-    for part, track_ids in (("p", ["0", "1", "2", "3", "4"]), ("q", ["5", "removed"])):
-        parts.write_rows(uri, part, TRACK_IDS_SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+    for track_ids in (["0", "1", "2", "3", "4"], ["5", "removed"]):
+        commits.append_rows(uri, TRACK_IDS_SCHEMA, [{"track_id": track_id} for track_id in track_ids])
     return uri
 
 

@@ -7,25 +7,23 @@ from musictag.catalog.validation import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
 from musictag.jobs import ledger
 from musictag.jobs.ledger import Account
-from musictag.jobs.plan import ExistingRow, FailedTrack, Task, make_plan
-from musictag.storage import parts, tables
+from musictag.jobs.plan import load
+from musictag.jobs.plan_files import Task
+from musictag.storage import commits, queries, tables
+from plans import BEFORE, ExistingRow, FailedTrack, planned
 
-SCHEMA = pa.schema([("track_id", pa.string())])
+SCHEMA = pa.schema([("track_id", pa.string()), ("time", pa.timestamp("us", "UTC"))])
 NOW = datetime.datetime.now(datetime.UTC)
 EARLIER = NOW - datetime.timedelta(hours=1)
 SIGNED = "https://me:pw@host/a.mp3?id=1&sig={}"
 REDACTED = "https://***@host/a.mp3?id=1&sig=***"
 
 
-def plan_of(listed, existing=None, failed=None, problems=(), max_attempts=3):
-    return make_plan(listed, existing or {}, "producer", failed or {}, max_attempts, problems)
-
-
 @pytest.mark.parametrize(("error", "stage"), [(AudioUnreachableError, "fetch"), (AudioCorruptError, "decode")])
 def test_failure_row_names_stage_error_and_attempt(error, stage):
     row = ledger.failure_row(Task("a", "a.mp3", "e1", 2), error("a.mp3: why"))
-    assert list(row) == ledger.FAILURES_SCHEMA.names
-    assert tuple(row.values())[:-1] == (
+    assert [*row, "failed_at"] == ledger.FAILURES_SCHEMA.names
+    assert tuple(row.values()) == (
         "a",
         "a.mp3",
         "e1",
@@ -39,7 +37,7 @@ def test_failure_row_names_stage_error_and_attempt(error, stage):
 def test_failures_hold_no_secret(output):
     uri = SIGNED.format("secret")
     row = ledger.failure_row(Task("a", uri, None), AudioUnreachableError(f"{uri}: cannot be read: 403, url={uri!r}"))
-    ledger.record_problems(output.failures, [Problem(1, "b", uri, f"uri {uri} is bad")], {})
+    record_problems(output.failures, [Problem(1, "b", uri, f"uri {uri} is bad")])
     written = str([row, *tables.read_columns(output.failures, ledger.FAILURES_SCHEMA.names).to_pylist()])
     assert REDACTED in written
     assert "secret" not in written
@@ -54,9 +52,8 @@ class Output:
         tables.create_table(self.uri, SCHEMA)
         tables.create_table(self.failures, ledger.FAILURES_SCHEMA)
 
-    def write(self, *track_ids):
-        part = f"w{tables.version(self.uri)}"
-        parts.write_rows(self.uri, part, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+    def write(self, *track_ids, time=NOW):
+        commits.append_rows(self.uri, SCHEMA, [{"track_id": track_id, "time": time} for track_id in track_ids])
 
     def fail(self, failed_at, *track_ids, stage="decode", attempts=1):
         rows = [
@@ -71,14 +68,29 @@ class Output:
             }
             for track_id in track_ids
         ]
-        parts.write_rows(self.failures, f"f{tables.version(self.failures)}", ledger.FAILURES_SCHEMA, rows)
+        commits.append_rows(self.failures, ledger.FAILURES_SCHEMA, rows)
+
+    def failed(self):
+        with queries.connect() as connection:
+            ledger.load_failed(connection, self.failures)
+            rows = connection.sql("SELECT track_id, uri, audio_etag, error, attempts FROM failed").fetchall()
+        return {track_id: FailedTrack(*failure) for track_id, *failure in rows}
 
     def attempts(self):
-        return {track_id: failed.attempts for track_id, failed in ledger.read_failed(self.failures).items()}
+        return {track_id: failed.attempts for track_id, failed in self.failed().items()}
 
-    def reconcile(self, listed, existing=None, problems=(), **options):
-        made = plan_of(listed, existing, ledger.read_failed(self.failures), problems)
-        return ledger.reconcile(made, problems, tables.track_ids(self.uri), self.failures, NOW, **options)
+    def account(self, listed, existing=None, problems=(), failed=None, *, prune=False):
+        with planned(listed, existing, self.failed() if failed is None else failed, problems) as made:
+            load(made.connection, "rows_now", tables.scan(self.uri, ("track_id", "time")))
+            ledger.load_failures(made.connection, self.failures)
+            account = ledger.make_account(made.connection, made.plan, self.failures, NOW)
+            ledger.delete_resolved_failures(made.connection, self.failures, NOW, prune=prune)
+        return account
+
+
+def record_problems(failures_uri, problems, failed=None):
+    with planned([], failed=failed, problems=problems) as made:
+        ledger.record_problems(made.connection, failures_uri)
 
 
 @pytest.fixture
@@ -91,12 +103,13 @@ def listed(*track_ids):
 
 
 def test_account_adds_up(output):
-    output.write("new 1", "new 2", "kept")
+    output.write("new 1", "new 2")
+    output.write("kept", time=BEFORE)
     output.fail(NOW, "bad")
     problem = Problem(9, "broken", "", "why")
-    ledger.record_problems(output.failures, [problem], {"broken": FailedTrack("", None, "CatalogError", 1)})
+    record_problems(output.failures, [problem], {"broken": FailedTrack("", None, "CatalogError", 1)})
     existing = {"kept": ExistingRow("kept.mp3", "e", "producer")}
-    account = output.reconcile(listed("new 1", "new 2", "bad", "kept"), existing, [problem])
+    account = output.account(listed("new 1", "new 2", "bad", "kept"), existing, [problem])
     assert account == Account(listed=5, written=2, unchanged=1, failed=2)
     assert account.listed == account.written + account.unchanged + account.failed
     assert str(account) == "5 listed = 2 written + 1 unchanged + 2 failed"
@@ -106,29 +119,30 @@ def test_account_adds_up(output):
 def test_missing_track_is_named(output):
     output.write("a")
     with pytest.raises(LedgerError, match="1 of 2 tracks are neither written nor failed, such as lost"):
-        output.reconcile(listed("a", "lost"))
+        output.account(listed("a", "lost"))
 
 
 def test_failure_of_an_earlier_run_does_not_count(output):
     output.fail(EARLIER, "a")
     with pytest.raises(LedgerError, match="such as a"):
-        output.reconcile(listed("a"))
+        output.account(listed("a"))
 
 
 def test_failed_track_with_an_old_row_counts_as_failed(output):
-    output.write("a")
+    output.write("a", time=BEFORE)
     output.fail(NOW, "a")
-    account = output.reconcile([("a", "a.mp3", None)], {"a": ExistingRow("a.mp3", "e", "producer")})
+    account = output.account([("a", "a.mp3", None)], {"a": ExistingRow("a.mp3", "e", "producer")})
     assert account == Account(listed=1, written=0, unchanged=0, failed=1)
 
 
 def test_resolved_failures_are_deleted(output):
-    output.write("resolved", "unchanged again")
+    output.write("resolved")
+    output.write("unchanged again", time=BEFORE)
     output.fail(EARLIER, "resolved", "still bad", "unchanged again", "of another catalog")
     output.fail(EARLIER, "row 7", stage="catalog")
     output.fail(NOW, "still bad", attempts=2)
     existing = {"unchanged again": ExistingRow("unchanged again.mp3", "e", "producer")}
-    output.reconcile(listed("resolved", "still bad", "unchanged again"), existing)
+    output.account(listed("resolved", "still bad", "unchanged again"), existing)
     assert output.attempts() == {"still bad": 2, "of another catalog": 1}
     assert tables.read_columns(output.failures, ("track_id",)).num_rows == 2
 
@@ -137,52 +151,56 @@ def test_prune_deletes_failures_of_unlisted_tracks(output):
     output.write("a")
     output.fail(EARLIER, "a", "gone")
     output.fail(NOW, "bad")
-    output.reconcile(listed("a", "bad"), prune=True)
+    output.account(listed("a", "bad"), prune=True)
     assert output.attempts() == {"bad": 1}
 
 
-def test_failures_of_a_part_are_recorded_once(output):
-    rows = [ledger.failure_row(Task("a", "a.mp3", None), AudioCorruptError("why"))]
-    for _ in range(2):
-        ledger.record_failures(output.failures, "p", rows, 0)
-    assert tables.read_columns(output.failures, ("track_id",)).num_rows == 1
-    ledger.record_failures(output.failures, "q", [], 0)
-    assert tables.version(output.failures) == 1
-    since = tables.version(output.failures)
-    ledger.record_failures(output.failures, "p", rows, since)
-    assert tables.version(output.failures) == 2
+def test_with_prune_failures_stay_that_may_be_listed_in_a_folder_that_cannot_be_read(output):
+    output.fail(EARLIER, "CD1/1", "CD2/1")
+    closed = Problem(None, "CD1/", "/music/CD1", "the folder cannot be listed")
+    output.account([], problems=[closed], prune=True)
+    assert output.attempts() == {"CD1/1": 1}
+
+
+def test_track_with_an_unknown_etag_is_missing_if_it_has_only_its_earlier_row(output):
+    output.write("a", time=BEFORE)
+    with pytest.raises(LedgerError, match="such as a"):
+        output.account([("a", "a.mp3", None)], {"a": ExistingRow("a.mp3", "e", "producer")})
 
 
 @pytest.mark.parametrize("prune", [False, True])
 def test_exhausted_track_counts_as_failed_and_keeps_its_failure(output, prune):
     output.write("a")
     output.fail(EARLIER, "bad", attempts=3)
-    account = output.reconcile(listed("a", "bad"), prune=prune)
+    account = output.account(listed("a", "bad"), prune=prune)
     assert account == Account(listed=2, written=1, unchanged=0, failed=1)
     assert output.attempts() == {"bad": 3}
 
 
 def test_exhausted_track_without_failure_is_missing(output):
-    made = plan_of(listed("bad"), failed={"bad": FailedTrack("bad.mp3", "e", "AudioCorruptError", 3)})
+    failed = {"bad": FailedTrack("bad.mp3", "e", "AudioCorruptError", 3)}
     with pytest.raises(LedgerError, match="such as bad"):
-        ledger.reconcile(made, (), (), output.failures, NOW)
+        output.account(listed("bad"), failed=failed)
 
 
 def test_failure_with_most_attempts_counts(output):
     output.fail(EARLIER, "a", attempts=3)
     output.fail(EARLIER, "a", "b", attempts=1)
-    assert ledger.read_failed(output.failures) == {
+    assert output.failed() == {
         "a": FailedTrack("a.mp3", "e", "AudioCorruptError", 3),
         "b": FailedTrack("b.mp3", "e", "AudioCorruptError", 1),
     }
 
 
-def test_without_a_table_nothing_failed(tmp_path):
-    assert ledger.read_failed(str(tmp_path / "none")) == {}
+def test_a_job_that_tries_all_tracks_again_has_no_failed_track(output):
+    output.fail(EARLIER, "a", attempts=3)
+    with queries.connect() as connection:
+        ledger.load_failed(connection, None)
+        assert connection.sql("SELECT * FROM failed").fetchall() == []
 
 
 def test_catalog_problem_is_recorded_with_its_row(output):
-    ledger.record_problems(output.failures, [Problem(4, "a", "a.mp3", "unknown split")], {})
+    record_problems(output.failures, [Problem(4, "a", "a.mp3", "unknown split")])
     [row] = tables.read_columns(output.failures, ledger.FAILURES_SCHEMA.names).to_pylist()
     assert (row["stage"], row["error"], row["message"]) == ("catalog", "CatalogError", "row 4: unknown split")
 
@@ -212,6 +230,15 @@ def test_account_is_printed_with_speed_and_uris(capsys):
     assert equation.startswith("12,000 listed = 6,000 written + 5,990 unchanged + 10 failed (10.")
     assert "s, 2,1" in equation  # 6,000 tracks in 10 s: 2.16 million an hour
     assert equation.endswith("; data/features")
+
+
+def test_cost_is_printed_for_a_million_tracks(capsys):
+    cost = ledger.Cost(n_tracks=6_010, core_seconds=3_005.0, gpu_seconds=60.1)
+    now = datetime.datetime.now(datetime.UTC)
+    ledger.echo_account(Account(12_000, 6_000, 5_990, 10), "data/tags", "data/tags-failures", now, cost)
+    _, equation = capsys.readouterr().out.splitlines()
+    expected = "0.5 core-seconds a track (139 core-hours for a million), 0.01 GPU-seconds a track (3 GPU-hours for a"
+    assert expected in equation
 
 
 def test_account_without_work_is_printed_without_speed(capsys):

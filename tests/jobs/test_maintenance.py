@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import sample_tables
 from musictag.catalog import splits
 from musictag.errors import StoreError
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import ledger, maintenance
-from musictag.storage import parts, tables
+from musictag.storage import commits, staging, tables
+from musictag.storage import data_files as data_files_
 
 CONFIG = FeatureConfig(n_mels=8, clip_frames=4)
 
@@ -41,9 +43,9 @@ def uri(tmp_path: Path) -> str:
     """A features table with four tracks in two parts; a delete has rewritten one of them."""
     uri = str(tmp_path / "features")
     open_features(uri, CONFIG, None)
-    parts.write_rows(uri, "p", SCHEMA, [row("a"), row("b"), row("gone")])
-    parts.write_rows(uri, "q", SCHEMA, [row("c"), row("d")])
-    tables.delete_tracks(uri, ["gone"])
+    commits.append_rows(uri, SCHEMA, [row("a"), row("b"), row("gone")])
+    commits.append_rows(uri, SCHEMA, [row("c"), row("d")])
+    sample_tables.delete_tracks(uri, ["gone"])
     tables.create_table(tables.companion_uri(uri, "failures"), ledger.FAILURES_SCHEMA)
     return uri
 
@@ -92,12 +94,12 @@ def test_file_without_checksum_is_a_problem(uri: str) -> None:
 
 
 def test_track_with_two_rows_is_a_problem(uri: str) -> None:
-    parts.write_rows(uri, "r", SCHEMA, [row("b"), row("e")])
+    commits.append_rows(uri, SCHEMA, [row("b"), row("e")])
     assert problems(uri) == ("more than one row of the tracks b",)
 
 
 def test_wrong_cells_are_a_problem(uri: str) -> None:
-    parts.write_rows(uri, "r", SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
+    commits.append_rows(uri, SCHEMA, [row("e", n_clips=3), row("f", feature_hash="other")])
     assert problems(uri) == (
         "feature_hash is not that of the table: f",
         "n_clips, start_s and clips disagree: e",
@@ -108,7 +110,7 @@ def test_repeated_failures_of_a_track_are_no_problem(uri: str) -> None:
     failures = tables.companion_uri(uri, "failures")
     failed = {"track_id": "x", "uri": "x", "stage": "decode", "error": "E", "message": "m", "attempts": 1}
     rows = [{**failed, "failed_at": datetime.datetime.now(datetime.UTC)}] * 2
-    parts.write_table(failures, "p", ledger.FAILURES_SCHEMA, pa.Table.from_pylist(rows, ledger.FAILURES_SCHEMA))
+    commits.append_rows(failures, ledger.FAILURES_SCHEMA, rows)
     assert problems(failures) == ()
 
 
@@ -116,7 +118,7 @@ def test_splits_table_is_verified(uri: str) -> None:
     splits_uri = tables.companion_uri(uri, "splits")
     tables.create_table(splits_uri, splits.SCHEMA)
     rows = pa.Table.from_pylist([{"group": "x", "split": "train"}], splits.SCHEMA)
-    parts.write_table(splits_uri, "p", splits.SCHEMA, rows)
+    commits.append_rows(splits_uri, splits.SCHEMA, rows.to_pylist())
     assert maintenance.verify(splits_uri) == maintenance.Verification(1, 1, ())
 
 
@@ -163,13 +165,6 @@ def test_rollback_to_unknown_version_is_an_error(uri: str, version: int) -> None
         maintenance.roll_back(uri, version)
 
 
-def test_part_is_written_again_after_a_rollback(uri: str) -> None:
-    maintenance.roll_back(uri, 1)
-    since = tables.version(uri)
-    assert parts.write_rows(uri, "q", SCHEMA, [row("c"), row("d")], since) == 2
-    assert tables.track_ids(uri) == {"a", "b", "gone", "c", "d"}
-
-
 def test_vacuum_deletes_only_unused_files(uri: str, catalog: Path) -> None:
     orphan = Path(uri) / "part-killed-0123.parquet"
     pq.write_table(pa.table({"x": [1]}), orphan)
@@ -190,6 +185,32 @@ def test_vacuum_deletes_only_unused_files(uri: str, catalog: Path) -> None:
     assert {path.name for path in (Path(uri) / "_checksums").iterdir()} == {
         f"{path.name}.sha256" for path in data_files(uri)
     }
+
+
+def stage(uri: str, run: str) -> Path:
+    """Stage a part and write a plan as the workers and the driver of a killed run do; return the part's file."""
+    files = data_files_.write_rows(uri, SCHEMA, [row("staged")])
+    staging.write_manifest(uri, staging.Manifest(run, 0, 0, "hash", tuple(files), (), 1.0))
+    plan = Path(f"{uri}-plan") / run / "shard-0000.parquet"
+    plan.parent.mkdir(parents=True)
+    plan.touch()
+    return Path(uri) / files[0].path
+
+
+def test_vacuum_keeps_what_a_run_has_staged(uri: str) -> None:
+    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    file = stage(uri, f"{tomorrow:%Y%m%dT%H%M%S}-0123")
+    maintenance.vacuum(uri, 0)
+    assert file.exists()
+    assert list(staging.staged_files(uri)) == [file.name]
+
+
+def test_vacuum_deletes_what_a_run_left_that_ended_long_ago(uri: str) -> None:
+    file = stage(uri, "20260101T000000-0123")
+    assert file.name in maintenance.vacuum(uri, 0)
+    assert not file.exists()
+    assert not list((Path(uri) / staging.FOLDER).iterdir())
+    assert not list(Path(f"{uri}-plan").iterdir())
 
 
 @pytest.mark.parametrize("written", ["", "0123abc", "0123abc  part-x"])

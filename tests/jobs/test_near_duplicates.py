@@ -5,7 +5,7 @@ from musictag.catalog.splits import Labels
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
-from musictag.storage import parts
+from musictag.storage import commits
 
 CONFIG = FeatureConfig(clip_frames=20)
 
@@ -23,7 +23,7 @@ def features(tmp_path):
         {"track_id": name, "clips": encode_clips(each), "start_s": [0.0, 0.32][: len(each)], "duration_s": 0.64}
         for name, each in clips.items()
     ]
-    parts.write_rows(uri, "p", SCHEMA, rows)
+    commits.append_rows(uri, SCHEMA, rows)
     return uri
 
 

@@ -1,8 +1,10 @@
 import datetime
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -10,10 +12,15 @@ from musictag.catalog.reader import Catalog
 from musictag.catalog.validation import SCHEMA as CATALOG_SCHEMA
 from musictag.catalog.validation import Problem
 from musictag.errors import AudioCorruptError, LedgerError, UsageError
-from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row, read_failed, record_failures
-from musictag.jobs.plan import ExistingRow, Plan
-from musictag.jobs.run import Run, execute
-from musictag.storage import parts, tables
+from musictag.jobs import committer as committing
+from musictag.jobs import run as running
+from musictag.jobs.committer import Committer
+from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row
+from musictag.jobs.plan_files import PlanFiles, Task
+from musictag.jobs.run import Process, Run, execute
+from musictag.jobs.shards import stage_shard
+from musictag.storage import staging, tables
+from plans import LISTED_SCHEMA, table_of
 
 SCHEMA = pa.schema(
     [
@@ -27,7 +34,7 @@ SCHEMA = pa.schema(
 
 
 class Job:
-    """A job whose engine writes one row per task, except for tracks that fail or get lost."""
+    """A job whose engine stages one row per task, except for tracks that fail or get lost."""
 
     def __init__(self, folder: Path) -> None:
         self.uri, self.failures_uri = str(folder / "rows"), str(folder / "rows-failures")
@@ -35,27 +42,36 @@ class Job:
         tables.create_table(self.uri, SCHEMA)
         tables.create_table(self.failures_uri, FAILURES_SCHEMA)
 
-    def read_existing(self) -> dict[str, ExistingRow]:
-        rows = tables.read_columns(self.uri, ("track_id", "uri", "audio_etag", "producer")).to_pylist()
-        return {row["track_id"]: ExistingRow(row["uri"], row["audio_etag"], row["producer"]) for row in rows}
+    def uris(self) -> dict[str, str]:
+        rows = tables.read_columns(self.uri, ("track_id", "uri")).to_pylist()
+        return {row["track_id"]: row["uri"] for row in rows}
 
-    def process(self, plan: Plan, failing: Collection[str], lost: Collection[str]) -> None:
-        self.processed = [task.track_id for task in plan.tasks]
-        now = datetime.datetime.now(datetime.UTC)
-        rows = [
-            {
-                "track_id": task.track_id,
-                "uri": task.uri,
-                "audio_etag": task.audio_etag,
-                "producer": "p",
-                "written_at": now,
-            }
-            for task in plan.tasks
-            if task.track_id not in {*failing, *lost}
-        ]
-        failures = [failure_row(task, AudioCorruptError("why")) for task in plan.tasks if task.track_id in failing]
-        parts.write_rows(self.uri, f"{now:%H%M%S%f}", SCHEMA, rows)
-        record_failures(self.failures_uri, f"{now:%H%M%S%f}", failures, 0)
+    def failed(self) -> dict[str, tuple[str, int]]:
+        rows = tables.read_columns(self.failures_uri, ("track_id", "error", "attempts")).to_pylist()
+        rows.sort(key=lambda row: row["attempts"])
+        return {row["track_id"]: (row["error"], row["attempts"]) for row in rows}
+
+    def load_rows(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        columns = ("track_id", "uri", "audio_etag", "producer", "written_at", "__filename")
+        connection.register("scanned", tables.scan(self.uri, columns))
+        connection.execute(
+            f"CREATE OR REPLACE TABLE {name} AS SELECT track_id, uri, audio_etag, producer, written_at AS time, "
+            "parse_filename(__filename) AS file FROM scanned"
+        )
+
+    def process(self, plan: PlanFiles, failing: Collection[str] = (), lost: Collection[str] = ()) -> None:
+        def outcomes(tasks: list[Task]) -> Iterator[tuple[Any, Any]]:
+            for task in tasks:
+                self.processed.append(task.track_id)
+                if task.track_id in failing:
+                    yield None, failure_row(task, AudioCorruptError("why"))
+                elif task.track_id not in lost:
+                    now = datetime.datetime.now(datetime.UTC)
+                    identity = {"track_id": task.track_id, "uri": task.uri, "audio_etag": task.audio_etag}
+                    yield {**identity, "producer": "p", "written_at": now}, None
+
+        for shard in range(plan.n_shards):
+            list(stage_shard(self.uri, SCHEMA, "p", plan, shard, outcomes))
 
     def execute(
         self,
@@ -70,19 +86,22 @@ class Job:
         prune_limit: float = 1.0,
         replace: bool = False,
         folder: str = "",
-        process: Callable[[Plan], None] | None = None,
+        process: Process | None = None,
     ) -> None:
         """Run the job on the tracks `track_ids`."""
         run = Run(
             source="catalog.csv",
-            listed=[(track_id, f"{folder}{track_id}.mp3", etag) for track_id in track_ids],
+            listed=[table_of([(track_id, f"{folder}{track_id}.mp3", etag) for track_id in track_ids], LISTED_SCHEMA)],
             catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), tuple(problems)),
             output_uri=self.uri,
+            schema=SCHEMA,
             failures_uri=self.failures_uri,
             producer="p",
-            read_existing=self.read_existing,
+            load_rows=self.load_rows,
             copies_rows=False,
             time_column="written_at",
+            task_bytes=1,
+            n_workers=1,
             max_attempts=2,
             max_failures=max_failures,
             prune=prune,
@@ -90,7 +109,8 @@ class Job:
             replace=replace,
             started=datetime.datetime.now(datetime.UTC),
         )
-        execute(run, process or (lambda plan: self.process(plan, failing, lost)), purpose="to do")
+        self.processed = []
+        execute(run, process or (lambda plan, n_tasks, committer: self.process(plan, failing, lost)), purpose="to do")
 
 
 @pytest.fixture
@@ -102,14 +122,14 @@ def equation(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out.splitlines()[-1].partition(" (")[0]
 
 
-def fail_if_called(plan: Plan) -> None:
+def fail_if_called(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
     raise AssertionError(plan)
 
 
 def test_account_adds_up_over_several_runs(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     job.execute("abc", failing="b", problems=[Problem(9, "broken", "", "why")])
     assert equation(capsys) == "4 listed = 2 written + 0 unchanged + 2 failed"
-    assert set(read_failed(job.failures_uri)) == {"b", "broken"}
+    assert set(job.failed()) == {"b", "broken"}
     job.execute("abcd", failing="b")
     assert job.processed == ["b", "d"]
     assert equation(capsys) == "4 listed = 1 written + 2 unchanged + 1 failed"
@@ -118,7 +138,7 @@ def test_account_adds_up_over_several_runs(job: Job, capsys: pytest.CaptureFixtu
     job.execute("abcd", etag="new")
     assert equation(capsys) == "4 listed = 4 written + 0 unchanged + 0 failed"
     assert tables.track_ids(job.uri) == set("abcd")
-    assert read_failed(job.failures_uri) == {}
+    assert job.failed() == {}
 
 
 def test_process_is_not_called_without_tasks(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +149,7 @@ def test_process_is_not_called_without_tasks(job: Job, capsys: pytest.CaptureFix
     assert equation(capsys) == "0 listed = 0 written + 0 unchanged + 0 failed"
 
 
-def test_stale_row_is_deleted_before_processing(job: Job) -> None:
+def test_stale_row_is_deleted_if_its_track_fails(job: Job) -> None:
     job.execute("ab")
     job.execute("ab", failing="b", etag="new")
     assert tables.track_ids(job.uri) == {"a"}
@@ -142,7 +162,7 @@ def test_prune_deletes_rows_and_failures_of_unlisted_tracks(
     job.execute("abxy", failing="by")
     job.execute("ab", failing="b", prune=prune)
     assert tables.track_ids(job.uri) == rows
-    assert set(read_failed(job.failures_uri)) == failed
+    assert set(job.failed()) == failed
 
 
 def test_prune_above_the_limit_deletes_nothing_and_fails_the_run(job: Job) -> None:
@@ -162,9 +182,9 @@ def test_rows_of_a_folder_that_cannot_be_listed_are_never_pruned(job: Job, capsy
     job.execute(["CD2/4"], prune=True, problems=[closed])
     assert "perhaps listed in folders or rows that cannot be read: 1 track, kept" in capsys.readouterr().out
     assert tables.track_ids(job.uri) == {"CD1/1", "CD2/4"}
-    failed = read_failed(job.failures_uri)
-    assert failed["CD1/"].error == "CatalogError"
-    assert failed["CD1/a/2"].attempts == 1  # as before
+    failed = job.failed()
+    assert failed["CD1/"][0] == "CatalogError"
+    assert failed["CD1/a/2"][1] == 1  # as before
 
 
 def test_no_row_is_pruned_if_a_catalog_row_has_no_readable_id(job: Job) -> None:
@@ -189,7 +209,7 @@ def test_two_catalogs_with_one_table_are_an_error_that_names_both(job: Job, tmp_
     assert tables.track_ids(job.uri) == {"a", "b"}
     job.execute("ac", folder=second, replace=True)
     assert tables.track_ids(job.uri) == {"a", "b", "c"}
-    assert job.read_existing()["a"].uri == f"{second}a.mp3"
+    assert job.uris()["a"] == f"{second}a.mp3"
 
 
 @pytest.mark.parametrize("is_gone", [True, False])
@@ -199,7 +219,7 @@ def test_library_that_moved_is_no_second_catalog(job: Job, tmp_path: Path, is_go
         shutil.rmtree(tmp_path / "1")
     job.execute("ab", folder=make_folder(tmp_path / "2", a="one", b="two"))
     assert "2 to do: 2 with another uri" in capsys.readouterr().out
-    assert {row.uri for row in job.read_existing().values()} == {f"{tmp_path}/2/{name}.mp3" for name in "ab"}
+    assert set(job.uris().values()) == {f"{tmp_path}/2/{name}.mp3" for name in "ab"}
 
 
 def test_earlier_audio_that_cannot_be_read_ends_the_run_before_rows_are_replaced(job: Job, tmp_path: Path) -> None:
@@ -210,9 +230,9 @@ def test_earlier_audio_that_cannot_be_read_ends_the_run_before_rows_are_replaced
     message = f"a of {first}a.mp3 is now listed at {second}a.mp3, .*cannot be read: .*symbolic links.*--replace"
     with pytest.raises(UsageError, match=message):
         job.execute("a", folder=second)
-    assert job.read_existing()["a"].uri == f"{first}a.mp3"
+    assert job.uris()["a"] == f"{first}a.mp3"
     job.execute("a", folder=second, replace=True)
-    assert job.read_existing()["a"].uri == f"{second}a.mp3"
+    assert job.uris()["a"] == f"{second}a.mp3"
 
 
 def test_lost_track_is_an_error_and_is_processed_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,20 +251,126 @@ def test_too_many_failures_are_an_error_after_everything_is_written(job: Job) ->
 
 
 def test_rows_of_two_simultaneous_runs_are_deduplicated(job: Job) -> None:
-    def process_twice(plan: Plan) -> None:
-        job.process(plan, (), ())
-        job.process(plan, (), ())
+    def process_within_another_run(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        job.execute("ab")
+        job.process(plan)
 
-    job.execute("ab", process=process_twice)
+    job.execute("ab", process=process_within_another_run)
     assert sorted(tables.read_columns(job.uri, ("track_id",))["track_id"].to_pylist()) == ["a", "b"]
 
 
 def test_error_of_process_is_raised_and_its_rows_are_kept(job: Job) -> None:
-    def crash(plan: Plan) -> None:
-        job.process(plan, (), "b")
+    def crash(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        job.process(plan, lost="b")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         job.execute("ab", process=crash)
     job.execute("ab")
     assert job.processed == ["b"]
+
+
+def test_a_new_row_replaces_an_earlier_one_at_the_end_of_the_run(job: Job) -> None:
+    job.execute("ab")
+    seen = []
+
+    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        job.process(plan)
+        committer.collect()
+        committer.commit()
+        seen.extend(tables.read_columns(job.uri, ("track_id",))["track_id"].to_pylist())
+
+    job.execute("ab", etag="new", process=process)
+    assert sorted(seen) == ["a", "a", "b", "b"]  # readers take the newer one
+    assert sorted(tables.read_columns(job.uri, ("track_id",))["track_id"].to_pylist()) == ["a", "b"]
+
+
+def leave_staged(job: Job, *, is_committed: bool = False) -> None:
+    """Execute a run that ends as if it was killed, after the rows of `a` and the failure of `b` were staged."""
+
+    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        job.process(plan, failing="b", lost="c")
+        if not is_committed:
+            committer.collect = committer.commit = lambda: 0  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job.execute("abc", process=process)
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_what_a_killed_run_has_staged_is_taken_over(job: Job, capsys, is_committed: bool) -> None:
+    leave_staged(job, is_committed=is_committed)
+    assert tables.track_ids(job.uri) == (set("a") if is_committed else set())
+    job.execute("abc")
+    assert job.processed == ["b", "c"]
+    assert equation(capsys) == "3 listed = 2 written + 1 unchanged + 0 failed"
+    assert not list(Path(job.uri, staging.FOLDER).iterdir())
+    assert not list(Path(f"{job.uri}-plan").iterdir())
+
+
+def test_failures_that_a_killed_run_has_staged_count_as_attempts(job: Job, capsys) -> None:
+    leave_staged(job)
+    leave_staged(job)
+    job.execute("abc")
+    assert job.processed == ["c"]
+    assert equation(capsys) == "3 listed = 1 written + 1 unchanged + 1 failed"
+    assert job.failed() == {"b": ("AudioCorruptError", 2)}
+
+
+def test_parts_of_other_settings_are_not_taken_over(job: Job) -> None:
+    leave_staged(job)
+    for path in Path(job.uri, staging.FOLDER).rglob("*.json"):
+        path.write_text(path.read_text().replace('"producer": "p"', '"producer": "another"'))
+    job.execute("abc")
+    assert job.processed == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "file is missing"])
+def test_a_broken_manifest_costs_only_repeated_work(job: Job, capsys, damage: str) -> None:
+    leave_staged(job)
+    (manifest,) = (path for path in Path(job.uri, staging.FOLDER).rglob("*.json") if '"path"' in path.read_text())
+    if damage == "cut":
+        manifest.write_text(manifest.read_text()[:-9])
+    else:
+        for path in Path(job.uri).glob("part-*.parquet"):
+            path.unlink()
+    job.execute("abc")
+    assert manifest.name in capsys.readouterr().out
+    assert job.processed == ["a", "b", "c"]
+    assert tables.track_ids(job.uri) == set("abc")
+
+
+def test_a_worker_that_wakes_up_after_its_part_was_committed_changes_nothing(job: Job) -> None:
+    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        job.process(plan)
+        committer.collect()
+        committer.commit()
+        for path in Path(job.uri, staging.FOLDER).rglob("*.json"):
+            path.with_name(f"{path.stem}0.json").write_text(path.read_text())  # the manifest of the same part again
+        committer.collect()
+        committer.commit()
+
+    job.execute("ab", process=process)
+    assert sorted(tables.read_columns(job.uri, ("track_id",))["track_id"].to_pylist()) == ["a", "b"]
+
+
+def test_a_run_that_is_still_running_is_left_alone(job: Job, monkeypatch) -> None:
+    monkeypatch.setattr(committing, "COMMIT_S", 1e9)
+
+    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+        job.process(plan)
+        staged = {path.name for path in Path(job.uri, staging.FOLDER).rglob("*.json")}
+        job.execute("c")  # another run meanwhile
+        assert staged == {path.name for path in Path(job.uri, staging.FOLDER).rglob("*.json")}
+
+    job.execute("ab", process=process)
+    assert tables.track_ids(job.uri) == set("abc")
+
+
+def test_joining_small_files_is_suggested_when_there_are_many(job: Job, capsys, monkeypatch) -> None:
+    job.execute("a")
+    assert "compact" not in capsys.readouterr().out
+    monkeypatch.setattr(running, "MANY_FILES", 2)
+    job.execute("ab")
+    assert f"2 of the 2 files are small; to join them: musictag compact {job.uri}\n" in capsys.readouterr().out

@@ -25,11 +25,10 @@ from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.entry_point import n_cores, run_main
-from musictag.jobs.plan import Task, part_name, partition
 from musictag.models.architectures import build_model
 from musictag.models.artifact import save_model
 from musictag.models.specs import TaggerSpec
-from musictag.storage import parts, tables
+from musictag.storage import commits, tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
 from musictag.training.checkpoints import TrainingState
@@ -40,7 +39,7 @@ SCRIPTS = Path(__file__).parents[2] / "pipelines"
 SAMPLE_RATE = 16_000
 N_TRACKS, N_ARTISTS = 48, 24
 SOUNDS = ("clicks", "noise", "tone")
-TRACKS_OF_A_PART = 12
+TRACKS_OF_A_FILE = 12
 CONFIG = FeatureConfig()
 TRAINING = dataclasses.replace(FROM_SCRATCH, epochs=4, batch_size=8, clips_per_track=2, learning_rate=0.003, seed=3)
 
@@ -137,10 +136,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def featurize(uri: str, config: FeatureConfig, uris: dict[str, str]) -> None:
     open_features(uri, config, None)
-    works = [Task(track_id, path, None) for track_id, path in uris.items()]
-    for part in partition(works, TRACKS_OF_A_PART, 1):
-        rows = (extract.featurize(task.track_id, task.uri, config) for task in part)
-        parts.write_rows(uri, part_name(part, config.feature_hash), SCHEMA, rows)
+    tracks = list(uris.items())
+    for begin in range(0, len(tracks), TRACKS_OF_A_FILE):
+        rows = (extract.featurize(*track, config) for track in tracks[begin : begin + TRACKS_OF_A_FILE])
+        commits.append_rows(uri, SCHEMA, rows)
 
 
 @pytest.fixture(scope="session")

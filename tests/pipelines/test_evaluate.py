@@ -18,7 +18,7 @@ from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, open_features
 from musictag.models.artifact import load_model, save_model
-from musictag.storage import parts
+from musictag.storage import commits
 
 FILES = {"scores.parquet", "per_tag.parquet", "report.txt", "precision_recall.png", "curves.png"}
 
@@ -183,7 +183,7 @@ def test_features_of_other_settings_are_refused(own_home, corpus, call, artifact
     uri = str(tmp_path / "features")
     open_features(uri, other, None)
     rows = (extract.featurize(row["track_id"], row["uri"], other) for row in tracks)
-    parts.write_rows(uri, "all", SCHEMA, rows)
+    commits.append_rows(uri, SCHEMA, rows)
     code, _, err = call(own_home, "evaluate", "--catalog", corpus.catalog, "--features", uri)
     assert code == 1
     assert other.feature_hash in err

@@ -11,6 +11,7 @@ import pytest
 from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips, open_features
 from musictag.jobs import maintenance
+from musictag.jobs.plan_files import PARTS_PER_WORKER
 from musictag.storage import tables
 from websites import serving
 
@@ -349,7 +350,7 @@ def test_large_catalog_is_written_in_parts(tmp_path, featurize_here, music, writ
     catalog = write_catalog(tmp_path / "catalog.csv", *(f"t{number:02}.wav" for number in range(50)))
     assert featurize_here("--catalog", catalog, "--features", tmp_path / "features") == 0
     assert len(rows(tmp_path / "features")) == 50
-    assert len(list((tmp_path / "features").glob("part-*.parquet"))) == 3
+    assert len(list((tmp_path / "features").glob("part-*.parquet"))) == PARTS_PER_WORKER
 
 
 def test_features_of_other_settings_are_refused(tmp_path, featurize_here, capsys, music, write_audio):

@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import sample_tables
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.engines.ray_cluster import connect
 from musictag.features import extract
 from musictag.features.table import SCHEMA, open_features
-from musictag.jobs.plan import Task
-from musictag.storage import parts, tables
+from musictag.jobs.plan_files import Task, TaskList
+from musictag.storage import commits, tables
+from processes import committing_often
 
 # Operators that need all rows before they return the first, or that move rows between tasks by key.
 SHUFFLES = re.compile(r"AllToAll|Shuffle|Sort|Repartition|Aggregate|GroupBy|Join|Zip", re.IGNORECASE)
@@ -100,9 +102,9 @@ def test_changed_track_is_tagged_again(home, call, corpus, tags, tmp_path):
     track_uri = before["track-07"]["uri"]
     # The file of track 7 now holds the audio of track 8.
     changed = extract.featurize("track-07", before["track-08"]["uri"], extract.FeatureConfig())
-    tables.delete_tracks(uri, ["track-07"])
-    parts.write_rows(uri, "changed", SCHEMA, [{**changed, "uri": track_uri}])
-    tables.delete_tracks(str(tags), ["track-06"])  # deltalake rewrites the file of its features
+    sample_tables.delete_tracks(uri, ["track-07"])
+    commits.append_rows(uri, SCHEMA, [{**changed, "uri": track_uri}])
+    sample_tables.delete_tracks(str(tags), ["track-06"])  # deltalake rewrites the file of its features
     last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
     assert last.startswith("50 listed = 2 written + 48 unchanged + 0 failed (")
     after = rows_of(tags)
@@ -151,9 +153,9 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     args = tag.parse(["--num-workers", "1"])
     model = tag.ModelIdentity("musictag", "1", "digest"), artifacts["fresh"], args
     track_ids = tables.track_ids(str(corpus.features))
-    tasks = tuple(Task(track_id, "", None) for track_id in track_ids)
+    tasks = TaskList.of([Task(track_id, "", None) for track_id in track_ids], 1)
     with connect(num_cpus=1):
-        of_features = tag.from_features(str(corpus.features), tasks)
+        of_features = tag.from_features(tasks, str(corpus.features))
         of_audio = tag.from_audio(tasks, extract.FeatureConfig(), args)
         plans = [plan(tag.score_rows(rows, *model)) for rows in (of_features, of_audio)]
         assert SHUFFLES.search(plan(tag.score_rows(of_features.random_shuffle(), *model)))
@@ -172,13 +174,13 @@ def plan(rows):
 
 
 def test_killed_run_is_finished_by_the_next(home, call, corpus, tagged, script, tmp_path):
-    # A copy of the script with smaller commits, so that there are many.
-    text = Path(script("tag").__file__).read_text()
-    assert "PART_TRACKS = 256\n" in text
-    (tmp_path / "tag.py").write_text(text.replace("PART_TRACKS = 256\n", "PART_TRACKS = 1\n"))
+    copy = committing_often(Path(script("tag").__file__), tmp_path)
+    text = copy.read_text()
+    assert "BLOCK_TRACKS = 256\n" in text
+    copy.write_text(text.replace("BLOCK_TRACKS = 256\n", "BLOCK_TRACKS = 1\n"))
     tags = tmp_path / "tags"
     options = ("--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1")
-    process = home.start(tmp_path / "tag.py", *options)
+    process = home.start(copy, *options)
     try:
         second_commit = tags / "_delta_log" / f"{2:020d}.json"  # the first one created the table
         deadline = time.monotonic() + 180
@@ -218,7 +220,7 @@ def test_damaged_features_end_the_run_with_an_error(home, call, corpus, tags, tm
     content = bytearray(path.read_bytes())
     content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     path.write_bytes(content)
-    tables.delete_tracks(str(tags), tables.track_ids(str(tags)))
+    sample_tables.delete_tracks(str(tags), tables.track_ids(str(tags)))
     code, _, err = call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1")
     assert code == 1
     assert err.splitlines()[-1].startswith(f"error: table {uri}/{path.name}: could not verify page integrity, ")

@@ -6,6 +6,7 @@ import types
 from collections.abc import Iterator
 
 import fsspec
+import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -56,10 +57,12 @@ def test_etags_keep_order_and_are_none_for_missing_files(tmp_path):
     uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
     (tmp_path / "a").write_text("a")
     (tmp_path / "c").write_text("ccc")
-    listed = list(storage_fetch.with_etags(["A", "B", "C"], uris))
-    assert [entry[:2] for entry in listed] == list(zip("ABC", uris, strict=True))
-    assert listed[1][2] is None
-    assert listed[2][2] == storage_fetch.audio_etag(uris[2])
+    (listed,) = storage_fetch.with_etags(pa.table({"track_id": ["A", "B", "C"], "uri": uris}))
+    assert listed.to_pydict() == {
+        "track_id": ["A", "B", "C"],
+        "uri": uris,
+        "audio_etag": [storage_fetch.audio_etag(uris[0]), None, storage_fetch.audio_etag(uris[2])],
+    }
 
 
 def test_only_a_file_that_does_not_exist_is_missing(tmp_path, moody, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 import sample_tables
-from musictag.storage import parts, queries, tables
+from musictag.storage import commits, queries, tables
 
 
 def test_text_is_compared_by_its_bytes():
@@ -25,9 +25,9 @@ def test_the_temporary_folder_is_deleted(tmp_path, monkeypatch):
 
 def test_a_scan_reads_columns_and_the_names_of_files(tmp_path):
     uri = sample_tables.make_table(tmp_path)
-    parts.write_rows(uri, "one", sample_tables.SCHEMA, sample_tables.rows("a", "b"))
-    parts.write_rows(uri, "two", sample_tables.SCHEMA, sample_tables.rows("c"))
-    tables.delete_tracks(uri, ["a"])  # the rest of the file has text as string_view
+    commits.append_rows(uri, sample_tables.SCHEMA, sample_tables.rows("a", "b"))
+    commits.append_rows(uri, sample_tables.SCHEMA, sample_tables.rows("c"))
+    sample_tables.delete_tracks(uri, ["a"])  # the rest of the file has text as string_view
     found = tables.scan(uri, ("track_id", "later", "__filename"), added=("later",)).read_all()
     assert found.schema.types == [pa.string(), pa.null(), pa.string()]
     assert sorted(found["track_id"].to_pylist()) == ["b", "c"]

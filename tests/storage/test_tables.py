@@ -1,13 +1,11 @@
-import datetime
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from musictag.errors import StoreError
-from musictag.storage import checksums, parts, tables
-from sample_tables import SCHEMA, make_table, rows
+from musictag.storage import commits, data_files, tables
+from sample_tables import SCHEMA, delete_tracks, make_table, rows
 
 
 @pytest.fixture
@@ -28,33 +26,10 @@ def test_table_of_other_columns_is_refused(uri):
         tables.create_table(uri, pa.schema([("track_id", pa.string()), ("m", pa.int32())]))
 
 
-def test_tracks_with_unusual_ids_are_deleted(uri):
-    odd = ["it's", "'; DROP", 'say "x"', "a\\b", "ünï", "100%", "", "a/b.mp3", "tab\t"]
-    parts.write_rows(uri, "p", SCHEMA, rows("stays", *odd))
-    tables.delete_tracks(uri, odd)
-    assert tables.track_ids(uri) == {"stays"}
-
-
-def test_many_tracks_are_deleted_in_several_statements(uri, monkeypatch):
-    monkeypatch.setattr(tables, "IDS_PER_DELETE", 2)
-    parts.write_rows(uri, "p", SCHEMA, rows(*"abcdefg"))
-    tables.delete_tracks(uri, set("abcde"))
-    assert tables.track_ids(uri) == {"f", "g"}
-
-
-def test_delete_obeys_its_condition(uri):
-    parts.write_rows(uri, "p", SCHEMA, rows("a", "b", "c"))
-    tables.delete_tracks(uri, [])
-    tables.delete_tracks(uri, ["a", "c"], "n >= 1")
-    assert tables.track_ids(uri) == {"a", "b"}
-    tables.delete_rows(uri, "n = 0")
-    assert tables.track_ids(uri) == {"b"}
-
-
 @pytest.mark.parametrize(("row_group_bytes", "n_groups"), [(1, [100]), (200, range(2, 100)), (1 << 20, [1])])
 def test_rows_of_some_tracks_are_read_in_table_order(uri, monkeypatch, row_group_bytes, n_groups):
-    monkeypatch.setattr(parts, "ROW_GROUP_BYTES", row_group_bytes)
-    parts.write_rows(uri, "p", SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
+    monkeypatch.setattr(data_files, "ROW_GROUP_BYTES", row_group_bytes)
+    commits.append_rows(uri, SCHEMA, rows(*(f"t{number:03}" for number in range(100))))
     wanted = ["t042", "t007", "absent", "t099"]
     found = list(tables.read_rows(uri, ("track_id", "n"), wanted))
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
@@ -63,8 +38,8 @@ def test_rows_of_some_tracks_are_read_in_table_order(uri, monkeypatch, row_group
 
 
 def test_rows_are_read_from_a_rewritten_file(uri):
-    parts.write_rows(uri, "p", SCHEMA, rows("a", "b", "c"))
-    tables.delete_tracks(uri, ["a"])
+    commits.append_rows(uri, SCHEMA, rows("a", "b", "c"))
+    delete_tracks(uri, ["a"])
     assert list(tables.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
     (path,) = tables.files_with(uri, ["b"])
     (read,) = tables.read_file(uri, path, SCHEMA, {"b"})
@@ -73,34 +48,23 @@ def test_rows_are_read_from_a_rewritten_file(uri):
 
 
 def test_earlier_version_of_a_table_is_read(uri):
-    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
+    commits.append_rows(uri, SCHEMA, rows("a", "b"))
     version = tables.version(uri)
-    tables.delete_tracks(uri, ["a"])
-    parts.write_rows(uri, "q", SCHEMA, rows("c"))
+    delete_tracks(uri, ["a"])
+    commits.append_rows(uri, SCHEMA, rows("c"))
     assert tables.track_ids(uri) == {"b", "c"}
     assert tables.track_ids(uri, version) == {"a", "b"}
     assert [row["track_id"] for row in tables.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
 
 
 def test_files_with_a_track_are_found(uri):
-    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
-    parts.write_rows(uri, "q", SCHEMA, rows("c"))
+    commits.append_rows(uri, SCHEMA, rows("a", "b"))
+    commits.append_rows(uri, SCHEMA, rows("c"))
     (of_q,) = tables.files_with(uri, ["c"])
     (of_p,) = set(tables.files_with(uri, ["b", "c"])) - {of_q}
-    assert (of_p.startswith("part-p-"), of_q.startswith("part-q-")) == (True, True)
+    assert {of_p, of_q} == {file.path for file in commits.table_files(uri)}
     assert tables.files_with(uri, ["absent"]) == []
     assert tables.files_with(uri, []) == []
-
-
-def test_new_rows_are_counted(uri, tmp_path):
-    other = str(tmp_path / "other")
-    tables.create_table(other, SCHEMA)
-    parts.write_rows(uri, "p", SCHEMA, rows("a"))
-    count = tables.count_new_rows((uri, other))
-    assert count() == 0
-    parts.write_rows(uri, "q", SCHEMA, rows("b", "c"))
-    parts.write_rows(other, "p", SCHEMA, rows("d"))
-    assert count() == 3
 
 
 def test_missing_table_has_no_rows_and_cannot_be_opened(tmp_path):
@@ -125,7 +89,7 @@ def test_table_with_a_corrupt_log_cannot_be_opened(uri, tmp_path):
 
 
 def test_table_without_a_data_file_cannot_be_read(uri, tmp_path):
-    parts.write_rows(uri, "p", SCHEMA, rows("a"))
+    commits.append_rows(uri, SCHEMA, rows("a"))
     next((tmp_path / "table").glob("*.parquet")).unlink()
     with pytest.raises(StoreError, match=uri):
         tables.read_columns(uri, ("track_id",))
@@ -141,48 +105,11 @@ def test_companion_uri():
     assert tables.companion_uri("s3://bucket/features/", "failures") == "s3://bucket/features-failures"
 
 
-def test_deduplicate_keeps_the_newest_row(tmp_path):
-    uri, schema = str(tmp_path / "t"), pa.schema([("track_id", pa.string()), ("at", pa.timestamp("us", "UTC"))])
-    tables.create_table(uri, schema)
-    noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
-    later = noon + datetime.timedelta(microseconds=1)
-    odd = "it's"
-    parts.write_rows(uri, "p", schema, [{"track_id": odd, "at": later}, {"track_id": "b", "at": noon}])
-    parts.write_rows(uri, "q", schema, [{"track_id": odd, "at": noon}, {"track_id": "c", "at": noon}])
-    assert tables.deduplicate(uri, "at") == 1
-    found = {row["track_id"]: row["at"] for row in tables.read_columns(uri, ("track_id", "at")).to_pylist()}
-    assert found == {odd: later, "b": noon, "c": noon}
-    assert tables.read_columns(uri, ("track_id",)).num_rows == 3
-    assert tables.deduplicate(uri, "at") == 0
-
-
-def test_every_file_has_a_checksum_after_a_delete(uri, tmp_path):
-    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
-    parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA))
-    tables.delete_tracks(uri, ["a"])
-    sealed = checksums.read_checksums(tables.folder(uri))
-    for path in tables.files(tables.open_table(uri)):
-        assert sealed[path] == checksums.file_sha256(tmp_path / "table" / path)
-
-
-def test_missing_checksum_is_recorded_by_the_next_delete(uri):
-    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
-    parts.write_rows(uri, "q", SCHEMA, rows("c", "d"))
-    tables.delete_tracks(uri, ["a"])
-    (rest,) = (path for path in tables.files(tables.open_table(uri)) if not path.startswith("part-q"))
-    digest = checksums.read_checksums(tables.folder(uri))[rest]
-    for mend in (lambda: tables.delete_tracks(uri, ["c"]), lambda: tables.record_missing_checksums(uri)):
-        checksums.delete_checksums(tables.folder(uri), [rest])
-        mend()
-        assert checksums.read_checksums(tables.folder(uri))[rest] == digest
-        assert checksums.recorded_paths(tables.folder(uri)) >= tables.files(tables.open_table(uri)).keys()
-
-
 def test_damaged_bytes_are_an_error_that_names_the_file(tmp_path):
     uri, schema = str(tmp_path / "table"), pa.schema([("track_id", pa.string()), ("clips", pa.binary())])
     tables.create_table(uri, schema)
     cell = np.random.default_rng(0).bytes(100_000)  # which compression leaves as it is: nothing else would notice
-    parts.write_rows(uri, "p", schema, [{"track_id": "a", "clips": cell}])
+    commits.append_rows(uri, schema, [{"track_id": "a", "clips": cell}])
     (path,) = (tmp_path / "table").glob("part-*")
     content = bytearray(path.read_bytes())
     content[50_000] ^= 1

@@ -5,8 +5,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from musictag.storage import parts, tables
-from musictag.tagging.table import ADDED_COLUMNS, TAGS_SCHEMA, UNKNOWN_MODEL, ModelIdentity, read_existing, tag_rows
+import sample_tables
+from musictag.storage import commits, queries, tables
+from musictag.tagging.table import (
+    ADDED_COLUMNS,
+    TAGS_SCHEMA,
+    UNKNOWN_MODEL,
+    FindDigest,
+    ModelIdentity,
+    load_rows,
+    tag_rows,
+)
 from musictag.tagging.tagger import Tagger
 from small import SPEC, small_model, track
 
@@ -56,14 +65,29 @@ def write_tags(uri: str, schema: pa.Schema, *rows: tuple[str, str, str | None]) 
         for track_id, version, digest in rows
     ]  # fmt: skip
     names = schema.names
-    parts.write_rows(uri, "p", schema, [{name: row[name] for name in row.keys() & set(names)} for row in fields])
+    commits.append_rows(uri, schema, [{name: row[name] for name in row.keys() & set(names)} for row in fields])
 
 
 def test_rows_are_known_by_the_digest_of_their_model(tmp_path: Path) -> None:
     uri = str(tmp_path / "tags")
     write_tags(uri, TAGS_SCHEMA, ("a", "1", "d1"), ("b", "1", "another"), ("c", "2", "d1"))
-    existing = read_existing(uri, never)
-    assert {track_id: row.producer for track_id, row in existing.items()} == {"a": "d1", "b": "another", "c": "d1"}
+    assert producers(uri, never) == {"a": "d1", "b": "another", "c": "d1"}
+
+
+def producers(uri: str, find_digest: FindDigest) -> dict[str, str]:
+    with queries.connect() as connection:
+        load_rows(connection, "rows", uri, find_digest)
+        return dict(connection.sql("SELECT track_id, producer FROM rows").fetchall())
+
+
+def test_rows_are_loaded_with_their_time_and_file(tmp_path: Path) -> None:
+    uri = str(tmp_path / "tags")
+    write_tags(uri, TAGS_SCHEMA, ("a", "1", "d1"))
+    (file,) = commits.table_files(uri)
+    with queries.connect() as connection:
+        load_rows(connection, "rows", uri, never)
+        rows = connection.sql("SELECT track_id, uri, audio_etag, producer, time, file FROM rows").fetchall()
+    assert rows == [("a", "a", "e", "d1", NOW, file.path)]
 
 
 def never(name: str, version: str) -> None:
@@ -82,21 +106,20 @@ def test_digest_of_older_rows_is_found_by_the_version_that_their_model_had_then(
         asked.append((name, version))
         return {"1": ("d1", NOW - hour), "2": ("made later", NOW + hour)}.get(version)
 
-    found = {track_id: row.producer for track_id, row in read_existing(uri, find_digest).items()}
-    assert found == {"a": "d1", "b": "d1", "c": UNKNOWN_MODEL, "d": UNKNOWN_MODEL}
-    assert asked == [("musictag", version) for version in "123"]  # once each
+    assert producers(uri, find_digest) == {"a": "d1", "b": "d1", "c": UNKNOWN_MODEL, "d": UNKNOWN_MODEL}
+    assert sorted(asked) == [("musictag", version) for version in "123"]  # once each
 
 
 def test_older_table_gets_the_new_column_and_keeps_its_rows(tmp_path: Path) -> None:
     uri = str(tmp_path / "tags")
     write_tags(uri, OLD_SCHEMA, ("a", "1", None))
     tables.create_table(uri, TAGS_SCHEMA)
-    parts.write_rows(uri, "q", TAGS_SCHEMA, [{"track_id": "b", "model_digest": "d2", "tagged_at": NOW}])
+    commits.append_rows(uri, TAGS_SCHEMA, [{"track_id": "b", "model_digest": "d2", "tagged_at": NOW}])
     rows = tables.read_columns(uri, ("track_id", "model_digest")).to_pylist()
     assert {row["track_id"]: row["model_digest"] for row in rows} == {"a": None, "b": "d2"}
     read = tables.read_rows(uri, ("track_id", "model_digest"), {"a", "b"})
     assert {row["track_id"]: row["model_digest"] for row in read} == {"a": None, "b": "d2"}
-    tables.delete_tracks(uri, {"b"})
+    sample_tables.delete_tracks(uri, {"b"})
     assert tables.track_ids(uri) == {"a"}
 
 

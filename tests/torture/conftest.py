@@ -10,6 +10,7 @@ from ray.cluster_utils import Cluster
 from musictag.features.config import FeatureConfig
 from musictag.models import artifact, specs
 from musictag.models.architectures import build_model
+from processes import committing_often
 from torture.runs import SCRIPTS, Job, Reference, measure
 
 SEED = int(os.environ.get("TORTURE_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -31,7 +32,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(scope="session")
 def catalog(tmp_path_factory: pytest.TempPathFactory, music: Callable, write_audio: Callable) -> Path:
-    """Write a catalog of songs for five parts, and some files that are not audio."""
+    """Write a catalog of songs for eight parts, and some files that are not audio."""
     folder = tmp_path_factory.mktemp("catalog")
     recordings = [
         write_audio(folder / f"{n}.mp3", music(SECONDS, seed=n), 44_100).read_bytes() for n in range(N_RECORDINGS)
@@ -75,12 +76,18 @@ def make_model(folder: Path, seed: int) -> Path:
 
 
 @pytest.fixture(scope="session")
+def featurize_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of featurize.py with more commits."""
+    return committing_often(SCRIPTS / "featurize.py", tmp_path_factory.mktemp("scripts"))
+
+
+@pytest.fixture(scope="session")
 def tag_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of tag.py with smaller commits, so that there are many."""
-    text = (SCRIPTS / "tag.py").read_text()
-    assert text.count("PART_TRACKS = 256\n") == 1
-    script = tmp_path_factory.mktemp("scripts") / "tag.py"
-    script.write_text(text.replace("PART_TRACKS = 256\n", "PART_TRACKS = 16\n"))
+    """A copy of tag.py with more and smaller commits."""
+    script = committing_often(SCRIPTS / "tag.py", tmp_path_factory.mktemp("scripts"))
+    text = script.read_text()
+    assert text.count("BLOCK_TRACKS = 256\n") == 1
+    script.write_text(text.replace("BLOCK_TRACKS = 256\n", "BLOCK_TRACKS = 16\n"))
     return script
 
 
@@ -93,12 +100,12 @@ def ray_cluster() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def featurize_job(catalog: Path) -> Callable[..., Job]:
+def featurize_job(featurize_script: Path, catalog: Path) -> Callable[..., Job]:
     """Make jobs that featurize the catalog into a folder."""
 
     def job(folder: Path, *options: str, of: Path = catalog) -> Job:
         uri = str(folder / "features")
-        return Job(SCRIPTS / "featurize.py", ("--catalog", str(of), "--features", uri, *options), uri)
+        return Job(featurize_script, ("--catalog", str(of), "--features", uri, *options), uri)
 
     return job
 

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from musictag.jobs import maintenance
-from musictag.storage import tables
+from musictag.storage import staging, tables
 from processes import is_running
 
 SCRIPTS = Path(__file__).parents[2] / "pipelines"
@@ -76,9 +76,9 @@ class Job:
 
     def begin_with(self, reference: "Reference | None") -> None:
         """Delete the job's tables, or replace them by copies of a reference run's."""
-        for kind in ("", "-failures"):
+        for kind in ("", "-failures", "-plan"):
             shutil.rmtree(self.uri + kind, ignore_errors=True)
-            if reference:
+            if reference and Path(reference.uri + kind).exists():
                 shutil.copytree(reference.uri + kind, self.uri + kind)
 
     def n_files(self, pattern: str) -> int:
@@ -102,7 +102,8 @@ class Reference:
     planned_s: float
     """From the start to the end of planning, s."""
     ended_s: float
-    n_parts: int
+    n_commits: int
+    """Commits of the table after the one that created it."""
 
 
 def measure(job: Job, catalog: str | None, log: Path) -> Reference:
@@ -114,8 +115,10 @@ def measure(job: Job, catalog: str | None, log: Path) -> Reference:
         process.wait(LIMIT_S)
     ended = time.monotonic()
     assert process.returncode == 0, log.read_text()
-    n_parts = len(tables.files(tables.open_table(job.uri)))
-    return Reference(job.uri, catalog, content(job.uri), failures(job.uri), planned - started, ended - started, n_parts)
+    return Reference(
+        job.uri, catalog, content(job.uri), failures(job.uri), planned - started, ended - started,
+        tables.version(job.uri),
+    )  # fmt: skip
 
 
 def content(uri: str) -> dict[str, dict[str, Any]]:
@@ -134,11 +137,13 @@ def failures(uri: str) -> set[tuple[str, ...]]:
 
 
 def assert_nothing_lost(job: Job, reference: Reference) -> None:
-    """Check that the tables equal those of the undisturbed run, and that `vacuum` leaves no other file."""
+    """Check that the tables equal those of the undisturbed run, and that no other file is left after `vacuum`."""
     found = maintenance.verify(job.uri, reference.catalog)
     assert found.problems == ()
     assert_same_rows(content(job.uri), reference.rows)
     assert failures(job.uri) == reference.failures
+    for folder in (Path(job.uri, staging.FOLDER), Path(f"{job.uri}-plan")):
+        assert not folder.exists() or not list(folder.iterdir())
     for uri in (job.uri, tables.companion_uri(job.uri, "failures")):
         maintenance.vacuum(uri, keep_hours=0)
         needed = set(tables.files(tables.open_table(uri)))
@@ -230,8 +235,9 @@ def _ends_within(process: subprocess.Popen[str], seconds: float) -> bool:
     return True
 
 
-# Files that a part adds to a table's folder: the data file, then its checksum, then its commit.
-PART_FILES = ("part-*.parquet", "_checksums/*", "_delta_log/*[0-9].json")
+# Files that a part adds to a table's folder: the data file, then its checksum, a manifest if a worker wrote it, and the
+# commit.
+PART_FILES = ("part-*.parquet", "_checksums/*", "_staged/*/*/*.json", "_delta_log/*[0-9].json")
 
 
 def draw(rng: random.Random, number: int, reference: Reference) -> Moment:
@@ -239,7 +245,7 @@ def draw(rng: random.Random, number: int, reference: Reference) -> Moment:
     if number % 10 == 0:
         return Moment("*", 0, rng.uniform(0, reference.planned_s))
     if number % 2:
-        return Moment(rng.choice(PART_FILES), rng.randint(1, reference.n_parts), rng.uniform(0, 0.05))
-    # Relative to the last part, not to the start: the speed of a shared machine varies.
-    part_s = (reference.ended_s - reference.planned_s) / reference.n_parts
-    return Moment("_delta_log/*[0-9].json", rng.randint(1, reference.n_parts), rng.uniform(0, part_s))
+        return Moment(rng.choice(PART_FILES), rng.randint(1, reference.n_commits), rng.uniform(0, 0.05))
+    # Relative to the last commit, not to the start: the speed of a shared machine varies.
+    commit_s = (reference.ended_s - reference.planned_s) / reference.n_commits
+    return Moment("_delta_log/*[0-9].json", rng.randint(1, reference.n_commits), rng.uniform(0, commit_s))

@@ -4,7 +4,7 @@ import torch
 
 from musictag.errors import VocabularyError
 from musictag.features.table import SCHEMA, open_features
-from musictag.storage import parts, tables
+from musictag.storage import commits, tables
 from musictag.training import batches
 from musictag.training.config import TrainingConfig
 from musictag.training.dataset import Dataset, make_dataset
@@ -23,7 +23,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     uri = str(tmp_path_factory.mktemp("features"))
     open_features(uri, CONFIG, None)
     rows = [{**track(3, seed), "n_clips": 3, "feature_hash": CONFIG.feature_hash} for seed in range(1, 7)]
-    parts.write_rows(uri, "part", SCHEMA, ({name: row.get(name) for name in SCHEMA.names} for row in rows))
+    commits.append_rows(uri, SCHEMA, ({name: row.get(name) for name in SCHEMA.names} for row in rows))
     return make_dataset(FOLDS, None, features_uri=uri, features_version=tables.version(uri), feature_config=CONFIG)
 
 

@@ -1,0 +1,55 @@
+"""Remove rows that a run has replaced, once for all tracks at its end.
+
+Until then, readers may see two rows of a track, of which the newer one counts; a killed run leaves them, and the next
+one removes them.
+"""
+
+import duckdb
+
+from musictag.errors import ConflictError
+from musictag.jobs.plan import LoadRows
+from musictag.storage import rewrite
+
+_MAX_CONFLICTS = 10
+
+
+def remove_obsolete_rows(
+    connection: duckdb.DuckDBPyConnection, uri: str, time_column: str, load_rows: LoadRows, *, prune: bool
+) -> None:
+    """Remove the rows that are no longer needed from the table at `uri`.
+
+    These are all but the newest rows of a track, stale rows, and with `prune` the rows of tracks that are no longer
+    listed.
+
+    Args:
+        connection: holds the tables of `plan`, and `rows_now` with the present rows.
+        uri: the output table.
+        time_column: its column with the time at which a row was made.
+        load_rows: reads `rows_now` again after a conflict with another run.
+        prune: whether to remove the rows of unlisted tracks.
+    """
+    for attempt in range(_MAX_CONFLICTS):
+        connection.execute(_OBSOLETE, {"prune": prune})
+        try:
+            rewrite.remove_rows(uri, time_column, connection.table("obsolete"))
+        except ConflictError:
+            if attempt == _MAX_CONFLICTS - 1:
+                raise
+            load_rows(connection, "rows_now")
+        else:
+            return
+
+
+_OBSOLETE = """
+CREATE OR REPLACE TABLE obsolete AS
+SELECT file, track_id, time
+FROM (
+    SELECT
+        track_id, time, file,
+        row_number() OVER (PARTITION BY track_id ORDER BY time DESC, file DESC) AS age
+    FROM rows_now
+)
+LEFT JOIN plan USING (track_id)
+LEFT JOIN unlisted USING (track_id)
+WHERE age > 1 OR (is_stale AND time = existing_time) OR ($prune AND NOT is_hidden)
+"""

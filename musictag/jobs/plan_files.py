@@ -1,0 +1,202 @@
+"""The tasks of a plan as Parquet files, from which workers read their shares.
+
+An engine distributes numbers alone, so that its job is as small for ten million tracks as for ten. A *part* is what a
+worker commits or loses as a whole; a *shard* is a file of parts, one row group each, and one number for the engine.
+The files of a run are in the folder `RUN` of the table's companion `-plan`.
+"""
+
+import dataclasses
+import datetime
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileType, LocalFileSystem
+
+from musictag.errors import StoreError
+from musictag.storage import tables
+from musictag.storage.data_files import FILE_BYTES
+from musictag.storage.tables import folder, store_errors
+
+MAX_SHARDS = 1_000
+PARTS_PER_WORKER = 4
+"""Least number of parts for each worker, so that workers end at about the same time."""
+_SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("uri", pa.string()),
+        ("audio_etag", pa.string()),
+        ("attempts", pa.int32()),
+        ("features_file", pa.string()),
+        ("source_track_id", pa.string()),
+        ("source_sha256", pa.string()),
+        ("source_file", pa.string()),
+    ]
+)
+_RUN_KEY = b"musictag.run"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CopySource:
+    """A row of the output table whose audio may be that of a task (see `copy_sources`)."""
+
+    track_id: str
+    audio_sha256: str
+    file: str
+    """The file of the table that holds the row."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """One track that a run has to process."""
+
+    track_id: str
+    uri: str
+    audio_etag: str | None
+    """Changes whenever the audio does; None if the store does not tell it."""
+    attempts: int = 0
+    """Number of earlier runs that failed on the same audio."""
+    features_file: str | None = None
+    """The file of the features table that holds the track, if the job reads one."""
+    copy_source: CopySource | None = None
+    """A row that is copied if the audio has its digest."""
+
+
+Part = tuple[int, list[Task]]
+"""The number of a part in its shard, and its tasks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanFiles:
+    """The place of a written plan: all that workers need to read their tasks."""
+
+    uri: str
+    """The folder of all plans of the table."""
+    run: str
+    n_shards: int
+    n_parts: int
+
+    def read_shard(self, shard: int) -> Iterator[Part]:
+        """Yield the parts of a shard; memory holds one.
+
+        Raises:
+            StoreError: the file is missing, or is that of another run.
+        """
+        with store_errors(self.uri), folder(self.uri).open_input_file(_path(self.run, shard)) as stream:
+            file = pq.ParquetFile(stream)
+            if (run := (file.schema_arrow.metadata or {}).get(_RUN_KEY)) != self.run.encode():
+                raise StoreError(f"{self.uri}/{_path(self.run, shard)}: is the plan of another run, {run!r}")
+            for part in range(file.num_row_groups):
+                yield part, [_task(row) for row in file.read_row_group(part).to_pylist()]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskList:
+    """A few tasks that are in memory, with the interface of `PlanFiles`; each shard is one part."""
+
+    shards: tuple[tuple[Task, ...], ...]
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task], n_workers: int) -> "TaskList":
+        """Divide tasks into shards of nearly equal size, a few for each worker."""
+        n_shards = min(PARTS_PER_WORKER * n_workers, len(tasks))
+        in_order = sorted(tasks, key=lambda task: task.features_file or "")
+        ends = [len(tasks) * n // n_shards for n in range(n_shards + 1)]
+        return cls(tuple(tuple(in_order[begin:end]) for begin, end in itertools.pairwise(ends)))
+
+    @property
+    def n_shards(self) -> int:
+        return len(self.shards)
+
+    def read_shard(self, shard: int) -> Iterator[Part]:
+        """Yield the part of a shard."""
+        yield 0, list(self.shards[shard])
+
+
+def count_parts(n_tasks: int, task_bytes: int, n_workers: int) -> int:
+    """Return the number of parts: each of at most `FILE_BYTES` by estimate, at least `PARTS_PER_WORKER` a worker.
+
+    Args:
+        n_tasks: number of tasks.
+        task_bytes: estimated bytes of the row of a task.
+        n_workers: number of workers.
+    """
+    n_parts = max(math.ceil(n_tasks * task_bytes / FILE_BYTES), PARTS_PER_WORKER * n_workers)
+    if n_parts > MAX_SHARDS:  # so that all shards have equally many
+        n_parts = math.ceil(n_parts / MAX_SHARDS) * MAX_SHARDS
+    return min(n_parts, n_tasks)
+
+
+def write_plan(connection: duckdb.DuckDBPyConnection, uri: str, run: str, n_parts: int) -> PlanFiles:
+    """Write the tasks of the plan of `connection` (see `plan` and `copy_sources`) below the folder `uri`.
+
+    Tasks of one features file are in one part or in successive ones; else they are in the order of the catalog.
+    """
+    (n_tasks,) = connection.execute("SELECT count(*) FROM plan WHERE state = 'task'").fetchall()[0]
+    n_shards = min(n_parts, MAX_SHARDS)
+    part_ends = [n_tasks * part // n_parts for part in range(1, n_parts + 1)]
+    shard_of = [part * n_shards // n_parts for part in range(n_parts)]
+    rows = connection.sql(_TASKS).to_arrow_reader()
+    with store_errors(uri):
+        plans = folder(uri)
+        if isinstance(plans.base_fs, LocalFileSystem):
+            plans.create_dir(run)
+        parts = iter(_cut(rows, part_ends))
+        for shard in range(n_shards):
+            schema = _SCHEMA.with_metadata({_RUN_KEY: run.encode()})
+            with plans.open_output_stream(_path(run, shard)) as stream, pq.ParquetWriter(stream, schema) as writer:
+                for _ in range(shard_of.count(shard)):
+                    writer.write_table(next(parts).cast(schema))
+    return PlanFiles(uri, run, n_shards, n_parts)
+
+
+def delete_plan(uri: str, run: str) -> None:
+    """Delete the files of the plan of a run."""
+    with store_errors(uri):
+        if folder(uri).get_file_info(run).type == FileType.Directory:
+            folder(uri).delete_dir(run)
+
+
+def run_name_at(moment: datetime.datetime) -> str:
+    """Return the beginning of the names of runs that start at a time; names are in the order of time."""
+    return f"{moment:%Y%m%dT%H%M%S}"
+
+
+def plan_uri(output_uri: str) -> str:
+    """Return the folder of the plans of the table at `output_uri`."""
+    return tables.absolute(tables.companion_uri(output_uri, "plan"))
+
+
+_TASKS = """
+SELECT track_id, uri, audio_etag, attempts, features_file, source_track_id, source_sha256, source_file
+FROM plan LEFT JOIN copy_sources USING (track_id)
+WHERE state = 'task'
+ORDER BY features_file, number
+"""
+
+
+def _cut(rows: pa.RecordBatchReader, ends: list[int]) -> Iterator[pa.Table]:
+    """Yield the rows as tables that end at these row numbers."""
+    pending: list[pa.RecordBatch] = []
+    n_read = n_cut = 0
+    for end in ends:
+        while n_read < end:
+            pending.append(rows.read_next_batch())
+            n_read += len(pending[-1])
+        table = pa.Table.from_batches(pending)
+        yield table.slice(0, end - n_cut)
+        pending = table.slice(end - n_cut).to_batches()
+        n_cut = end
+
+
+def _task(row: dict[str, Any]) -> Task:
+    track_id, sha256, file = (row.pop(f"source_{name}") for name in ("track_id", "sha256", "file"))
+    return Task(**row, copy_source=CopySource(track_id, sha256, file) if sha256 else None)
+
+
+def _path(run: str, shard: int) -> str:
+    return f"{run}/shard-{shard:04d}.parquet"

@@ -1,0 +1,59 @@
+"""Process the parts of a shard in a worker, and stage what they give."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from musictag.jobs.featurizing import Outcome
+from musictag.jobs.plan_files import PlanFiles, Task
+from musictag.storage import data_files, staging
+
+
+def stage_shard(
+    uri: str,
+    schema: pa.Schema,
+    producer: str,
+    plan: PlanFiles,
+    shard: int,
+    process: Callable[[list[Task]], Iterable[Outcome]],
+) -> Iterator[int]:
+    """Process the parts of a shard that no worker has staged yet; yield the number of tracks of each.
+
+    Args:
+        uri: the output table; an absolute path or a URL, because workers have other folders.
+        schema: its columns.
+        producer: hash of the settings that produce the rows.
+        plan: the run's tasks.
+        shard: number of the shard.
+        process: returns a row or a failure for each task.
+    """
+    for part, tasks in plan.read_shard(shard):
+        if part in staging.staged_parts(uri, plan.run, shard):  # by a worker that was lost since
+            continue
+        started = time.perf_counter()
+        failures: list[dict[str, Any]] = []
+        files = data_files.write_rows(uri, schema, _rows(process(tasks), failures))
+        staging.write_manifest(
+            uri,
+            staging.Manifest(
+                run=plan.run,
+                shard=shard,
+                part=part,
+                producer=producer,
+                files=tuple(files),
+                failures=tuple(failures),
+                core_seconds=time.perf_counter() - started,
+            ),
+        )
+        yield len(tasks)
+
+
+def _rows(outcomes: Iterable[Outcome], failures: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of outcomes, and append their failures to `failures`."""
+    for row, failure in outcomes:
+        if row:
+            yield row
+        if failure:
+            failures.append(failure)

@@ -1,0 +1,95 @@
+"""Tell which runs of a table are still running.
+
+The driver of a run writes the file `_staged/RUN/driver` again and again, and deletes it when it ends. What a killed
+driver leaves tells another process of the same machine that it is gone; on another machine, the file is watched.
+"""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pyarrow.fs import FileSelector, FileType
+
+from musictag.storage import staging
+from musictag.storage.tables import folder, store_errors
+
+WRITE_S = 10.0
+"""Time after which a driver writes its file again, s."""
+ENDED_S = 60.0
+"""A driver of another machine has ended if its file does not change for this time, s."""
+_NAME = "driver"
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+def write_driver_file(uri: str, run: str) -> None:
+    """Tell that this process is the driver of a run, and is running."""
+    staging.write_file(uri, _path(run), json.dumps(_this_process()).encode())
+
+
+def delete_driver_file(uri: str, run: str) -> None:
+    """Tell that a run has ended."""
+    with store_errors(uri):
+        if folder(uri).get_file_info(_path(run)).type == FileType.File:
+            folder(uri).delete_file(_path(run))
+
+
+def ended_runs(uri: str, run: str | None = None) -> list[str]:
+    """Return the runs other than `run` that have left something staged and have ended, oldest first.
+
+    This takes up to `ENDED_S` if the driver of such a run was on another machine.
+    """
+    with store_errors(uri):
+        found = folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True))
+    others = sorted(each.base_name for each in found if each.type == FileType.Directory and each.base_name != run)
+    is_running = {other: _is_running_here(uri, other) for other in others}
+    unknown = {other: _modified(uri, other) for other in others if is_running[other] is None}
+    deadline = time.monotonic() + ENDED_S
+    while unknown and time.monotonic() < deadline:
+        time.sleep(1)
+        for other in [other for other, modified in unknown.items() if _modified(uri, other) != modified]:
+            del unknown[other]
+            is_running[other] = _modified(uri, other) is not None
+    return [other for other in others if not is_running[other]]
+
+
+def _is_running_here(uri: str, run: str) -> bool | None:
+    """Return whether the driver of a run is a process of this machine; None if it was on another machine."""
+    with store_errors(uri):
+        if folder(uri).get_file_info(_path(run)).type != FileType.File:
+            return False
+        with folder(uri).open_input_stream(_path(run)) as stream:
+            content = stream.read()
+    try:
+        driver = json.loads(content)
+        machine, pid, started = driver["machine"], int(driver["pid"]), float(driver["started"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if machine != _this_process()["machine"]:
+        return None
+    try:
+        return bool(psutil.Process(pid).create_time() == started)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _this_process() -> dict[str, Any]:
+    # Containers on one host have their own process ids.
+    namespace = str(_PID_NAMESPACE.readlink()) if _PID_NAMESPACE.exists() else ""
+    return {
+        "machine": f"{socket.gethostname()} {namespace}",
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _modified(uri: str, run: str) -> object:
+    with store_errors(uri):
+        return folder(uri).get_file_info(_path(run)).mtime
+
+
+def _path(run: str) -> str:
+    return f"{staging.FOLDER}/{run}/{_NAME}"

@@ -1,0 +1,148 @@
+"""Remove rows from Delta tables, and join their small files.
+
+deltalake's own delete scans the whole table for each predicate, and its files lack page checksums. Here each file that
+holds an obsolete row is written again once, without it; a file in which all rows are obsolete is removed unread.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from musictag.errors import ConflictError
+from musictag.storage.commits import replace_files, table_files
+from musictag.storage.data_files import FILE_BYTES, ROW_GROUP_BYTES, DataFile, regrouped, write_batches
+from musictag.storage.tables import conformed, folder, open_table, store_errors
+
+# Files that are written again in one transaction: after a conflict with another writer, these are written once more.
+_FILES_PER_COMMIT = 32
+# Files below this size are joined.
+_SMALL_BYTES = FILE_BYTES // 4
+
+Row = tuple[str, Any]
+"""The track and the time of a row."""
+
+
+def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -> int:
+    """Remove rows from the table at `uri`; return their number.
+
+    Args:
+        uri: the table.
+        time_column: its column with the time at which a row was made.
+        obsolete: one row for each row to remove, with its `file`, `track_id` and `time`.
+
+    Raises:
+        ConflictError: another writer removed one of the files meanwhile. Some rows are left; the obsolete ones must be
+            determined again.
+    """
+    existing = {file.path: file for file in table_files(uri)}
+    counts = dict(obsolete.aggregate("file, count(*)").fetchall())
+    schema = pa.schema(open_table(uri).schema().to_arrow())
+    if changed := counts.keys() - existing.keys():
+        raise ConflictError(f"table {uri}: {min(changed)} was removed by another run meanwhile")
+    whole = [existing[path] for path, n_rows in counts.items() if existing[path].n_rows == n_rows]
+    if whole:
+        replace_files(uri, schema, whole, [])
+    rest = counts.keys() - {file.path for file in whole}
+    for batch in _batches(_by_file(obsolete, rest), _FILES_PER_COMMIT):
+        new: list[DataFile] = []
+        for path, rows in batch:
+            new += write_batches(uri, schema, _without(uri, path, schema, time_column, rows))
+        replace_files(uri, schema, [existing[path] for path, _ in batch], new)
+    return sum(counts.values())
+
+
+def _by_file(obsolete: duckdb.DuckDBPyRelation, paths: Iterable[str]) -> Iterator[tuple[str, Counter[Row]]]:
+    """Yield the obsolete rows of each of some files; memory holds those of one file."""
+    wanted = frozenset(paths)
+    path, rows = "", Counter[Row]()
+    for batch in obsolete.order("file").to_arrow_reader():
+        columns = (batch[name].to_pylist() for name in ("file", "track_id", "time"))
+        for next_path, *row in zip(*columns, strict=True):
+            if next_path != path:
+                if path in wanted:
+                    yield path, rows
+                path, rows = next_path, Counter()
+            if path in wanted:
+                rows[tuple(row)] += 1
+    if path in wanted:
+        yield path, rows
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _without(uri: str, path: str, schema: pa.Schema, time_column: str, obsolete: Counter[Row]) -> Iterator[pa.Table]:
+    """Yield the row groups of a file without the obsolete rows; of equal rows, as many as `obsolete` counts."""
+    left = Counter(obsolete)
+
+    def is_kept(row: Row) -> bool:
+        left[row] -= 1
+        return left[row] < 0
+
+    def kept() -> Iterator[pa.Table]:
+        for rows in read_groups(uri, path, schema):
+            pairs = zip(rows["track_id"].to_pylist(), rows[time_column].to_pylist(), strict=True)
+            yield rows.filter(pa.array([is_kept(pair) for pair in pairs], pa.bool_()))
+
+    return regrouped(kept())
+
+
+def read_groups(uri: str, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield all rows of a file of the table, as columns of `schema`, about `ROW_GROUP_BYTES` at a time."""
+    with store_errors(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
+        file = pq.ParquetFile(stream, page_checksum_verification=True)
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            n_rows = max(1, group.num_rows * ROW_GROUP_BYTES // max(1, group.total_byte_size))
+            for batch in file.iter_batches(n_rows, [number]):
+                yield conformed(pa.Table.from_batches([batch]), schema)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compaction:
+    """The number of files before and after `compact`."""
+
+    n_before: int
+    n_after: int
+
+
+def compact(uri: str) -> Compaction:
+    """Join the small files of the table at `uri`; older versions stay readable.
+
+    Raises:
+        ConflictError: another writer removed one of the files meanwhile; what was joined before stays.
+    """
+    schema = pa.schema(open_table(uri).schema().to_arrow())
+    before = table_files(uri)
+    for group in small_groups(before):
+        rows = (rows for file in group for rows in read_groups(uri, file.path, schema))
+        replace_files(uri, schema, group, write_batches(uri, schema, regrouped(rows)), same_rows=True)
+    return Compaction(len(before), len(table_files(uri)))
+
+
+def small_groups(files: Sequence[DataFile]) -> list[list[DataFile]]:
+    """Return the small files of a table in groups, each of which makes one file of about `FILE_BYTES` or less."""
+    groups: list[list[DataFile]] = []
+    size = FILE_BYTES
+    for file in files:
+        if file.size >= _SMALL_BYTES:
+            continue
+        if size + file.size > FILE_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(file)
+        size += file.size
+    return [group for group in groups if len(group) > 1]

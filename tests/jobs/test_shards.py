@@ -1,0 +1,164 @@
+"""A worker stages each part once, also after another worker was lost or does the same."""
+
+import threading
+
+import pyarrow as pa
+import pytest
+
+from musictag.errors import StoreError
+from musictag.jobs.committer import Committer
+from musictag.jobs.ledger import FAILURES_SCHEMA
+from musictag.jobs.plan_files import PlanFiles, write_plan
+from musictag.jobs.shards import stage_shard
+from musictag.storage import staging, tables
+from plans import planned
+from sample_tables import SCHEMA, make_table
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return make_table(tmp_path)
+
+
+@pytest.fixture
+def plan(tmp_path) -> PlanFiles:
+    """Nine tasks in three parts of one shard."""
+    with planned([(f"t{n}", f"{n}.mp3", "e") for n in range(9)]) as made:
+        files = write_plan(made.connection, str(tmp_path / "plan"), "r1", 3)
+    assert files.n_shards == 3
+    return files
+
+
+def succeed(tasks):
+    return [({"track_id": task.track_id, "n": 1}, None) for task in tasks]
+
+
+def fail(tasks):
+    return [(None, {"track_id": task.track_id, "attempts": 1, "error": "AudioCorruptError"}) for task in tasks]
+
+
+def committer(uri, tmp_path, producer="p"):
+    failures = str(tmp_path / "failures")
+    tables.create_table(failures, FAILURES_SCHEMA)
+    return Committer(uri, failures, SCHEMA, producer, "r1")
+
+
+def stage(uri, plan, process=succeed, shard=0):
+    return list(stage_shard(uri, SCHEMA, "p", plan, shard, process))
+
+
+def test_rows_and_failures_are_staged_and_then_committed(uri, plan, tmp_path):
+    assert stage(uri, plan) == [3]
+    assert stage(uri, plan, fail, shard=1) == [3]
+    assert tables.track_ids(uri) == set()
+    commits = committer(uri, tmp_path)
+    commits.collect()
+    assert commits.n_tracks == 6
+    assert commits.commit() == 6
+    assert tables.track_ids(uri) == {"t0", "t1", "t2"}
+    assert tables.track_ids(commits.failures_uri) == {"t3", "t4", "t5"}
+    commits.collect()
+    assert commits.commit() == 0
+
+
+def test_staged_parts_are_not_done_again(uri, plan):
+    assert stage(uri, plan) == [3]
+    assert stage(uri, plan, lambda tasks: pytest.fail("done again")) == []
+
+
+def test_a_worker_that_is_lost_leaves_no_manifest(uri, plan):
+    def crash(tasks):
+        yield from succeed(tasks[:1])
+        raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        stage(uri, plan, crash)
+    assert staging.manifest_paths(uri, "r1") == []
+    assert stage(uri, plan) == [3]
+
+
+def test_a_part_that_two_workers_do_at_once_is_committed_once(uri, plan, tmp_path):
+    both_work = threading.Barrier(2)
+
+    def wait(tasks):
+        both_work.wait(10)
+        return succeed(tasks)
+
+    workers = [threading.Thread(target=stage, args=(uri, plan, wait)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(staging.manifest_paths(uri, "r1")) == 2
+    commits = committer(uri, tmp_path)
+    commits.collect()
+    assert commits.commit() == 3
+    assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == ["t0", "t1", "t2"]
+
+
+def test_what_a_worker_stages_after_its_part_was_committed_is_ignored(uri, plan, tmp_path):
+    stage(uri, plan)
+    commits = committer(uri, tmp_path)
+    commits.collect()
+    commits.commit()
+    staging.delete_run(uri, "r1")  # as a run that takes over does; then the worker wakes up
+    stage(uri, plan)
+    late = committer(uri, tmp_path)
+    late.collect()
+    late.commit()
+    late.discard()
+    assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == ["t0", "t1", "t2"]
+    assert staging.manifest_paths(uri, "r1") == []
+
+
+def test_parts_of_another_producer_are_not_committed(uri, plan, tmp_path):
+    stage(uri, plan)
+    commits = committer(uri, tmp_path, producer="another")
+    commits.collect()
+    assert commits.commit() == 0
+
+
+def test_failures_are_committed_if_only_their_commit_was_lost(uri, plan, tmp_path, monkeypatch):
+    stage(uri, plan, lambda tasks: [*succeed(tasks[:2]), *fail(tasks[2:])])
+    commits = committer(uri, tmp_path)
+    commits.collect()
+    monkeypatch.setattr(Committer, "_commit_failures", lambda self: (_ for _ in ()).throw(StoreError("gone")))
+    with pytest.raises(StoreError, match="gone"):
+        commits.commit()
+    monkeypatch.undo()
+    next_run = committer(uri, tmp_path)
+    next_run.collect()
+    next_run.commit()
+    assert tables.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["t0", "t1"]
+    assert tables.read_columns(commits.failures_uri, ("track_id",))["track_id"].to_pylist() == ["t2"]
+
+
+def test_commits_go_on_while_the_body_runs_and_after_it_raises(uri, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("musictag.jobs.committer.POLL_S", 0.01)
+    monkeypatch.setattr("musictag.jobs.committer.COMMIT_S", 0.01)
+    commits = committer(uri, tmp_path)
+
+    def work():
+        with commits.running():
+            stage(uri, plan)
+            for _ in range(1_000):
+                if tables.track_ids(uri):
+                    break
+            assert tables.track_ids(uri) == {"t0", "t1", "t2"}
+            stage(uri, plan, shard=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert len(tables.track_ids(uri)) == 6
+
+
+def test_rows_that_arrive_in_the_driver_are_committed_at_the_end(uri, tmp_path):
+    commits = committer(uri, tmp_path)
+    with commits.running():
+        commits.add(pa.Table.from_pylist([{"track_id": "a", "n": 1}], SCHEMA), fail([]))
+        commits.add(SCHEMA.empty_table(), [{"track_id": "b", "attempts": 1}])
+        assert tables.track_ids(uri) == set()
+    assert tables.track_ids(uri) == {"a"}
+    assert tables.track_ids(commits.failures_uri) == {"b"}
+    assert commits.n_tracks == 2
