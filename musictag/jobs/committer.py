@@ -19,7 +19,7 @@ import pyarrow as pa
 from musictag.errors import BrokenManifestError, ConflictError, StoreError
 from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.progress import echo
-from musictag.storage import commits, drivers, staging
+from musictag.storage import commits, staging
 from musictag.storage.data_files import FILE_BYTES, regrouped, write_batches, write_rows
 from musictag.storage.staging import Manifest
 
@@ -66,7 +66,6 @@ class Committer:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Commit in a thread while the body runs, and once more at its end, also if it raises."""
-        drivers.write_driver_file(self.output_uri, self.run)
         finished = threading.Event()
         thread = threading.Thread(target=self._commit_until, args=(finished,), name="committer", daemon=True)
         thread.start()
@@ -80,13 +79,10 @@ class Committer:
             self._write()
 
     def _commit_until(self, finished: threading.Event) -> None:
-        pause_s, next_commit, next_file = POLL_S, time.monotonic() + COMMIT_S, time.monotonic() + drivers.WRITE_S
+        pause_s, next_commit = POLL_S, time.monotonic() + COMMIT_S
         while not finished.wait(pause_s):
             with contextlib.suppress(StoreError):  # the store may answer later; the last commit raises
                 started = time.monotonic()
-                if started >= next_file:
-                    drivers.write_driver_file(self.output_uri, self.run)
-                    next_file = started + drivers.WRITE_S
                 self.collect()
                 collected = time.monotonic()
                 pause_s = max(POLL_S, (collected - started) / MAX_SHARE)

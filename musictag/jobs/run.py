@@ -96,8 +96,7 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
     name = f"{run_name_at(run.started)}-{secrets.token_hex(4)}"
-    drivers.write_driver_file(run.output_uri, name)
-    try:
+    with drivers.running(run.output_uri, name):
         adopt_staged(run, name)
         with queries.connect() as connection:
             planned_at = datetime.datetime.now(datetime.UTC)
@@ -108,9 +107,7 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             record_problems(connection, run.failures_uri)
             cost = _process(connection, run, plan, process, name) if plan.n_tasks else None
             account = _finish(connection, run, plan, planned_at, prune=prune)
-        staging.delete_run(run.output_uri, name)
-    finally:
-        drivers.delete_driver_file(run.output_uri, name)
+    staging.delete_run(run.output_uri, name)
     suggest_compaction(run.output_uri)
     echo_account(account, run.output_uri, run.failures_uri, run.started, cost)
     check_failures(account, run.max_failures, run.failures_uri)

@@ -1,8 +1,10 @@
 """Files and Delta tables at any URL.
 
 Other packages get from here: which URLs a catalog may name and how URLs are printed without secrets (`urls`), audio
-files as local files with their etags (`fetch`), Delta tables that are created, read and cleaned (`tables`) and filled
-part by part (`parts`), and the checksums of their files (`checksums`). `retry` repeats a call after a transient error;
+files as local files with their etags (`fetch`), and Delta tables: `tables` creates and reads them, `data_files` writes
+their files, `commits` adds files to them, `rewrite` removes rows and joins small files, `checksums` records the digests
+of files, and `queries` answers questions about all tracks. `staging` holds what workers have written and the driver of
+their run has not committed, and `drivers` tells which runs are running. `retry` repeats a call after a transient error;
 `fetch` and `tables` decide which errors are transient. `text` escapes characters that would change a terminal. Rows are
 addressed by `track_id`; nothing here knows the other columns.
 """

@@ -4,16 +4,20 @@ The driver of a run writes the file `_staged/RUN/driver` again and again, and de
 driver leaves tells another process of the same machine that it is gone; on another machine, the file is watched.
 """
 
+import contextlib
 import json
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 from pyarrow.fs import FileSelector, FileType
 
+from musictag.errors import StoreError
 from musictag.storage import staging
 from musictag.storage.tables import folder, store_errors
 
@@ -25,16 +29,31 @@ _NAME = "driver"
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
-def write_driver_file(uri: str, run: str) -> None:
-    """Tell that this process is the driver of a run, and is running."""
+@contextlib.contextmanager
+def running(uri: str, run: str) -> Iterator[None]:
+    """Tell that this process is the driver of a run while the body runs, by a thread that writes the file."""
+    _write(uri, run)
+    finished = threading.Event()
+
+    def write_again() -> None:
+        while not finished.wait(WRITE_S):
+            with contextlib.suppress(StoreError):  # the store may answer later
+                _write(uri, run)
+
+    thread = threading.Thread(target=write_again, name="driver file", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        with store_errors(uri):
+            if folder(uri).get_file_info(_path(run)).type == FileType.File:
+                folder(uri).delete_file(_path(run))
+
+
+def _write(uri: str, run: str) -> None:
     staging.write_file(uri, _path(run), json.dumps(_this_process()).encode())
-
-
-def delete_driver_file(uri: str, run: str) -> None:
-    """Tell that a run has ended."""
-    with store_errors(uri):
-        if folder(uri).get_file_info(_path(run)).type == FileType.File:
-            folder(uri).delete_file(_path(run))
 
 
 def ended_runs(uri: str, run: str | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,16 +73,29 @@ def test_a_deleted_run_leaves_the_others(uri):
     assert len(staging.manifest_paths(uri, "r2")) == 1
 
 
-def test_the_run_of_this_process_is_running_until_it_says_that_it_ended(uri):
-    drivers.write_driver_file(uri, "r1")
-    drivers.write_driver_file(uri, "r2")
-    assert drivers.ended_runs(uri, "r2") == []
-    drivers.delete_driver_file(uri, "r1")
-    assert drivers.ended_runs(uri, "r2") == ["r1"]
+def test_the_run_of_this_process_is_running_until_its_body_ends(uri):
+    with drivers.running(uri, "r2"):
+        with drivers.running(uri, "r1"):
+            assert drivers.ended_runs(uri, "r2") == []
+        assert drivers.ended_runs(uri, "r2") == ["r1"]
+
+
+def test_the_driver_file_is_written_again_and_again(uri, monkeypatch):
+    monkeypatch.setattr(drivers, "WRITE_S", 0.01)
+    with drivers.running(uri, "r1"):
+        file = Path(uri) / staging.FOLDER / "r1" / "driver"
+        file.write_text("")
+        for _ in range(1_000):
+            if file.read_text():
+                break
+            time.sleep(0.01)
+        assert file.read_text()
 
 
 def test_the_run_of_a_killed_process_has_ended(uri):
-    code = "import os, sys; from musictag.storage import drivers; drivers.write_driver_file(*sys.argv[1:]); os._exit(9)"
+    code = (
+        "import os, sys; from musictag.storage import drivers; drivers.running(*sys.argv[1:]).__enter__(); os._exit(9)"
+    )
     assert subprocess.run([sys.executable, "-c", code, uri, "r1"], check=False).returncode == 9
     assert drivers.ended_runs(uri, "r2") == ["r1"]
 
