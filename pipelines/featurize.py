@@ -33,7 +33,7 @@ from musictag.jobs.featurizing import Row, featurize_tasks
 from musictag.jobs.plan import ExistingRow, Plan, Task, part_name, partition
 from musictag.jobs.progress import polling_bar
 from musictag.jobs.run import Run, execute
-from musictag.storage import fetch, parts, tables
+from musictag.storage import etags, parts, tables
 
 # Maximum number of tracks in one Parquet file; with all clips, it has about 60 MB.
 PART_TRACKS = 24
@@ -138,7 +138,7 @@ def main(argv: list[str]) -> None:
 
     run = Run(
         source=args.catalog,
-        listed=fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist()),
+        listed=etags.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist()),
         catalog=catalog,
         output_uri=args.features,
         failures_uri=failures_uri,

@@ -46,7 +46,7 @@ from musictag.jobs.plan import CopySource, Plan, Task, part_name, partition
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
 from musictag.models.specs import TaggerSpec
-from musictag.storage import fetch, parts, tables
+from musictag.storage import etags, parts, tables
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
 from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, read_existing, tag_rows
@@ -210,7 +210,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[tuple[str, str, str | None]]:
     """Yield (track_id, uri, audio_etag) of each track of the catalog, or of the features table if there is none."""
     if catalog:
-        yield from fetch.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
+        yield from etags.with_etags(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist())
     else:
         rows = tables.read_columns(features_uri, ("track_id", "uri", "audio_etag"))
         yield from zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True)

@@ -20,7 +20,7 @@ from deltalake import Field as DeltaField
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from musictag.errors import StoreError
-from musictag.storage import checksums
+from musictag.storage import checksums, stores
 from musictag.storage.retry import retry
 from musictag.storage.text import without_colours
 
@@ -30,8 +30,6 @@ MAX_COMMIT_RETRIES = 100
 BATCH_ROWS = 16
 # Maximum pause before a delete is repeated after a conflict, s.
 MAX_CONFLICT_PAUSE_S = 0.2
-# For deltalake's requests to a store, which are small: without a response after this time, a request has failed.
-STORE_OPTIONS = {"timeout": "15s"}
 # Ids in the predicate of one delete, which is a text that has to be parsed.
 IDS_PER_DELETE = 1_000
 
@@ -48,7 +46,7 @@ def absolute(uri: str) -> str:
 
 def table_exists(uri: str) -> bool:
     with store_errors(uri):
-        return bool(DeltaTable.is_deltatable(uri, STORE_OPTIONS))
+        return bool(DeltaTable.is_deltatable(stores.delta_uri(uri), stores.delta_options(uri)))
 
 
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
@@ -61,11 +59,11 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
     with store_errors(uri):
         retry(
             lambda: DeltaTable.create(
-                uri,
+                stores.delta_uri(uri),
                 schema,
                 mode="ignore",
                 configuration=dict(configuration or {}),
-                storage_options=STORE_OPTIONS,
+                storage_options=stores.delta_options(uri),
                 raise_if_key_not_exists=False,
             ),
             is_transient,
@@ -104,7 +102,7 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
 
 def delta_table(uri: str, version: int | None = None) -> DeltaTable:
     """Open a table as `open_table` does, but raise deltalake's own errors, so that the caller can retry."""
-    return DeltaTable(uri, version, STORE_OPTIONS)
+    return DeltaTable(stores.delta_uri(uri), version, stores.delta_options(uri))
 
 
 def is_transient(error: Exception) -> bool:
@@ -203,10 +201,7 @@ def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
     send "100 Continue", because aiohttp's timeout begins after it.
     """
     with store_errors(uri):
-        if "://" in uri:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-        else:
-            filesystem, path = pyarrow.fs.LocalFileSystem(), absolute(uri)
+        filesystem, path = stores.arrow_filesystem(uri)
     return pyarrow.fs.SubTreeFileSystem(path.rstrip("/"), filesystem)
 
 

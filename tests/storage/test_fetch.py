@@ -10,7 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from musictag.errors import AudioUnreachableError
-from musictag.storage import checksums, retry
+from musictag.storage import checksums, etags, retry
 from musictag.storage import fetch as storage_fetch
 from websites import serving
 
@@ -46,20 +46,20 @@ def test_circular_link_is_unreachable(tmp_path):
 def test_local_etag_changes_with_the_file(tmp_path):
     path = tmp_path / "a.mp3"
     path.write_text("one")
-    before = storage_fetch.audio_etag(str(path))
-    assert storage_fetch.audio_etag(str(path)) == before
+    before = etags.audio_etag(str(path))
+    assert etags.audio_etag(str(path)) == before
     path.write_text("one more")
-    assert storage_fetch.audio_etag(str(path)) != before
+    assert etags.audio_etag(str(path)) != before
 
 
 def test_etags_keep_order_and_are_none_for_missing_files(tmp_path):
     uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
     (tmp_path / "a").write_text("a")
     (tmp_path / "c").write_text("ccc")
-    listed = list(storage_fetch.with_etags(["A", "B", "C"], uris))
+    listed = list(etags.with_etags(["A", "B", "C"], uris))
     assert [entry[:2] for entry in listed] == list(zip("ABC", uris, strict=True))
     assert listed[1][2] is None
-    assert listed[2][2] == storage_fetch.audio_etag(uris[2])
+    assert listed[2][2] == etags.audio_etag(uris[2])
 
 
 def test_only_a_file_that_does_not_exist_is_missing(tmp_path, moody, monkeypatch):
@@ -197,7 +197,7 @@ def test_redirect_is_followed(website):
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]"])
 def test_redirect_to_a_metadata_service_is_refused(website, monkeypatch, host):
     monkeypatch.setattr(Redirecting, "elsewhere", f"http://{host}/latest/meta-data/")
-    for ask in (fetch, storage_fetch.audio_etag):
+    for ask in (fetch, etags.audio_etag):
         with pytest.raises(
             AudioUnreachableError, match=f"moved.wav: cannot be read: it leads to {re.escape(host.strip('[]'))}"
         ):

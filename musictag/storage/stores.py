@@ -1,0 +1,274 @@
+"""The clients of a URL, made in one place: all reach the same place with the same credentials.
+
+Four libraries read a store: deltalake a table's log, Arrow its data files, fsspec audio and catalogs, and obstore (the
+library inside deltalake) listings. Each of them reads the environment variables of a cloud in its own way; here they
+are read once. On Azure and Google, obstore reads audio, too (`ObjectFiles`), so that there is no further client.
+
+S3: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, `AWS_REGION` or `AWS_DEFAULT_REGION`; credentials as in all AWS tools.
+Azure: see `AZURE_VARIABLES`; without a key, `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET`, or the
+machine's identity. Google: `GOOGLE_APPLICATION_CREDENTIALS`, or the machine's identity; `STORAGE_EMULATOR_HOST`.
+"""
+
+import datetime
+import json
+import os
+import re
+import socket
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import fsspec
+import obstore.store
+import pyarrow.fs
+
+from musictag.errors import StoreError
+from musictag.storage import urls
+from musictag.storage.object_files import ObjectFiles
+
+if TYPE_CHECKING:  # its import is slow, and local files do not need it
+    import aiohttp
+
+S3, AZURE, GOOGLE = ("s3",), ("az", "abfs", "abfss"), ("gs", "gcs")
+"""Schemes of the URLs of each cloud."""
+REQUEST_TIMEOUT_S = 15
+"""deltalake's and obstore's requests are small: without a response after this time, a request has failed."""
+MAX_RETRIES, RETRY_TIMEOUT = 5, datetime.timedelta(minutes=1)
+"""Limits of obstore's retries of one request."""
+AZURE_VARIABLES = {
+    "account_name": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"),
+    "account_key": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_KEY"),
+    "sas_key": ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"),
+    "endpoint": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""obstore's option to the variables that set it; `AZURE_STORAGE_CONNECTION_STRING` has priority."""
+_CONNECTION_STRING = {
+    "AccountName": "account_name",
+    "AccountKey": "account_key",
+    "SharedAccessSignature": "sas_key",
+    "BlobEndpoint": "endpoint",
+}
+# The account of every emulator of Azure: public, in Microsoft's documentation.
+_EMULATOR = {
+    "account_name": "devstoreaccount1",
+    "account_key": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    "endpoint": "http://127.0.0.1:10000/devstoreaccount1",
+}
+# How long obstore may use credentials of AWS before it asks for them again; those of a machine's role expire.
+_CREDENTIALS_TIME = datetime.timedelta(minutes=5)
+_OBJECT_URL = re.compile(
+    r"(?P<scheme>[a-z0-9]+)://(?P<bucket>[^/@]+)(?:@(?P<host>[^/]+))?(?:/(?P<key>.*))?", re.DOTALL | re.IGNORECASE
+)
+
+
+class ObjectUrl(NamedTuple):
+    """The parts of the URL of an object, such as `s3://bucket/key`."""
+
+    scheme: str
+    bucket: str
+    """The bucket, on Azure the container."""
+    host: str | None
+    """On Azure, the host of `abfss://container@account.dfs.core.windows.net/key`."""
+    key: str
+
+
+def object_url(uri: str) -> ObjectUrl | None:
+    """Return the parts of a URL of S3, Azure or Google; None for other URLs and for paths."""
+    parsed = _OBJECT_URL.fullmatch(uri)
+    if parsed is None or (scheme := parsed["scheme"].lower()) not in (*S3, *AZURE, *GOOGLE):
+        return None
+    return ObjectUrl(scheme, parsed["bucket"], parsed["host"], parsed["key"] or "")
+
+
+def delta_uri(uri: str) -> str:
+    """Return the URL by which deltalake knows a table."""
+    return re.sub("^gcs://", "gs://", uri)
+
+
+def delta_options(uri: str) -> dict[str, str]:
+    """Return the `storage_options` of deltalake for the table at `uri`."""
+    url = object_url(uri)
+    return {"timeout": f"{REQUEST_TIMEOUT_S}s"} | (_options(url) if url else {})
+
+
+def object_store(url: ObjectUrl) -> "obstore.store.ObjectStore":
+    """Return obstore's client of a bucket."""
+    options: dict[str, Any] = _options(url)
+    client_options: Any = {
+        "timeout": datetime.timedelta(seconds=REQUEST_TIMEOUT_S),
+        "allow_http": options.pop("allow_http", "false") == "true",
+    }
+    limits: Any = {
+        "client_options": client_options,
+        "retry_config": {"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIMEOUT},
+    }
+    if url.scheme in AZURE:
+        return obstore.store.AzureStore(url.bucket, config=options, **limits)  # type: ignore[arg-type]
+    if url.scheme in GOOGLE:
+        return obstore.store.GCSStore(url.bucket, config=options, **limits)  # type: ignore[arg-type]
+    provider = _aws_credentials()
+    options |= {} if provider else {"skip_signature": "true"}
+    return obstore.store.S3Store(url.bucket, config=options, credential_provider=provider, **limits)  # type: ignore[arg-type]
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return Arrow's own filesystem of a URL or path, and the path in it."""
+    url = object_url(uri)
+    if url and url.scheme in AZURE:
+        return _arrow_azure(_options(url)), f"{url.bucket}/{url.key}"
+    if url and url.scheme in GOOGLE and (emulator := _google_emulator()):
+        scheme, _, host = emulator.partition("://")
+        filesystem = pyarrow.fs.GcsFileSystem(anonymous=True, scheme=scheme, endpoint_override=host)
+        return filesystem, f"{url.bucket}/{url.key}"
+    if "://" in uri:
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
+        return filesystem, path
+    return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the fsspec filesystem of a URL or path, and the path in it.
+
+    A website must not lead to a metadata service: reading from it raises `ValueError`.
+    """
+    url = object_url(uri)
+    if url and url.scheme not in S3:
+        return ObjectFiles(uri.removesuffix(url.key).rstrip("/"), object_store(url)), url.key
+    options: dict[str, Any] = {}
+    if uri.lower().startswith(("http://", "https://")):
+        options = {"get_client": _http_client}
+    elif url:
+        options = _fsspec_s3_options()
+    filesystem, path = fsspec.core.url_to_fs(urls.local_path(uri) or uri, **options)
+    return filesystem, path
+
+
+def _options(url: ObjectUrl) -> dict[str, str]:
+    """Return the options of deltalake and obstore for a bucket."""
+    if url.scheme in AZURE:
+        options = _azure_options(url)
+    elif url.scheme in GOOGLE:
+        options = _google_options()
+    else:
+        options = _s3_options()
+    if "http://" in options.get("endpoint", ""):
+        options["allow_http"] = "true"
+    return options
+
+
+def _first_variable(*names: str) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def _s3_options() -> dict[str, str]:
+    found = {
+        "endpoint": _first_variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        "region": _first_variable("AWS_REGION", "AWS_DEFAULT_REGION"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _fsspec_s3_options() -> dict[str, Any]:
+    options = _s3_options()
+    found = {"endpoint_url": options.get("endpoint"), "client_kwargs": {"region_name": options.get("region")}}
+    return {name: value for name, value in found.items() if value and value != {"region_name": None}}
+
+
+def _aws_credentials() -> Any:
+    """Return a function that returns the credentials that fsspec's client uses, for obstore; None without any."""
+    import botocore.session  # slow, and other stores do not need it
+
+    credentials = botocore.session.get_session().get_credentials()
+    if credentials is None:
+        return None
+
+    def current() -> dict[str, Any]:
+        frozen = credentials.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.datetime.now(datetime.UTC) + _CREDENTIALS_TIME,
+        }
+
+    return current
+
+
+def _azure_options(url: ObjectUrl) -> dict[str, str]:
+    options = _connection_string(os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
+    if os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
+        options = _EMULATOR | options
+    options |= {
+        name: value
+        for name, variables in AZURE_VARIABLES.items()
+        if name not in options and (value := _first_variable(*variables))
+    }
+    account = (url.host or "").partition(".")[0]
+    if url.host and account != options.get("account_name"):
+        # The credentials of another account are no use.
+        options = {"account_name": account, "endpoint": f"https://{url.host.replace('.dfs.', '.blob.', 1)}"}
+    if "account_name" not in options:
+        message = "names no storage account: set AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING"
+        raise StoreError(f"{url.scheme}://{url.bucket}: {message}")
+    return options
+
+
+def _connection_string(text: str) -> dict[str, str]:
+    fields = dict(field.split("=", 1) for field in text.split(";") if "=" in field)
+    if fields.get("UseDevelopmentStorage", "").lower() == "true":
+        return dict(_EMULATOR)
+    options = {option: fields[name] for name, option in _CONNECTION_STRING.items() if fields.get(name)}
+    if "endpoint" not in options and "account_name" in options and "EndpointSuffix" in fields:
+        scheme = fields.get("DefaultEndpointsProtocol", "https")
+        options["endpoint"] = f"{scheme}://{options['account_name']}.blob.{fields['EndpointSuffix']}"
+    return options
+
+
+def _arrow_azure(options: dict[str, str]) -> pyarrow.fs.FileSystem:
+    account = options["account_name"]
+    places = {}
+    if "endpoint" in options:
+        endpoint = urllib.parse.urlsplit(options["endpoint"])
+        # With a dot at its begin, an authority follows the account's name; else the account is in the path.
+        blob = endpoint.netloc[len(account) :] if endpoint.netloc.startswith(f"{account}.") else endpoint.netloc
+        places = {
+            "blob_storage_authority": blob,
+            "blob_storage_scheme": endpoint.scheme,
+            "dfs_storage_authority": blob.replace(".blob.", ".dfs.", 1),
+            "dfs_storage_scheme": endpoint.scheme,
+        }
+    credentials = {"account_key": options.get("account_key"), "sas_token": options.get("sas_key")}
+    if credentials["account_key"]:
+        credentials["sas_token"] = None  # Arrow refuses both
+    return pyarrow.fs.AzureFileSystem(account, **credentials, **places)
+
+
+def _google_emulator() -> str | None:
+    host = os.environ.get("STORAGE_EMULATOR_HOST")
+    return host if not host or "://" in host else f"http://{host}"
+
+
+def _google_options() -> dict[str, str]:
+    emulator = _google_emulator()
+    if not emulator:
+        return {}
+    key = {"gcs_base_url": emulator, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    return {"google_service_account_key": json.dumps(key), "allow_http": "true"}
+
+
+async def _http_client(**options: Any) -> "aiohttp.ClientSession":
+    import aiohttp
+
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_checked_socket), **options)
+
+
+def _checked_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket for an address of `socket.getaddrinfo`; raise `ValueError` for a metadata service.
+
+    `urls.rejection_reason` checks the host name in the catalog; the address that a name or a redirect leads to is known
+    only here.
+    """
+    family, kind, protocol, _, (host, *_) = address
+    if urls.is_metadata(host):
+        raise ValueError(f"it leads to {host}, where a cloud keeps its machines' credentials")
+    return socket.socket(family, kind, protocol)
