@@ -34,8 +34,6 @@ CHECKSUM_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Diges
 TIME_KEYS = (
     "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "modify", "last_write_time", "created",
 )  # fmt: skip
-# Keys that no listing is asked for: obstore cannot name those with empty parts, "." or control characters, and fsspec
-# reads the others in a way of its own.
 _ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]|::|\?versionId=", re.ASCII)
 # Answers to a listing after which single requests may succeed: the credentials may not list, or there is no bucket.
 _REFUSED = re.compile(r"status code: (?:401|403|404)\b")
@@ -139,12 +137,21 @@ def _etags_in_place(place: str, uris: pa.Array, singles: concurrent.futures.Exec
     etags: list[str | None] = [None] * len(wanted)
     if url and len(wanted) >= FEW_KEYS:
         keys = [uri[len(place) :] for uri in wanted]
-        listed = _listed_etags(place, stores.object_store(url), [key for key in keys if not _ODD_KEY.search(key)])
+        listed = _listed_etags(place, stores.object_store(url), [key for key in keys if not is_odd_key(key)])
         etags = [listed.get(key) for key in keys]
     missing = [number for number, etag in enumerate(etags) if etag is None]
     for number, etag in zip(missing, singles.map(_etag_or_none, [wanted[n] for n in missing]), strict=True):
         etags[number] = etag
     return pa.array(etags, pa.string())
+
+
+def is_odd_key(key: str) -> bool:
+    """Return whether no listing is asked for a key.
+
+    obstore cannot name keys with empty parts, `.`, `..` or control characters; fsspec reads `::` and `?versionId=` in a
+    way of its own.
+    """
+    return _ODD_KEY.search(key) is not None
 
 
 def _etag_or_none(uri: str) -> str | None:

@@ -90,6 +90,15 @@ def test_stores_that_tell_a_time_by_another_name_have_an_etag(tmp_path: Path) ->
     assert etags.audio_etag("memory://etags/a.mp3") != before
 
 
+def test_local_etag_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_text("one")
+    before = etags.audio_etag(str(path))
+    assert etags.audio_etag(str(path)) == before
+    path.write_text("one more")
+    assert etags.audio_etag(str(path)) != before
+
+
 PRESIGNED = "?X-Amz-Credential=AKIASECRET%2F20260601&X-Amz-Security-Token={}&X-Amz-Signature=" + "0f" * 32
 
 

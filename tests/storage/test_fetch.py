@@ -43,25 +43,6 @@ def test_circular_link_is_unreachable(tmp_path):
         fetch(str(tmp_path / "a.mp3"))
 
 
-def test_local_etag_changes_with_the_file(tmp_path):
-    path = tmp_path / "a.mp3"
-    path.write_text("one")
-    before = etags.audio_etag(str(path))
-    assert etags.audio_etag(str(path)) == before
-    path.write_text("one more")
-    assert etags.audio_etag(str(path)) != before
-
-
-def test_etags_keep_order_and_are_none_for_missing_files(tmp_path):
-    uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
-    (tmp_path / "a").write_text("a")
-    (tmp_path / "c").write_text("ccc")
-    listed = list(etags.with_etags(["A", "B", "C"], uris))
-    assert [entry[:2] for entry in listed] == list(zip("ABC", uris, strict=True))
-    assert listed[1][2] is None
-    assert listed[2][2] == etags.audio_etag(uris[2])
-
-
 def test_only_a_file_that_does_not_exist_is_missing(tmp_path, moody, monkeypatch):
     (tmp_path / "a.mp3").touch()
     with pytest.raises(AudioUnreachableError) as error:
