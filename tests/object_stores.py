@@ -1,4 +1,5 @@
-"""Object stores on this machine for tests: moto and SeaweedFS speak S3, Azurite speaks Azure's protocol.
+"""Object stores on this machine for tests: moto and SeaweedFS speak S3, Azurite speaks Azure's protocol, and
+`google_store.py` as much of Google's as is asked.
 
 Each is a process of its own: a client of this process may hold the lock that a thread of a server needs to answer.
 """
@@ -26,6 +27,7 @@ AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZ
 VARIABLES = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION",
     "AWS_DEFAULT_REGION", "AWS_PROFILE", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_USE_EMULATOR",
+    "STORAGE_EMULATOR_HOST",
     *(variable for variables in stores.AZURE_VARIABLES.values() for variable in variables),
 )  # fmt: skip
 
@@ -138,6 +140,14 @@ def azurite(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def google(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+    port = free_port()
+    with running(port, sys.executable, Path(__file__).with_name("google_store.py"), port):
+        set_environment(patch, {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"})
+        yield f"gs://{BUCKET}"
+
+
+@contextlib.contextmanager
 def local(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
     yield str(folder)
 
@@ -151,7 +161,7 @@ def set_environment(patch: pytest.MonkeyPatch, environment: dict[str, str]) -> N
 
 
 Server = Callable[[Path, pytest.MonkeyPatch], contextlib.AbstractContextManager[str]]
-STORES: dict[str, Server] = {"local": local, "moto": moto, "seaweedfs": seaweed, "azurite": azurite}
+STORES: dict[str, Server] = {"local": local, "moto": moto, "seaweedfs": seaweed, "azurite": azurite, "google": google}
 """Each runs a store, lets the environment variables of its cloud lead to it, and yields the URL of an empty place."""
 
 
@@ -165,4 +175,4 @@ def put(uri: str, content: bytes) -> None:
         filesystem, path = stores.open_filesystem(uri)
         filesystem.pipe(path, content)
     else:
-        stores.object_store(url).put(url.key, content)
+        stores.object_store(url).put(url.key, content, use_multipart=False)

@@ -111,7 +111,11 @@ def test_catalog_is_read_from_a_file_and_from_a_folder(store: str) -> None:
         read_catalog(f"{store}/none.csv")
 
 
-def test_listed_etags_are_those_of_single_requests(store: str) -> None:
+@pytest.mark.parametrize("page", [1, 7, 1_000])
+def test_listed_etags_are_those_of_single_requests(store: str, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAGE_KEYS", "AZURE_PAGE_KEYS"):
+        monkeypatch.setattr(etags, name, page)
+    monkeypatch.setattr(etags, "SINGLE_KEYS", 2)
     names = ["a.mp3", "a/b.mp3", "a-1.mp3", "ü/x y#1?.mp3", "z/0", "z/1", "z/ ", *(f"many/{n}.ogg" for n in range(40))]
     for name in names:
         put(f"{store}/etags/{name}", name.encode())
