@@ -35,8 +35,9 @@ TIME_KEYS = (
     "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "modify", "last_write_time", "created",
 )  # fmt: skip
 _ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]|::|\?versionId=", re.ASCII)
-# Answers to a listing after which single requests may succeed: the credentials may not list, or there is no bucket.
-_REFUSED = re.compile(r"status code: (?:401|403|404)\b")
+# Answers to a listing after which single requests may succeed: the credentials may not list, there is no bucket, or it
+# is in another region (fsspec's client looks for it). Those that may pass (408, 429) were retried.
+_REFUSED = re.compile(r"status code: (?:3|4(?!08|29))\d\d\b|incorrectly configured region")
 _ODD_KEY_LISTED = "object with invalid path"
 
 

@@ -10,6 +10,7 @@ machine's identity. Google: `GOOGLE_APPLICATION_CREDENTIALS`, or the machine's i
 """
 
 import datetime
+import functools
 import json
 import os
 import re
@@ -87,28 +88,36 @@ def delta_uri(uri: str) -> str:
 
 def delta_options(uri: str) -> dict[str, str]:
     """Return the `storage_options` of deltalake for the table at `uri`."""
-    url = object_url(uri)
-    return {"timeout": f"{REQUEST_TIMEOUT_S}s"} | (_options(url) if url else {})
+    options = {"timeout": f"{REQUEST_TIMEOUT_S}s"}
+    if url := object_url(uri):
+        options |= _options(url)
+        if url.scheme in S3:
+            # Without it, deltalake reads no profile of AWS if the endpoint is not Amazon's.
+            options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
+    return options
 
 
 def object_store(url: ObjectUrl) -> "obstore.store.ObjectStore":
-    """Return obstore's client of a bucket."""
-    options: dict[str, Any] = _options(url)
-    client_options: Any = {
-        "timeout": datetime.timedelta(seconds=REQUEST_TIMEOUT_S),
-        "allow_http": options.pop("allow_http", "false") == "true",
-    }
+    """Return obstore's client of a bucket; the same one each time, because making one takes some milliseconds."""
+    return _object_store(url.scheme, url.bucket, tuple(_options(url).items()))
+
+
+@functools.lru_cache(maxsize=256)
+def _object_store(scheme: str, bucket: str, options: tuple[tuple[str, str], ...]) -> "obstore.store.ObjectStore":
+    config: Any = dict(options)
+    allow_http = config.pop("allow_http", "false") == "true"
     limits: Any = {
-        "client_options": client_options,
+        "client_options": {"timeout": datetime.timedelta(seconds=REQUEST_TIMEOUT_S), "allow_http": allow_http},
         "retry_config": {"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIMEOUT},
     }
-    if url.scheme in AZURE:
-        return obstore.store.AzureStore(url.bucket, config=options, **limits)  # type: ignore[arg-type]
-    if url.scheme in GOOGLE:
-        return obstore.store.GCSStore(url.bucket, config=options, **limits)  # type: ignore[arg-type]
-    provider = _aws_credentials()
-    options |= {} if provider else {"skip_signature": "true"}
-    return obstore.store.S3Store(url.bucket, config=options, credential_provider=provider, **limits)  # type: ignore[arg-type]
+    if scheme in AZURE:
+        return obstore.store.AzureStore(bucket, config=config, **limits)
+    if scheme in GOOGLE:
+        return obstore.store.GCSStore(bucket, config=config, **limits)
+    credentials = _aws_credentials()
+    if credentials is None:
+        config["skip_signature"] = "true"
+    return obstore.store.S3Store(bucket, config=config, credential_provider=credentials, **limits)
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -120,6 +120,7 @@ REFUSALS = [
     ),
     obstore.exceptions.PermissionDeniedError("denied"),
     FileNotFoundError("no bucket"),
+    obstore.exceptions.GenericError("Received redirect without LOCATION: an incorrectly configured region"),
 ]
 
 
@@ -130,11 +131,13 @@ def test_credentials_that_may_not_list_ask_for_each_file(refusal: Exception) -> 
     assert (len(bucket.pages), sorted(bucket.singles)) == (1, KEYS[:50])
 
 
-def test_a_listing_that_fails_is_an_error() -> None:
-    error = obstore.exceptions.GenericError("Error performing GET http://s/?X-Amz-Signature=0f0f: 503 after 5 retries")
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_listing_that_fails_is_an_error(status: int) -> None:
+    text = f"Error performing GET http://s/?X-Amz-Signature=0f0f - Server returned non-2xx status code: {status} Busy"
+    error = obstore.exceptions.GenericError(text)
     bucket = Bucket(KEYS, errors=[error])
     with pytest.raises(
-        StoreError, match=r"^s3://bucket/: its files cannot be listed; run the job again: .*503"
+        StoreError, match=r"^s3://bucket/: its files cannot be listed; run the job again: .*status code"
     ) as raised:
         ask(bucket, KEYS[:50])
     assert "0f0f" not in str(raised.value)
@@ -196,17 +199,17 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 def test_places_of_all_kinds_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a b.mp3").write_bytes(b"abc")
-    fsspec.filesystem("memory").pipe("/listed/a.mp3", b"x")
+    fsspec.filesystem("memory").pipe("/kinds/a.mp3", b"x")
     with serving(Page) as url:
         uris = [
-            f"{url}/song-2.mp3", f"{tmp_path}/a b.mp3", "gopher://x/y", f"{url}/none", "memory://listed/a.mp3",
+            f"{url}/song-2.mp3", f"{tmp_path}/a b.mp3", "gopher://x/y", f"{url}/none", "memory://kinds/a.mp3",
             f"file://{tmp_path}/a%20b.mp3", f"{url}/song-1.mp3", f"{tmp_path}/none.mp3", "a\0b", f"{tmp_path}/x::y",
             f"{url}/song-2.mp3", f"file://localhost{tmp_path}/a%20b.mp3", f"file:{tmp_path}/a%20b.mp3",
         ]  # fmt: skip
         found = etags.etags_of(pa.chunked_array([uris[:3], uris[3:]])).to_pylist()
     local = etags.audio_etag(f"{tmp_path}/a b.mp3")
     assert found[:4] == ["/song-2.mp3", local, None, None]
-    assert found[4] == etags.audio_etag("memory://listed/a.mp3")
+    assert found[4] == etags.audio_etag("memory://kinds/a.mp3")
     assert found[5:] == [local, "/song-1.mp3", None, None, None, "/song-2.mp3", local, local]
 
 

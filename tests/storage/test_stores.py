@@ -1,8 +1,10 @@
 """The same tests on each store: all clients of a URL reach the same place."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -131,6 +133,23 @@ def etag_or_none(uri: str) -> str | None:
         return etags.audio_etag(uri)
     except AudioUnreachableError:
         return None
+
+
+@pytest.mark.slow
+def test_all_clients_read_a_profile_of_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "credentials").write_text("[curator]\naws_access_key_id = key\naws_secret_access_key = secret\n")
+    with STORES["seaweedfs"](tmp_path, monkeypatch) as root:
+        set_environment(monkeypatch, {"AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"], "AWS_PROFILE": "curator"})
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        names = [f"{number:02}.mp3" for number in range(20)]
+        for name in names:
+            put(f"{root}/{name}", name.encode())
+        uris = [f"{root}/{name}" for name in names]
+        monkeypatch.setattr(etags, "audio_etag", lambda uri: pytest.fail("it was not listed"))
+        assert etags.etags_of(pa.chunked_array([uris])).null_count == 0
+        tables.create_table(f"{root}/table", SCHEMA)
+        parts.write_rows(f"{root}/table", "p", SCHEMA, rows("a"))
+        assert tables.track_ids(f"{root}/table") == {"a"}
 
 
 def test_azure_without_an_account_is_an_error_that_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
