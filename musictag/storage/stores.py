@@ -123,16 +123,20 @@ def _object_store(scheme: str, bucket: str, options: tuple[tuple[str, str], ...]
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """Return Arrow's own filesystem of a URL or path, and the path in it."""
     url = object_url(uri)
-    if url and url.scheme in AZURE:
-        return _arrow_azure(_options(url)), f"{url.bucket}/{url.key}"
-    if url and url.scheme in GOOGLE and (emulator := _google_emulator()):
+    if url is None:
+        if "://" in uri:
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
+            return filesystem, path
+        return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+    if url.scheme in AZURE:
+        filesystem = _arrow_azure(_options(url))
+    elif url.scheme in GOOGLE and (emulator := _google_emulator()):
         scheme, _, host = emulator.partition("://")
         filesystem = pyarrow.fs.GcsFileSystem(anonymous=True, scheme=scheme, endpoint_override=host)
-        return filesystem, f"{url.bucket}/{url.key}"
-    if "://" in uri:
-        filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-        return filesystem, path
-    return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+    else:
+        filesystem, _ = pyarrow.fs.FileSystem.from_uri(f"{url.scheme}://{url.bucket}")
+    # deltalake decodes "%20" in the URL of a table.
+    return filesystem, f"{url.bucket}/{urllib.parse.unquote(url.key)}"
 
 
 def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -21,7 +21,7 @@ from musictag.storage import etags, stores
 from object_stores import STORES
 
 S3_OBJECTS = int(os.environ.get("S3_OBJECTS", 200_000))
-LISTED_KEYS = int(os.environ.get("LISTED_KEYS", 10_000_000))
+LISTED_KEYS = int(os.environ.get("LISTED_KEYS", 12_000_000))
 LOCAL_FILES = int(os.environ.get("LOCAL_FILES", 100_000))
 N_SINGLE = 2_000
 WRITERS = 64

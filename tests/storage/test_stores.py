@@ -27,7 +27,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_parts_are_written_read_and_deleted(store: str) -> None:
-    uri = f"{store}/tables/parts"
+    uri = f"{store}/tables/of parts"
     assert not tables.table_exists(uri)
     tables.create_table(uri, SCHEMA, {"musictag.made": "once"})
     assert parts.write_rows(uri, "p", SCHEMA, rows("a", "b", "ü's")) == 3
