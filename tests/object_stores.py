@@ -17,7 +17,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from musictag.storage import stores
+from musictag.storage import azure, stores
 
 BUCKET = "music"
 AZURITE = Path(__file__).parents[1] / ".venv/azurite/node_modules/azurite/dist/src/blob/main.js"
@@ -28,7 +28,7 @@ VARIABLES = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION",
     "AWS_DEFAULT_REGION", "AWS_PROFILE", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_USE_EMULATOR",
     "STORAGE_EMULATOR_HOST",
-    *(variable for variables in stores.AZURE_VARIABLES.values() for variable in variables),
+    *(variable for variables in azure.VARIABLES.values() for variable in variables),
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ CHECKSUM_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Diges
 TIME_KEYS = (
     "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "modify", "last_write_time", "created",
 )  # fmt: skip
-_ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]|::|\?versionId=", re.ASCII)
+_ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]| $|::|\?versionId=", re.ASCII)
 # Answers to a listing after which single requests may succeed: the credentials may not list, there is no bucket, or it
 # is in another region (fsspec's client looks for it). Those that may pass (408, 429) were retried.
 _REFUSED = re.compile(r"status code: (?:3|4(?!08|29))\d\d\b|incorrectly configured region")
@@ -136,9 +136,9 @@ def _etags_in_place(place: str, uris: pa.Array, singles: concurrent.futures.Exec
         return pa.array([_etag_or_none(uri) for uri in wanted], pa.string())
     url = stores.object_url(place)
     etags: list[str | None] = [None] * len(wanted)
-    if url and len(wanted) >= FEW_KEYS:
+    if url and len(wanted) >= FEW_KEYS and (store := _store_or_none(url)):
         keys = [uri[len(place) :] for uri in wanted]
-        listed = _listed_etags(place, stores.object_store(url), [key for key in keys if not is_odd_key(key)])
+        listed = _listed_etags(place, store, [key for key in keys if not is_odd_key(key)])
         etags = [listed.get(key) for key in keys]
     missing = [number for number, etag in enumerate(etags) if etag is None]
     for number, etag in zip(missing, singles.map(_etag_or_none, [wanted[n] for n in missing]), strict=True):
@@ -150,9 +150,17 @@ def is_odd_key(key: str) -> bool:
     """Return whether no listing is asked for a key.
 
     obstore cannot name keys with empty parts, `.`, `..` or control characters; fsspec reads `::` and `?versionId=` in a
-    way of its own.
+    way of its own; and no other character is before a space.
     """
     return _ODD_KEY.search(key) is not None
+
+
+def _store_or_none(url: stores.ObjectUrl) -> "obstore.store.ObjectStore | None":
+    """Return the client of a bucket; None if the URL or the environment is wrong, which the single requests report."""
+    try:
+        return stores.object_store(url)
+    except Exception:  # noqa: BLE001 # of several libraries
+        return None
 
 
 def _etag_or_none(uri: str) -> str | None:
@@ -210,15 +218,10 @@ def _common_folder(first: str, last: str) -> str | None:
     return "/".join(folders) or None
 
 
-def _before(key: str) -> str | None:
-    """Return a key that sorts before `key`, and after almost all that do; None for the first key of all.
-
-    A listing begins after the key that it is given.
-    """
-    begin, previous = key[:-1], chr(ord(key[-1]) - 1)
-    if previous.isprintable() and previous != "/":
-        return f"{begin}{previous}~"
-    return begin or None
+def _before(key: str) -> str:
+    """Return a key that sorts before `key`, and after almost all that do: a listing begins after the key it gets."""
+    previous = chr(ord(key[-1]) - 1)
+    return f"{key[:-1]}{previous}~" if previous.isprintable() and previous != "/" else f"{key[:-1]}!"
 
 
 def _unquoted(etag: str) -> str:

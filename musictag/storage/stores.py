@@ -5,7 +5,7 @@ library inside deltalake) listings. Each of them reads the environment variables
 are read once. On Azure and Google, obstore reads audio, too (`ObjectFiles`), so that there is no further client.
 
 S3: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, `AWS_REGION` or `AWS_DEFAULT_REGION`; credentials as in all AWS tools.
-Azure: see `AZURE_VARIABLES`; without a key, `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET`, or the
+Azure: see `azure.VARIABLES`; without a key, `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET`, or the
 machine's identity. Google: `GOOGLE_APPLICATION_CREDENTIALS`, or the machine's identity; `STORAGE_EMULATOR_HOST`.
 """
 
@@ -23,8 +23,7 @@ import fsspec
 import obstore.store
 import pyarrow.fs
 
-from musictag.errors import StoreError
-from musictag.storage import urls
+from musictag.storage import azure, urls
 from musictag.storage.object_files import ObjectFiles
 
 if TYPE_CHECKING:  # its import is slow, and local files do not need it
@@ -36,30 +35,9 @@ REQUEST_TIMEOUT_S = 15
 """deltalake's and obstore's requests are small: without a response after this time, a request has failed."""
 MAX_RETRIES, RETRY_TIMEOUT = 5, datetime.timedelta(minutes=1)
 """Limits of obstore's retries of one request."""
-AZURE_VARIABLES = {
-    "account_name": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"),
-    "account_key": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_KEY"),
-    "sas_key": ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"),
-    "endpoint": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
-}
-"""obstore's option to the variables that set it; `AZURE_STORAGE_CONNECTION_STRING` has priority."""
-_CONNECTION_STRING = {
-    "AccountName": "account_name",
-    "AccountKey": "account_key",
-    "SharedAccessSignature": "sas_key",
-    "BlobEndpoint": "endpoint",
-}
-# The account of every emulator of Azure: public, in Microsoft's documentation.
-_EMULATOR = {
-    "account_name": "devstoreaccount1",
-    "account_key": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
-    "endpoint": "http://127.0.0.1:10000/devstoreaccount1",
-}
 # How long obstore may use credentials of AWS before it asks for them again; those of a machine's role expire.
 _CREDENTIALS_TIME = datetime.timedelta(minutes=5)
-_OBJECT_URL = re.compile(
-    r"(?P<scheme>[a-z0-9]+)://(?P<bucket>[^/@]+)(?:@(?P<host>[^/]+))?(?:/(?P<key>.*))?", re.DOTALL | re.IGNORECASE
-)
+_OBJECT_URL = re.compile(r"(?P<scheme>[a-z0-9]+)://(?P<bucket>[^/@]+)(?:@(?P<host>[^/]+))?(?:/(?P<key>.*))?", re.DOTALL)
 
 
 class ObjectUrl(NamedTuple):
@@ -76,9 +54,9 @@ class ObjectUrl(NamedTuple):
 def object_url(uri: str) -> ObjectUrl | None:
     """Return the parts of a URL of S3, Azure or Google; None for other URLs and for paths."""
     parsed = _OBJECT_URL.fullmatch(uri)
-    if parsed is None or (scheme := parsed["scheme"].lower()) not in (*S3, *AZURE, *GOOGLE):
+    if parsed is None or parsed["scheme"] not in (*S3, *AZURE, *GOOGLE):
         return None
-    return ObjectUrl(scheme, parsed["bucket"], parsed["host"], parsed["key"] or "")
+    return ObjectUrl(parsed["scheme"], parsed["bucket"], parsed["host"], parsed["key"] or "")
 
 
 def delta_uri(uri: str) -> str:
@@ -129,7 +107,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
             return filesystem, path
         return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
     if url.scheme in AZURE:
-        filesystem = _arrow_azure(_options(url))
+        filesystem = azure.arrow_filesystem(_options(url))
     elif url.scheme in GOOGLE and (emulator := _google_emulator()):
         scheme, _, host = emulator.partition("://")
         filesystem = pyarrow.fs.GcsFileSystem(anonymous=True, scheme=scheme, endpoint_override=host)
@@ -159,7 +137,7 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def _options(url: ObjectUrl) -> dict[str, str]:
     """Return the options of deltalake and obstore for a bucket."""
     if url.scheme in AZURE:
-        options = _azure_options(url)
+        options = azure.account_options(url.host)
     elif url.scheme in GOOGLE:
         options = _google_options()
     else:
@@ -169,14 +147,10 @@ def _options(url: ObjectUrl) -> dict[str, str]:
     return options
 
 
-def _first_variable(*names: str) -> str | None:
-    return next((value for name in names if (value := os.environ.get(name))), None)
-
-
 def _s3_options() -> dict[str, str]:
     found = {
-        "endpoint": _first_variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-        "region": _first_variable("AWS_REGION", "AWS_DEFAULT_REGION"),
+        "endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
     }
     return {name: value for name, value in found.items() if value}
 
@@ -205,55 +179,6 @@ def _aws_credentials() -> Any:
         }
 
     return current
-
-
-def _azure_options(url: ObjectUrl) -> dict[str, str]:
-    options = _connection_string(os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
-    if os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
-        options = _EMULATOR | options
-    options |= {
-        name: value
-        for name, variables in AZURE_VARIABLES.items()
-        if name not in options and (value := _first_variable(*variables))
-    }
-    account = (url.host or "").partition(".")[0]
-    if url.host and account != options.get("account_name"):
-        # The credentials of another account are no use.
-        options = {"account_name": account, "endpoint": f"https://{url.host.replace('.dfs.', '.blob.', 1)}"}
-    if "account_name" not in options:
-        message = "names no storage account: set AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING"
-        raise StoreError(f"{url.scheme}://{url.bucket}: {message}")
-    return options
-
-
-def _connection_string(text: str) -> dict[str, str]:
-    fields = dict(field.split("=", 1) for field in text.split(";") if "=" in field)
-    if fields.get("UseDevelopmentStorage", "").lower() == "true":
-        return dict(_EMULATOR)
-    options = {option: fields[name] for name, option in _CONNECTION_STRING.items() if fields.get(name)}
-    if "endpoint" not in options and "account_name" in options and "EndpointSuffix" in fields:
-        scheme = fields.get("DefaultEndpointsProtocol", "https")
-        options["endpoint"] = f"{scheme}://{options['account_name']}.blob.{fields['EndpointSuffix']}"
-    return options
-
-
-def _arrow_azure(options: dict[str, str]) -> pyarrow.fs.FileSystem:
-    account = options["account_name"]
-    places = {}
-    if "endpoint" in options:
-        endpoint = urllib.parse.urlsplit(options["endpoint"])
-        # With a dot at its begin, an authority follows the account's name; else the account is in the path.
-        blob = endpoint.netloc[len(account) :] if endpoint.netloc.startswith(f"{account}.") else endpoint.netloc
-        places = {
-            "blob_storage_authority": blob,
-            "blob_storage_scheme": endpoint.scheme,
-            "dfs_storage_authority": blob.replace(".blob.", ".dfs.", 1),
-            "dfs_storage_scheme": endpoint.scheme,
-        }
-    credentials = {"account_key": options.get("account_key"), "sas_token": options.get("sas_key")}
-    if credentials["account_key"]:
-        credentials["sas_token"] = None  # Arrow refuses both
-    return pyarrow.fs.AzureFileSystem(account, **credentials, **places)
 
 
 def _google_emulator() -> str | None:

@@ -24,15 +24,16 @@ class Bucket:
 
     def __init__(self, keys: Sequence[str], errors: Sequence[Exception] = (), last_shown: str | None = None) -> None:
         self.keys, self.errors, self.last_shown = sorted(keys), list(errors), last_shown
-        self.pages: list[str | None] = []
+        self.pages: list[str] = []
         self.singles: list[str] = []
 
-    def list(self, prefix: str | None, *, offset: str | None, chunk_size: int, return_arrow: bool) -> Iterator[object]:
+    def list(self, prefix: str | None, *, offset: str, chunk_size: int, return_arrow: bool) -> Iterator[object]:
         assert return_arrow
+        assert not etags.is_odd_key(offset)  # obstore would refuse it
         self.pages.append(offset)
         if self.errors:
             raise self.errors.pop(0)
-        begin = bisect.bisect_right(self.keys, offset or "")
+        begin = bisect.bisect_right(self.keys, offset)
         shown = [key for key in self.keys[begin : begin + chunk_size] if key.startswith(f"{prefix}/" if prefix else "")]
         if self.last_shown is not None:  # the store ends its listing early
             shown = [key for key in shown if key <= self.last_shown]
@@ -141,6 +142,12 @@ def test_a_listing_that_fails_is_an_error(status: int) -> None:
     ) as raised:
         ask(bucket, KEYS[:50])
     assert "0f0f" not in str(raised.value)
+
+
+def test_places_that_have_no_client_have_no_etags(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, {})
+    uris = [f"az://container/{key}" for key in KEYS[:20]]
+    assert etags.etags_of(pa.chunked_array([uris])).null_count == 20
 
 
 def test_a_store_that_cannot_be_reached_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
