@@ -8,9 +8,11 @@ MINUTES = 60
 INSTALLED = .venv/installed
 # Two processes with one thread each, and whole files, because the tests of a file share models and Ray clusters.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# An emulator of Azure's storage, for tests; it is a program of Node.js.
+AZURITE = .venv/azurite/node_modules/azurite/package.json
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify experiment line install check test-fast test bench torture fuzz format clean
+.PHONY: demo emotify experiment line install azurite check test-fast test bench torture fuzz format clean
 
 demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -58,6 +60,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(PUBLISHED): | $(INSTALLED)
 	$(PYTHON) -m musictag weights
 
+azurite: $(AZURITE)  ## What the tests of Azure need; it needs npm.
+
+$(AZURITE):
+	@command -v npm > /dev/null || { echo "The tests of Azure need npm: install Node.js 20 or newer"; exit 1; }
+	npm install --prefix .venv/azurite --no-audit --no-fund --silent azurite@3.37.0
+
 check: install
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -67,7 +75,7 @@ check: install
 test-fast: install  ## Everything that needs no engine: under 90 s on 2 cores.
 	$(PYTEST) -m "not slow" --ignore=tests/pipelines --ignore=tests/e2e --ignore=tests/engines
 
-test: install  ## All tests: under 15 minutes on 2 cores.
+test: install azurite  ## All tests: under 15 minutes on 2 cores.
 	$(PYTEST)
 
 bench: install  ## Figures of speed and memory, apart from the tests.

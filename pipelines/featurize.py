@@ -34,7 +34,7 @@ from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.jobs.progress import polling_bar
 from musictag.jobs.run import Run, execute
 from musictag.jobs.shards import stage_shard
-from musictag.storage import fetch, tables
+from musictag.storage import etags, tables
 
 
 class FeaturizeShard(beam.DoFn):
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> None:
 
     run = Run(
         source=args.catalog,
-        listed=fetch.with_etags(catalog.tracks),
+        listed=etags.with_etags(catalog.tracks),
         catalog=catalog,
         output_uri=args.features,
         schema=table.SCHEMA,

@@ -49,7 +49,7 @@ from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, execute
 from musictag.models.specs import TaggerSpec
-from musictag.storage import fetch, tables
+from musictag.storage import etags, tables
 from musictag.storage.data_files import table_of
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
@@ -203,7 +203,7 @@ def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[pa.Recor
     Tracks of the features table come with the `features_file` that holds them.
     """
     if catalog:
-        yield from fetch.with_etags(catalog.tracks)
+        yield from etags.with_etags(catalog.tracks)
         return
     columns = ("track_id", "uri", "audio_etag", "__filename")
     for batch in tables.scan(features_uri, columns):

@@ -19,7 +19,7 @@ from musictag.catalog import formats
 from musictag.catalog.folder import AUDIO_SUFFIXES, FolderListing, list_folder
 from musictag.catalog.validation import Problem, encodable, validate
 from musictag.errors import CatalogError, MusictagError
-from musictag.storage import urls
+from musictag.storage import stores, urls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_catalog(uri: str, allowed: Sequence[str] = (), *, follow_links: bool = 
         CatalogError: the catalog does not exist, cannot be listed, has an unknown format, or lacks a required column.
     """
     with _read_errors(uri):
-        filesystem, path = fsspec.core.url_to_fs(urls.local_path(uri) or uri)
+        filesystem, path = stores.open_filesystem(uri)
         is_folder = filesystem.isdir(path)
     if is_folder:
         return _read_folder(uri, filesystem, path, allowed, follow_links)

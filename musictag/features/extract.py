@@ -20,7 +20,7 @@ from musictag.features import log_mel
 from musictag.features.clips import clip_starts, cut_clips, is_silent, undamaged_clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, encode_clips
-from musictag.storage import fetch
+from musictag.storage import etags, fetch
 from musictag.storage.checksums import file_sha256
 from musictag.storage.urls import redacted
 
@@ -75,7 +75,7 @@ def featurize(
     Raises:
         AudioError: the track cannot be fetched or decoded; the subclass says why.
     """
-    etag = fetch.audio_etag(uri)  # asked again: the audio may have changed since the plan
+    etag = etags.audio_etag(uri)  # asked again: the audio may have changed since the plan
     with fetch.local_audio(uri) as path:
         sha256 = file_sha256(path)
         identity = {"track_id": track_id, "uri": redacted(uri), "audio_etag": etag or f"sha256:{sha256}"}

@@ -1,41 +1,29 @@
-"""Audio files at any fsspec URL: their etags, and local copies of their bytes.
+"""Audio files at any fsspec URL: local copies of their bytes.
 
 When a file is copied, transient errors (network, busy store) are retried a few times with growing pauses; permanent
 ones (no such file, no permission, unknown scheme) are not.
 """
 
-import concurrent.futures
 import contextlib
 import errno
 import http
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow as pa
 
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
-from musictag.storage import urls
+from musictag.storage import stores, urls
 from musictag.storage.retry import retry
 
-if TYPE_CHECKING:  # its import is slow, and local files do not need it
-    import aiohttp
-
-# Etags requested in parallel: a request waits for the store, not for a core.
 ETAG_THREADS = 32
-_ETAG_BATCH = 10_000
+"""Requests for single files in parallel: a request waits for the store, not for a core."""
 PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
 """Errors of fsspec's backends that are not retried."""
-# Keys of a file's information in fsspec's filesystems. The first are checksums, or change with the content.
-CHECKSUM_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "sha")
-TIME_KEYS = (
-    "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "modify", "last_write_time", "created",
-)  # fmt: skip
 RETRYABLE_STATUSES = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
 """Retryable 4xx statuses."""
 _MISSING_STATUSES = (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE)
@@ -48,8 +36,8 @@ def local_audio(uri: str) -> Iterator[Path]:
     Raises `AudioUnreachableError` if it cannot be read, `AudioEmptyError` if it is empty.
     """
     with contextlib.ExitStack() as stack:
-        with _unreachable_errors(uri):
-            filesystem, path = _open_store(uri)
+        with unreachable_errors(uri):
+            filesystem, path = stores.open_filesystem(uri)
             if "file" in filesystem.protocol:
                 local = Path(path)
             else:
@@ -86,69 +74,9 @@ def has_content(path: Path) -> bool:
         return bool(stream.read(1))
 
 
-def audio_etag(uri: str) -> str | None:
-    """Return a text that changes when the file at `uri` does: the store's ETag or checksum, else size and time.
-
-    Return None if the store tells nothing that changes with the file's content. Raises `AudioUnreachableError`.
-    """
-    with _unreachable_errors(uri):
-        filesystem, path = _open_store(uri)
-        info = filesystem.info(path)
-        for key in CHECKSUM_KEYS:
-            if info.get(key):
-                return str(info[key]).strip('"')
-        modified = next((info[key] for key in TIME_KEYS if info.get(key)), None)
-    size = info.get("size")
-    # Two files may have the same size, so that the size alone tells nothing.
-    return None if modified is None else f"{'' if size is None else size}-{modified}"
-
-
-def with_etags(tracks: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `track_id` and `uri` of tracks with an `audio_etag`, in batches.
-
-    The etag is null if the store does not answer, or tells nothing. Such a track is processed nevertheless; if it
-    fails, that failure is recorded with its reason.
-    """
-
-    def etag(uri: str) -> str | None:
-        try:
-            return audio_etag(uri)
-        except AudioUnreachableError:
-            return None
-
-    with concurrent.futures.ThreadPoolExecutor(ETAG_THREADS) as pool:
-        for batch in tracks.select(["track_id", "uri"]).to_batches(_ETAG_BATCH):
-            etags = pa.array(pool.map(etag, batch["uri"].to_pylist()), pa.string())
-            yield batch.append_column("audio_etag", etags)
-
-
-def _open_store(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the filesystem of a uri, and the path in it."""
-    options = {"get_client": _http_client} if uri.lower().startswith(("http://", "https://")) else {}
-    filesystem, path = fsspec.core.url_to_fs(urls.local_path(uri) or uri, **options)
-    return filesystem, path
-
-
-async def _http_client(**options: Any) -> "aiohttp.ClientSession":
-    import aiohttp
-
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_checked_socket), **options)
-
-
-def _checked_socket(address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket for an address of `socket.getaddrinfo`; raise `ValueError` for a metadata service.
-
-    `urls.rejection_reason` checks the host name in the catalog; the address that a name or a redirect leads to is known
-    only here.
-    """
-    family, kind, protocol, _, (host, *_) = address
-    if urls.is_metadata(host):
-        raise ValueError(f"it leads to {host}, where a cloud keeps its machines' credentials")
-    return socket.socket(family, kind, protocol)
-
-
 @contextlib.contextmanager
-def _unreachable_errors(uri: str) -> Iterator[None]:
+def unreachable_errors(uri: str) -> Iterator[None]:
+    """Raise errors of a store in the body as `AudioUnreachableError` with the file's uri."""
     try:
         yield
     except AudioError:

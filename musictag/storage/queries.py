@@ -36,4 +36,5 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
             },
         )
         with connection:
+            connection.execute("SET enable_progress_bar = false")  # of its own, in the output of a job
             yield connection

@@ -16,6 +16,7 @@ from deltalake import Field as DeltaField
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from musictag.errors import StoreError
+from musictag.storage import stores
 from musictag.storage.retry import retry
 from musictag.storage.text import without_colours
 
@@ -23,8 +24,6 @@ from musictag.storage.text import without_colours
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory at once.
 BATCH_ROWS = 16
-# For deltalake's requests to a store, which are small: without a response after this time, a request has failed.
-STORE_OPTIONS = {"timeout": "15s"}
 
 
 def companion_uri(uri: str, kind: str) -> str:
@@ -39,7 +38,7 @@ def absolute(uri: str) -> str:
 
 def table_exists(uri: str) -> bool:
     with store_errors(uri):
-        return bool(DeltaTable.is_deltatable(uri, STORE_OPTIONS))
+        return bool(DeltaTable.is_deltatable(stores.delta_uri(uri), stores.delta_options(uri)))
 
 
 def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] | None = None) -> DeltaTable:
@@ -52,11 +51,11 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
     with store_errors(uri):
         retry(
             lambda: DeltaTable.create(
-                uri,
+                stores.delta_uri(uri),
                 schema,
                 mode="ignore",
                 configuration=dict(configuration or {}),
-                storage_options=STORE_OPTIONS,
+                storage_options=stores.delta_options(uri),
                 raise_if_key_not_exists=False,
             ),
             is_transient,
@@ -95,7 +94,7 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
 
 def delta_table(uri: str, version: int | None = None) -> DeltaTable:
     """Open a table as `open_table` does, but raise deltalake's own errors, so that the caller can retry."""
-    return DeltaTable(uri, version, STORE_OPTIONS)
+    return DeltaTable(stores.delta_uri(uri), version, stores.delta_options(uri))
 
 
 def is_transient(error: Exception) -> bool:
@@ -198,10 +197,7 @@ def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
     send "100 Continue", because aiohttp's timeout begins after it.
     """
     with store_errors(uri):
-        if "://" in uri:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-        else:
-            filesystem, path = pyarrow.fs.LocalFileSystem(), absolute(uri)
+        filesystem, path = stores.arrow_filesystem(uri)
     return pyarrow.fs.SubTreeFileSystem(path.rstrip("/"), filesystem)
 
 

@@ -17,7 +17,7 @@ from musictag.features import extract, log_mel
 from musictag.features.clips import clip_starts, cut_clips
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, decode_clips
-from musictag.storage import checksums, fetch
+from musictag.storage import checksums, etags
 
 CONFIG = FeatureConfig()
 
@@ -93,7 +93,7 @@ def test_row_has_all_columns(tmp_path, music, write_audio):
     assert list(row) == SCHEMA.names
     assert row["track_id"] == "a"
     assert row["uri"] == str(path)
-    assert row["audio_etag"] == fetch.audio_etag(str(path))
+    assert row["audio_etag"] == etags.audio_etag(str(path))
     assert row["audio_sha256"] == checksums.file_sha256(path)
     assert row["duration_s"] == pytest.approx(7.0)
     assert row["n_clips"] == 3

@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from musictag.storage import fetch
+from musictag.storage import etags, fetch
 from websites import serving
 
 Headers = dict[str, str]
@@ -65,11 +65,11 @@ def test_etag_changes_with_what_the_server_tells(
 ) -> None:
     uri, fill = shop
     fill(before)
-    etag = fetch.audio_etag(uri)
-    assert etag == fetch.audio_etag(uri)
+    etag = etags.audio_etag(uri)
+    assert etag == etags.audio_etag(uri)
     fill(after)
-    assert None not in (etag, fetch.audio_etag(uri))
-    assert fetch.audio_etag(uri) != etag
+    assert None not in (etag, etags.audio_etag(uri))
+    assert etags.audio_etag(uri) != etag
 
 
 @pytest.mark.parametrize("headers", [{}, SIZE])
@@ -78,16 +78,25 @@ def test_there_is_no_etag_if_the_server_tells_nothing_that_would_change(
 ) -> None:
     uri, fill = shop
     fill(headers)
-    assert fetch.audio_etag(uri) is None
+    assert etags.audio_etag(uri) is None
 
 
 def test_stores_that_tell_a_time_by_another_name_have_an_etag(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/etags/a.mp3", b"one")
-    before = fetch.audio_etag("memory://etags/a.mp3")
+    before = etags.audio_etag("memory://etags/a.mp3")
     memory.pipe("/etags/a.mp3", b"two")
-    assert None not in (before, fetch.audio_etag("memory://etags/a.mp3"))
-    assert fetch.audio_etag("memory://etags/a.mp3") != before
+    assert None not in (before, etags.audio_etag("memory://etags/a.mp3"))
+    assert etags.audio_etag("memory://etags/a.mp3") != before
+
+
+def test_local_etag_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_text("one")
+    before = etags.audio_etag(str(path))
+    assert etags.audio_etag(str(path)) == before
+    path.write_text("one more")
+    assert etags.audio_etag(str(path)) != before
 
 
 PRESIGNED = "?X-Amz-Credential=AKIASECRET%2F20260601&X-Amz-Security-Token={}&X-Amz-Signature=" + "0f" * 32

@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from musictag.errors import AudioUnreachableError
-from musictag.storage import checksums, retry
+from musictag.storage import checksums, etags, retry
 from musictag.storage import fetch as storage_fetch
 from websites import serving
 
@@ -42,27 +42,6 @@ def test_circular_link_is_unreachable(tmp_path):
     (tmp_path / "b.mp3").symlink_to(tmp_path / "a.mp3")
     with pytest.raises(AudioUnreachableError, match="symbolic links"):
         fetch(str(tmp_path / "a.mp3"))
-
-
-def test_local_etag_changes_with_the_file(tmp_path):
-    path = tmp_path / "a.mp3"
-    path.write_text("one")
-    before = storage_fetch.audio_etag(str(path))
-    assert storage_fetch.audio_etag(str(path)) == before
-    path.write_text("one more")
-    assert storage_fetch.audio_etag(str(path)) != before
-
-
-def test_etags_keep_order_and_are_none_for_missing_files(tmp_path):
-    uris = [str(tmp_path / name) for name in ("a", "missing", "c")]
-    (tmp_path / "a").write_text("a")
-    (tmp_path / "c").write_text("ccc")
-    (listed,) = storage_fetch.with_etags(pa.table({"track_id": ["A", "B", "C"], "uri": uris}))
-    assert listed.to_pydict() == {
-        "track_id": ["A", "B", "C"],
-        "uri": uris,
-        "audio_etag": [storage_fetch.audio_etag(uris[0]), None, storage_fetch.audio_etag(uris[2])],
-    }
 
 
 def test_only_a_file_that_does_not_exist_is_missing(tmp_path, moody, monkeypatch):
@@ -200,7 +179,7 @@ def test_redirect_is_followed(website):
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]"])
 def test_redirect_to_a_metadata_service_is_refused(website, monkeypatch, host):
     monkeypatch.setattr(Redirecting, "elsewhere", f"http://{host}/latest/meta-data/")
-    for ask in (fetch, storage_fetch.audio_etag):
+    for ask in (fetch, etags.audio_etag):
         with pytest.raises(
             AudioUnreachableError, match=f"moved.wav: cannot be read: it leads to {re.escape(host.strip('[]'))}"
         ):

@@ -15,6 +15,11 @@ def test_text_is_compared_by_its_bytes():
         assert connection.execute("SELECT count(DISTINCT track_id) FROM ids").fetchall() == [(5,)]
 
 
+def test_a_long_query_draws_no_bar():
+    with queries.connect() as connection:
+        assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
 def test_the_temporary_folder_is_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with queries.connect() as connection:
