@@ -37,7 +37,7 @@ class StoreError(MusictagError):
 
 
 class WorkerLostError(MusictagError):
-    """Worker processes were killed repeatedly."""
+    """Worker processes were killed repeatedly, do not start, or make no progress."""
 
 
 class ModelError(MusictagError):
@@ -86,6 +86,10 @@ class AudioTooLongError(AudioError):
 
 class AudioCrashError(AudioError):
     """The decoder process crashed on the file."""
+
+
+class AudioDecoderBugError(AudioError):
+    """A parser or decoder raised an error that it should not raise: it has a bug, or the file was made to find one."""
 
 
 class AudioTimeoutError(AudioError):

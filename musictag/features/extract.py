@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,16 @@ from musictag.audio.damaged import DamagedDecoder, open_damaged
 from musictag.audio.decoders import Decoder
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import Damage
-from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTooLongError, AudioTruncatedError
+from musictag.errors import (
+    AudioCorruptError,
+    AudioDamagedError,
+    AudioDecoderBugError,
+    AudioError,
+    AudioTooLongError,
+    AudioTruncatedError,
+    AudioUnreachableError,
+    MusictagError,
+)
 from musictag.features import log_mel
 from musictag.features.clips import clip_starts, cut_clips, is_silent, undamaged_clip_starts
 from musictag.features.config import FeatureConfig
@@ -35,6 +45,8 @@ class Limits:
     """Length of a track that is decoded as a whole; the cell of one hour has 43 MB, and memory holds several copies."""
     max_damage: float = 0.05
     """Share of a track that may be lost by damage of its file; with 0, any damage is an error."""
+    store_timeout_s: float = 600.0
+    """Time for which a store that does not answer is waited for; see `storage.outages`."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -74,14 +86,18 @@ def featurize(
 
     Raises:
         AudioError: the track cannot be fetched or decoded; the subclass says why.
+        StoreError: the folder for temporary files is full.
     """
-    etag = fetch.audio_etag(uri)  # asked again: the audio may have changed since the plan
-    with fetch.local_audio(uri) as path:
-        sha256 = file_sha256(path)
+    # Asked again: the audio may have changed since the plan.
+    etag = fetch.ask_store(uri, lambda: fetch.audio_etag(uri), limits.store_timeout_s)
+    with fetch.local_audio(uri, limits.store_timeout_s) as path:
+        with fetch.unreachable_errors(uri):
+            sha256 = file_sha256(path)
         identity = {"track_id": track_id, "uri": redacted(uri), "audio_etag": etag or f"sha256:{sha256}"}
         if find_row is not None and (row := find_row(sha256)) is not None:
             return {**row, **identity}
-        track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
+        with _vanished_files(path, uri), decoding_errors(uri):
+            track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
     return {
         **identity,
         "audio_sha256": sha256,
@@ -94,6 +110,42 @@ def featurize(
         "silent": is_silent(track.clips),
         "damaged_s": track.damaged_s,
     }
+
+
+@contextlib.contextmanager
+def decoding_errors(name: str) -> Iterator[None]:
+    """Raise each error of parsers and decoders in the body as an `AudioError` of the track `name`.
+
+    `OSError` is raised as `AudioUnreachableError`, and what no decoder should raise as `AudioDecoderBugError`. Errors
+    of `musictag.errors` and `MemoryError` stay as they are.
+    """
+    try:
+        yield
+    except (MusictagError, MemoryError):
+        raise
+    except OSError as error:
+        raise AudioUnreachableError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        *_, frame = traceback.extract_tb(error.__traceback__)
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise AudioDecoderBugError(
+            f"{name}: a bug of a decoder, or a file made to find one: {type(error).__name__}: {error} ({place}); "
+            "please report it with the file"
+        ) from error
+
+
+@contextlib.contextmanager
+def _vanished_files(path: Path, name: str) -> Iterator[None]:
+    """Raise `AudioUnreachableError` for an `AudioError` in the body if the file cannot be read any more.
+
+    Decoders find other reasons in a file that vanishes while they read it.
+    """
+    try:
+        yield
+    except AudioError:
+        with fetch.unreachable_errors(name):
+            fetch.has_content(path)
+        raise
 
 
 def track_clips(
