@@ -3,25 +3,21 @@
 Importing this module silences Python's root logger, because Beam logs warnings of each cloud client that is missing.
 """
 
-import concurrent.futures
 import contextlib
 import logging
-import re
-import threading
-import time
 from collections.abc import Callable, Sequence
 
 # Before Beam is imported. Errors that Beam logs are raised as well.
 logging.basicConfig(level=logging.CRITICAL)
 
 import apache_beam as beam
-import grpc
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 
+from musictag.engines import beam_cluster
 from musictag.engines.beam_workers import WorkerProcesses, silent_streams
-from musictag.errors import MusictagError, StoreError, UsageError, WorkerLostError
+from musictag.errors import StoreError, UsageError, WorkerLostError
 from musictag.jobs.entry_point import n_cores
 from musictag.jobs.progress import echo
 
@@ -33,15 +29,6 @@ DEFAULT_WORKERS = 32
 """Number of workers that is assumed of a cluster that does not tell it."""
 # Options of Beam's runners that name a number of workers.
 _WORKER_OPTIONS = ("parallelism", "max_num_workers", "num_workers")
-# Interval between two looks at the progress of a pipeline on a cluster, s.
-_POLL_S = 15.0
-# Time for the request that cancels a pipeline on a cluster, s.
-_CANCEL_LIMIT_S = 30.0
-# An error of `musictag.errors` in the text of Beam's RuntimeError, which holds the worker's traceback.
-_WORKER_ERROR = re.compile(r"^musictag\.errors\.\w+: (.*?)(?: \[while running .*)?$", re.MULTILINE)
-_WHILE_RUNNING = " [while running "
-# Packages whose errors concern the connection to a cluster, or its workers.
-_CLUSTER_PACKAGES = ("grpc", "distributed", "dask", "google", "requests", "urllib3")
 
 
 def is_local(arguments: Sequence[str]) -> bool:
@@ -109,10 +96,10 @@ def _n_dask_workers(address: str | None) -> int:
     import distributed
 
     try:
-        with distributed.Client(address, timeout=_CANCEL_LIMIT_S, set_as_default=False) as client:
+        with distributed.Client(address, timeout=beam_cluster.CONNECT_LIMIT_S, set_as_default=False) as client:
             return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     except OSError as error:
-        raise _cluster_error("DaskRunner", error) from error
+        raise beam_cluster.cluster_error("DaskRunner", error) from error
 
 
 def _runner_name(arguments: Sequence[str]) -> str:
@@ -138,7 +125,14 @@ def run(
     if is_local(arguments):
         _run_local(build, arguments)
     else:
-        _run_on_cluster(build, arguments, progress, stall_minutes)
+        beam_cluster.check_job_server(PipelineOptions(list(arguments)).view_as(PortableOptions).job_endpoint)
+        beam_cluster.run(lambda: _start(build, arguments), _runner_name(arguments), progress, stall_minutes)
+
+
+def _start(build: Callable[[beam.Pipeline], object], arguments: Sequence[str]) -> PipelineResult:
+    pipeline = make_pipeline(arguments)
+    build(pipeline)
+    return pipeline.run()
 
 
 def _run_local(build: Callable[[beam.Pipeline], object], arguments: Sequence[str]) -> None:
@@ -148,7 +142,7 @@ def _run_local(build: Callable[[beam.Pipeline], object], arguments: Sequence[str
             with silent_streams(), make_pipeline(arguments, workers) as pipeline:
                 build(pipeline)
         except Exception as error:
-            if messages := _WORKER_ERROR.findall(str(error)):
+            if messages := beam_cluster.worker_errors(error):
                 raise StoreError(messages[-1]) from error
             if workers.loss is None:
                 raise
@@ -159,88 +153,3 @@ def _run_local(build: Callable[[beam.Pipeline], object], arguments: Sequence[str
             echo(f"{workers.loss}: what it had not committed is done again")
         else:
             return
-
-
-def _run_on_cluster(
-    build: Callable[[beam.Pipeline], object],
-    arguments: Sequence[str],
-    progress: Callable[[], float] | None,
-    stall_minutes: float,
-) -> None:
-    runner, results = _runner_name(arguments), list[PipelineResult]()
-
-    def work() -> None:
-        pipeline = make_pipeline(arguments)
-        build(pipeline)
-        results.append(pipeline.run())
-        results[0].wait_until_finish()
-
-    done = _in_thread(work)
-    if progress and _is_stalled(done, progress, 60 * stall_minutes):
-        concurrent.futures.wait([_in_thread(lambda: [result.cancel() for result in results])], _CANCEL_LIMIT_S)
-        raise WorkerLostError(
-            f"{runner}: nothing was written for {stall_minutes:g} minutes: are its workers running, do they reach the "
-            "tables, and has the `python` that they start musictag and apache-beam? The log of a worker says more"
-        )
-    try:
-        done.result()
-    except MusictagError as error:
-        raise type(error)(str(error).partition(_WHILE_RUNNING)[0]) from error
-    except BaseException as error:
-        if messages := _WORKER_ERROR.findall(str(error)):
-            raise StoreError(messages[-1]) from error
-        if _is_of_cluster(error):
-            raise _cluster_error(runner, error) from error
-        raise
-
-
-def _in_thread(fn: Callable[[], object]) -> "concurrent.futures.Future[None]":
-    """Call `fn` in a thread that does not keep this process alive, unlike those of the standard library's pools."""
-    future: concurrent.futures.Future[None] = concurrent.futures.Future()
-
-    def call() -> None:
-        try:
-            fn()
-        except BaseException as error:  # noqa: BLE001 # `result` raises it
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=call, daemon=True).start()
-    return future
-
-
-def _is_stalled(done: "concurrent.futures.Future[None]", progress: Callable[[], float], limit_s: float) -> bool:
-    """Wait until `done` is done or `progress` has returned the same number for `limit_s`; return whether it stalled."""
-    last, since = progress(), time.monotonic()
-    while True:
-        if concurrent.futures.wait([done], min(_POLL_S, limit_s / 4)).done:
-            return False
-        current = last
-        with contextlib.suppress(StoreError):  # a table that cannot be read says nothing about the workers
-            current = progress()
-        if current != last:
-            last, since = current, time.monotonic()
-        elif time.monotonic() - since > limit_s:
-            return True
-
-
-def _is_of_cluster(error: BaseException) -> bool:
-    """Return whether an error concerns a cluster, and is no bug of a step of the pipeline."""
-    if _WHILE_RUNNING in str(error):
-        return False
-    packages = {each.__module__.partition(".")[0] for each in type(error).__mro__}
-    return (
-        isinstance(error, OSError | grpc.RpcError | concurrent.futures.CancelledError)
-        or bool(packages & set(_CLUSTER_PACKAGES))
-        or (isinstance(error, RuntimeError) and "failed in state" in str(error))
-    )
-
-
-def _cluster_error(runner: str, error: BaseException) -> WorkerLostError:
-    reason = error.details() if isinstance(error, grpc.Call) else str(error)
-    first_line = (reason or "").strip().partition("\n")[0] or type(error).__name__
-    return WorkerLostError(
-        f"{runner}: the pipeline ended: {first_line}: is the cluster running, and has the `python` of its workers "
-        "musictag and apache-beam? What was committed is kept, and the next run does the rest"
-    )

@@ -18,8 +18,9 @@ import psutil
 import threadpoolctl
 
 from musictag.errors import MusictagError
-from musictag.features.extract import decoding_errors, track_clips
+from musictag.features.extract import track_clips
 from musictag.features.table import encode_clips
+from musictag.features.track_errors import decoding_errors
 from musictag.storage.fetch import temporary_file_errors
 
 Description = tuple[tuple[int, ...], list[int], float, float]

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,20 +15,12 @@ from musictag.audio.damaged import DamagedDecoder, open_damaged
 from musictag.audio.decoders import Decoder
 from musictag.audio.mixing import Mixer
 from musictag.audio.parts import Damage
-from musictag.errors import (
-    AudioCorruptError,
-    AudioDamagedError,
-    AudioDecoderBugError,
-    AudioError,
-    AudioTooLongError,
-    AudioTruncatedError,
-    AudioUnreachableError,
-    MusictagError,
-)
+from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTooLongError, AudioTruncatedError
 from musictag.features import log_mel
 from musictag.features.clips import clip_starts, cut_clips, is_silent, undamaged_clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, encode_clips
+from musictag.features.track_errors import decoding_errors, vanished_files
 from musictag.storage import fetch
 from musictag.storage.checksums import file_sha256
 from musictag.storage.urls import redacted
@@ -96,7 +87,7 @@ def featurize(
         identity = {"track_id": track_id, "uri": redacted(uri), "audio_etag": etag or f"sha256:{sha256}"}
         if find_row is not None and (row := find_row(sha256)) is not None:
             return {**row, **identity}
-        with _vanished_files(path, uri), decoding_errors(uri):
+        with vanished_files(path, uri), decoding_errors(uri):
             track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
     return {
         **identity,
@@ -110,42 +101,6 @@ def featurize(
         "silent": is_silent(track.clips),
         "damaged_s": track.damaged_s,
     }
-
-
-@contextlib.contextmanager
-def decoding_errors(name: str) -> Iterator[None]:
-    """Raise each error of parsers and decoders in the body as an `AudioError` of the track `name`.
-
-    `OSError` is raised as `AudioUnreachableError`, and what no decoder should raise as `AudioDecoderBugError`. Errors
-    of `musictag.errors` and `MemoryError` stay as they are.
-    """
-    try:
-        yield
-    except (MusictagError, MemoryError):
-        raise
-    except OSError as error:
-        raise AudioUnreachableError(f"{name}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:
-        *_, frame = traceback.extract_tb(error.__traceback__)
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
-        raise AudioDecoderBugError(
-            f"{name}: a bug of a decoder, or a file made to find one: {type(error).__name__}: {error} ({place}); "
-            "please report it with the file"
-        ) from error
-
-
-@contextlib.contextmanager
-def _vanished_files(path: Path, name: str) -> Iterator[None]:
-    """Raise `AudioUnreachableError` for an `AudioError` in the body if the file cannot be read any more.
-
-    Decoders find other reasons in a file that vanishes while they read it.
-    """
-    try:
-        yield
-    except AudioError:
-        with fetch.unreachable_errors(name):
-            fetch.has_content(path)
-        raise
 
 
 def track_clips(

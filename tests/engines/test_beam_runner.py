@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +50,31 @@ def test_number_of_workers_is_read_from_the_options(options, n_workers):
 def test_assumed_number_of_workers_is_printed(capsys):
     assert beam_runner.n_workers(["--runner=SparkRunner"]) == beam_runner.DEFAULT_WORKERS
     assert "SparkRunner: 32 workers are assumed; --parallelism names another number" in capsys.readouterr().out
+
+
+class Client:
+    """A client of a Dask scheduler with three workers, as `distributed` has it."""
+
+    def __init__(self, address, **options):
+        if address != "tcp://dask:8786":
+            raise OSError(f"Timed out trying to connect to {address} after 30 s")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {"tcp://a": {}, "tcp://b": {}, "tcp://c": {}}}
+
+
+def test_dask_is_asked_for_its_workers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", types.SimpleNamespace(Client=Client))
+    dask = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
+    assert beam_runner.n_workers([dask, "--dask_client_address=tcp://dask:8786"]) == 3
+    with pytest.raises(WorkerLostError, match=r"^DaskRunner: .*Timed out trying to connect to tcp://none:1"):
+        beam_runner.n_workers([dask, "--dask_client_address=tcp://none:1"])
 
 
 IN_MEMORY = ["--runner=DirectRunner", "--direct_running_mode=in_memory"]
