@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import logging
 import math
 import re
 import socket
@@ -42,7 +43,9 @@ def run(
 
     def work() -> None:
         results.append(start())
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors that Dask logs are raised as well
         results[0].wait_until_finish()
+        _check_finished(results[0])
 
     done = _in_thread(work)
     if progress and _is_stalled(done, progress, 60 * stall_minutes):
@@ -104,6 +107,13 @@ def _is_of_cluster(error: BaseException) -> bool:
         or bool(packages & set(_CLUSTER_PACKAGES))
         or (isinstance(error, RuntimeError) and "failed in state" in str(error))
     )
+
+
+def _check_finished(result: PipelineResult) -> None:
+    """Raise `CancelledError` if Dask's futures were cancelled: DaskRunner ends well if its scheduler is lost."""
+    statuses = [future.status for future in getattr(result, "futures", ())]
+    if n_lost := len(statuses) - statuses.count("finished"):
+        raise concurrent.futures.CancelledError(f"the scheduler lost {n_lost} of {len(statuses)} tasks")
 
 
 def check_job_server(endpoint: str | None) -> None:

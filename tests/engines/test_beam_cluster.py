@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +150,20 @@ def test_error_of_a_step_is_raised_as_it_is(error, kind, message):
 
     with pytest.raises(kind, match=message):
         beam_runner.run(fail, REMOTE)
+
+
+class DaskResult(types.SimpleNamespace):
+    def wait_until_finish(self):
+        """DaskRunner ends well also if its scheduler is lost."""
+
+
+def test_pipeline_whose_scheduler_is_lost_is_an_error():
+    statuses = ["finished", "cancelled", "pending"]
+    result = DaskResult(futures=[types.SimpleNamespace(status=status) for status in statuses])
+    with pytest.raises(WorkerLostError, match=r"DaskRunner: the pipeline ended: the scheduler lost 2 of 3 tasks\."):
+        beam_cluster.run(lambda: result, "DaskRunner", None, 1)
+    result.futures = result.futures[:1]
+    beam_cluster.run(lambda: result, "DaskRunner", None, 1)
 
 
 def test_pipeline_that_makes_progress_is_not_stalled():
