@@ -61,6 +61,10 @@ class WorkerProcesses:
                 if was_killed
                 else f"a worker process ended with exit code {exit_code}"
             )
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill all processes of the run; their supervisors then end by themselves."""
         for process in self.processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(process.pid).children(recursive=True):
@@ -146,5 +150,5 @@ class _ProcessHandler(GrpcWorkerHandler):
         try:
             self._process.wait(_STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._run.kill()
         self._watcher.join()

@@ -99,6 +99,9 @@ class DecoderProcess:
                 return child.connection.recv()
         except (EOFError, ConnectionError) as error:
             raise AudioCrashError(f"{name}: the decoder crashed (exit code {self._end_child(child)})") from error
+        except BaseException:  # for example Ctrl-C: the next request must not get this answer
+            self._end_child(child)
+            raise
         self._end_child(child)
         raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s")
 

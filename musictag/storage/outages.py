@@ -74,7 +74,7 @@ def store_of(uri: str) -> str:
     if (path := _local_path(uri)) is not None:
         path = os.path.realpath(path)
         # A mount that is gone is an empty folder of the mount above.
-        known = (mount for mount in _answered if path.startswith(f"{mount.rstrip('/')}/"))
+        known = (mount for mount in tuple(_answered) if path.startswith(f"{mount.rstrip('/')}/"))
         return max([_mount_of(path), *known], key=len)
     scheme, _, rest = uri.partition("://")
     scheme = scheme.lower()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
 import numpy as np
 import psutil
@@ -151,6 +152,20 @@ def test_temporary_file_that_cannot_be_written_is_a_store_error(tmp_path, music,
                 decoder.track_clips(path, "a", CONFIG)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_interrupted_request_does_not_answer_the_next(decoder, tmp_path, music, write_audio, monkeypatch):
+    paths = [write_audio(tmp_path / f"{n}.wav", music(float(n)), 44_100) for n in (1, 8)]
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    decoder.track_clips(paths[0], "a", CONFIG)
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "poll", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            decoder.track_clips(paths[1], "b", CONFIG)
+    assert decoder.track_clips(paths[0], "a", CONFIG).duration_s == 1
 
 
 def decode_to_pipe(path, pipe):
