@@ -7,8 +7,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-# Before Beam is imported. Errors that Beam logs are raised as well.
-logging.basicConfig(level=logging.CRITICAL)
+# Before Beam is imported. Errors that Beam logs are raised as well, also the critical ones of a worker that is stopped.
+logging.basicConfig(level=logging.CRITICAL + 1)
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions

@@ -5,7 +5,6 @@ python -m musictag.engines.child_process PARENT COMMAND...
 PARENT is the process id of the process that starts this.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -18,9 +17,12 @@ def run(parent: int, command: Sequence[str]) -> int:
     """Run `command` without its stderr; return its exit code, or 128 and the number of the signal that ended it."""
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 process.wait(POLL_S)
-            if os.getppid() != parent:
+            except subprocess.TimeoutExpired:
+                if os.getppid() != parent:
+                    process.kill()
+            except KeyboardInterrupt:  # Ctrl-C in a terminal reaches all processes
                 process.kill()
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 

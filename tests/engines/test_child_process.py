@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,17 @@ def test_command_ends_with_its_parent(parent, tmp_path):
     watcher = command.parent()
     parent.kill()
     wait_for(lambda: not is_running(command) and not is_running(watcher))
+
+
+def test_ctrl_c_ends_the_command_without_a_traceback(tmp_path, capfd):
+    command = [sys.executable, "-c", SLEEPER, str(tmp_path / "pid")]
+    supervisor = [sys.executable, "-m", "musictag.engines.child_process", str(os.getpid())]
+    with subprocess.Popen([*supervisor, *command]) as process:
+        running = sleeper(tmp_path / "pid")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_S) == 128 + signal.SIGKILL
+    assert not is_running(running)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("ending", "code"), [("sys.exit()", 0), ("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
