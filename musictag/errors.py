@@ -45,7 +45,7 @@ class BrokenManifestError(StoreError):
 
 
 class WorkerLostError(MusictagError):
-    """Worker processes were killed repeatedly."""
+    """Worker processes were killed repeatedly, do not start, or make no progress."""
 
 
 class ModelError(MusictagError):
@@ -94,6 +94,10 @@ class AudioTooLongError(AudioError):
 
 class AudioCrashError(AudioError):
     """The decoder process crashed on the file."""
+
+
+class AudioDecoderBugError(AudioError):
+    """A parser or decoder raised an error that it should not raise: it has a bug, or the file was made to find one."""
 
 
 class AudioTimeoutError(AudioError):

@@ -7,7 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOMES = {
-    "apache_beam": {"musictag/engines/beam_runner.py", "pipelines/featurize.py"},
+    "apache_beam": {
+        "musictag/engines/beam_cluster.py",
+        "musictag/engines/beam_runner.py",
+        "musictag/engines/beam_workers.py",
+        "pipelines/featurize.py",
+    },
     "ray": {"musictag/engines/ray_cluster.py", "pipelines/train.py", "pipelines/tag.py"},
     "mlflow": {"musictag/engines/mlflow_registry.py", "musictag/engines/mlflow_runs.py"},
 }

@@ -12,6 +12,7 @@ from musictag.storage import urls
 CATALOG = "data/demo/catalog.csv"
 FEATURES = "data/features"
 TAGS = "data/tags"
+STORE_TIMEOUT_MINUTES = Limits.store_timeout_s / 60
 
 
 def number(
@@ -70,6 +71,7 @@ def _allowed(kind: type, minimum: float | None, above: float | None, maximum: fl
 
 count = number(int, minimum=1)
 hours = number(float, above=0)
+minutes = number(float, minimum=0)
 damage = number(float, minimum=0, maximum=0.5)
 rate = number(float, minimum=0, maximum=1)
 clips_per_track = number(int, minimum=1, words={"all": None})
@@ -100,6 +102,11 @@ def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
         help=f"{when}number of clips to take from each track, evenly spread (default: %(default)s)",
     )  # fmt: skip
     add_limits(parser, when)
+    parser.add_argument(
+        "--store-timeout", type=minutes, default=STORE_TIMEOUT_MINUTES, metavar="MINUTES",
+        help=f"{when}wait for a store of audio that does not answer, such as S3 or a mount; after that, its tracks "
+        "fail, and the next run tries them (default: %(default)g)",
+    )  # fmt: skip
 
 
 def add_limits(parser: argparse.ArgumentParser, when: str = "") -> None:
@@ -115,8 +122,8 @@ def add_limits(parser: argparse.ArgumentParser, when: str = "") -> None:
 
 
 def limits(args: argparse.Namespace) -> Limits:
-    """Return the limits that were given to the options of `add_limits`."""
-    return Limits(args.max_hours, args.max_damage)
+    """Return the limits that were given to the options of `add_audio` or `add_limits`."""
+    return Limits(args.max_hours, args.max_damage, 60 * getattr(args, "store_timeout", STORE_TIMEOUT_MINUTES))
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag.errors import MusictagError, UsageError
+from musictag.jobs.entry_point import n_cores
 from musictag.storage.text import without_colours
 
 
@@ -44,6 +45,21 @@ def connect(num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def n_workers(*, use_gpu: bool) -> int:
+    """Return how many workers the connected Ray has room for: its GPUs, or its CPUs; at least 1.
+
+    Of a Ray of our own, whose logical CPUs are more, the cores of this machine count.
+    """
+    resources = ray.cluster_resources()
+    if use_gpu:
+        n = resources.get("GPU", 0)
+    elif "RAY_ADDRESS" in os.environ:
+        n = resources.get("CPU", 0)
+    else:
+        n = n_cores()
+    return max(1, int(n))
 
 
 def check_gpus(num_workers: int, n_gpus: int) -> None:

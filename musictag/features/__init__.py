@@ -2,5 +2,6 @@
 
 `config` holds the settings of the front end and their hash, `log_mel` computes spectrograms, `clips` places and cuts
 clips, `extract` makes the row of one track, and `table` defines the features table. `decoder_process` decodes in a
-child process, so that a crash costs one track only. `descriptors` summarizes whole tracks for the classical methods.
+child process (`decoder_child`), so that a crash costs one track only, and `track_errors` does so for errors.
+`descriptors` summarizes whole tracks for the classical methods.
 """

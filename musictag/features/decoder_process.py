@@ -5,45 +5,61 @@ Files come from anywhere, and decoders are written in C: a damaged file may cras
 Clips are returned in an unnamed temporary file that both processes have open. A pipe would hold six copies of them.
 """
 
-import concurrent.futures
+import atexit
+import contextlib
+import dataclasses
 import functools
 import math
-import multiprocessing
 import os
-import resource
+import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from multiprocessing import reduction
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
-import pebble
-import psutil
-import threadpoolctl
 
-from musictag.errors import AudioCrashError, AudioTimeoutError, StoreError
+from musictag.errors import AudioCrashError, AudioTimeoutError, WorkerLostError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import DEFAULT_LIMITS, Limits, TrackClips, track_clips
-from musictag.features.table import CELL_DTYPE, encode_clips
+from musictag.features.extract import DEFAULT_LIMITS, Limits, TrackClips
+from musictag.features.table import CELL_DTYPE
 
-_Description = tuple[tuple[int, ...], list[int], float, float]
-"""Shape of the clips in the file, and the other fields of `TrackClips`."""
+CHILD_MODULE = "musictag.features.decoder_child"
 
 # An hour of audio needs a few seconds and about 200 MB.
 _TIME_LIMIT_S, _MEMORY_LIMIT_GIB = 300.0, 4.0
+# A child needs half a second to start, on a machine that is busy some seconds.
+_START_LIMIT_S, _STARTS = 120.0, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Child:
+    """A child process that waits for requests, and our end of the connection to it."""
+
+    process: "subprocess.Popen[bytes]"
+    connection: Connection
+
+    def end(self) -> int:
+        """Kill the process if it still runs, and return its exit code, negative if a signal ended it."""
+        self.process.kill()
+        self.connection.close()
+        return self.process.wait()
 
 
 class DecoderProcess:
-    """A child process that decodes on one core; it is started on first use and restarted after a crash."""
+    """A child process that decodes on one core; it is started on first use and restarted after a crash.
+
+    It is started by `subprocess`: the library `multiprocessing` refuses children of a daemonic process, and such are
+    the workers of some engines.
+    """
 
     def __init__(self, time_limit_s: float = _TIME_LIMIT_S, memory_limit_gib: float = _MEMORY_LIMIT_GIB) -> None:
         self.time_limit_s, self.memory_limit_gib = time_limit_s, memory_limit_gib
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 # `close` closes it
-        self._pool = self._new_pool()
-        self._lock = threading.Lock()  # one track at a time: a crash fails everything queued in the pool
+        self._child: _Child | None = None
+        self._lock = threading.Lock()  # one track at a time
 
     def track_clips(
         self,
@@ -56,46 +72,88 @@ class DecoderProcess:
         """Call `features.extract.track_clips` in the child process; threads that call it wait for each other.
 
         Raises:
-            AudioError: the errors of `track_clips`.
+            AudioError: the errors of `track_clips`, and those that `decoding_errors` makes of others.
             AudioCrashError: the child process crashed or reached its memory limit.
             AudioTimeoutError: decoding reached its time limit.
             StoreError: the folder for temporary files is full.
+            WorkerLostError: the child process cannot be started.
         """
-        try:
-            with self._lock:
-                shape, starts, duration_s, damaged_s = self._schedule(
-                    path, name, config, clips_per_track, limits
-                ).result()
-                self._file.seek(0)
-                clips = np.fromfile(self._file, CELL_DTYPE, math.prod(shape)).reshape(shape)
-                return TrackClips(clips, starts, duration_s, damaged_s)
-        except concurrent.futures.TimeoutError as error:
-            raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s") from error
-        except pebble.ProcessExpired as error:
-            raise AudioCrashError(f"{name}: the decoder crashed (exit code {error.exitcode})") from error
-        except MemoryError as error:
-            message = f"{name}: decoding needs more than {self.memory_limit_gib:g} GiB of memory"
-            raise AudioCrashError(message) from error
-        except concurrent.futures.BrokenExecutor as error:
-            raise AudioCrashError(f"{name}: the decoder's process ended when it started") from error
+        with self._lock:
+            answer = self._ask(name, (path, name, config, clips_per_track, limits))
+            if isinstance(answer, MemoryError):
+                message = f"{name}: decoding needs more than {self.memory_limit_gib:g} GiB of memory"
+                raise AudioCrashError(message) from answer
+            if isinstance(answer, Exception):
+                raise answer
+            shape, starts, duration_s, damaged_s = answer
+            self._file.seek(0)
+            clips = np.fromfile(self._file, CELL_DTYPE, math.prod(shape)).reshape(shape)
+            return TrackClips(clips, starts, duration_s, damaged_s)
 
-    def _schedule(self, *arguments: object) -> "concurrent.futures.Future[_Description]":
+    def _ask(self, name: str, request: tuple[object, ...]) -> Any:
+        """Send a request and return the answer of the child process."""
+        child = self._running_child()
         try:
-            return self._pool.schedule(_track_clips, args=arguments, timeout=self.time_limit_s)
-        except RuntimeError:  # the process ended while it was idle, and the pool with it
-            self._pool = self._new_pool()
-            return self._pool.schedule(_track_clips, args=arguments, timeout=self.time_limit_s)
+            child.connection.send(request)
+            if child.connection.poll(self.time_limit_s):
+                return child.connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise AudioCrashError(f"{name}: the decoder crashed (exit code {self._end_child(child)})") from error
+        except BaseException:  # for example Ctrl-C: the next request must not get this answer
+            self._end_child(child)
+            raise
+        self._end_child(child)
+        raise AudioTimeoutError(f"{name}: not decoded within {self.time_limit_s:g} s")
 
-    def _new_pool(self) -> pebble.ProcessPool:
-        # Not forked: a fork would hold locks of threads that it does not have.
-        context = multiprocessing.get_context("spawn")
-        arguments = [self.memory_limit_gib, _InheritedFile(self._file)]
-        return pebble.ProcessPool(1, initializer=_prepare, initargs=arguments, context=context)
+    def _running_child(self) -> _Child:
+        """Return the child process; start one if there is none, or if it ended while it was idle."""
+        if self._child and self._child.process.poll() is not None:
+            self._end_child(self._child)
+        if not self._child:
+            self._child = self._start()
+        return self._child
+
+    def _start(self) -> _Child:
+        """Start a child process and wait until it is ready."""
+        for _ in range(_STARTS):
+            try:
+                child = self._spawn()
+            except OSError as error:
+                reason = str(error)
+                continue
+            with contextlib.suppress(EOFError, ConnectionError):
+                if child.connection.poll(_START_LIMIT_S):
+                    child.connection.recv()
+                    return child
+            reason = f"exit code {child.end()}"
+        raise WorkerLostError(
+            f"the process that decodes audio does not start ({reason}): is there memory left, and does "
+            f"`{sys.executable} -m {CHILD_MODULE}` find musictag?"
+        )
+
+    def _spawn(self) -> _Child:
+        ours, theirs = Pipe()
+        # The child finds modules where this process does. "-P" keeps its working folder out of that.
+        modules = os.pathsep.join(folder or os.getcwd() for folder in sys.path)  # noqa: PTH109 # as sys.path means ""
+        with theirs:
+            descriptors = theirs.fileno(), self._file.fileno()
+            limits = self.time_limit_s, self.memory_limit_gib
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", CHILD_MODULE, *map(str, (*descriptors, *limits))],
+                env={**os.environ, "PYTHONPATH": modules},
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+            )
+        return _Child(process, ours)
+
+    def _end_child(self, child: _Child) -> int:
+        self._child = None
+        return child.end()
 
     def close(self) -> None:
         """End the child process."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        if self._child:
+            self._end_child(self._child)
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -107,45 +165,7 @@ class DecoderProcess:
 
 @functools.cache
 def shared_process() -> DecoderProcess:
-    """Return the instance that this process shares. It is never closed: engines do not tell workers when they end."""
-    return DecoderProcess()
-
-
-class _InheritedFile:
-    """Pickles an open file as its descriptor, for a process that is being spawned."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Callable[..., IO[bytes]], tuple[object]]:
-        return _open_descriptor, (reduction.DupFd(self.file.fileno()),)
-
-
-def _open_descriptor(descriptor: Any) -> IO[bytes]:
-    return os.fdopen(descriptor.detach(), "r+b")
-
-
-def _prepare(memory_limit_gib: float, file: IO[bytes]) -> None:
-    """Prepare the child process: one thread, a memory limit, no messages of decoders on standard error."""
-    global _file  # pebble passes no state from here to the functions that it calls
-    _file = file
-    threadpoolctl.threadpool_limits(1)
-    initial_bytes = psutil.Process().memory_info().data if sys.platform == "linux" else 0
-    resource.setrlimit(resource.RLIMIT_DATA, (initial_bytes + int(memory_limit_gib * 2**30),) * 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-_file: IO[bytes]
-
-
-def _track_clips(*arguments: Any) -> _Description:
-    """Call `track_clips` in the child process, write the clips to the file, and return their description."""
-    clips, starts, duration_s, damaged_s = track_clips(*arguments)
-    try:
-        _file.seek(0)
-        _file.write(encode_clips(clips))
-        _file.truncate()
-        _file.flush()
-    except OSError as error:
-        raise StoreError(f"{tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to another folder") from error
-    return clips.shape, starts, duration_s, damaged_s
+    """Return the instance that this process shares; it is closed when the process ends."""
+    process = DecoderProcess()
+    atexit.register(process.close)
+    return process

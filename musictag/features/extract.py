@@ -20,6 +20,7 @@ from musictag.features import log_mel
 from musictag.features.clips import clip_starts, cut_clips, is_silent, undamaged_clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, encode_clips
+from musictag.features.track_errors import decoding_errors, vanished_files
 from musictag.storage import etags, fetch
 from musictag.storage.checksums import file_sha256
 from musictag.storage.urls import redacted
@@ -35,6 +36,8 @@ class Limits:
     """Length of a track that is decoded as a whole; the cell of one hour has 43 MB, and memory holds several copies."""
     max_damage: float = 0.05
     """Share of a track that may be lost by damage of its file; with 0, any damage is an error."""
+    store_timeout_s: float = 600.0
+    """Time for which a store that does not answer is waited for; see `storage.outages`."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -74,14 +77,18 @@ def featurize(
 
     Raises:
         AudioError: the track cannot be fetched or decoded; the subclass says why.
+        StoreError: the folder for temporary files is full.
     """
-    etag = etags.audio_etag(uri)  # asked again: the audio may have changed since the plan
-    with fetch.local_audio(uri) as path:
-        sha256 = file_sha256(path)
+    # Asked again: the audio may have changed since the plan.
+    etag = fetch.ask_store(uri, lambda: etags.audio_etag(uri), limits.store_timeout_s)
+    with fetch.local_audio(uri, limits.store_timeout_s) as path:
+        with fetch.unreachable_errors(uri):
+            sha256 = file_sha256(path)
         identity = {"track_id": track_id, "uri": redacted(uri), "audio_etag": etag or f"sha256:{sha256}"}
         if find_row is not None and (row := find_row(sha256)) is not None:
             return {**row, **identity}
-        track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
+        with vanished_files(path, uri), decoding_errors(uri):
+            track = (decode or track_clips)(path, uri, config, clips_per_track, limits)
     return {
         **identity,
         "audio_sha256": sha256,

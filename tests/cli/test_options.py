@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.cli import options
+from musictag.features.extract import Limits
 
 
 @pytest.mark.parametrize(("text", "value"), [("all", None), ("1", 1), ("250", 250)])
@@ -97,3 +98,13 @@ def test_number_of_workers_is_at_least_1(n_workers, capsys):
 def test_place_on_this_machine_is_a_plain_path_for_every_library(monkeypatch, text, place):
     monkeypatch.setenv("HOME", "/home/me")
     assert options.location(text) == place
+
+
+def test_store_is_waited_for_ten_minutes_unless_told_otherwise():
+    parser = argparse.ArgumentParser()
+    options.add_audio(parser)
+    assert options.limits(parser.parse_args([])).store_timeout_s == 600
+    assert options.limits(parser.parse_args(["--store-timeout", "0.5"])).store_timeout_s == 30
+    parser = argparse.ArgumentParser()
+    options.add_limits(parser)  # of a command that reads files of this machine alone
+    assert options.limits(parser.parse_args([])) == Limits()

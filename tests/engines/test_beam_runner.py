@@ -1,11 +1,23 @@
+"""Pipelines of the local runner, whose workers are lost, and of a cluster that does not work."""
+
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
 from musictag.engines import beam_runner
-from musictag.errors import StoreError
+from musictag.engines.beam_workers import WorkerProcesses
+from musictag.errors import StoreError, WorkerLostError
 from musictag.jobs.entry_point import n_cores
 
 
@@ -14,11 +26,59 @@ from musictag.jobs.entry_point import n_cores
     [([], n_cores()), (["--direct_num_workers=1"], 1), (["--direct_num_workers", "3"], 3)],
 )
 def test_all_cores_are_used_by_default(options, n_workers):
-    pipeline = beam_runner.make_pipeline(["--runner=DirectRunner", *options])
+    arguments = ["--runner=DirectRunner", *options]
+    pipeline = beam_runner.make_pipeline(arguments)
     assert pipeline.options.view_as(DirectOptions).direct_num_workers == n_workers
+    assert beam_runner.n_workers(arguments) == n_workers
+
+
+@pytest.mark.parametrize(
+    ("options", "n_workers"),
+    [
+        (["--direct_running_mode=in_memory"], 1),
+        (["--direct_num_workers=0"], n_cores()),
+        (["--runner=FlinkRunner", "--parallelism=12"], 12),
+        (["--runner=DataflowRunner", "--num_workers=3", "--max_num_workers", "40"], 40),
+        (["--runner=DataflowRunner", "--num_workers=3"], 3),
+        (["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], n_cores()),
+    ],
+)
+def test_number_of_workers_is_read_from_the_options(options, n_workers):
+    assert beam_runner.n_workers(options) == n_workers
+
+
+def test_assumed_number_of_workers_is_printed(capsys):
+    assert beam_runner.n_workers(["--runner=SparkRunner"]) == beam_runner.DEFAULT_WORKERS
+    assert "SparkRunner: 32 workers are assumed; --parallelism names another number" in capsys.readouterr().out
+
+
+class Client:
+    """A client of a Dask scheduler with three workers, as `distributed` has it."""
+
+    def __init__(self, address, **options):
+        if address != "tcp://dask:8786":
+            raise OSError(f"Timed out trying to connect to {address} after 30 s")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {"tcp://a": {}, "tcp://b": {}, "tcp://c": {}}}
+
+
+def test_dask_is_asked_for_its_workers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", types.SimpleNamespace(Client=Client))
+    dask = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
+    assert beam_runner.n_workers([dask, "--dask_client_address=tcp://dask:8786"]) == 3
+    with pytest.raises(WorkerLostError, match=r"^DaskRunner: .*Timed out trying to connect to tcp://none:1"):
+        beam_runner.n_workers([dask, "--dask_client_address=tcp://none:1"])
 
 
 IN_MEMORY = ["--runner=DirectRunner", "--direct_running_mode=in_memory"]
+TWO_PROCESSES = ["--runner=DirectRunner", "--direct_num_workers=2"]
 
 
 def test_own_error_of_a_worker_is_raised_and_others_stay_as_they_are():
@@ -33,30 +93,74 @@ def test_own_error_of_a_worker_is_raised_and_others_stay_as_they_are():
         beam_runner.run(fail, IN_MEMORY)
 
 
-LOSE_WORKERS = """
-import os, signal
-from musictag.engines import beam_runner
-from musictag.errors import WorkerLostError
+def killing(folder: Path, n_kills: int) -> Callable[[beam.Pipeline], object]:
+    """Return a pipeline of two elements, the first of which kills its worker as often as it is told to."""
 
-runs = []
+    def kill_some(number: int) -> int:  # in here, so that workers need not import this module
+        path = folder / f"killed-{number}"
+        n_killed = len(path.read_bytes()) if path.exists() else 0
+        if number == 0 and n_killed < n_kills:
+            path.write_bytes(b"x" * (n_killed + 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        (folder / f"done-{number}").touch()
+        deadline = time.monotonic() + 20  # where one worker has both elements
+        while number == 1 and not (folder / "done-0").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return number
 
-def lose_a_worker(pipeline):
-    runs.append(pipeline)
-    os.kill(os.getpid(), signal.SIGUSR1)
+    return lambda pipeline: (
+        pipeline
+        | beam.Create(range(2))
+        | beam.Reshuffle()
+        | beam.Map(kill_some)
+        | "Again" >> beam.Reshuffle()
+        | "Nothing" >> beam.Map(lambda number: number)
+    )
 
-try:
-    beam_runner.run(lose_a_worker, ["--runner=DirectRunner", "--direct_running_mode=in_memory"])
-except WorkerLostError as error:
-    print(len(runs), error)
-"""
+
+class Survived(NamedTuple):
+    """What is left after a pipeline lost a worker and was run again, in a thread: only the main thread has signals."""
+
+    files: set[str]
+    other: "subprocess.Popen[bytes]"
+    """Another child process, which began before."""
 
 
-def test_pipeline_is_run_again_a_few_times_when_workers_are_lost():
-    # In a process of its own: a lost worker makes the runner kill all children of its process.
-    done = subprocess.run([sys.executable, "-c", LOSE_WORKERS], capture_output=True, text=True, check=True)
-    *messages, last = done.stdout.splitlines()
-    n_runs = beam_runner.MAX_PIPELINE_RUNS
-    assert last.startswith(f"{n_runs} a worker process was killed")
-    assert f"{n_runs} times" in last
-    assert len(messages) == n_runs - 1
-    assert all(message.endswith("is done again") for message in messages)
+@pytest.fixture(scope="module")
+def survived(tmp_path_factory) -> Iterator[Survived]:
+    folder = tmp_path_factory.mktemp("lost")
+    with subprocess.Popen(["/bin/sleep", "600"]) as other:
+        thread = threading.Thread(target=beam_runner.run, args=(killing(folder, 1), TWO_PROCESSES))
+        thread.start()
+        thread.join(120)
+        yield Survived({path.name for path in folder.iterdir()}, other)
+        other.kill()
+
+
+@pytest.mark.slow
+def test_pipeline_is_run_again_after_a_worker_was_lost(survived):
+    assert survived.files == {"killed-0", "done-0", "done-1"}
+
+
+@pytest.mark.slow
+def test_other_child_processes_outlive_a_lost_worker(survived):
+    assert survived.other.poll() is None
+
+
+@pytest.mark.slow
+def test_pipeline_that_loses_workers_each_time_is_given_up(tmp_path, capsys):
+    with pytest.raises(WorkerLostError, match=r"a worker process was killed .*, 3 times: use fewer workers"):
+        beam_runner.run(killing(tmp_path, 100), TWO_PROCESSES)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == beam_runner.MAX_PIPELINE_RUNS - 1
+    assert all(line.startswith("a worker process was killed (perhaps by the kernel, because memory") for line in said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [1, 126])
+def test_worker_that_cannot_start_ends_the_run(monkeypatch, code):
+    monkeypatch.setattr(WorkerProcesses, "command", ["/bin/sh", "-c", f"exit {code}"])
+    started = time.monotonic()
+    with pytest.raises(WorkerLostError, match=f"a worker process ended with exit code {code}, 3 times"):
+        beam_runner.run(lambda pipeline: pipeline | beam.Create([1]) | beam.Map(lambda number: number), TWO_PROCESSES)
+    assert time.monotonic() - started < 30

@@ -7,15 +7,13 @@ import time
 import psutil
 import pytest
 
-from musictag.engines import child_process
 from processes import is_running
 
 WAIT_S = 20.0
 SLEEPER = "import pathlib, sys, os, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
-# A process that has a sleeper watched. What ignores a signal, as featurize does in the end, has its children ignore it.
+# A process that has a sleeper watched.
 PARENT = """
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+import os, subprocess, sys, time
 subprocess.Popen([sys.executable, "-m", "musictag.engines.child_process", str(os.getpid()), *sys.argv[1:]])
 time.sleep(600)
 """
@@ -41,15 +39,6 @@ def parent(tmp_path):
         process.kill()
 
 
-@pytest.fixture
-def signals():
-    """The numbers of those that came."""
-    came = []
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
-    yield came
-    signal.signal(signal.SIGUSR1, before)
-
-
 def test_command_ends_with_its_parent(parent, tmp_path):
     command = sleeper(tmp_path / "pid")
     watcher = command.parent()
@@ -57,23 +46,26 @@ def test_command_ends_with_its_parent(parent, tmp_path):
     wait_for(lambda: not is_running(command) and not is_running(watcher))
 
 
-def test_killed_command_is_reported(parent, tmp_path):
-    sleeper(tmp_path / "pid").kill()
-    assert parent.wait(WAIT_S) == -signal.SIGUSR1
+def test_ctrl_c_ends_the_command_without_a_traceback(tmp_path, capfd):
+    command = [sys.executable, "-c", SLEEPER, str(tmp_path / "pid")]
+    supervisor = [sys.executable, "-m", "musictag.engines.child_process", str(os.getpid())]
+    with subprocess.Popen([*supervisor, *command]) as process:
+        running = sleeper(tmp_path / "pid")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_S) == 128 + signal.SIGKILL
+    assert not is_running(running)
+    assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_only_a_failed_command_is_reported(signals, code, capfd):
-    command = [sys.executable, "-c", f"import sys; print('out'); sys.exit({code} or None)"]
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit()", 0), ("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
+def test_exit_code_is_that_of_the_command(ending, code, capfd):
+    command = [
+        sys.executable,
+        "-c",
+        f"import os, sys; print('out', flush=True); print('err', file=sys.stderr); {ending}",
+    ]
     ended = subprocess.run(
         [sys.executable, "-m", "musictag.engines.child_process", str(os.getpid()), *command], check=False
     )
     assert ended.returncode == code
-    assert signals == [signal.SIGUSR1] * (code != 0)
     assert capfd.readouterr() == ("out\n", "")
-
-
-def test_only_the_parent_is_signalled(signals):
-    """As where the parent has ended, and another process has its number."""
-    assert child_process.run(os.getpid(), [sys.executable, "-c", "import time; time.sleep(600)"]) == -signal.SIGKILL
-    assert signals == []

@@ -9,6 +9,7 @@ import pytest
 
 from musictag.engines import ray_cluster
 from musictag.errors import UsageError
+from musictag.jobs.entry_point import n_cores
 
 HOST = """
 import os, sys
@@ -48,6 +49,19 @@ def test_too_few_gpus_are_refused(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UsageError, match="2 workers need a GPU each, torch finds 1 here"):
         ray_cluster.check_gpus(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "use_gpu", "n_workers"),
+    [("", False, n_cores()), ("", True, 1), ("10.0.0.1:6379", False, 24), ("10.0.0.1:6379", True, 3)],
+)
+def test_number_of_workers_is_that_of_the_cluster(monkeypatch, address, use_gpu, n_workers):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    resources = {"CPU": 24.0, "GPU": 3.0} if address else {"CPU": 100.0}
+    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: resources)
+    assert ray_cluster.n_workers(use_gpu=use_gpu) == n_workers
 
 
 def test_client_without_the_token_of_a_run_is_refused(tmp_path):

@@ -1,20 +1,32 @@
+import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
 import numpy as np
 import psutil
 import pytest
 import soundfile
 
-from musictag.errors import AudioCrashError, AudioTimeoutError, AudioUnsupportedError, StoreError
+from musictag.errors import (
+    AudioCrashError,
+    AudioDecoderBugError,
+    AudioTimeoutError,
+    AudioUnreachableError,
+    AudioUnsupportedError,
+    StoreError,
+    WorkerLostError,
+)
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
-from musictag.features.decoder_process import DecoderProcess
-from processes import command_line
+from musictag.features.decoder_process import CHILD_MODULE, DecoderProcess
+from processes import command_line, is_running
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +46,9 @@ def decoder(other_pids) -> Iterator[DecoderProcess]:
 
 
 def child_processes(other_pids: frozenset[int]) -> list[psutil.Process]:
-    """Return the child processes that multiprocessing spawned."""
+    """Return the child processes that decode."""
     children = [child for child in psutil.Process().children(recursive=True) if child.pid not in other_pids]
-    return [child for child in children if "multiprocessing.spawn" in command_line(child)]
+    return [child for child in children if CHILD_MODULE in command_line(child)]
 
 
 def test_clips_equal_those_of_track_clips(decoder, tmp_path, music, write_audio):
@@ -51,6 +63,18 @@ def test_clips_equal_those_of_track_clips(decoder, tmp_path, music, write_audio)
 def test_audio_error_is_raised_unchanged(decoder, tmp_path):
     (tmp_path / "a.mp3").write_text("the lyrics of a song")
     with pytest.raises(AudioUnsupportedError, match="a song: not audio"):
+        decoder.track_clips(tmp_path / "a.mp3", "a song", CONFIG)
+
+
+def test_any_other_error_of_a_decoder_is_a_bug_that_costs_one_track(decoder, tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    with pytest.raises(AudioDecoderBugError, match=r"^a song: a bug of a decoder.*: TypeError: .* \(\w+\.py:\d+\)"):
+        decoder.track_clips(path, "a song", CONFIG, "two")
+    assert decoder.track_clips(path, "a", CONFIG)[1] == [0]
+
+
+def test_missing_file_is_unreachable(decoder, tmp_path):
+    with pytest.raises(AudioUnreachableError, match="a song: cannot be read: No such file"):
         decoder.track_clips(tmp_path / "a.mp3", "a song", CONFIG)
 
 
@@ -81,7 +105,7 @@ def test_crash_between_tracks_costs_no_track(decoder, other_pids, tmp_path, musi
         decoder.track_clips(path, "a", CONFIG)
         (process,) = child_processes(other_pids)
         process.kill()
-        time.sleep(1)  # `wait` would take the exit code from the pool
+        time.sleep(1)  # `wait` would take the exit code from `decoder`
         assert decoder.track_clips(path, "a", CONFIG)[1] == [0]
 
 
@@ -128,3 +152,69 @@ def test_temporary_file_that_cannot_be_written_is_a_store_error(tmp_path, music,
                 decoder.track_clips(path, "a", CONFIG)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_interrupted_request_does_not_answer_the_next(decoder, tmp_path, music, write_audio, monkeypatch):
+    paths = [write_audio(tmp_path / f"{n}.wav", music(float(n)), 44_100) for n in (1, 8)]
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    decoder.track_clips(paths[0], "a", CONFIG)
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "poll", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            decoder.track_clips(paths[1], "b", CONFIG)
+    assert decoder.track_clips(paths[0], "a", CONFIG).duration_s == 1
+
+
+def decode_to_pipe(path, pipe):
+    with DecoderProcess() as decoder:
+        pipe.send(decoder.track_clips(path, "a", CONFIG)[1])
+
+
+def test_daemonic_process_may_decode(tmp_path, music, write_audio):
+    """As the workers of Dask are, and those may have no children of `multiprocessing`."""
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=decode_to_pipe, args=(path, theirs), daemon=True)
+    worker.start()
+    assert ours.poll(60)
+    assert ours.recv() == [0]
+    worker.join()
+
+
+HANGING_PARENT = """
+import sys
+from pathlib import Path
+from musictag.features.decoder_process import DecoderProcess
+from musictag.features.config import FeatureConfig
+decoder = DecoderProcess()
+for path in sys.argv[1:]:
+    decoder.track_clips(Path(path), path, FeatureConfig())
+    print("decoded", flush=True)
+"""
+
+
+def test_child_that_hangs_ends_with_its_killed_parent(tmp_path, music, write_audio):
+    os.mkfifo(tmp_path / "hangs.mp3")
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+    command = [sys.executable, "-c", HANGING_PARENT, str(path), str(tmp_path / "hangs.mp3")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"decoded\n"
+        (child,) = psutil.Process(parent.pid).children()
+        time.sleep(0.5)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while is_running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_child_that_cannot_be_started_is_an_error_of_one_sentence(tmp_path, monkeypatch):
+    for executable in ("/bin/false", str(tmp_path / "none")):
+        monkeypatch.setattr(sys, "executable", executable)
+        with DecoderProcess() as decoder, pytest.raises(WorkerLostError, match="decodes audio does not start") as error:
+            decoder.track_clips(tmp_path / "a.wav", "a", CONFIG)
+        assert "\n" not in str(error.value)

@@ -1,4 +1,6 @@
 import datetime
+import errno
+import struct
 import subprocess
 import sys
 import tempfile
@@ -12,12 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.audio import reader
-from musictag.errors import AudioTooLongError, AudioTruncatedError
+from musictag.errors import (
+    AudioDecoderBugError,
+    AudioTooLongError,
+    AudioTruncatedError,
+    AudioUnreachableError,
+    StoreError,
+)
 from musictag.features import extract, log_mel
 from musictag.features.clips import clip_starts, cut_clips
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, decode_clips
-from musictag.storage import checksums, etags
+from musictag.storage import checksums, etags, retry
 
 CONFIG = FeatureConfig()
 
@@ -157,3 +165,81 @@ def test_clips_decoded_alone_equal_clips_of_the_whole_track(n_samples, sample_ra
     assert duration_s == len(waveform) / config.sample_rate
     # The bound of 2e-5 holds before rounding to float16, which has 11 bits.
     np.testing.assert_allclose(clips, cut_clips(whole, starts, config), atol=2e-5, rtol=2**-11)
+
+
+VANISHING = [
+    FileNotFoundError(errno.ENOENT, "no such file"),
+    PermissionError(errno.EACCES, "denied"),
+    OSError(errno.EIO, "input/output error"),
+    OSError(errno.ENAMETOOLONG, "name too long"),
+]
+STEPS = [
+    "fsspec.implementations.local.LocalFileSystem.info",
+    "musictag.storage.fetch.has_content",
+    "musictag.features.extract.file_sha256",
+]
+
+
+@pytest.mark.parametrize("error", VANISHING, ids=lambda error: error.strerror)
+@pytest.mark.parametrize("step", [*STEPS, "decode"])
+def test_error_of_the_file_at_any_step_is_unreachable(tmp_path, music, write_audio, monkeypatch, step, error):
+    path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
+
+    def fail(*arguments, **options):
+        raise error
+
+    if step != "decode":
+        monkeypatch.setattr(step, fail)
+    with pytest.raises(AudioUnreachableError, match=f"^{path}: cannot be read: .*{error.strerror}"):
+        extract.featurize("a", path, CONFIG, decode=fail if step == "decode" else None)
+
+
+def test_file_that_vanishes_while_it_is_decoded_is_unreachable(tmp_path, music, write_audio):
+    path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
+
+    def vanish(*arguments):
+        path.unlink()
+        raise AudioTruncatedError("the file is shorter than its header says")
+
+    with pytest.raises(AudioUnreachableError, match=r"cannot be read: .*No such file"):
+        extract.featurize("a", str(path), CONFIG, decode=vanish)
+
+
+@pytest.mark.parametrize("error", [struct.error("a"), IndexError("a"), OverflowError("a"), RecursionError("a")])
+def test_unexpected_error_of_a_decoder_is_a_bug_that_costs_one_track(tmp_path, music, write_audio, error):
+    path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
+
+    def fail(*arguments):
+        raise error
+
+    bug = rf"^{path}: a bug of a decoder.*: {type(error).__name__}: a \(test_extract\.py:\d+\); please report"
+    with pytest.raises(AudioDecoderBugError, match=bug):
+        extract.featurize("a", path, CONFIG, decode=fail)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), StoreError("table t: full")])
+def test_errors_of_the_worker_and_of_tables_are_none_of_the_track(tmp_path, music, write_audio, error):
+    path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
+
+    def fail(*arguments):
+        raise error
+
+    with pytest.raises(type(error)):
+        extract.featurize("a", path, CONFIG, decode=fail)
+    with pytest.raises(type(error)):
+        extract.featurize("a", path, CONFIG, find_row=fail)
+
+
+def test_etag_is_retried_as_the_copy_is(monkeypatch, tmp_path, music, write_audio):
+    path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
+    errors = [OSError("SlowDown")] * (retry.TRIES - 1)
+
+    def busy(uri, ask=etags.audio_etag):
+        if errors:
+            raise AudioUnreachableError(uri) from errors.pop()
+        return ask(uri)
+
+    monkeypatch.setattr(etags, "audio_etag", busy)
+    assert extract.featurize("a", path, CONFIG)["audio_etag"] == busy(path)

@@ -1,16 +1,16 @@
 import http.server
 import os
 import re
+import resource
 import socket
 import types
 from collections.abc import Iterator
 
 import fsspec
-import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from musictag.errors import AudioUnreachableError
+from musictag.errors import AudioUnreachableError, StoreError
 from musictag.storage import checksums, etags, retry
 from musictag.storage import fetch as storage_fetch
 from websites import serving
@@ -206,3 +206,21 @@ def test_missing_page_is_not_retried(website, monkeypatch):
     monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=lambda seconds: pytest.fail("asked again")))
     with pytest.raises(AudioUnreachableError, match="song"):
         fetch(f"{website}/song.wav")
+
+
+def test_full_folder_for_temporary_files_is_no_failure_of_the_track():
+    fsspec.filesystem("memory").pipe("/shelf/a.flac", bytes(100_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        with pytest.raises(StoreError, match="File too large; set TMPDIR to another folder"):
+            fetch("memory://shelf/a.flac")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_memory_error_is_not_an_error_of_the_track(moody, monkeypatch):
+    monkeypatch.setattr(Moody, "failures", iter([MemoryError()]))
+    with pytest.raises(MemoryError):
+        fetch("moody://song.wav")
+    assert moody == []

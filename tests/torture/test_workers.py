@@ -13,7 +13,7 @@ from musictag.storage import tables
 from processes import command_line
 from torture.runs import LIMIT_S, Job, Reference, assert_nothing_lost, descendants, wait_until
 
-BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "multiprocessing.spawn"
+BEAM_WORKER, RAY_ACTOR, DECODER = "sdk_worker_main", "ray::MapWorker", "musictag.features.decoder_child"
 
 
 def victims(job_processes: list[psutil.Process], what: str) -> list[psutil.Process]:

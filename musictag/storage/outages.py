@@ -1,0 +1,126 @@
+"""Tell a store that does not answer at all from a file that is missing or refused, and wait for such a store.
+
+A store is what fails as a whole: the endpoint of an object store, the host of a website, a mount. A file of it that
+does not exist, or may not be read, is an answer.
+
+Websites are waited for only if they have answered this process before. A catalog may name many hosts, of which some
+have been gone for years: each would cost the whole wait.
+"""
+
+import collections
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from musictag.errors import AudioUnreachableError, MusictagError
+from musictag.storage import urls
+from musictag.storage.retry import Outage, retry, wait_for_store
+
+Result = TypeVar("Result")
+
+# Object stores all of whose buckets are behind one endpoint; other stores are told apart by what follows "://".
+_ONE_ENDPOINT = ("s3", "s3a", "gs", "gcs")
+_WEBSITES = ("http", "https")
+# Names of exception classes, and of their base classes, of the standard library, aiohttp, botocore and clients of
+# clouds. Names, because these libraries are imported only if they are used.
+_NO_ANSWER = frozenset(
+    (
+        "ConnectionError", "TimeoutError", "gaierror", "ClientConnectionError", "HTTPClientError",
+        "ServiceRequestError", "ServiceResponseError", "TransportError",
+    )
+)  # fmt: skip
+# A certificate that is not trusted is an answer.
+_ANSWER = frozenset(("SSLError", "ClientSSLError"))
+_NO_NETWORK = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN)
+# Errors of each folder of a mount whose server or disk is gone.
+_DEAD_FOLDER = (*_NO_NETWORK, errno.ETIMEDOUT, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+
+_outages: "collections.defaultdict[str, Outage]" = collections.defaultdict(Outage)
+_answered: set[str] = set()
+"""Stores that have answered this process."""
+
+
+def ask_store(
+    uri: str, fn: Callable[[], Result], is_transient: Callable[[Exception], bool], timeout_s: float
+) -> Result:
+    """Call `fn`, which reads the file at `uri`; retry transient errors, and wait `timeout_s` for a store that is gone.
+
+    With 0, a store that is gone is asked again a few times, as after any transient error.
+
+    If the store has not answered for that time, later calls fail at once until it answers (`retry.wait_for_store`).
+    """
+    store = store_of(uri)
+    waits = timeout_s > 0 and (store in _answered or not store.startswith(_WEBSITES))
+
+    def is_store_gone(error: Exception) -> bool:
+        return is_gone(error) or is_mount_gone(store, uri)
+
+    def call() -> Result:
+        return retry(fn, lambda error: is_transient(error) and not (waits and is_store_gone(error)))
+
+    try:
+        result = wait_for_store(call, is_store_gone, timeout_s, _outages[store]) if waits else call()
+    except Exception as error:
+        if not is_store_gone(error):
+            _answered.add(store)
+        raise
+    _answered.add(store)
+    return result
+
+
+def store_of(uri: str) -> str:
+    """Return the name of the store of the file at `uri`: a scheme with host or bucket, or the path of a mount."""
+    if (path := _local_path(uri)) is not None:
+        path = os.path.realpath(path)
+        # A mount that is gone is an empty folder of the mount above.
+        known = (mount for mount in tuple(_answered) if path.startswith(f"{mount.rstrip('/')}/"))
+        return max([_mount_of(path), *known], key=len)
+    scheme, _, rest = uri.partition("://")
+    scheme = scheme.lower()
+    return f"{scheme}://" if scheme in _ONE_ENDPOINT else f"{scheme}://{rest.partition('/')[0].lower()}"
+
+
+def is_gone(error: BaseException) -> bool:
+    """Return whether an error means that a store did not answer at all: no connection, no response, no such host."""
+    if isinstance(error, MusictagError) and not isinstance(error, AudioUnreachableError):
+        return False
+    for cause in _causes(error):
+        names = {each.__name__ for each in type(cause).__mro__}
+        if names & _ANSWER:
+            return False
+        if names & _NO_ANSWER or (isinstance(cause, OSError) and cause.errno in _NO_NETWORK):
+            return True
+    return False
+
+
+def is_mount_gone(store: str, uri: str) -> bool:
+    """Return whether the mount `store` of the local file at `uri` is gone or dead; False for other stores."""
+    path = _local_path(uri)
+    if path is None:
+        return False
+    if store in _answered and not os.path.ismount(store):  # pathlib raises if the mount is dead
+        return True
+    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
+    try:
+        os.stat(folder)  # noqa: PTH116
+    except OSError as error:
+        return error.errno in _DEAD_FOLDER
+    return False
+
+
+def _local_path(uri: str) -> str | None:
+    return uri if "://" not in uri else urls.local_path(uri)
+
+
+def _mount_of(path: str) -> str:
+    while not os.path.ismount(path):  # pathlib raises if the mount is dead
+        path = os.path.dirname(path)  # noqa: PTH120
+    return path
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from: fsspec's HTTP filesystem raises `FileNotFoundError` for any error."""
+    while error is not None:
+        yield error
+        error = error.__cause__

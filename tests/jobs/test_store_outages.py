@@ -1,0 +1,145 @@
+"""Audio on a server that speaks S3, which is stopped while tracks are featurized."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from musictag.features.config import FeatureConfig
+from musictag.features.extract import Limits
+from musictag.jobs.featurizing import Outcome, featurize_tasks
+from musictag.jobs.plan import Task
+from musictag.storage import outages
+
+pytestmark = pytest.mark.slow
+
+N_TRACKS = 12
+# Forwards connections to a server, which keeps its content when this is killed.
+PROXY = """
+import asyncio, sys
+
+async def copy(source, target):
+    try:
+        while block := await source.read(1 << 16):
+            target.write(block)
+            await target.drain()
+    except ConnectionError:
+        pass
+    target.close()
+
+async def serve(reader, writer):
+    answer, upstream = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
+    await asyncio.gather(copy(reader, upstream), copy(answer, writer))
+
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(port: int, *command: object) -> Iterator[None]:
+    """Run a server of this machine in the body."""
+    server = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.DEVNULL)
+    try:
+        while not answers(port):
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+Store = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, music, write_audio) -> Iterator[Store]:
+    """A function that makes the store answer; the bucket `music` holds a song."""
+    port, server_port = free_port(), free_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(outages, "_answered", set())
+    outages._outages.clear()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+    def start() -> contextlib.AbstractContextManager[None]:
+        return running(port, "-c", PROXY, port, server_port)
+
+    with running(server_port, "-m", "moto.server", "-H", "127.0.0.1", "-p", server_port):
+        with start():
+            filesystem = s3fs.S3FileSystem(skip_instance_cache=True)
+            filesystem.mkdir("music")
+            filesystem.put(str(write_audio(tmp_path / "a.wav", music(1.0), 44_100)), "music/a.wav")
+        yield start
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+TASKS = [Task(str(n), f"s3://music/{'missing' if n == 1 else 'a'}.wav", None) for n in range(N_TRACKS)]
+
+
+def failures(outcomes: list[Outcome]) -> dict[str, str]:
+    return {failure["track_id"]: failure["message"] for _, failure in outcomes if failure}
+
+
+def test_no_track_is_lost_while_the_store_is_stopped_for_some_seconds(store: Store) -> None:
+    outcomes = featurize_tasks(TASKS, FeatureConfig(), limits=Limits(store_timeout_s=120))
+    with store():
+        found = [next(outcomes) for _ in range(4)]
+    release = threading.Event()
+
+    def start_again() -> None:
+        time.sleep(6)
+        with store():
+            release.wait()
+
+    thread = threading.Thread(target=start_again)
+    thread.start()
+    try:
+        found += outcomes
+    finally:
+        release.set()
+        thread.join()
+    assert list(failures(found)) == ["1"]  # which is missing
+    assert len(found) == N_TRACKS
+
+
+def test_tracks_of_a_store_that_stays_away_fail_after_the_limit(store: Store) -> None:
+    outcomes = featurize_tasks(TASKS, FeatureConfig(), limits=Limits(store_timeout_s=5))
+    with store():
+        found = [next(outcomes) for _ in range(4)]
+    started = time.monotonic()
+    found += outcomes
+    assert 5 <= time.monotonic() - started < 40
+    failed = failures(found)
+    assert {failure["error"] for _, failure in found if failure} == {"AudioUnreachableError"}
+    assert set(failed) > {str(n) for n in range(4 + 3, N_TRACKS)}
+    assert "Could not connect to the endpoint" in failed[str(N_TRACKS - 1)]
