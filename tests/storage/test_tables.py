@@ -92,6 +92,28 @@ def test_files_with_a_track_are_found(uri):
     assert tables.files_with(uri, []) == []
 
 
+def dated_rows(hour: int, *track_ids: str) -> list[dict[str, object]]:
+    made_at = datetime.datetime(2026, 1, 1, hour, tzinfo=datetime.UTC)
+    return [{"track_id": track_id, "made_at": made_at} for track_id in track_ids]
+
+
+def test_each_track_is_found_in_the_file_of_its_newest_row(tmp_path):
+    uri, schema = (
+        str(tmp_path / "table"),
+        pa.schema([("track_id", pa.string()), ("made_at", pa.timestamp("us", "UTC"))]),
+    )
+    tables.create_table(uri, schema)
+    parts.write_rows(uri, "p", schema, dated_rows(2, "a", "b", "x"))
+    parts.write_rows(uri, "q", schema, dated_rows(1, "b"))
+    parts.write_rows(uri, "r", schema, dated_rows(3, "a", "c"))
+    version = tables.version(uri)
+    parts.write_rows(uri, "s", schema, dated_rows(4, "a"))
+    found = tables.find_tracks(uri, {"a", "b", "c", "absent"}, version, "made_at")
+    assert {path.split("-")[1]: track_ids for path, track_ids in found.items()} == {"p": ["b"], "r": ["a", "c"]}
+    assert list(found) == [path for path in tables.files(tables.open_table(uri, version)) if path in found]
+    assert tables.find_tracks(uri, [], version, "made_at") == {}
+
+
 def test_new_rows_are_counted(uri, tmp_path):
     other = str(tmp_path / "other")
     tables.create_table(other, SCHEMA)
