@@ -202,9 +202,14 @@ def worker_error(error: TrainingFailedError, checkpoints: str) -> MusictagError:
     ours = [cause for cause in causes if isinstance(cause, MusictagError)]
     if ours:
         return ours[0]
-    return TrainingError(
-        f"the workers failed: {str(causes[0]).strip().splitlines()[-1]}; the last checkpoint is in {checkpoints}"
-    )
+    reasons = [str(cause).strip().splitlines()[-1] for cause in causes]
+    # The words of gloo, NCCL and Ray.
+    if any(words in reason.lower() for reason in reasons for words in ("timeout", "timed out", "health check")):
+        return TrainingError(
+            f"a worker did not answer the others for {HANG_LIMIT_S} s ({reasons[0]}): look at its machine, network and "
+            f"logs; the last checkpoint is in {checkpoints}"
+        )
+    return TrainingError(f"the workers failed: {reasons[0]}; the last checkpoint is in {checkpoints}")
 
 
 def read_checkpoint(checkpoint: ray.train.Checkpoint | None) -> tuple[list[TrainingState], Scored | None]:
