@@ -61,7 +61,8 @@ class Dataset:
         track_ids = [track_id for in_file in self.files.values() for track_id in in_file if track_id in targets]
         begin, end = (len(track_ids) * n // n_workers for n in (rank, rank + 1))
         track_ids, truth, scores = score_labelled(model, self._rows(targets, track_ids[begin:end]), self.feature_config)
-        return track_ids, truth.reshape(-1, len(self.vocabulary)), scores.reshape(-1, len(self.vocabulary))
+        shape = len(track_ids), len(self.vocabulary)  # also of an empty share
+        return track_ids, truth.reshape(shape).astype(np.bool_), scores.reshape(shape)
 
     def _rows(self, targets: Targets, track_ids: Collection[str]) -> Iterator[batches.Row]:
         """Yield the rows of some tracks with their targets, in the table's order."""

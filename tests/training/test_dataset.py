@@ -84,5 +84,7 @@ def test_workers_score_shares_of_the_validation_tracks(dataset: Dataset, n_worke
     whole_ids, whole_targets, whole_scores = dataset.score_validation(0, model)
     shares = [dataset.score_validation(0, model, rank=rank, n_workers=n_workers) for rank in range(n_workers)]
     assert [track_id for track_ids, _, _ in shares for track_id in track_ids] == whole_ids
-    np.testing.assert_array_equal(np.concatenate([targets for _, targets, _ in shares]), whole_targets)
+    targets = np.concatenate([targets for _, targets, _ in shares])
+    assert targets.dtype == np.bool_  # also where a worker has no track
+    np.testing.assert_array_equal(targets, whole_targets)
     np.testing.assert_allclose(np.concatenate([scores for _, _, scores in shares]), whole_scores, rtol=1e-5)
