@@ -63,6 +63,8 @@ from musictag.training.loop import fit
 MAX_WORKER_FAILURES = 3
 # A worker that the others wait for longer than this is lost. Reading may wait ten minutes for a store.
 HANG_LIMIT_S = 900
+# How gloo (twice), NCCL and Ray say so.
+TIMEOUTS = ("application timeout", "timed out waiting", "collective operation timeout", "health_check_timeout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,12 +205,12 @@ def worker_error(error: TrainingFailedError, checkpoints: str) -> MusictagError:
     if ours:
         return ours[0]
     reasons = [str(cause).strip().splitlines()[-1] for cause in causes]
-    # The words of gloo, NCCL and Ray.
-    if any(words in reason.lower() for reason in reasons for words in ("timeout", "timed out", "health check")):
-        return TrainingError(
-            f"a worker did not answer the others for {HANG_LIMIT_S} s ({reasons[0]}): look at its machine, network and "
-            f"logs; the last checkpoint is in {checkpoints}"
-        )
+    for reason in reasons:
+        if any(words in reason.lower() for words in TIMEOUTS):
+            return TrainingError(
+                f"a worker hung: the other workers waited {HANG_LIMIT_S} s, or Ray ten minutes ({reason}); look at its "
+                f"machine, network and logs; the last checkpoint is in {checkpoints}"
+            )
     return TrainingError(f"the workers failed: {reasons[0]}; the last checkpoint is in {checkpoints}")
 
 
@@ -243,17 +245,17 @@ def train_worker(loop_config: dict[str, Job]) -> None:
 
 
 def report_checkpoint(
-    metrics: Mapping[str, float], states: Sequence[TrainingState], held_back: Scored | None = None
+    epoch: Mapping[str, float], states: Sequence[TrainingState], held_back: Scored | None = None
 ) -> None:
     """Report to Ray, on all workers; the first one adds a checkpoint."""
     if ray.train.get_context().get_world_rank() != 0:
-        ray.train.report(dict(metrics))
+        ray.train.report(dict(epoch))
         return
     with tempfile.TemporaryDirectory() as folder:
         save_states(Path(folder), states)
         if held_back is not None:
             save_scored(Path(folder), held_back)
-        ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
+        ray.train.report(dict(epoch), checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def train_fold(

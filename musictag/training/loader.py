@@ -66,7 +66,7 @@ def loading(draw: Draw, epochs: range, n_steps: int, device: torch.device, *, ah
         drawn.close()  # ends the process
 
 
-def _process_errors(drawn: Iterable[Batch]) -> Generator[Batch]:
+def _process_errors(drawn: Iterable[Batch]) -> Generator[Batch, None, None]:
     """Yield the batches; raise errors of `musictag.errors` as they were raised in the other process."""
     try:
         yield from drawn
