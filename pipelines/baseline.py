@@ -31,6 +31,7 @@ from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
+from musictag.features.reader import find_files, read_tracks
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores, run_main
@@ -45,15 +46,15 @@ Float32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
-def describe_tracks(uri: str, track_ids: Collection[str], config: FeatureConfig) -> dict[str, Float32]:
-    """Compute the descriptors (D,) of tracks of the features table on all cores; return them by track_id.
+def describe_tracks(uri: str, files: Mapping[str, Collection[str]], config: FeatureConfig) -> dict[str, Float32]:
+    """Compute the descriptors (D,) of tracks in files of the features table on all cores; return them by track_id.
 
     Memory holds the clips of a few tracks per core.
     """
     found: list[str] = []
 
     def tasks() -> Iterator[Any]:
-        for row in tables.read_rows(uri, SCORE_COLUMNS, track_ids):
+        for row in read_tracks(uri, SCORE_COLUMNS, files):
             found.append(row["track_id"])
             weights = clip_weights(row["start_s"], row["duration_s"], config)
             yield joblib.delayed(describe)(decode_clips(row["clips"], config), weights, config)
@@ -61,7 +62,7 @@ def describe_tracks(uri: str, track_ids: Collection[str], config: FeatureConfig)
     n_jobs = n_cores()
     # max_nbytes=None sends clips through pipes instead of files.
     pool = joblib.Parallel(n_jobs, return_as="generator", pre_dispatch=2 * n_jobs, max_nbytes=None)
-    descriptors = list(progress.bar(pool(tasks()), "describe", len(track_ids), "track"))
+    descriptors = list(progress.bar(pool(tasks()), "describe", sum(map(len, files.values())), "track"))
     return dict(zip(found, descriptors, strict=True))
 
 
@@ -140,14 +141,16 @@ def main(argv: list[str]) -> None:
     catalog = read_catalog(args.catalog)
     echo_problems(catalog, merge_tag_case=args.merge_tag_case)
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
-    labels = read_labels(catalog, args.features, merge_tag_case=spelling)
+    version = tables.version(args.features)
+    labels = read_labels(catalog, args.features, version, merge_tag_case=spelling)
     progress.echo(str(labels))
     (tags,) = splits.folds(labels, 1)
     vocabulary = make_vocabulary(tags["train"].values(), args.vocabulary)
     by_tag(args.min_precision, vocabulary)  # refuses unknown tags before the work starts
 
     started = time.perf_counter()
-    by_track = describe_tracks(args.features, [track_id for part in tags.values() for track_id in part], config)
+    files = find_files(args.features, [track_id for part in tags.values() for track_id in part], version)
+    by_track = describe_tracks(args.features, files, config)
     describe_seconds = time.perf_counter() - started
     descriptors = {split: np.stack([by_track[track_id] for track_id in part]) for split, part in tags.items()}
     targets = {split: np.stack(list(targets_by_track(part, vocabulary).values())) for split, part in tags.items()}

@@ -10,6 +10,7 @@ The scores, the table and the charts are logged to the model's MLflow run, where
 import argparse
 import sys
 import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from musictag.cli import options
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import UsageError
 from musictag.evaluation import calibration, charts, comparison, report, results
+from musictag.features.reader import find_files, read_tracks
 from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import run_main
@@ -32,9 +34,13 @@ from musictag.training import batches
 
 
 def evaluate(
-    source: mlflow_registry.ModelSource, features_uri: str, labels: splits.Labels, split: str
+    source: mlflow_registry.ModelSource,
+    features_uri: str,
+    files: Mapping[str, Collection[str]],
+    labels: splits.Labels,
+    split: str,
 ) -> results.Evaluation:
-    """Score the tracks of a split with one model. Raises `UsageError` if the split is empty."""
+    """Score the tracks of a split, which are in these files, with one model. Raises `UsageError` if there are none."""
     model = tagger.Tagger.load(source.folder)
     table = tables.open_table(features_uri)
     tagger.check_features(model.spec, feature_config(table).feature_hash)
@@ -48,7 +54,7 @@ def evaluate(
     if unknown := unknown_tags(tags.values(), vocabulary):
         progress.echo(f"not evaluated, unknown to the model: {', '.join(f'{t} ({n})' for t, n in unknown.items())}")
     targets = targets_by_track(tags, vocabulary)
-    rows = batches.labelled_rows(tables.read_rows(features_uri, scorers.SCORE_COLUMNS, targets), targets)
+    rows = batches.labelled_rows(read_tracks(features_uri, scorers.SCORE_COLUMNS, files), targets)
     track_ids, truth, scores = scorers.score_labelled(model.model, rows, model.spec.feature_config)
     return results.Evaluation(
         split=split,
@@ -126,15 +132,17 @@ def main(argv: list[str]) -> None:
     catalog = read_catalog(args.catalog)
     echo_problems(catalog, merge_tag_case=args.merge_tag_case)
     spelling = tagger.Tagger.load(source.folder).spec.vocabulary if args.merge_tag_case else None
-    labels = read_labels(catalog, args.features, merge_tag_case=spelling)
+    version = tables.version(args.features)
+    labels = read_labels(catalog, args.features, version, merge_tag_case=spelling)
     progress.echo(str(labels))
-    result = evaluate(source, args.features, labels, args.split)
+    files = find_files(args.features, labels.tags[args.split], version)
+    result = evaluate(source, args.features, files, labels, args.split)
     log_evaluation(source, result)
     progress.echo(report.examples(result, titles(catalog)) + "\n")
     progress.echo(report.evaluation_report(result))
     if args.against:
         other_source = mlflow_registry.fetch(args.against)
-        other = evaluate(other_source, args.features, labels, args.split)
+        other = evaluate(other_source, args.features, files, labels, args.split)
         log_evaluation(other_source, other)
         progress.echo("\n" + compare(source, result, other_source, other))
     figures = results.summary(result)

@@ -4,9 +4,9 @@ python pipelines/train.py
 python pipelines/train.py --catalog catalog.csv --features s3://bucket/features --num-workers 8 --use-gpu
 python pipelines/train.py --catalog catalog.csv --features features --init msd-musicnn,mtt-musicnn
 
-Each worker trains on its share of the tracks, read from the version of the table at the start of the run; the logged
-training loss is that of the first worker. Each epoch ends with a checkpoint, from which training continues if a worker
-is lost.
+Each worker trains on its share of the tracks, and opens only the files of the table that hold them, as they were at the
+start of the run. Several workers share each batch: the number of workers changes the speed, not the steps. Each epoch
+ends with a checkpoint, from which training continues if a worker is lost.
 
 With --init, networks are trained in folds, one after another. Each fold holds back other tracks of the train and
 validation splits. The model is the mean of their weights. Calibration and thresholds are fitted on the tracks that were
@@ -19,11 +19,12 @@ The new version gets the alias `candidate` in MLflow.
 import argparse
 import copy
 import dataclasses
+import functools
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from musictag.engines import ray_cluster  # isort: skip # first: it prepares the environment for Ray
@@ -43,6 +44,7 @@ from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import MusictagError, TrainingError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
+from musictag.features.reader import find_files
 from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores, run_main
@@ -50,14 +52,19 @@ from musictag.jobs.labels import echo_problems, read_labels
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
 from musictag.models.artifact import TaggerSpec, copy_notices, save_model
 from musictag.storage import tables
-from musictag.training.checkpoints import TrainingState, load_states, save_states
+from musictag.training.checkpoints import Scored, TrainingState, load_scored, load_states, save_scored, save_states
 from musictag.training.config import TrainingConfig
 from musictag.training.dataset import Dataset, make_dataset
-from musictag.training.finetune import Network, make_network
-from musictag.training.folds import average_folds, train_folds, validation_metrics
+from musictag.training.finetune import Network, average_weights, make_network
+from musictag.training.folds import score_fold, score_held_back, train_folds, validation_metrics
+from musictag.training.loader import loading
 from musictag.training.loop import fit
 
 MAX_WORKER_FAILURES = 3
+# A worker that the others wait for longer than this is lost. Reading may wait ten minutes for a store.
+HANG_LIMIT_S = 900
+# How gloo (twice), NCCL and Ray say so.
+TIMEOUTS = ("application timeout", "timed out waiting", "collective operation timeout", "health_check_timeout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +74,6 @@ class Job:
     network: Network
     dataset: Dataset
     training: TrainingConfig
-    n_cores: int
     run_id: str
     tracking_uri: str
 
@@ -93,6 +99,7 @@ def main(argv: list[str]) -> None:
     """Train, fit thresholds, log and register the model."""
     args = parse(argv)
     training = training_options.training_config(args, fine_tuning=bool(args.init))
+    of_worker = training.per_worker(args.num_workers)
     tracking_uri = mlflow_runs.connect()
     table = tables.open_table(args.features)
     config = feature_config(table)
@@ -102,11 +109,13 @@ def main(argv: list[str]) -> None:
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
     labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)
     progress.echo(str(labels))
-    dataset = split_tracks(labels, args, table.version(), config)
+    labelled = [track_id for track_ids in labels.tags.values() for track_id in track_ids]
+    files = find_files(args.features, labelled, table.version())
+    dataset = split_tracks(labels, args, files, config)
     min_precision = by_tag(args.min_precision, dataset.vocabulary)
     network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)
     network.build(training.seed)  # raises here what would fail in the workers
-    near_duplicates = find_near_duplicates(labels, args.features, table.version(), config)
+    near_duplicates = find_near_duplicates(labels, args.features, files, config)
     echo_near_duplicates(near_duplicates, labels)
 
     init = {"init": ",".join(source.uri for source in sources)} if sources else {}
@@ -114,17 +123,18 @@ def main(argv: list[str]) -> None:
               **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")},
               "near_duplicates": len(near_duplicates),
               "folds": len(dataset.folds), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
+              "batch_size_per_worker": of_worker.batch_size,
               "vocabulary": ",".join(dataset.vocabulary), "min_precision": args.min_precision,
               **dataclasses.asdict(training)}  # fmt: skip
     run = mlflow_runs.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
     with run as run_id, ray_cluster.connect(num_cpus=args.num_workers):
         mlflow_runs.log_features(str(args.features), table.version(), config.feature_hash)
-        job = Job(network, dataset, training, n_cores(), run_id, tracking_uri)
+        job = Job(network, dataset, training, run_id, tracking_uri)
         n_epochs = len(dataset.folds) * training.epochs
         with progress.polling_bar("train", n_epochs, lambda: mlflow_runs.latest_step(run_id), unit="epoch"):
-            states = train_on_ray(job, args)
+            states, held_back = train_on_ray(job, args)
         model = network.build(training.seed).eval()
-        held_back = average_folds(model, dataset, states)
+        model.load_state_dict(average_weights([state.best_weights for state in states]))
         figures = validation_metrics(held_back, labels.tags["validation"])
         mlflow_runs.log_metrics(run_id, figures)
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
@@ -132,7 +142,7 @@ def main(argv: list[str]) -> None:
         uri = log_artifact(run_id, model, spec, [source.folder for source in sources])
     version = mlflow_registry.register(mlflow_registry.fetch(uri))
     mlflow_registry.set_alias(version, args.alias)
-    clips_per_s = [args.num_workers * epoch["clips_per_s"] for state in states for epoch in state.history]
+    clips_per_s = [epoch["clips_per_s"] for state in states for epoch in state.history]
     progress.echo(
         f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['best_val_loss']:.4f}, macro PR-AUC "
         f"{figures['best_val_macro_pr_auc']:.3f}, ROC-AUC {figures['best_val_macro_roc_auc']:.3f}), "
@@ -140,11 +150,13 @@ def main(argv: list[str]) -> None:
     )
 
 
-def split_tracks(labels: splits.Labels, args: argparse.Namespace, version: int, config: FeatureConfig) -> Dataset:
+def split_tracks(
+    labels: splits.Labels, args: argparse.Namespace, files: Mapping[str, Sequence[str]], config: FeatureConfig
+) -> Dataset:
     """Split the labelled tracks into folds; print warnings about tags with too few tracks."""
     folds = splits.folds(labels, training_options.n_folds(args, fine_tuning=bool(args.init)))
     uri = tables.absolute(args.features)
-    dataset = make_dataset(folds, args.vocabulary, features_uri=uri, features_version=version, feature_config=config)
+    dataset = make_dataset(folds, args.vocabulary, features_uri=uri, files=files, feature_config=config)
     for warning in coverage_warnings(dataset.vocabulary, folds, labels.tags):
         progress.echo(warning)
     return dataset
@@ -160,16 +172,18 @@ def log_artifact(run_id: str, model: nn.Module, spec: TaggerSpec, sources: Seque
         return mlflow_runs.log_model(run_id, folder)
 
 
-def train_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
-    """Run the workers; return the last state of each fold."""
+def train_on_ray(job: Job, args: argparse.Namespace) -> tuple[list[TrainingState], Scored]:
+    """Run the workers; return the last state of each fold, and the tracks that the folds held back, with scores."""
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    checkpoints = tables.absolute(args.checkpoints)
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
+        torch_config=ray.train.torch.TorchConfig(timeout_s=HANG_LIMIT_S),
         scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
         run_config=ray.train.RunConfig(
             name=job.run_id,
-            storage_path=tables.absolute(args.checkpoints),
+            storage_path=checkpoints,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
         ),
@@ -177,34 +191,46 @@ def train_on_ray(job: Job, args: argparse.Namespace) -> list[TrainingState]:
     try:
         checkpoint = trainer.fit().checkpoint
     except TrainingFailedError as error:
-        raise worker_error(error) from error
-    states = read_checkpoint(checkpoint)
-    if len(states) < len(job.dataset.folds):
+        raise worker_error(error, f"{checkpoints}/{job.run_id}") from error
+    states, held_back = read_checkpoint(checkpoint)
+    if held_back is None:
         raise TrainingError("training ended without a checkpoint of each fold: no epoch was finished")
-    return states
+    return states, held_back
 
 
-def worker_error(error: TrainingFailedError) -> MusictagError:
+def worker_error(error: TrainingFailedError, checkpoints: str) -> MusictagError:
     """Return the error that a worker raised on purpose, otherwise a `TrainingError` with the last line of the first."""
     causes = list(getattr(error, "worker_failures", {}).values()) or [error]
     ours = [cause for cause in causes if isinstance(cause, MusictagError)]
-    return ours[0] if ours else TrainingError(f"the workers failed: {str(causes[0]).strip().splitlines()[-1]}")
+    if ours:
+        return ours[0]
+    reasons = [str(cause).strip().splitlines()[-1] for cause in causes]
+    for reason in reasons:
+        if any(words in reason.lower() for words in TIMEOUTS):
+            return TrainingError(
+                f"a worker hung: the other workers waited {HANG_LIMIT_S} s, or Ray ten minutes ({reason}); look at its "
+                f"machine, network and logs; the last checkpoint is in {checkpoints}"
+            )
+    return TrainingError(f"the workers failed: {reasons[0]}; the last checkpoint is in {checkpoints}")
 
 
-def read_checkpoint(checkpoint: ray.train.Checkpoint | None) -> list[TrainingState]:
-    """Return the states of the folds that were begun."""
+def read_checkpoint(checkpoint: ray.train.Checkpoint | None) -> tuple[list[TrainingState], Scored | None]:
+    """Return the states of the folds that were begun, and the scores of held-back tracks, if all are finished."""
     if checkpoint is None:
-        return []
+        return [], None
     with checkpoint.as_directory() as folder:
-        return load_states(Path(folder))
+        return load_states(Path(folder)), load_scored(Path(folder))
 
 
 def train_worker(loop_config: dict[str, Job]) -> None:
-    """Train all folds in one worker of Ray, each from the same initial weights."""
+    """Train all folds in one worker of Ray, each from the same initial weights; score the tracks they held back."""
     job, context = loop_config["job"], ray.train.get_context()
+    rank, n_workers = context.get_world_rank(), context.get_world_size()
     os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
-    torch.set_num_threads(max(1, job.n_cores // context.get_local_world_size()))
+    torch.set_num_threads(max(1, n_cores() // context.get_local_world_size()))
     bare = job.network.build(job.training.seed)
+    if n_workers > 1 and ray.train.torch.get_device().type == "cuda":  # there is none for CPUs
+        bare = nn.SyncBatchNorm.convert_sync_batchnorm(bare)
     initial_weights = copy.deepcopy(bare.state_dict())
     model = ray.train.torch.prepare_model(bare)
 
@@ -212,7 +238,24 @@ def train_worker(loop_config: dict[str, Job]) -> None:
         bare.load_state_dict(initial_weights)
         return train_fold(job, model, number, finished, state)
 
-    train_folds(len(job.dataset.folds), read_checkpoint(ray.train.get_checkpoint()), train)
+    saved, _ = read_checkpoint(ray.train.get_checkpoint())
+    states = train_folds(len(job.dataset.folds), saved, train)
+    held_back = score_held_back(bare, job.dataset, states, rank=rank, n_workers=n_workers)
+    report_checkpoint({}, states, held_back)
+
+
+def report_checkpoint(
+    epoch: Mapping[str, float], states: Sequence[TrainingState], held_back: Scored | None = None
+) -> None:
+    """Report to Ray, on all workers; the first one adds a checkpoint."""
+    if ray.train.get_context().get_world_rank() != 0:
+        ray.train.report(dict(epoch))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        save_states(Path(folder), states)
+        if held_back is not None:
+            save_scored(Path(folder), held_back)
+        ray.train.report(dict(epoch), checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def train_fold(
@@ -222,34 +265,26 @@ def train_fold(
     context = ray.train.get_context()
     rank, n_workers = context.get_world_rank(), context.get_world_size()
     dataset, training = job.dataset, job.training
-
-    def train_batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return dataset.train_batches(number, training, epoch=epoch, rank=rank, n_workers=n_workers)
+    device = next(model.parameters()).device
+    draw = functools.partial(dataset.draw_batches, fold=number, training=training, rank=rank, n_workers=n_workers)
+    n_steps = dataset.count_train_batches(number, training, n_workers=n_workers)
+    epochs = range(state.epoch if state else 0, training.epochs)
 
     def validate(bare: nn.Module) -> Mapping[str, float]:
-        results: list[dict[str, float]] = [{}]
-        if rank == 0:
-            results = [metrics.validation_metrics(*dataset.score_validation(number, bare)[1:])]
-        if n_workers > 1:  # all workers must stop after the same epoch
-            torch.distributed.broadcast_object_list(results, src=0)
-        return results[0]
+        scored = score_fold(bare, dataset, number, rank=rank, n_workers=n_workers)
+        return metrics.validation_metrics(*scored[1:])
 
     def report(state: TrainingState) -> None:
         step = number * training.epochs + state.epoch
-        clips_per_s = n_workers * state.history[-1]["clips_per_s"]
-        epoch = {**state.history[-1], "epoch": step, "clips_per_s": clips_per_s}
-        if rank != 0:
-            ray.train.report(epoch)
-            return
-        mlflow_runs.connect()
-        mlflow_runs.log_metrics(job.run_id, epoch, step=step)
-        with tempfile.TemporaryDirectory() as folder:
-            save_states(Path(folder), [*finished, state])
-            ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        epoch = {**state.history[-1], "epoch": step}
+        if rank == 0:
+            mlflow_runs.connect()
+            mlflow_runs.log_metrics(job.run_id, epoch, step=step)
+        report_checkpoint(epoch, [*finished, state])
 
-    n_steps = dataset.count_train_batches(number, training, n_workers=n_workers)
-    return fit(model, training, train_batches=train_batches, steps_per_epoch=n_steps, validate=validate,
-               on_epoch=report, state=state)  # fmt: skip
+    with loading(draw, epochs, n_steps, device, ahead=device.type == "cuda") as train_batches:
+        return fit(model, training, train_batches=train_batches, steps_per_epoch=n_steps, validate=validate,
+                   on_epoch=report, state=state)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from musictag.storage import checksums, tables
+from musictag.storage import checksums, queries, rewrite, tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 
@@ -26,3 +26,14 @@ def delete_tracks(uri: str, track_ids: Iterable[str]) -> None:
     folder = tables.folder(uri)
     for path in tables.files(tables.open_table(uri)).keys() - checksums.recorded_paths(folder):
         checksums.record_checksum(folder, path, checksums.sha256(folder, path))
+
+
+def remove_tracks(uri: str, track_ids: Iterable[str]) -> None:
+    """Remove rows as a run does; the column `n` takes the place of a time."""
+    with queries.connect() as connection:
+        connection.register("found", tables.scan(uri, ("track_id", "n", "__filename")).read_all())
+        connection.register("gone", pa.table({"track_id": pa.array(track_ids, pa.string())}))
+        relation = connection.sql(
+            "SELECT parse_filename(__filename) AS file, track_id, n AS time FROM found SEMI JOIN gone USING (track_id)"
+        )
+        rewrite.remove_rows(uri, "n", relation)

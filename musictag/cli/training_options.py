@@ -16,7 +16,7 @@ OPTIONS = (
     ("--epochs", "epochs", "maximum number of passes over the tracks"),
     ("--head-epochs", "head_epochs", "epochs at the start in which only the last layer is trained"),
     ("--patience", "patience", "epochs without a lower validation loss after which training ends"),
-    ("--batch-size", "batch_size", "clips per step on each worker"),
+    ("--batch-size", "batch_size", "clips per step of all workers together, a multiple of --num-workers"),
     ("--clips-per-epoch", "clips_per_track", "clips of each track per epoch"),
     ("--learning-rate", "learning_rate", "learning rate of the last layer"),
     ("--body-rate", "body_rate", "learning rate of the other layers as a share of --learning-rate; musicnn's "

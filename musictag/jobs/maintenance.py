@@ -22,8 +22,6 @@ from musictag.storage.urls import redacted
 
 # Maximum number of track ids in a message.
 _N_NAMED = 5
-# Files deleted in parallel: deleting waits for the store, not for a core.
-_THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +94,7 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
         unused = table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True)
         deleted = sorted(set(unused) - set(staging.staged_files(uri)))
         folder = tables.folder(uri)
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        with concurrent.futures.ThreadPoolExecutor(tables.DELETE_THREADS) as threads:
             list(threads.map(folder.delete_file, deleted))
         existing = {file.base_name for file in folder.get_file_info(FileSelector(""))}
         checksums.delete_checksums(folder, checksums.recorded_paths(folder) - existing)

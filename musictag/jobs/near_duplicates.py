@@ -1,6 +1,7 @@
 """Report labelled tracks that sound like one of another split: a model would be tested on what it has learned."""
 
 import itertools
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,9 @@ from musictag.catalog.splits import Labels
 from musictag.features import similarity
 from musictag.features.clips import clip_weights, is_silent
 from musictag.features.config import FeatureConfig
+from musictag.features.reader import read_tracks
 from musictag.features.table import decode_clips
 from musictag.jobs.progress import counted, echo
-from musictag.storage import tables
 
 # Pairs that are printed.
 _N_SHOWN = 10
@@ -20,15 +21,23 @@ Pair = tuple[str, str]
 """Two tracks that sound nearly the same."""
 
 
-def find_near_duplicates(labels: Labels, features_uri: str, version: int, config: FeatureConfig) -> list[Pair]:
+def find_near_duplicates(
+    labels: Labels, features_uri: str, files: Mapping[str, Collection[str]], config: FeatureConfig
+) -> list[Pair]:
     """Return the pairs of labelled tracks of different splits that sound nearly the same, the nearest first.
 
     Silent tracks are left out. Memory holds a description of 192 numbers of each track, and the clips of a few.
+
+    Args:
+        labels: the labelled tracks.
+        features_uri: the features table.
+        files: its files that hold them, see `features.reader.find_files`.
+        config: settings of the features.
     """
     split_of = _split_of(labels)
     track_ids: dict[str, list[str]] = {split: [] for split in labels.tags}
     descriptions: dict[str, list[npt.NDArray[np.float32]]] = {split: [] for split in labels.tags}
-    for row in tables.read_rows(features_uri, ("track_id", "clips", "start_s", "duration_s"), split_of, version):
+    for row in read_tracks(features_uri, ("track_id", "clips", "start_s", "duration_s"), files):
         clips = decode_clips(row["clips"], config)
         if not is_silent(clips):
             split = split_of[row["track_id"]]

@@ -15,12 +15,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileType, LocalFileSystem
+from pyarrow.fs import LocalFileSystem
 
 from musictag.errors import StoreError
 from musictag.storage import tables
 from musictag.storage.data_files import FILE_BYTES
-from musictag.storage.tables import folder, store_errors
+from musictag.storage.tables import delete_folder, folder, store_errors
 
 MAX_SHARDS = 1_000
 PARTS_PER_WORKER = 4
@@ -156,9 +156,7 @@ def write_plan(connection: duckdb.DuckDBPyConnection, uri: str, run: str, n_part
 
 def delete_plan(uri: str, run: str) -> None:
     """Delete the files of the plan of a run."""
-    with store_errors(uri):
-        if folder(uri).get_file_info(run).type == FileType.Directory:
-            folder(uri).delete_dir(run)
+    delete_folder(uri, run)
 
 
 def run_name_at(moment: datetime.datetime) -> str:

@@ -62,8 +62,9 @@ def ended_runs(uri: str, run: str | None = None) -> list[str]:
     This takes up to `ENDED_S` if the driver of such a run was on another machine.
     """
     with store_errors(uri):
-        found = folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True))
-    others = sorted(each.base_name for each in found if each.type == FileType.Directory and each.base_name != run)
+        # Object stores have no folders that could be listed.
+        found = folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
+    others = sorted({each.path.split("/")[1] for each in found if each.is_file} - {run})
     is_running = {other: _is_running_here(uri, other) for other in others}
     unknown = {other: _modified(uri, other) for other in others if is_running[other] is None}
     deadline = time.monotonic() + ENDED_S

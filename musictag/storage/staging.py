@@ -19,7 +19,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
 
 from musictag.errors import BrokenManifestError
 from musictag.storage.data_files import DataFile
-from musictag.storage.tables import folder, store_errors
+from musictag.storage.tables import delete_folder, folder, store_errors
 
 FOLDER = "_staged"
 
@@ -112,8 +112,7 @@ def delete_run(uri: str, run: str, paths: Sequence[str] = ()) -> None:
         for path in paths:
             if table.get_file_info(path).type == FileType.File:
                 table.delete_file(path)
-        if table.get_file_info(f"{FOLDER}/{run}").type == FileType.Directory:
-            table.delete_dir(f"{FOLDER}/{run}")
+    delete_folder(uri, f"{FOLDER}/{run}")
 
 
 def write_file(uri: str, path: str, content: bytes) -> None:

@@ -1,6 +1,9 @@
 """Delta Lake tables: create them, and read them by column or by track. `commits` writes to them."""
 
+import collections
+import concurrent.futures
 import contextlib
+import datetime
 import re
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -24,6 +27,8 @@ from musictag.storage.text import without_colours
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory at once.
 BATCH_ROWS = 16
+DELETE_THREADS = 16
+"""Files that are deleted in parallel: a deletion waits for the store, not for a core."""
 
 
 def companion_uri(uri: str, kind: str) -> str:
@@ -179,14 +184,30 @@ def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return rows.select(schema.names).cast(schema)
 
 
-def files_with(uri: str, track_ids: Collection[str]) -> list[str]:
-    """Return the names of the table's files that hold a row of one of the tracks, in the table's order."""
-    if not track_ids:
-        return []
-    with store_errors(uri):
-        found = _read(uri, ("track_id", "__filename"))
-        is_wanted = pc.is_in(found["track_id"], pa.array(sorted(track_ids), pa.string()))
-        return [path.rpartition("/")[2] for path in pc.unique(found.filter(is_wanted)["__filename"]).to_pylist()]
+def find_tracks(uri: str, track_ids: Collection[str], version: int, time_column: str) -> dict[str, list[str]]:
+    """Return the files of the table that hold some tracks, each with those of the tracks that it holds.
+
+    One pass over three small columns; memory holds the tracks that are found. Of a track with several rows, only the
+    file of the newest one is returned. Files and tracks are in the table's order.
+
+    Args:
+        uri: the table.
+        track_ids: the tracks; those that the table does not have are left out.
+        version: version of the table.
+        time_column: its column with the time of a row.
+    """
+    wanted = pa.array(sorted(track_ids), pa.string())
+    newest: dict[str, tuple[datetime.datetime, str]] = {}
+    for batch in scan(uri, ("track_id", time_column, "__filename"), version) if len(wanted) else ():
+        found = batch.filter(pc.is_in(batch["track_id"], wanted))
+        for track_id, time_of_row, path in zip(*(column.to_pylist() for column in found.columns), strict=True):
+            row = time_of_row, path.rpartition("/")[2]
+            newest[track_id] = max(newest.get(track_id, row), row)
+    by_file = collections.defaultdict(list)
+    for track_id, (_, path) in newest.items():
+        by_file[path].append(track_id)
+    order = {path: position for position, path in enumerate(files(open_table(uri, version)))}
+    return {path: by_file[path] for path in sorted(by_file, key=order.__getitem__)}
 
 
 def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
@@ -199,6 +220,18 @@ def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
     with store_errors(uri):
         filesystem, path = stores.arrow_filesystem(uri)
     return pyarrow.fs.SubTreeFileSystem(path.rstrip("/"), filesystem)
+
+
+def delete_folder(uri: str, path: str) -> None:
+    """Delete a folder in that of a table; nothing if it does not exist."""
+    with store_errors(uri):
+        parent = folder(uri)
+        # Object stores have no folders, at most objects in their place: the files are deleted one by one.
+        found = parent.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True, recursive=True))
+        with concurrent.futures.ThreadPoolExecutor(DELETE_THREADS) as threads:
+            list(threads.map(parent.delete_file, (each.path for each in found if each.is_file)))
+        if parent.get_file_info(path).type == pyarrow.fs.FileType.Directory:
+            parent.delete_dir(path)
 
 
 def scan(

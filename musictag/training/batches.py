@@ -1,11 +1,14 @@
 """Make training batches from rows of a features table: choose clips of each track and shuffle them.
 
+`draw_batches` makes batches on the host, in float16 as the table holds them; `to_device` moves one to the device that
+trains, where it becomes float32 and is augmented. `loader` does so ahead of the training step.
+
 A row is a mapping with `track_id`, `clips` (the table's cell), `n_clips`, `start_s`, `duration_s` and `targets` (K,),
 which `labelled_rows` adds.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,7 @@ from torch import Tensor
 from musictag.features.config import FeatureConfig
 from musictag.features.log_mel import n_frames
 from musictag.features.table import decode_clips
-from musictag.training.augment import augment
+from musictag.training.augment import apply_gains, draw_gains
 from musictag.training.config import TrainingConfig
 
 Row = Mapping[str, Any]
@@ -23,12 +26,44 @@ Example = tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]
 """One clip (T, M) and the targets (K,) of its track."""
 
 
+class Batch(NamedTuple):
+    """Clips on the host, with the random numbers of their augmentation."""
+
+    log_mel: Tensor
+    """(B, T, M), float16."""
+    targets: Tensor
+    """(B, K), float32."""
+    gains: Tensor | None
+    """(B, M), float32, see `augment.apply_gains`."""
+
+
 def train_batches(
     rows: Iterable[Row], config: FeatureConfig, training: TrainingConfig, *, epoch: int, rank: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the augmented batches of one worker in one epoch; the same ones for the same seed, epoch and rank."""
+    """Yield the augmented batches of one worker in one epoch, log_mel (B, T, M) and targets (B, K), both float32."""
+    return (to_device(batch, "cpu") for batch in draw_batches(rows, config, training, epoch=epoch, rank=rank))
+
+
+def draw_batches(
+    rows: Iterable[Row], config: FeatureConfig, training: TrainingConfig, *, epoch: int, rank: int = 0
+) -> Iterator[Batch]:
+    """Yield the batches of one worker in one epoch; the same ones for the same seed, epoch and rank."""
     rng = np.random.default_rng([training.seed, epoch, rank])
-    return augment(clip_batches(rows, config, training, rng), training, rng)
+    for log_mel, targets in clip_batches(rows, config, training, rng):
+        gains = draw_gains(len(targets), config.n_mels, training.filter_db, rng) if training.filter_db else None
+        yield Batch(log_mel, targets, gains)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Return a batch on the device, augmented: log_mel (B, T, M) and targets (B, K), both float32.
+
+    From pinned memory to a GPU, nothing waits for the copies.
+    """
+    log_mel, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.log_mel, batch.targets))
+    log_mel = log_mel.float()
+    if batch.gains is not None:
+        log_mel = apply_gains(log_mel, batch.gains.to(device, non_blocking=True))
+    return log_mel, targets
 
 
 def shard(track_ids: Collection[str], rank: int, n_workers: int, seed: Sequence[int]) -> list[str]:
@@ -46,7 +81,7 @@ def shard(track_ids: Collection[str], rank: int, n_workers: int, seed: Sequence[
 def clip_batches(
     rows: Iterable[Row], config: FeatureConfig, training: TrainingConfig, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of shuffled batches: log_mel (B, T, M) float32 and targets (B, K) float32.
+    """Yield one epoch of shuffled batches: log_mel (B, T, M) float16 and targets (B, K) float32.
 
     The number of batches depends only on the number of rows (`count_batches`), not on the lengths of tracks: workers
     with the same number of rows take the same number of steps. Each batch holds `batch_size` clips, except the last
@@ -121,7 +156,7 @@ def _shuffle(examples: Iterable[Example], size: int, rng: np.random.Generator) -
 
 
 def _collate(examples: list[Example]) -> tuple[Tensor, Tensor]:
-    log_mel = np.stack([clip for clip, _ in examples]).astype(np.float32)
+    log_mel = np.stack([clip for clip, _ in examples])
     return torch.from_numpy(log_mel), torch.from_numpy(np.stack([targets for _, targets in examples]))
 
 

@@ -1,4 +1,4 @@
-"""Save and load the state of a training run."""
+"""Save and load the state of a training run, and the scores of its held-back tracks."""
 
 import dataclasses
 import math
@@ -8,10 +8,17 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from musictag.errors import TrainingError
+
+Scored = tuple[list[str], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
+"""Track ids, targets (N, K) and joined scores (N, K)."""
+
+_SCORED = "held-back.pt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,21 @@ def load_state(path: Path) -> TrainingState:
 
 def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+def save_scored(folder: Path, scored: Scored) -> None:
+    """Write scored tracks to `held-back.pt` in the folder."""
+    track_ids, targets, scores = scored
+    fields = {"track_ids": track_ids, "targets": torch.from_numpy(targets), "scores": torch.from_numpy(scores)}
+    torch.save(fields, folder / _SCORED)
+
+
+def load_scored(folder: Path) -> Scored | None:
+    """Read what `save_scored` wrote, without running code from it; None if the folder has no such file."""
+    if not (folder / _SCORED).exists():
+        return None
+    fields = torch.load(folder / _SCORED, weights_only=True)
+    return fields["track_ids"], fields["targets"].numpy(), fields["scores"].numpy()
 
 
 def save_states(folder: Path, states: Sequence[TrainingState]) -> None:

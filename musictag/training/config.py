@@ -19,7 +19,7 @@ class TrainingConfig:
     epochs: int = 30
     """Maximum number of passes over the training tracks."""
     batch_size: int = 32
-    """Clips per step on each worker."""
+    """Clips per step of all workers together."""
     learning_rate: float = 1e-3
     """Peak learning rate of the head."""
     weight_decay: float = 1e-4
@@ -54,6 +54,21 @@ class TrainingConfig:
             raise UsageError(f"TrainingConfig.learning_rate is {self.learning_rate}: it must be positive")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"TrainingConfig.warmup is {self.warmup}: it must be at least 0 and below 1")
+
+    def per_worker(self, n_workers: int) -> "TrainingConfig":
+        """Return the settings of each of several workers, which divide a batch evenly.
+
+        Raises `UsageError` if the batch size is no multiple of the number of workers, or leaves one clip for each.
+        """
+        share, rest = divmod(self.batch_size, n_workers)
+        if rest or share < MINIMUMS["batch_size"]:
+            nearest = max(MINIMUMS["batch_size"], round(self.batch_size / n_workers)) * n_workers
+            raise UsageError(
+                f"a batch of {self.batch_size} clips cannot be divided by {n_workers} workers into equal shares of at "
+                f"least {MINIMUMS['batch_size']}: choose another --batch-size, such as {nearest}, or another number of "
+                "workers"
+            )
+        return dataclasses.replace(self, batch_size=share)
 
 
 def learning_rate_at(progress: float, config: TrainingConfig) -> float:

@@ -1,4 +1,4 @@
-"""Train one network per fold and average their weights."""
+"""Train one network per fold, and score the tracks that each fold holds back."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -6,9 +6,9 @@ import numpy as np
 from torch import nn
 
 from musictag.evaluation import metrics
-from musictag.training.checkpoints import TrainingState
-from musictag.training.dataset import Dataset, Scored
-from musictag.training.finetune import average_weights
+from musictag.training.checkpoints import Scored, TrainingState
+from musictag.training.dataset import Dataset
+from musictag.training.distributed import gather
 
 TrainFold = Callable[[int, Sequence[TrainingState], TrainingState | None], TrainingState]
 """Trains a fold: takes its number, the states of the finished folds, and its own state if it was begun before."""
@@ -29,22 +29,30 @@ def train_folds(n_folds: int, saved: Sequence[TrainingState], train_fold: TrainF
     return finished
 
 
-def average_folds(model: nn.Module, dataset: Dataset, states: Sequence[TrainingState]) -> Scored:
-    """Leave the mean of the folds' best weights in the model; return the validation tracks of all folds with scores.
+def score_fold(model: nn.Module, dataset: Dataset, fold: int, *, rank: int = 0, n_workers: int = 1) -> Scored:
+    """Return the validation tracks of a fold with scores: each worker scores its share, and all get the whole."""
+    parts = gather(dataset.score_validation(fold, model, rank=rank, n_workers=n_workers), n_workers)
+    return _join(parts)
 
-    Each track is scored by the network of the fold that did not learn it.
+
+def score_held_back(
+    model: nn.Module, dataset: Dataset, states: Sequence[TrainingState], *, rank: int = 0, n_workers: int = 1
+) -> Scored:
+    """Return the validation tracks of all folds with scores, as `score_fold` does.
+
+    Each track is scored by the best network of the fold that did not learn it. The model is left with the weights of
+    the last fold.
     """
     scored = []
-    for fold, (_, state) in enumerate(zip(dataset.folds, states, strict=True)):
+    for fold, state in enumerate(states):
         model.load_state_dict(state.best_weights)
-        scored.append(dataset.score_validation(fold, model))
-    model.load_state_dict(average_weights([state.best_weights for state in states]))
-    track_ids, targets, scores = zip(*scored, strict=True)
-    return (
-        [track_id for fold_ids in track_ids for track_id in fold_ids],
-        np.concatenate(targets),
-        np.concatenate(scores),
-    )
+        scored.append(score_fold(model, dataset, fold, rank=rank, n_workers=n_workers))
+    return _join(scored)
+
+
+def _join(parts: Sequence[Scored]) -> Scored:
+    track_ids, targets, scores = zip(*parts, strict=True)
+    return [track_id for of_part in track_ids for track_id in of_part], np.concatenate(targets), np.concatenate(scores)
 
 
 def validation_metrics(held_back: Scored, track_ids: Collection[str]) -> dict[str, float]:

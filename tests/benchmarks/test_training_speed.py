@@ -1,7 +1,8 @@
 """Compare the speed of training on Ray Train with that of the bare loop, in clips per second after the first epoch.
 
 The bare loop is `training.loop.fit` in this process, on rows read from the features table, with the same number of
-threads as the one worker. Both train on the same batches. Measurements alternate.
+threads as the one worker. Both train on the same batches. Two workers share each batch; their speed-up is that over one
+worker on one core. Measurements alternate.
 """
 
 import csv
@@ -33,7 +34,7 @@ from musictag.training.recipes import FROM_SCRATCH
 
 TRAIN = Path(__file__).parents[2] / "pipelines" / "train.py"
 CONFIG = FeatureConfig()
-N_TRACKS, N_CLIPS, TRACKS_OF_A_PART = 800, 10, 50
+N_TRACKS, N_CLIPS, TRACKS_OF_A_PART = int(os.environ.get("TRAINING_TRACKS", "800")), 10, 50
 EVERY_VALIDATION = 10  # every tenth track is a validation track
 TRAINING = dataclasses.replace(FROM_SCRATCH, epochs=2)
 VOCABULARY = tuple(f"tag {k:02d}" for k in range(20))
@@ -116,16 +117,18 @@ def bare_loop(folder: Path, labels: dict[str, dict[str, list[str]]]) -> list[flo
     return [epoch["clips_per_s"] for epoch in state.history]
 
 
-def on_ray(folder: Path, n_workers: int) -> list[float]:
-    """Return the clips per second of each epoch, of all workers together."""
+def on_ray(folder: Path, n_workers: int, cores: str | None = None) -> list[float]:
+    """Return the clips per second of each epoch, of all workers together, which may use some cores only."""
     tracking_uri = f"sqlite:///{folder}/mlflow.db"
     options: tuple[object, ...] = (
         "--catalog", "catalog.csv", "--features", "features", "--checkpoints", "checkpoints", "--model", "cnn",
         "--epochs", TRAINING.epochs, "--num-workers", n_workers,
     )  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    affinity = ["taskset", "--cpu-list", cores] if cores else []
     done = subprocess.run(
-        [sys.executable, str(TRAIN), *map(str, options)], cwd=folder, check=False, capture_output=True, text=True,
+        [*affinity, sys.executable, str(TRAIN), *map(str, options)],
+        cwd=folder, check=False, capture_output=True, text=True,
         env={**environment, "MLFLOW_TRACKING_URI": tracking_uri},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -140,6 +143,7 @@ def test_ray_trains_nearly_as_fast_as_the_bare_loop(folder: Path, labels: dict[s
     variants: dict[str, Callable[[], list[float]]] = {
         "bare loop": lambda: bare_loop(folder, labels),
         "1 worker": lambda: on_ray(folder, 1),
+        "1 worker on one core": lambda: on_ray(folder, 1, cores="0"),
         "2 workers": lambda: on_ray(folder, 2),
     }
     taken: dict[str, list[float]] = {variant: [] for variant in variants}
@@ -155,5 +159,6 @@ def test_ray_trains_nearly_as_fast_as_the_bare_loop(folder: Path, labels: dict[s
             f"{variant} {rate[variant]:.0f} ({rate[variant] / rate['bare loop']:.2f} of the bare loop)"
             for variant in rate
         )
+        + f"; two workers are {rate['2 workers'] / rate['1 worker on one core']:.2f} times as fast as one on one core"
     )
     assert rate["1 worker"] >= MIN_SHARE_OF_BARE * rate["bare loop"]

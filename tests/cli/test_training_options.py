@@ -43,8 +43,8 @@ def test_help_names_both_defaults():
     text = " ".join(parser.format_help().split())
     assert f"(default: {FROM_SCRATCH.epochs}, with --init {FINE_TUNING.epochs})" in text
     assert (
-        f"clips per step on each worker (default: {FROM_SCRATCH.batch_size}, with --init {FINE_TUNING.batch_size})"
-        in text
+        "clips per step of all workers together, a multiple of --num-workers "
+        f"(default: {FROM_SCRATCH.batch_size}, with --init {FINE_TUNING.batch_size})" in text
     )
 
 

@@ -3,9 +3,10 @@ import pytest
 
 from musictag.catalog.splits import Labels
 from musictag.features.config import FeatureConfig
+from musictag.features.reader import find_files
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
-from musictag.storage import commits
+from musictag.storage import commits, tables
 
 CONFIG = FeatureConfig(clip_frames=20)
 
@@ -27,6 +28,10 @@ def features(tmp_path):
     return uri
 
 
+def files_of(features):
+    return find_files(features, set("abcdef"), tables.version(features))
+
+
 def labels(**tracks: str) -> Labels:
     tags = {split: {name: ["x"] for name in names} for split, names in tracks.items()}
     return Labels(tags, 0, (), (), {}, ())
@@ -34,7 +39,7 @@ def labels(**tracks: str) -> Labels:
 
 def test_pairs_in_different_splits_are_reported(features, capsys):
     made = labels(train="ace", validation="bd", test="f")
-    pairs = find_near_duplicates(made, features, 1, CONFIG)
+    pairs = find_near_duplicates(made, features, files_of(features), CONFIG)
     assert [set(pair) for pair in pairs] == [{"c", "d"}, {"a", "b"}]  # the nearest first; silence is no recording
     echo_near_duplicates(pairs, made)
     out = capsys.readouterr().out
@@ -44,7 +49,7 @@ def test_pairs_in_different_splits_are_reported(features, capsys):
 
 def test_pairs_in_one_split_are_not_reported(features, capsys):
     made = labels(train="abcd", test="e", validation="")
-    assert find_near_duplicates(made, features, 1, CONFIG) == []
+    assert find_near_duplicates(made, features, files_of(features), CONFIG) == []
     echo_near_duplicates([], made)
     assert capsys.readouterr().out == ""
 

@@ -15,7 +15,7 @@ import s3fs
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits
 from musictag.jobs.featurizing import Outcome, featurize_tasks
-from musictag.jobs.plan import Task
+from musictag.jobs.plan_files import Task
 from musictag.storage import outages
 
 pytestmark = pytest.mark.slow

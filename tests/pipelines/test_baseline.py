@@ -8,6 +8,7 @@ from musictag.engines import mlflow_registry
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import describe
+from musictag.features.reader import find_files
 from musictag.features.table import decode_clips
 from musictag.models.artifact import load_model
 from musictag.storage import tables
@@ -73,7 +74,8 @@ def test_alias_is_given_to_each_method(own_home, corpus, call):
 
 def test_each_track_is_described_by_its_clips(corpus, script):
     wanted = sorted(corpus.labels.tags["validation"])
-    described = script("baseline").describe_tracks(str(corpus.features), wanted, CONFIG)
+    files = find_files(str(corpus.features), wanted, tables.version(str(corpus.features)))
+    described = script("baseline").describe_tracks(str(corpus.features), files, CONFIG)
     assert sorted(described) == wanted
     for row in tables.read_rows(str(corpus.features), SCORE_COLUMNS, wanted):
         weights = clip_weights(row["start_s"], row["duration_s"], CONFIG)

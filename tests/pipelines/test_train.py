@@ -122,6 +122,7 @@ def test_run_logs_params_and_dataset(home, corpus, resumed, checkout):
         "num_workers": 1,
         "epochs": 4,
         "batch_size": 8,
+        "batch_size_per_worker": 8,
         "clips_per_track": 2,
         "learning_rate": 0.003,
         "seed": 3,
@@ -179,7 +180,8 @@ def test_two_workers_train_one_model(home, call, corpus, tmp_path):
     version = MlflowClient(home.tracking_uri).get_model_version_by_alias("musictag", "pair")
     assert version.run_id == run.info.run_id
     assert f"version {version.version} is the pair: " in out
-    assert run.data.params["num_workers"] == "2"
+    sizes = [run.data.params[name] for name in ("num_workers", "batch_size", "batch_size_per_worker")]
+    assert sizes == ["2", "8", "4"]
     curves = {name: curve(home, run.info.run_id, name) for name in CURVES}
     for name, points in curves.items():
         assert [step for step, _ in points] == [1, 2, 3, 4], name
@@ -205,6 +207,13 @@ def wait_for(condition, process, seconds=240):
 def one_error(err):
     lines = [line for line in err.splitlines() if line.strip()]
     return "Traceback" not in err and len(lines) == 1 and lines[0].startswith("error: ")
+
+
+def test_batch_that_the_workers_cannot_divide_is_refused(home, corpus, call):
+    code, _, err = call(home, "train", *where(corpus), "--batch-size", 64, "--num-workers", 3)
+    assert code == 2
+    assert "a batch of 64 clips cannot be divided by 3 workers" in err
+    assert one_error(err)
 
 
 def test_unknown_tag_is_refused_with_a_suggestion(home, corpus, call):

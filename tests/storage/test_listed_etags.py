@@ -236,7 +236,19 @@ def test_local_etag_is_that_of_fsspec(tmp_path: Path) -> None:
             etags.audio_etag(f"{tmp_path}/{name}")
 
 
-def test_tracks_are_yielded_with_their_etags(tmp_path: Path) -> None:
+def test_tracks_are_yielded_with_the_etags_of_the_catalog_or_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
-    uris = [f"{tmp_path}/missing", f"{tmp_path}/a"]
-    assert list(etags.with_etags(["M", "A"], uris)) == [("M", uris[0], None), ("A", uris[1], etags.audio_etag(uris[1]))]
+    uris = [f"{tmp_path}/missing", f"{tmp_path}/a", f"{tmp_path}/of the catalog"]
+    tracks = pa.table({"track_id": ["M", "A", "C"], "uri": uris, "etag": pa.array([None, None, "e"], pa.string())})
+    (batch,) = etags.with_etags(tracks)
+    assert batch.to_pydict() == {
+        "track_id": ["M", "A", "C"],
+        "uri": uris,
+        "audio_etag": [None, etags.audio_etag(uris[1]), "e"],
+    }
+
+
+def test_a_catalog_that_tells_all_etags_asks_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etags, "etags_of", lambda uris: pytest.fail("asked"))
+    (batch,) = etags.with_etags(pa.table({"track_id": ["A"], "uri": ["s3://b/a.mp3"], "etag": ["e"]}))
+    assert batch["audio_etag"].to_pylist() == ["e"]

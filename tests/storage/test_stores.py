@@ -12,9 +12,14 @@ import pytest
 from musictag.catalog.reader import read_catalog
 from musictag.errors import AudioUnreachableError, CatalogError, StoreError
 from musictag.jobs import maintenance
-from musictag.storage import checksums, etags, fetch, parts, stores, tables
+from musictag.jobs.committer import Committer
+from musictag.jobs.ledger import FAILURES_SCHEMA
+from musictag.jobs.plan_files import delete_plan, write_plan
+from musictag.jobs.shards import stage_shard
+from musictag.storage import checksums, commits, drivers, etags, fetch, rewrite, staging, stores, tables
 from object_stores import AZURE_KEY, STORES, put, set_environment
-from sample_tables import SCHEMA, rows
+from plans import planned
+from sample_tables import SCHEMA, remove_tracks, rows
 
 REMOTE = [pytest.param(name, marks=pytest.mark.slow) for name in STORES if name != "local"]
 
@@ -26,25 +31,48 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield uri
 
 
-def test_parts_are_written_read_and_deleted(store: str) -> None:
-    uri = f"{store}/tables/of parts"
+def test_rows_are_written_read_and_removed(store: str) -> None:
+    uri = f"{store}/tables/of rows"
     assert not tables.table_exists(uri)
     tables.create_table(uri, SCHEMA, {"musictag.made": "once"})
-    assert parts.write_rows(uri, "p", SCHEMA, rows("a", "b", "ü's")) == 3
-    assert parts.write_table(uri, "q", SCHEMA, pa.Table.from_pylist(rows("c"), SCHEMA)) == 1
-    assert parts.write_rows(uri, "p", SCHEMA, rows("a")) == 0
-    tables.delete_tracks(uri, ["a"])
+    assert commits.append_rows(uri, SCHEMA, rows("a", "b", "ü's")) == 3
+    assert commits.append_rows(uri, SCHEMA, rows("c")) == 1
+    remove_tracks(uri, ["a"])
     assert tables.track_ids(uri) == {"b", "c", "ü's"}
     assert list(tables.read_rows(uri, ("track_id", "n"), ["b"])) == [{"track_id": "b", "n": 1}]
     assert sorted(tables.scan(uri, ("track_id",)).read_all()["track_id"].to_pylist()) == ["b", "c", "ü's"]
     assert tables.open_table(uri).metadata().configuration["musictag.made"] == "once"
+    assert rewrite.compact(uri) == rewrite.Compaction(2, 1)
+    assert tables.track_ids(uri) == {"b", "c", "ü's"}
+
+
+def test_parts_are_staged_and_taken_over(store: str) -> None:
+    uri = f"{store}/tables/staged"
+    tables.create_table(uri, SCHEMA)
+    tables.create_table(f"{uri}-failures", FAILURES_SCHEMA)
+    with planned([("a", "a.mp3", "e"), ("b", "b.mp3", "e")]) as made:
+        plan = write_plan(made.connection, f"{uri}-plan", "r1", 1)
+    with drivers.running(uri, "r1"):
+        outcomes = [({"track_id": "a", "n": 1}, None), (None, {"track_id": "b", "attempts": 1})]
+        assert list(stage_shard(uri, SCHEMA, "p", plan, 0, lambda tasks: outcomes)) == [2]
+        assert list(stage_shard(uri, SCHEMA, "p", plan, 0, lambda tasks: pytest.fail("staged already"))) == []
+        with drivers.running(uri, "r2"):
+            assert drivers.ended_runs(uri, "r2") == []
+    assert drivers.ended_runs(uri, "r2") == ["r1"]
+    committer = Committer(uri, f"{uri}-failures", SCHEMA, "p", "r1")
+    committer.collect()
+    assert committer.commit() == 2
+    assert (tables.track_ids(uri), tables.track_ids(f"{uri}-failures")) == ({"a"}, {"b"})
+    committer.discard()
+    delete_plan(f"{uri}-plan", "r1")
+    assert staging.manifest_paths(uri, "r1") == drivers.ended_runs(uri, "r2") == []
 
 
 def test_table_is_verified_and_vacuumed(store: str) -> None:
     uri = f"{store}/tables/kept"
     tables.create_table(uri, SCHEMA)
-    parts.write_rows(uri, "p", SCHEMA, rows("a", "b"))
-    tables.delete_tracks(uri, ["a"])
+    commits.append_rows(uri, SCHEMA, rows("a", "b"))
+    remove_tracks(uri, ["a"])
     assert maintenance.verify(uri).problems == ()
     folder = tables.folder(uri)
     with folder.open_output_stream("part-left.parquet") as stream:
@@ -148,7 +176,7 @@ def test_all_clients_read_a_profile_of_aws(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(etags, "audio_etag", lambda uri: pytest.fail("it was not listed"))
         assert etags.etags_of(pa.chunked_array([uris])).null_count == 0
         tables.create_table(f"{root}/table", SCHEMA)
-        parts.write_rows(f"{root}/table", "p", SCHEMA, rows("a"))
+        commits.append_rows(f"{root}/table", SCHEMA, rows("a"))
         assert tables.track_ids(f"{root}/table") == {"a"}
 
 

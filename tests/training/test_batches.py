@@ -9,7 +9,16 @@ from torch import Tensor
 
 from musictag.features.config import FeatureConfig
 from musictag.features.table import encode_clips
-from musictag.training.batches import clip_batches, count_batches, labelled_rows, shard, train_batches
+from musictag.training.augment import apply_gains
+from musictag.training.batches import (
+    Batch,
+    clip_batches,
+    count_batches,
+    labelled_rows,
+    shard,
+    to_device,
+    train_batches,
+)
 from musictag.training.config import TrainingConfig
 
 CONFIG = FeatureConfig(n_mels=4, clip_frames=6)
@@ -38,7 +47,7 @@ def drawn(made: list[tuple[Tensor, Tensor]]) -> list[tuple[int, int]]:
 def test_batches_have_documented_shapes_and_the_targets_of_their_tracks() -> None:
     for log_mel, targets in batches([5, 2, 9, 3]):
         assert log_mel.shape[1:] == (6, 4)
-        assert log_mel.dtype == targets.dtype == torch.float32
+        assert (log_mel.dtype, targets.dtype) == (torch.float16, torch.float32)
         assert (log_mel == log_mel[:, :1, :1]).all()
         tracks = log_mel[:, 0, 0].int() // 16
         torch.testing.assert_close(targets[:, 0], (tracks % 2).float())
@@ -140,6 +149,21 @@ def test_rows_are_labelled_lazily() -> None:
     endless = ({"track_id": f"t{n}"} for n in itertools.count())
     labelled = labelled_rows(endless, {"t1": np.array([True])})
     assert next(iter(labelled))["track_id"] == "t1"
+
+
+def test_batches_are_float32_on_the_device_and_unchanged_by_default() -> None:
+    batch = Batch(torch.rand(3, 6, 4).half(), torch.eye(3), None)
+    log_mel, targets = to_device(batch, "cpu")
+    assert log_mel.dtype == torch.float32
+    assert torch.equal(log_mel, batch.log_mel.float())
+    assert torch.equal(targets, batch.targets)
+
+
+def test_batches_are_filtered_on_the_device() -> None:
+    batch = Batch(torch.rand(3, 6, 4).half(), torch.eye(3), 1 + torch.rand(3, 4))
+    log_mel, _ = to_device(batch, "cpu")
+    assert batch.gains is not None
+    assert torch.equal(log_mel, apply_gains(batch.log_mel.float(), batch.gains))
 
 
 def test_batches_depend_on_epoch_and_rank_only() -> None:

@@ -2,11 +2,20 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from musictag.errors import TrainingError
-from musictag.training.checkpoints import TrainingState, load_state, load_states, save_state, save_states
+from musictag.training.checkpoints import (
+    TrainingState,
+    load_scored,
+    load_state,
+    load_states,
+    save_scored,
+    save_state,
+    save_states,
+)
 
 
 def state(epoch: int) -> TrainingState:
@@ -97,3 +106,16 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(TrainingError, match=r"state\.pt"):
         load_state(tmp_path / "state.pt")
     assert not (tmp_path / "harmed").exists()
+
+
+def test_scored_tracks_are_read_as_written(tmp_path: Path) -> None:
+    assert load_scored(tmp_path) is None
+    targets, scores = np.array([[True, False], [False, False]]), np.array([[0.5, 0.25], [0.1, 1.0]], dtype=np.float32)
+    save_scored(tmp_path, (["a", "b/c.mp3"], targets, scores))
+    scored = load_scored(tmp_path)
+    assert scored is not None
+    assert scored[0] == ["a", "b/c.mp3"]
+    for read, written in zip(scored[1:], (targets, scores), strict=True):
+        assert read.dtype == written.dtype
+        np.testing.assert_array_equal(read, written)
+    assert load_states(tmp_path) == []

@@ -34,6 +34,18 @@ def test_wrong_setting_is_named(fields: dict[str, float]) -> None:
         TrainingConfig(**fields)
 
 
+def test_workers_divide_a_batch_evenly() -> None:
+    config = TrainingConfig(batch_size=64)
+    assert config.per_worker(1) == config
+    assert config.per_worker(4) == dataclasses.replace(config, batch_size=16)
+
+
+@pytest.mark.parametrize(("batch_size", "n_workers", "nearest"), [(64, 3, 63), (8, 8, 16), (4, 5, 10), (65, 2, 64)])
+def test_batch_that_workers_cannot_divide_is_refused(batch_size: int, n_workers: int, nearest: int) -> None:
+    with pytest.raises(UsageError, match=f"choose another --batch-size, such as {nearest},"):
+        TrainingConfig(batch_size=batch_size).per_worker(n_workers)
+
+
 def test_learning_rate_rises_then_falls() -> None:
     config = TrainingConfig(learning_rate=0.1, warmup=0.2)
     assert learning_rate_at(0.1, config) == pytest.approx(0.05)

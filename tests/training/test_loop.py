@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from musictag.errors import TrainingError
 from musictag.models.architectures import build_model
 from musictag.models.musicnn import Musicnn
+from musictag.training import loop
 from musictag.training.checkpoints import TrainingState, load_state, save_state
 from musictag.training.config import TrainingConfig, learning_rate_at
 from musictag.training.loop import fit
@@ -239,6 +241,47 @@ def test_infinite_loss_is_named_with_its_step() -> None:
             validate=validate,
             on_epoch=lambda _state: None,
         )
+
+
+def test_infinite_loss_leaves_the_weights_of_the_last_finished_epoch() -> None:
+    model, states = small_model(), []
+
+    def second_epoch_is_broken(epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
+        return broken_batches(epoch) if epoch == 1 else train_batches(epoch)
+
+    with pytest.raises(TrainingError, match="loss is nan in epoch 2, step 2"):
+        fit(
+            model,
+            CONFIG,
+            train_batches=second_epoch_is_broken,
+            steps_per_epoch=STEPS,
+            validate=validate,
+            on_epoch=states.append,
+        )
+    (first,) = states
+    assert all(torch.equal(weight, first.weights[name]) for name, weight in model.state_dict().items())
+
+
+def test_infinite_loss_is_noticed_before_the_end_of_a_long_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CHECK_STEPS", 3)
+    n_drawn = 0
+
+    def long_epoch(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal n_drawn
+        for batch in itertools.chain(train_batches(0), broken_batches(0), *map(train_batches, range(10))):
+            n_drawn += 1
+            yield batch
+
+    with pytest.raises(TrainingError, match=f"epoch 1, step {STEPS + 2}"):
+        fit(
+            small_model(),
+            CONFIG,
+            train_batches=long_epoch,
+            steps_per_epoch=99,
+            validate=validate,
+            on_epoch=lambda _state: None,
+        )
+    assert n_drawn == STEPS + 3
 
 
 @pytest.mark.parametrize("steps_per_epoch", [0, 3])
