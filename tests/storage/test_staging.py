@@ -76,6 +76,7 @@ def test_a_deleted_run_leaves_the_others(uri):
 def test_the_run_of_this_process_is_running_until_its_body_ends(uri):
     with drivers.running(uri, "r2"):
         with drivers.running(uri, "r1"):
+            staging.write_manifest(uri, manifest_of(uri, "a"))
             assert drivers.ended_runs(uri, "r2") == []
         assert drivers.ended_runs(uri, "r2") == ["r1"]
 
@@ -90,6 +91,14 @@ def test_the_driver_file_is_written_again_and_again(uri, monkeypatch):
                 break
             time.sleep(0.01)
         assert file.read_text()
+
+
+KILLED_DRIVER = """
+import os, sys
+from musictag.storage import drivers
+with drivers.running(*sys.argv[1:]):
+    os._exit(9)
+"""
 
 
 def test_the_run_of_a_killed_process_has_ended(uri):
