@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,14 +91,22 @@ def audio_etag(uri: str) -> str | None:
     """
     with _unreachable_errors(uri):
         filesystem, path = _open_store(uri)
-        info = filesystem.info(path)
-        for key in CHECKSUM_KEYS:
-            if info.get(key):
-                return str(info[key]).strip('"')
-        modified = next((info[key] for key in TIME_KEYS if info.get(key)), None)
+        return etag_of(filesystem.info(path))
+
+
+def etag_of(info: Mapping[str, Any]) -> str | None:
+    """Return the etag in a file's information, as fsspec's filesystems give it; see `audio_etag`."""
+    if checksum := checksum_of(info):
+        return checksum
+    modified = next((info[key] for key in TIME_KEYS if info.get(key)), None)
     size = info.get("size")
     # Two files may have the same size, so that the size alone tells nothing.
     return None if modified is None else f"{'' if size is None else size}-{modified}"
+
+
+def checksum_of(info: Mapping[str, Any]) -> str | None:
+    """Return the store's ETag or checksum in a file's information, which is the same in listings and single answers."""
+    return next((str(info[key]).strip('"') for key in CHECKSUM_KEYS if info.get(key)), None)
 
 
 def with_etags(track_ids: list[str], track_uris: list[str]) -> Iterator[tuple[str, str, str | None]]:
