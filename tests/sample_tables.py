@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,3 +16,10 @@ def make_table(folder: Path) -> str:
 
 def rows(*track_ids: str) -> list[dict[str, str | int]]:
     return [{"track_id": track_id, "n": number} for number, track_id in enumerate(track_ids)]
+
+
+def features(digests: Mapping[str, str | None]) -> pa.Table:
+    """Return the columns of a features table that labels are matched with."""
+    return pa.table(
+        {"track_id": pa.array(digests, pa.string()), "audio_sha256": pa.array(digests.values(), pa.string())}
+    )

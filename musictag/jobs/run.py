@@ -5,6 +5,7 @@ import datetime
 from collections.abc import Callable, Iterable
 
 from musictag.catalog.reader import Catalog
+from musictag.catalog.validation import iter_problems
 from musictag.errors import LedgerError
 from musictag.jobs.copy_sources import echo_known_audio, with_copy_sources
 from musictag.jobs.ledger import check_failures, echo_account, read_failed, reconcile, record_problems
@@ -61,7 +62,7 @@ def execute(run: Run, process: Callable[[Plan], None], *, purpose: str) -> None:
         LedgerError: a task is neither written nor failed, more tracks failed than `max_failures` allows, or more rows
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
-    problems, left_out = (run.catalog.problems, run.catalog.left_out) if run.catalog else ((), {})
+    problems, left_out = (tuple(iter_problems(run.catalog.problems)), run.catalog.left_out) if run.catalog else ((), {})
     # A job that does not decode audio ignores earlier failures and tries all tracks again.
     failed = {} if run.max_attempts is None else read_failed(run.failures_uri)
     existing = run.read_existing()

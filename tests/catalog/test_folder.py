@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from musictag.catalog.folder import FolderListing, describe_left_out, is_audio, list_folder
 from musictag.catalog.reader import read_catalog
+from musictag.catalog.validation import iter_problems
 from musictag.errors import CatalogError
 from websites import serving
 
@@ -94,7 +95,7 @@ def test_folder_that_cannot_be_listed_is_a_problem_of_its_catalog(tmp_path: Path
     make_files(tmp_path, "2.mp3")
     catalog = read_catalog(str(tmp_path))
     assert catalog.tracks["track_id"].to_pylist() == ["2.mp3"]
-    [problem] = catalog.problems
+    [problem] = iter_problems(catalog.problems)
     assert problem.track_id.endswith("long/")
     assert problem.uri == f"{tmp_path}/{problem.track_id}".rstrip("/")
     reason = "the folder cannot be listed: File name too long; the rows of its tracks are kept"
@@ -179,8 +180,8 @@ def test_file_whose_name_has_a_line_break_is_a_problem_that_hides_no_other_track
     (tmp_path / os.fsdecode(b"d\n\xff.mp3")).touch()
     catalog = read_catalog(str(tmp_path))
     assert catalog.tracks["track_id"].to_pylist() == ["c.mp3"]
-    assert [problem.track_id for problem in catalog.problems] == ["a\nb.mp3", "d\n\\udcff.mp3"]
-    for problem in catalog.problems:
+    assert [problem.track_id for problem in iter_problems(catalog.problems)] == ["a\nb.mp3", "d\n\\udcff.mp3"]
+    for problem in iter_problems(catalog.problems):
         assert problem.message == "the name of the file or of its folder has a line break: rename it"
         assert not problem.hides_any_track
 

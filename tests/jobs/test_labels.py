@@ -4,6 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from musictag.catalog.matching import TrackCount
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.splits import SPLITS
 from musictag.jobs.labels import echo_problems, read_labels
@@ -35,12 +36,16 @@ def test_labels_are_tags_of_tracks_with_features(catalog: Catalog, features_uri:
     labels = read_labels(catalog, features_uri)
     tags = {track_id: tags for split in SPLITS for track_id, tags in labels.tags[split].items()}
     assert tags == {str(n): ["calm"] for n in range(6)}
-    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (2, (), ("removed",))
+    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (
+        2,
+        TrackCount(0),
+        TrackCount(1, ("removed",)),
+    )
 
 
 def test_labels_of_an_older_version_lack_later_tracks(catalog: Catalog, features_uri: str) -> None:
     labels = read_labels(catalog, features_uri, 1)
-    assert (labels.without_features, labels.orphaned) == (("5",), ())
+    assert (labels.without_features, labels.orphaned) == (TrackCount(1, ("5",)), TrackCount(0))
 
 
 def test_splits_are_kept_in_the_splits_table(catalog: Catalog, features_uri: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from musictag.catalog.reader import Catalog
 from musictag.catalog.validation import SCHEMA as CATALOG_SCHEMA
-from musictag.catalog.validation import Problem
+from musictag.catalog.validation import Problem, problems_table
 from musictag.errors import AudioCorruptError, LedgerError, UsageError
 from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row, read_failed, record_failures
 from musictag.jobs.plan import ExistingRow, Plan
@@ -76,7 +76,7 @@ class Job:
         run = Run(
             source="catalog.csv",
             listed=[(track_id, f"{folder}{track_id}.mp3", etag) for track_id in track_ids],
-            catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), tuple(problems)),
+            catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), problems_table(problems)),
             output_uri=self.uri,
             failures_uri=self.failures_uri,
             producer="p",
