@@ -70,8 +70,9 @@ def _csv_rows(lines: io.TextIOWrapper, name: str) -> Iterator[NumberedRow]:
         for values in reader:
             number = reader.line_num + n_before
             if len(values) == len(header):
-                fields = dict(zip(header, values, strict=True))
-                yield number, {**fields, "tags": fields.get("tags", "").split(";")}
+                fields: Row = dict(zip(header, values, strict=True))
+                fields["tags"] = fields.get("tags", "").split(";")
+                yield number, fields
             elif len(values) > len(header):
                 sign = {",": "comma", "\t": "tab", ";": "semicolon"}[separator]
                 n_more = len(values) - len(header)
@@ -127,11 +128,12 @@ def _read_parquet(stream: IO[bytes], name: str) -> Iterator[RowBatch]:
     file = pq.ParquetFile(stream)
     names = file.schema_arrow.names
     _check_columns(name, names)
-    begin = 1
-    for batch in file.iter_batches(BATCH_ROWS, columns=[column for column in KNOWN if column in names]):
-        batch.validate(full=True)  # text of a file may be damaged
-        yield RowBatch(np.arange(begin, begin + len(batch)), batch)
-        begin += len(batch)
+    columns, begin = [column for column in KNOWN if column in names], 1
+    for group in range(file.num_row_groups):  # one after another: a reader of several keeps what it has read
+        for batch in file.iter_batches(BATCH_ROWS, [group], columns):
+            batch.validate(full=True)  # text of a file may be damaged
+            yield RowBatch(np.arange(begin, begin + len(batch)), batch)
+            begin += len(batch)
 
 
 def _check_columns(name: str, columns: list[str]) -> None:

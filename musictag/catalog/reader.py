@@ -11,6 +11,7 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 import fsspec
@@ -134,14 +135,14 @@ def _read_file(
 @contextlib.contextmanager
 def _open_local(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
     """Open a file of this machine, or a temporary copy: the streams of some stores cannot seek."""
-    with filesystem.open(path, "rb") as stream:
-        if "file" in filesystem.protocol:
+    if "file" in filesystem.protocol:
+        with Path(path).open("rb") as stream:  # fsspec's file asks for each line whether it is closed
             yield stream
-            return
-        with tempfile.TemporaryFile() as copy:
-            shutil.copyfileobj(stream, copy)
-            copy.seek(0)
-            yield copy
+        return
+    with filesystem.open(path, "rb") as remote, tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(remote, copy)
+        copy.seek(0)
+        yield copy
 
 
 def _root(filesystem: fsspec.AbstractFileSystem, folder: str) -> str:

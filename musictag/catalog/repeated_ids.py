@@ -12,13 +12,11 @@ KEYS_SCHEMA = pa.schema([pa.field("row", pa.int64()), pa.field("key", pa.binary(
 """The number of a row, and its id as bytes."""
 N_SHOWN = 5
 
-# Only ids whose hashes are repeated are compared themselves: a table of ten million ids would fill the memory.
+# Only ids whose hashes are repeated are compared: a query that groups ten million ids takes a gigabyte.
+_HASHES = "SELECT hash(key) AS hash FROM ids WHERE key IS NOT NULL"
 _REPEATED = f"""
     WITH candidates AS (
-        SELECT row, key FROM ids
-        WHERE key IS NOT NULL AND hash(key) IN (
-            SELECT hash(key) FROM ids WHERE key IS NOT NULL GROUP BY hash(key) HAVING count(*) > 1
-        )
+        SELECT row, key FROM ids SEMI JOIN repeated_hashes ON hash(ids.key) = repeated_hashes.hash
     ), repeated AS (
         SELECT key, array_to_string(min(row, {N_SHOWN}), ', ') AS rows FROM candidates GROUP BY key HAVING count(*) > 1
     )
@@ -35,5 +33,8 @@ def repeated_ids(keys: Iterable[pa.Table]) -> tuple[npt.NDArray[np.int64], pa.St
     """
     with queries.connect() as connection:
         connection.register("ids", pa.concat_tables([KEYS_SCHEMA.empty_table(), *keys]))
+        hashes = np.sort(connection.sql(_HASHES).to_arrow_table()["hash"].to_numpy())
+        repeated_hashes = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        connection.register("repeated_hashes", pa.table({"hash": repeated_hashes}))
         found: pa.Table = connection.sql(_REPEATED).to_arrow_table()
     return found["row"].to_numpy(), found["message"].combine_chunks().cast(pa.string())

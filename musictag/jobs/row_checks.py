@@ -81,12 +81,12 @@ def _cells(uri: str, table: deltalake.DeltaTable) -> Iterator[pa.Table]:
     for path in tables.files(table):
         with tables.store_errors(f"{uri}/{path}"), folder.open_input_file(path) as stream:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
-            groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-            n_bytes = sum(group.total_byte_size for group in groups)
-            n_rows = max(1, _CELL_BYTES * file.metadata.num_rows // max(n_bytes, 1))
-            for batch in file.iter_batches(n_rows, columns=schema.names):
-                # Deletes write text as `string_view`, which Arrow does not compare.
-                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            for group in range(file.num_row_groups):
+                found = file.metadata.row_group(group)
+                n_rows = max(1, _CELL_BYTES * found.num_rows // max(found.total_byte_size, 1))
+                for batch in file.iter_batches(n_rows, [group], schema.names):
+                    # Deletes write text as `string_view`, which Arrow does not compare.
+                    yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
 
 def catalog_problems(uri: str, catalog_uri: str, *, follow_links: bool) -> Iterator[str]:

@@ -1,10 +1,28 @@
-"""Synthetic catalogs of any size."""
+"""Helpers of the catalog benchmark: catalogs and features tables of any size, and the steps that read them."""
 
-from collections.abc import Iterator
+import datetime
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
 
+from musictag.catalog.reader import read_catalog
+from musictag.catalog.splits import LABEL_COLUMNS
+from musictag.features.config import FeatureConfig
+from musictag.features.table import SCHEMA, open_features
+from musictag.jobs import labels, maintenance
+from musictag.storage import parts
+
+PLAN_COLUMNS = ("track_id", "uri", "etag")
+CONFIG = FeatureConfig(n_mels=1, clip_frames=1)
 N_TAGS = 50
 BATCH_ROWS = 100_000
 
@@ -36,3 +54,69 @@ def batches(n_rows: int, n_tagged: int, broken_share: float = 0.0) -> Iterator[p
                 "etag": [each[:16] for each in ids],
             }
         )
+
+
+def write_catalog(folder: Path, kind: str, n_rows: int, n_tagged: int, broken_share: float) -> Path:
+    """Write a catalog as a file of a kind: csv, jsonl, parquet or broken, a CSV file with broken rows."""
+    path = folder / f"catalog-{kind}.{'csv' if kind == 'broken' else kind}"
+    tables = batches(n_rows, n_tagged, broken_share if kind == "broken" else 0)
+    first = next(tables)
+    if kind == "jsonl":
+        with path.open("w") as stream:
+            for row in itertools.chain.from_iterable(map(pa.Table.to_pylist, itertools.chain([first], tables))):
+                stream.write(json.dumps({**row, "tags": list(filter(None, row["tags"].split(";")))}) + "\n")
+    elif kind == "parquet":
+        with pq.ParquetWriter(path, in_lists(first).schema) as writer:
+            for table in itertools.chain([first], tables):
+                writer.write_table(in_lists(table))
+    else:
+        with pyarrow.csv.CSVWriter(path, first.schema) as writer:
+            for table in itertools.chain([first], tables):
+                writer.write(table)
+    return path
+
+
+def in_lists(table: pa.Table) -> pa.Table:
+    tags = pc.split_pattern(pc.if_else(pc.equal(table["tags"], ""), None, table["tags"]), ";")
+    return table.set_column(table.schema.get_field_index("tags"), "tags", tags)
+
+
+def write_features(uri: str, catalog: Path) -> None:
+    """Write a row for each track of the catalog."""
+    open_features(uri, CONFIG, 1)
+    tracks = read_catalog(str(catalog), columns=PLAN_COLUMNS).tracks
+    now = datetime.datetime.now(datetime.UTC)
+    for number, batch in enumerate(tracks.to_batches()):
+        n = len(batch)
+        columns = {
+            "track_id": batch["track_id"], "uri": batch["uri"], "audio_etag": batch["etag"],
+            "audio_sha256": pc.binary_join_element_wise(batch["track_id"], batch["track_id"], batch["track_id"], ""),
+            "duration_s": [1.0] * n, "n_clips": [1] * n, "start_s": [[0.0]] * n, "clips": [b"\0\0"] * n,
+            "feature_hash": [CONFIG.feature_hash] * n, "featurized_at": [now] * n,
+        }  # fmt: skip
+        arrays = [pa.array(columns[field.name]) if field.name in columns else pa.nulls(n) for field in SCHEMA]
+        parts.write_table(uri, f"p{number}", SCHEMA, pa.table(arrays, SCHEMA.names).cast(SCHEMA))
+
+
+def read(catalog: str, columns: tuple[str, ...] | None) -> str:
+    found = read_catalog(catalog, columns=columns) if columns else read_catalog(catalog)
+    return f"{found.tracks.num_rows:,} tracks, {found.problems.num_rows:,} problems"
+
+
+def read_labels(catalog: str, features: str) -> str:
+    return str(labels.read_labels(read_catalog(catalog, columns=LABEL_COLUMNS), features))
+
+
+def verify(catalog: str, features: str) -> str:
+    found = maintenance.verify(features, catalog)
+    assert found.problems == ()
+    return f"{found.n_rows:,} rows in {found.n_files} files"
+
+
+def measured(step: Callable[..., str], *arguments: object) -> tuple[str, float, float, float]:
+    """Return the result of a step, its seconds, its processor seconds, and the largest GiB of its process."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    result = step(*arguments)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    [peak] = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return result, seconds, cpu_seconds, int(peak) / 2**20
