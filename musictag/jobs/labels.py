@@ -11,7 +11,7 @@ from musictag.jobs.progress import counted, echo
 from musictag.storage import tables
 
 N_SHOWN = 10
-"""Catalog rows that cannot be used, of which each is printed."""
+"""Catalog rows that cannot be used, of which the reasons are printed."""
 
 
 def read_labels(
@@ -38,7 +38,7 @@ def echo_problems(catalog: Catalog, *, merge_tag_case: bool) -> None:
     for problem in iter_problems(catalog.problems.slice(0, N_SHOWN)):
         echo(f"{catalog.uri}, {problem}")
     if (n_more := catalog.problems.num_rows - N_SHOWN) > 0:
-        echo(f"{catalog.uri}: and {n_more:,} more that cannot be used; featurize.py writes the reasons to its failures")
+        echo(f"{catalog.uri}: and {counted(n_more, 'more row')} that cannot be used")
     tags = catalog.tracks["tags"].filter(is_tagged(catalog.tracks))
     for counts in case_variants(tags.to_pylist()):
         spellings = ", ".join(f"{tag} ({counted(n, 'track')})" for tag, n in counts.items())

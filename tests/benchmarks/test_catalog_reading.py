@@ -28,7 +28,8 @@ def report(name: str, step: Callable[..., str], *arguments: object) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         result, seconds, cpu_seconds, gib = pool.submit(catalogs.measured, step, *arguments).result()
     progress.echo(
-        f"{name:<24} {seconds:6.1f} s  {cpu_seconds:6.1f} CPU s  {N_ROWS / seconds:9,.0f} rows/s  {gib:5.2f} GiB  {result}"
+        f"{name:<24} {seconds:6.1f} s  {cpu_seconds:6.1f} CPU s  {N_ROWS / seconds:9,.0f} rows/s  "
+        f"{gib:5.2f} GiB  {result}"
     )
     assert gib <= MAX_GIB
     assert cpu_seconds <= MAX_CPU_SECONDS * N_ROWS / 1_000_000

@@ -98,6 +98,21 @@ def test_line_with_which_excel_is_told_the_separator_is_skipped(tmp_path: Path, 
     assert problem.row == 3
 
 
+def test_rows_have_the_number_of_their_last_line(tmp_path: Path) -> None:
+    catalog = read(tmp_path / "c.csv", b'track_id,uri\n\n\n,a.mp3\n"x\ny",b.mp3\n\nfew\n')
+    assert catalog.problems["row"].to_pylist() == [4, 6, 8]
+
+
+@pytest.mark.parametrize("content", [b"track_id,uri,etag\na,a,x1\nb,b,\n", b"track_id\turi\tetag\na\ta\tx1\nb\tb\t \n"])
+def test_etag_of_a_catalog_is_kept_as_it_is(tmp_path: Path, content: bytes) -> None:
+    assert read(tmp_path / "c.csv", content).tracks["etag"].to_pylist() == ["x1", None]
+
+
+def test_etag_that_is_not_text_is_a_problem(tmp_path: Path) -> None:
+    [problem] = iter_problems(read(tmp_path / "c.jsonl", b'{"track_id": "a", "uri": "a", "etag": 5}').problems)
+    assert problem.message == "etag is not text: 5"
+
+
 def test_separator_is_the_one_with_which_the_header_is_complete(tmp_path: Path) -> None:
     catalog = read(tmp_path / "c.csv", b"track_id,uri,a;b\n1,x;y.mp3,\n")
     assert catalog.tracks["uri"].to_pylist() == [f"{tmp_path}/x;y.mp3"]

@@ -63,6 +63,14 @@ def test_problems_are_printed_with_the_catalog(catalog: Catalog, capsys: pytest.
     assert capsys.readouterr().out == f"{catalog.uri}, row 10 (broken): uri is empty\n"
 
 
+def test_only_the_first_problems_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "catalog.csv"
+    path.write_text("track_id,uri\n" + "".join(f"{n},\n" for n in range(1_234)))
+    echo_problems(read_catalog(str(path)), merge_tag_case=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[9:] == [f"{path}, row 11 (9): uri is empty", f"{path}: and 1,224 more rows that cannot be used"]
+
+
 @pytest.fixture
 def spellings(tmp_path: Path) -> Catalog:
     tags = ["rock", "Rock", "rock", "ROCK;calm", "Rock", "Rock;rock"]
