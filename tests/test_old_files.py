@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import sample_tables
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.engines import mlflow_registry, mlflow_runs
@@ -156,7 +157,9 @@ def test_old_splits_are_read(old):
 
 def test_old_splits_are_kept_when_the_catalog_is_read_again(old):
     catalog = read_catalog(str(old / "catalog.csv"))
-    labels = splits.tags_by_split(catalog.tracks, dict.fromkeys(TRACKS), str(old / "features-splits"))
+    labels = splits.tags_by_split(
+        catalog.tracks, sample_tables.features(dict.fromkeys(TRACKS)), str(old / "features-splits")
+    )
     assert {split: set(tags) for split, tags in labels.tags.items()} == {
         "train": {"track-1", "track-2", "track-3", "track-4", "track-7", "track-8"},
         "validation": {"track-5", "track-6"},

@@ -30,22 +30,21 @@ def surely_valid(columns: pa.RecordBatch, schema: pa.Schema) -> tuple[Mask, pa.R
     n_rows = len(columns)
     is_valid = np.ones(n_rows, dtype=np.bool_)
     arrays = []
-    for field in schema:
-        column = columns[field.name] if field.name in columns.schema.names else pa.nulls(n_rows)
-        if field.name == "tags":
+    for name in schema.names:
+        column = columns[name] if name in columns.schema.names else pa.nulls(n_rows)
+        if name == "tags":
             is_sure, array = _tags(column)
+        elif name == "track_id":
+            is_sure, array = _required(_whole_numbers(column))
+        elif name == "uri":
+            is_sure, array = _required(column)
         else:
-            text = _text(_whole_numbers(column) if field.name == "track_id" else column)
-            is_sure = _is_plain(text) if field.nullable else _is_plain_text(text)
-            if field.nullable:
-                is_sure &= _mask(pc.or_(pc.is_valid(text), column.is_null()))
-                text = pc.if_else(pc.equal(text, ""), None, text)
-            if field.name == "split":
-                is_sure &= _mask(pc.or_(pc.is_null(text), pc.is_in(text, pa.array(SPLITS))))
-            array = text
+            is_sure, array = _optional(column)
+        if name == "split":
+            is_sure &= _mask(pc.or_(pc.is_null(array), pc.is_in(array, pa.array(SPLITS))))
         is_valid &= is_sure
         arrays.append(array)
-    return is_valid, pa.record_batch(arrays, [field.name for field in schema])
+    return is_valid, pa.record_batch(arrays, schema.names)
 
 
 def _mask(found: pa.BooleanArray) -> Mask:
@@ -54,12 +53,17 @@ def _mask(found: pa.BooleanArray) -> Mask:
     return values
 
 
-def _is_plain_text(text: pa.StringArray) -> Mask:
-    return _mask(pc.match_substring_regex(text, _VISIBLE)) & ~_mask(pc.match_substring(text, "\n"))
+def _required(column: pa.Array) -> tuple[Mask, pa.StringArray]:
+    """Return which values are text of one line that is surely not blank, and the text."""
+    text = _text(column)
+    return _mask(pc.match_substring_regex(text, _VISIBLE)) & ~_mask(pc.match_substring(text, "\n")), text
 
 
-def _is_plain(text: pa.StringArray) -> Mask:
-    return _is_plain_text(text) | _mask(pc.or_kleene(pc.is_null(text), pc.equal(text, "")))
+def _optional(column: pa.Array) -> tuple[Mask, pa.StringArray]:
+    """Return which values are null, empty or such text, and the text; null in place of empty text."""
+    is_sure, text = _required(column)
+    is_empty = pc.or_kleene(column.is_null(), pc.equal(text, ""))
+    return is_sure | _mask(is_empty), pc.if_else(is_empty, None, text)
 
 
 def _is_text(data_type: pa.DataType) -> bool:

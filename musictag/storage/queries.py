@@ -41,6 +41,7 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
             },
         )
         with connection:
+            connection.execute("SET enable_progress_bar = false")  # it would be among a job's messages
             try:
                 yield connection
             except duckdb.Error as error:
