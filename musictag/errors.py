@@ -19,7 +19,7 @@ class UsageError(MusictagError):
 
 
 class CatalogError(MusictagError):
-    """The whole catalog cannot be read. A single broken row is a `catalog.reader.Problem`."""
+    """The whole catalog cannot be read. A single broken row is a `catalog.validation.Problem`."""
 
     exit_code = 2
 

@@ -138,7 +138,7 @@ def main(argv: list[str]) -> None:
     args = parse(argv)
     mlflow_runs.connect()
     config = feature_config(tables.open_table(args.features))
-    catalog = read_catalog(args.catalog)
+    catalog = read_catalog(args.catalog, columns=splits.LABEL_COLUMNS)
     echo_problems(catalog, merge_tag_case=args.merge_tag_case)
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
     version = tables.version(args.features)

@@ -10,10 +10,12 @@ The scores, the table and the charts are logged to the model's MLflow run, where
 import argparse
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musictag.catalog import splits
@@ -105,9 +107,10 @@ def compare(
     return text
 
 
-def titles(catalog: Catalog) -> dict[str, str]:
-    """Return the artist and title of each track, by track_id."""
-    rows = catalog.tracks.select(["track_id", "title", "artist"]).to_pylist()
+def titles(catalog: Catalog, track_ids: Sequence[str]) -> dict[str, str]:
+    """Return the artist and title of some tracks, by track_id."""
+    is_wanted = pc.is_in(catalog.tracks["track_id"], pa.array(track_ids, pa.string()))
+    rows = catalog.tracks.select(["track_id", "title", "artist"]).filter(is_wanted).to_pylist()
     return {row["track_id"]: " \u2013 ".join(filter(None, (row["artist"], row["title"]))) for row in rows}
 
 
@@ -129,7 +132,7 @@ def main(argv: list[str]) -> None:
     args = parse(argv)
     mlflow_runs.connect()
     source = mlflow_registry.fetch(args.model)
-    catalog = read_catalog(args.catalog)
+    catalog = read_catalog(args.catalog, columns=(*splits.LABEL_COLUMNS, "title"))
     echo_problems(catalog, merge_tag_case=args.merge_tag_case)
     spelling = tagger.Tagger.load(source.folder).spec.vocabulary if args.merge_tag_case else None
     version = tables.version(args.features)
@@ -138,7 +141,7 @@ def main(argv: list[str]) -> None:
     files = find_files(args.features, labels.tags[args.split], version)
     result = evaluate(source, args.features, files, labels, args.split)
     log_evaluation(source, result)
-    progress.echo(report.examples(result, titles(catalog)) + "\n")
+    progress.echo(report.examples(result, titles(catalog, result.track_ids)) + "\n")
     progress.echo(report.evaluation_report(result))
     if args.against:
         other_source = mlflow_registry.fetch(args.against)

@@ -129,7 +129,7 @@ def main(argv: list[str], run: Run = run_script) -> None:
     args = parse(argv)
     mlflow_runs.connect()
     train_missing(args, run)
-    labels = read_labels(read_catalog(args.catalog), args.features)
+    labels = read_labels(read_catalog(args.catalog, columns=splits.LABEL_COLUMNS), args.features)
     entries = [evaluate(name, args, labels, run) for name in (*NETWORKS, *METHODS)]
     network, classical = experiment_report.best(entries, NETWORK), experiment_report.best(entries, CLASSICAL)
     chart = args.page.with_suffix(".png")

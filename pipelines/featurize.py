@@ -88,7 +88,8 @@ def main(argv: list[str]) -> None:
     started = datetime.datetime.now(datetime.UTC)
     if args.catalog == options.CATALOG and not Path(args.catalog).exists():
         demo.make_demo(Path(args.catalog).parent)
-    catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links)
+    columns = etags.CATALOG_COLUMNS
+    catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links, columns=columns)
     config = FeatureConfig()
     failures_uri = tables.companion_uri(args.features, "failures")
     table.open_features(args.features, config, args.clips_per_track)

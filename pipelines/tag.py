@@ -219,8 +219,11 @@ def main(argv: list[str]) -> None:
     model_source = mlflow_registry.fetch(args.model)
     spec = Tagger.load(model_source.folder).spec
     model, source = mlflow_registry.identity(model_source), args.catalog or args.features
-    catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links) if args.catalog else None
-    if not catalog:
+    catalog = None
+    if args.catalog:
+        columns = etags.CATALOG_COLUMNS
+        catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links, columns=columns)
+    else:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
     def score(plan: PlanFiles | TaskList) -> diff.Scoring:

@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     table = tables.open_table(args.features)
     config = feature_config(table)
     sources = [mlflow_registry.fetch(uri) for uri in args.init]
-    catalog = read_catalog(args.catalog)
+    catalog = read_catalog(args.catalog, columns=splits.LABEL_COLUMNS)
     echo_problems(catalog, merge_tag_case=args.merge_tag_case)
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
     labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)

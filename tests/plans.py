@@ -8,7 +8,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from musictag.catalog.validation import Problem
+from musictag.catalog.validation import Problem, problems_table
 from musictag.jobs import plan
 from musictag.jobs.copy_sources import create_copy_sources
 from musictag.jobs.plan import Plan
@@ -106,7 +106,7 @@ def planned(
     """Make a plan; rows are copied from the table `copied_from`, in whose file `file` the existing rows are."""
     rows = [(track_id, *row, BEFORE, file) for track_id, row in (existing or {}).items()]
     with queries.connect() as connection:
-        plan.load_problems(connection, problems)
+        plan.load(connection, "problems", problems_table(problems))
         plan.load(connection, "rows_before", table_of(rows, ROWS_SCHEMA))
         failures = [(track_id, *row) for track_id, row in (failed or {}).items()]
         plan.load(connection, "failed", table_of(failures, FAILED_SCHEMA))

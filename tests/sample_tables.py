@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,3 +37,10 @@ def remove_tracks(uri: str, track_ids: Iterable[str]) -> None:
             "SELECT parse_filename(__filename) AS file, track_id, n AS time FROM found SEMI JOIN gone USING (track_id)"
         )
         rewrite.remove_rows(uri, "n", relation)
+
+
+def features(digests: Mapping[str, str | None]) -> pa.Table:
+    """Return the columns of a features table that labels are matched with."""
+    return pa.table(
+        {"track_id": pa.array(digests, pa.string()), "audio_sha256": pa.array(digests.values(), pa.string())}
+    )

@@ -12,13 +12,14 @@ import torch
 import sample_tables
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
+from musictag.catalog.validation import PROBLEMS_SCHEMA
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError
 from musictag.evaluation import results
 from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import ledger, maintenance
-from musictag.jobs.plan import load_listed, load_problems, make_plan
+from musictag.jobs.plan import load, load_listed, make_plan
 from musictag.models.artifact import load_model
 from musictag.storage import queries, tables
 from musictag.tagging.scorers import SCORE_COLUMNS
@@ -142,7 +143,7 @@ def test_attempts_continue_from_old_failures(old):
 def test_tags_of_an_old_model_are_up_to_date_unless_model_or_audio_changed(name, store):
     listed = tables.read_columns(str(store / "features"), ("track_id", "uri", "audio_etag"))
     with queries.connect() as connection:
-        load_problems(connection, ())
+        load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
         ledger.load_failed(connection, None)
         load_rows(connection, "rows_before", str(store / name), mlflow_registry.find_digest)
         load_listed(connection, [listed])
@@ -166,7 +167,9 @@ def test_old_splits_are_read(old):
 
 def test_old_splits_are_kept_when_the_catalog_is_read_again(old):
     catalog = read_catalog(str(old / "catalog.csv"))
-    labels = splits.tags_by_split(catalog.tracks, dict.fromkeys(TRACKS), str(old / "features-splits"))
+    labels = splits.tags_by_split(
+        catalog.tracks, sample_tables.features(dict.fromkeys(TRACKS)), str(old / "features-splits")
+    )
     assert {split: set(tags) for split, tags in labels.tags.items()} == {
         "train": {"track-1", "track-2", "track-3", "track-4", "track-7", "track-8"},
         "validation": {"track-5", "track-6"},

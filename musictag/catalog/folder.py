@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
+from musictag.storage import etags
+
 AUDIO_SUFFIXES = frozenset(
     """
     .3g2 .3ga .3gp .aac .adts .aif .aifc .aiff .ape .asf .au .avr .bwf .caf .dsf .f4a .flac .htk .m2a .m4a .m4b .m4r
@@ -41,6 +43,8 @@ class FolderListing:
     """Numbers of the other files by suffix, and of hidden files and links that are not followed."""
     unlistable: Mapping[str, str]
     """Subfolders that could not be listed, with the reason."""
+    etags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What `storage.fetch.audio_etag` returns for files in `audio`, as far as listing them tells it."""
 
 
 @dataclasses.dataclass
@@ -50,10 +54,13 @@ class _Found:
     audio: list[str] = dataclasses.field(default_factory=list)
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     unlistable: dict[str, str] = dataclasses.field(default_factory=dict)
+    etags: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def add_file(self, relative: str) -> None:
+    def add_file(self, relative: str, etag: str | None = None) -> None:
         if is_audio(relative):
             self.audio.append(relative)
+            if etag:
+                self.etags[relative] = etag
         else:
             self.left_out[_suffix(relative) or NO_SUFFIX] += 1
 
@@ -78,7 +85,7 @@ def list_folder(filesystem: fsspec.AbstractFileSystem, folder: str, *, follow_li
         found = _list_tree(filesystem, folder)
     else:
         found = _list_folder_by_folder(filesystem, folder)
-    return FolderListing(tuple(sorted(found.audio)), found.left_out, found.unlistable)
+    return FolderListing(tuple(sorted(found.audio)), found.left_out, found.unlistable, found.etags)
 
 
 def is_audio(path: str) -> bool:
@@ -145,14 +152,17 @@ def _scan(real: str, relative: str, found: _Found, links: collections.deque[str]
     """Add the files of one folder to `found` and its links to `links`; return the names of its folders."""
     try:
         with os.scandir(real) as entries:
-            ordered = sorted((entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False)) for entry in entries)
+            ordered = sorted(
+                (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False), _local_etag(entry))
+                for entry in entries
+            )
     except OSError as error:
         if not relative:
             raise
         found.unlistable[relative] = error.strerror or str(error)
         return []
     folders = []
-    for name, is_link, is_folder in ordered:
+    for name, is_link, is_folder, etag in ordered:
         if name.startswith("."):
             found.left_out[HIDDEN] += 1
         elif is_link:
@@ -160,8 +170,19 @@ def _scan(real: str, relative: str, found: _Found, links: collections.deque[str]
         elif is_folder:
             folders.append(name)
         else:
-            found.add_file(_joined(relative, name))
+            found.add_file(_joined(relative, name), etag)
     return folders
+
+
+def _local_etag(entry: os.DirEntry[str]) -> str | None:
+    """Return the etag of an audio file; None for other entries, and for links, which another file's etag is for."""
+    if not is_audio(entry.name) or entry.is_symlink():
+        return None
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except OSError:  # it was deleted meanwhile: its track fails with the reason
+        return None
+    return etags.etag_of({"size": found.st_size, "mtime": found.st_mtime, "created": found.st_ctime})
 
 
 def _add_file_links(root: str, file_links: Iterable[str], listed: Mapping[str, str], found: _Found) -> None:
@@ -193,12 +214,12 @@ def _lists_trees(filesystem: fsspec.AbstractFileSystem) -> bool:
 
 def _list_tree(filesystem: fsspec.AbstractFileSystem, root: str) -> _Found:
     found = _Found()
-    for path in filesystem.find(root):
+    for path, info in filesystem.find(root, detail=True).items():
         relative = path[len(root) :].lstrip("/")
         if any(name.startswith(".") for name in relative.split("/")):
             found.left_out[HIDDEN] += 1
         elif relative and not relative.endswith("/"):  # such keys stand for empty folders
-            found.add_file(relative)
+            found.add_file(relative, etags.checksum_of(info))
     return found
 
 
@@ -224,7 +245,7 @@ def _list_folder_by_folder(filesystem: fsspec.AbstractFileSystem, root: str) -> 
             elif entry["type"] == "directory":
                 folders.append(path)
             else:
-                found.add_file(path[len(root) :].lstrip("/"))
+                found.add_file(path[len(root) :].lstrip("/"), etags.checksum_of(entry))
     return found
 
 

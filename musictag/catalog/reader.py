@@ -1,7 +1,8 @@
 """Read a catalog: a list of tracks with the place of their audio and their tags.
 
-A catalog is a CSV, JSON Lines or Parquet file or a folder of music, at any fsspec URL. The whole catalog is validated
-at once: a row that cannot be used becomes a `Problem`, and the other rows are still used. Unknown columns are ignored.
+A catalog is a CSV, JSON Lines or Parquet file or a folder of music, at any fsspec URL. It is read in batches of
+columns, so that ten million rows fit into memory. A row that cannot be used becomes a `validation.Problem`, and the
+other rows are still used. Unknown columns are ignored.
 """
 
 import contextlib
@@ -10,14 +11,17 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 import fsspec
 import pyarrow as pa
 
-from musictag.catalog import formats
+from musictag.catalog import encodings, formats
 from musictag.catalog.folder import AUDIO_SUFFIXES, FolderListing, list_folder
-from musictag.catalog.validation import Problem, encodable, validate
+from musictag.catalog.row_rules import encodable
+from musictag.catalog.rows import NumberedRow, RowBatch, batched, in_columns
+from musictag.catalog.validation import SCHEMA, Problem, problems_table, validate
 from musictag.errors import CatalogError, MusictagError
 from musictag.storage import stores, urls
 
@@ -28,17 +32,25 @@ class Catalog:
 
     uri: str
     tracks: pa.Table
-    """Table of `validation.SCHEMA`; its uris are absolute."""
-    problems: tuple[Problem, ...]
+    """Table of `validation.SCHEMA`, or of some of its columns; its uris are absolute."""
+    problems: pa.Table
+    """Table of `validation.PROBLEMS_SCHEMA`, in the order of the catalog; see `validation.iter_problems`."""
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Files of a folder that are not audio; see `folder.FolderListing`."""
 
 
-def read_catalog(uri: str, allowed: Sequence[str] = (), *, follow_links: bool = True) -> Catalog:
+def read_catalog(
+    uri: str,
+    allowed: Sequence[str] = (),
+    *,
+    follow_links: bool = True,
+    columns: Sequence[str] = tuple(SCHEMA.names),
+) -> Catalog:
     """Read and validate the catalog at `uri`: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, or a folder of music.
 
     A row whose uri is outside all of `allowed` (see `storage.urls.rejection_reason`) is a problem; so is a subfolder
-    that cannot be listed. `follow_links` is an argument of `folder.list_folder`.
+    that cannot be listed. `follow_links` is an argument of `folder.list_folder`. `columns` are the columns of `tracks`
+    that the caller needs: of ten million rows, each takes some hundred megabytes.
 
     Raises:
         CatalogError: the catalog does not exist, cannot be listed, has an unknown format, or lacks a required column.
@@ -47,8 +59,8 @@ def read_catalog(uri: str, allowed: Sequence[str] = (), *, follow_links: bool = 
         filesystem, path = stores.open_filesystem(uri)
         is_folder = filesystem.isdir(path)
     if is_folder:
-        return _read_folder(uri, filesystem, path, allowed, follow_links)
-    return _read_file(uri, filesystem, path, allowed)
+        return _read_folder(uri, filesystem, path, allowed, follow_links, columns)
+    return _read_file(uri, filesystem, path, allowed, columns)
 
 
 @contextlib.contextmanager
@@ -63,7 +75,12 @@ def _read_errors(uri: str) -> Iterator[None]:
 
 
 def _read_folder(
-    uri: str, filesystem: fsspec.AbstractFileSystem, path: str, allowed: Sequence[str], follow_links: bool
+    uri: str,
+    filesystem: fsspec.AbstractFileSystem,
+    path: str,
+    allowed: Sequence[str],
+    follow_links: bool,
+    columns: Sequence[str],
 ) -> Catalog:
     with _read_errors(uri):
         listing = list_folder(filesystem, path, follow_links=follow_links)
@@ -71,14 +88,19 @@ def _read_folder(
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
         raise CatalogError(f"catalog {urls.redacted(uri)}: the folder has no audio file ({suffixes})")
     root = _root(filesystem, path)
-    rows: list[formats.NumberedRow] = [
-        # Absolute, because a folder may have a name such as "~" or "file:".
-        (number, {"track_id": relative, "uri": f"{root}/{relative}", "title": relative.rpartition("/")[2]})
-        for number, relative in enumerate(listing.audio, start=1)
-        if "\n" not in relative
-    ]
-    tracks, problems = validate(rows, root, allowed, lambda: "rename the file")
-    return Catalog(uri, tracks, (*problems, *_folder_problems(listing, root)), listing.left_out)
+    batches = map(in_columns, batched(_folder_rows(listing, root)))
+    tracks, problems = validate(batches, root, allowed, lambda: "rename the file", columns)
+    problems = pa.concat_tables([problems, problems_table(_folder_problems(listing, root))])
+    return Catalog(uri, tracks, problems, listing.left_out)
+
+
+def _folder_rows(listing: FolderListing, root: str) -> Iterator[NumberedRow]:
+    for number, relative in enumerate(listing.audio, start=1):
+        if "\n" not in relative:
+            title = relative.rpartition("/")[2]
+            # Absolute, because a folder may have a name such as "~" or "file:".
+            fields = {"track_id": relative, "uri": f"{root}/{relative}", "title": title}
+            yield number, fields | {"etag": listing.etags.get(relative)}
 
 
 def _folder_problems(listing: FolderListing, root: str) -> Iterator[Problem]:
@@ -91,32 +113,36 @@ def _folder_problems(listing: FolderListing, root: str) -> Iterator[Problem]:
         yield Problem(None, f"{relative}/", f"{root}/{relative}", message)
 
 
-def _read_file(uri: str, filesystem: fsspec.AbstractFileSystem, path: str, allowed: Sequence[str]) -> Catalog:
-    read_rows = formats.reader_for(path)
-    with _read_errors(uri), _open_local(filesystem, path) as stream:
-        rows = list(read_rows(stream, urls.redacted(uri)))
+def _read_file(
+    uri: str, filesystem: fsspec.AbstractFileSystem, path: str, allowed: Sequence[str], columns: Sequence[str]
+) -> Catalog:
+    read_batches = formats.reader_for(path)
+
+    def batches() -> Iterator[RowBatch]:
+        with _read_errors(uri), _open_local(filesystem, path) as stream:
+            yield from read_batches(stream, urls.redacted(uri))
 
     @functools.cache
     def advice() -> str:
         with _read_errors(uri), filesystem.open(path, "rb") as stream:
-            encoding = formats.guess_encoding(stream)
+            encoding = encodings.guess_encoding(stream)
         return "save the catalog as UTF-8" + (f" (it may be {encoding})" if encoding else "")
 
-    tracks, problems = validate(rows, _root(filesystem, urls.without_query(path).rpartition("/")[0]), allowed, advice)
-    return Catalog(uri, tracks, tuple(problems))
+    root = _root(filesystem, urls.without_query(path).rpartition("/")[0])
+    return Catalog(uri, *validate(batches(), root, allowed, advice, columns))
 
 
 @contextlib.contextmanager
 def _open_local(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
     """Open a file of this machine, or a temporary copy: the streams of some stores cannot seek."""
-    with filesystem.open(path, "rb") as stream:
-        if "file" in filesystem.protocol:
+    if "file" in filesystem.protocol:
+        with Path(path).open("rb") as stream:  # fsspec's file asks for each line whether it is closed
             yield stream
-            return
-        with tempfile.TemporaryFile() as copy:
-            shutil.copyfileobj(stream, copy)
-            copy.seek(0)
-            yield copy
+        return
+    with filesystem.open(path, "rb") as remote, tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(remote, copy)
+        copy.seek(0)
+        yield copy
 
 
 def _root(filesystem: fsspec.AbstractFileSystem, folder: str) -> str:

@@ -7,11 +7,13 @@ more easily than a genre. An assigned split never changes, also when the catalog
 import dataclasses
 import datetime
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from musictag.catalog import stratification, twins
+from musictag.catalog.matching import TrackCount, is_tagged, match_features
+from musictag.catalog.vocabulary import merge_case
 from musictag.errors import CatalogError
 from musictag.storage import commits, tables
 
@@ -22,6 +24,8 @@ SHARES = (0.70, 0.15, 0.15)
 
 SCHEMA = pa.schema([("group", pa.string()), ("split", pa.string()), ("assigned_at", pa.timestamp("us", "UTC"))])
 """Columns of the splits table."""
+LABEL_COLUMNS = ("track_id", "artist", "tags", "split")
+"""Columns of a catalog that labels are made of."""
 
 
 def group_of(track_id: str, artist: str | None) -> str:
@@ -64,26 +68,32 @@ class Labels:
     """`tags[split][track_id]`."""
     n_untagged: int
     """Number of tracks without tags. Their tags are unknown, so they are not negative examples either."""
-    without_features: tuple[str, ...]
-    """Tagged tracks that have no features, sorted."""
-    orphaned: tuple[str, ...]
-    """Tracks that have features but are not in the catalog, sorted."""
+    without_features: TrackCount
+    """Tagged tracks that have no features."""
+    orphaned: TrackCount
+    """Tracks that have features but are not in the catalog."""
     groups: dict[str, str]
     """`groups[track_id]` of the tracks in `tags`."""
-    twins: tuple[str, ...]
-    """Validation and test tracks whose audio is also in an earlier split, sorted; they are not in `tags`."""
+    twins: TrackCount
+    """Validation and test tracks whose audio is also in an earlier split; they are not in `tags`."""
 
     def __str__(self) -> str:
         kept = ", ".join(f"{len(self.tags[split]):,} {split}" for split in SPLITS)
-        left_out = f"{self.n_untagged:,} without tags, {_summarize(self.without_features)} tagged but without features"
-        if self.orphaned:
-            left_out += f", {_summarize(self.orphaned)} with features but not in the catalog"
-        if self.twins:
-            left_out += f", {_summarize(self.twins)} with the same audio as a track of another split"
+        left_out = f"{self.n_untagged:,} without tags, {self.without_features} tagged but without features"
+        if self.orphaned.n:
+            left_out += f", {self.orphaned} with features but not in the catalog"
+        if self.twins.n:
+            left_out += f", {self.twins} with the same audio as a track of another split"
         return f"tracks: {kept}; left out: {left_out}"
 
 
-def tags_by_split(tracks: pa.Table, digests: Mapping[str, str | None], splits_uri: str) -> Labels:
+def tags_by_split(
+    tracks: pa.Table,
+    features: pa.Table | pa.RecordBatchReader,
+    splits_uri: str,
+    *,
+    merge_tag_case: Iterable[str] | None = None,
+) -> Labels:
     """Return the tagged tracks of a catalog that have features, by split.
 
     The split of a track is its column `split`, else the split of its group. Groups without a split get one, and the
@@ -91,11 +101,18 @@ def tags_by_split(tracks: pa.Table, digests: Mapping[str, str | None], splits_ur
     audio get the same split; where their splits are given and differ, the validation or test track is left out.
 
     Args:
-        tracks: table of `catalog.validation.SCHEMA`.
-        digests: the SHA-256 of the audio of each track that has features, by track_id; None if it is not known.
+        tracks: the columns `track_id`, `artist`, `tags` and `split` of a catalog.
+        features: the columns `track_id` and `audio_sha256` of the features table. A digest is null if it is not known.
         splits_uri: table of `SCHEMA`; created if necessary.
+        merge_tag_case: merge tags that differ by case alone, to the spelling of these tags or else to the most
+            frequent one; None means to leave them as they are.
     """
-    rows = [row for row in tracks.select(["track_id", "artist", "tags", "split"]).to_pylist() if row["tags"]]
+    # Of ten million tracks, those without tags would not fit into Python objects.
+    rows = tracks.select(list(LABEL_COLUMNS)).filter(is_tagged(tracks)).to_pylist()
+    if merge_tag_case is not None:
+        merged_tags = merge_case([row["tags"] for row in rows], merge_tag_case)
+        rows = [{**row, "tags": tags} for row, tags in zip(rows, merged_tags, strict=True)]
+    digests, orphaned = match_features(tracks, features)
     groups = [group_of(row["track_id"], row["artist"]) for row in rows]
     stored = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
     known = {row["group"]: row["split"] for row in stored}
@@ -125,10 +142,10 @@ def tags_by_split(tracks: pa.Table, digests: Mapping[str, str | None], splits_ur
     return Labels(
         tags,
         n_untagged=tracks.num_rows - len(rows),
-        without_features=tuple(sorted(row["track_id"] for row in rows if row["track_id"] not in digests)),
-        orphaned=tuple(sorted(digests.keys() - set(tracks["track_id"].to_pylist()))),
+        without_features=TrackCount.of(row["track_id"] for row in rows if row["track_id"] not in digests),
+        orphaned=orphaned,
         groups=group_by_track,
-        twins=tuple(sorted(left_out)),
+        twins=TrackCount.of(left_out),
     )
 
 
@@ -164,12 +181,6 @@ def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]
          for split, indices in zip(_FOLD_SPLITS, fold, strict=True)}
         for fold in indices_by_fold
     ]  # fmt: skip
-
-
-def _summarize(track_ids: Sequence[str]) -> str:
-    """Return the number of tracks and the first three ids."""
-    more = ", \u2026" if len(track_ids) > 3 else ""
-    return f"{len(track_ids):,}" + (f" ({', '.join(track_ids[:3])}{more})" if track_ids else "")
 
 
 def _store_splits(uri: str, assigned: Mapping[str, str]) -> None:

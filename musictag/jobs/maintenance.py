@@ -3,25 +3,14 @@
 import concurrent.futures
 import dataclasses
 import datetime
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-import deltalake
-import pyarrow.compute as pc
 from pyarrow.fs import FileSelector
 
-from musictag.catalog.reader import read_catalog
-from musictag.catalog.validation import Problem
 from musictag.errors import StoreError
-from musictag.features.config import FeatureConfig
-from musictag.features.table import CELL_DTYPE, CONFIG_KEY, feature_config
-from musictag.jobs import ledger
+from musictag.jobs import row_checks
 from musictag.jobs.plan_files import delete_plan, plan_uri, run_name_at
 from musictag.storage import checksums, drivers, staging, tables
-from musictag.storage.urls import redacted
-
-# Maximum number of track ids in a message.
-_N_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +37,9 @@ def verify(uri: str, catalog_uri: str | None = None, *, follow_links: bool = Tru
     problems = list(_file_problems(uri, files))
     n_rows = sum(files.values())
     if not problems:  # rows of damaged files cannot be checked
-        problems += _row_problems(uri, table, n_rows)
+        problems += row_checks.row_problems(uri, table, n_rows)
         if catalog_uri is not None:
-            problems += _catalog_problems(uri, catalog_uri, follow_links)
+            problems += row_checks.catalog_problems(uri, catalog_uri, follow_links=follow_links)
     return Verification(len(files), n_rows, tuple(problems))
 
 
@@ -122,70 +111,3 @@ def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:
             yield f"{path}: has no checksum ({checksums.FOLDER}/{path}{checksums.SUFFIX} is missing)"
         elif digest != recorded[path]:
             yield f"{path}: changed since it was written"
-
-
-def _row_problems(uri: str, table: deltalake.DeltaTable, n_expected: int) -> Iterator[str]:
-    names = [field.name for field in table.schema().fields]
-    rows = tables.read_columns(uri, names[:1])
-    if rows.num_rows != n_expected:
-        yield f"{rows.num_rows:,} rows were read, but the table's log says {n_expected:,}"
-    # The splits table has groups instead of tracks, and a failures table may have several rows of a track.
-    if names[0] == "track_id" and names != ledger.FAILURES_SCHEMA.names:
-        counts = pc.value_counts(rows["track_id"]).to_pylist()
-        if repeated := [count["values"] for count in counts if count["counts"] > 1]:
-            yield f"more than one row of the tracks {_first_names(repeated)}"
-    if CONFIG_KEY in table.metadata().configuration:
-        yield from _cell_problems(uri, feature_config(table))
-
-
-def _cell_problems(uri: str, config: FeatureConfig) -> Iterator[str]:
-    clip_bytes = CELL_DTYPE.itemsize * config.clip_frames * config.n_mels
-    other_settings, wrong_shape = [], []
-    columns = ("track_id", "feature_hash", "n_clips", "start_s", "clips")
-    for row in tables.read_rows(uri, columns, tables.track_ids(uri)):
-        if row["feature_hash"] != config.feature_hash:
-            other_settings.append(row["track_id"])
-        if not row["n_clips"] == len(row["start_s"]) == len(row["clips"]) / clip_bytes:
-            wrong_shape.append(row["track_id"])
-    if other_settings:
-        yield f"feature_hash is not that of the table: {_first_names(other_settings)}"
-    if wrong_shape:
-        yield f"n_clips, start_s and clips disagree: {_first_names(wrong_shape)}"
-
-
-def _catalog_problems(uri: str, catalog_uri: str, follow_links: bool) -> Iterator[str]:
-    catalog = read_catalog(catalog_uri, follow_links=follow_links)
-    uris = dict(zip(*(catalog.tracks[name].to_pylist() for name in ("track_id", "uri")), strict=True))
-    listed = {*uris, *(problem.track_id for problem in catalog.problems)}
-    rows = tables.read_columns(uri, ("track_id", "uri")).to_pylist()
-    existing = {row["track_id"] for row in rows}
-    if missing := listed - existing - tables.track_ids(tables.companion_uri(uri, "failures")):
-        yield f"listed in {catalog_uri}, but neither in the table nor in its failures: {_first_names(sorted(missing))}"
-    elsewhere = {row["track_id"] for row in rows if redacted(uris.get(row["track_id"], row["uri"])) != row["uri"]}
-    if elsewhere:
-        names = _first_names(sorted(elsewhere))
-        yield f"in the table with another uri than in {catalog_uri} (moved, or of another catalog): {names}"
-    unlisted = existing - listed
-    if orphaned := unlisted - hidden_tracks(unlisted, catalog.problems):
-        names = _first_names(sorted(orphaned))
-        yield f"in the table, but not listed in {catalog_uri} (a run with --prune deletes them): {names}"
-
-
-def hidden_tracks(track_ids: Collection[str], problems: Collection[Problem]) -> set[str]:
-    """Return the tracks that may be listed in what could not be read: a folder, or a row without a readable id."""
-    if any(problem.hides_any_track for problem in problems):
-        return set(track_ids)
-    folders = {problem.track_id for problem in problems if problem.row is None}
-    return {track_id for track_id in track_ids if folders and not folders.isdisjoint(_folders_of(track_id))}
-
-
-def _folders_of(track_id: str) -> Iterator[str]:
-    """Yield the folders of a relative path, such as `a/` and `a/b/` of `a/b/c.mp3`."""
-    for slash in re.finditer("/", track_id):
-        yield track_id[: slash.end()]
-
-
-def _first_names(track_ids: list[str]) -> str:
-    """Return the first track ids, followed by "and N more" if there are more."""
-    n_others = len(track_ids) - _N_NAMED
-    return ", ".join(track_ids[:_N_NAMED]) + (f" and {n_others:,} more" if n_others > 0 else "")

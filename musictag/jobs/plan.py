@@ -5,7 +5,7 @@ of earlier runs. It is made by queries over columns, because ten million tracks 
 tables of its connection:
 
 - `listed`: `number, track_id, uri, stored_uri, audio_etag, features_file`, a row for each usable row of the catalog;
-- `problems`: the rows of the catalog that cannot be used, with the columns of `Problem`;
+- `problems`: the rows of the catalog that cannot be used, with the columns of `validation.PROBLEMS_SCHEMA`;
 - `rows_before`: `track_id, uri, audio_etag, producer, time, file`, the rows of the output table before the run, and
   `existing`, the newest of them for each track;
 - `failed`: `track_id, uri, audio_etag, error, attempts`, one row for each track that failed in earlier runs;
@@ -16,13 +16,12 @@ tables of its connection:
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import duckdb
 import pyarrow as pa
 
 from musictag.catalog.folder import describe_left_out
-from musictag.catalog.validation import Problem
 from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError
 from musictag.jobs.progress import counted, echo
 from musictag.storage.urls import redacted_column
@@ -33,16 +32,6 @@ RETRYABLE_ERRORS = tuple(error.__name__ for error in (AudioUnreachableError, Aud
 
 LoadRows = Callable[[duckdb.DuckDBPyConnection, str], None]
 """Creates a table of a connection with the columns of `rows_before`, of the rows that the output table has now."""
-
-_PROBLEMS_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("track_id", pa.string()),
-        ("uri", pa.string()),
-        ("message", pa.string()),
-        ("hides_any_track", pa.bool_()),
-    ]
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +77,6 @@ def load_listed(connection: duckdb.DuckDBPyConnection, listed: Iterable[pa.Recor
                 yield pa.record_batch([numbers, *(column.cast(pa.string()) for column in columns)], schema)
 
     load(connection, "listed", pa.RecordBatchReader.from_batches(schema, batches()))
-
-
-def load_problems(connection: duckdb.DuckDBPyConnection, problems: Collection[Problem]) -> None:
-    """Create the table `problems`."""
-    names = _PROBLEMS_SCHEMA.names
-    rows = [{name: getattr(problem, name) for name in names} for problem in problems]
-    load(connection, "problems", pa.Table.from_pylist(rows, _PROBLEMS_SCHEMA))
 
 
 def load(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:

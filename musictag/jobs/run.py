@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from musictag.catalog.reader import Catalog
+from musictag.catalog.validation import PROBLEMS_SCHEMA
 from musictag.errors import LedgerError
 from musictag.jobs.committer import Committer
 from musictag.jobs.copy_sources import count_known_audio, create_copy_sources
@@ -25,7 +26,7 @@ from musictag.jobs.ledger import (
     record_problems,
 )
 from musictag.jobs.obsolete_rows import remove_obsolete_rows
-from musictag.jobs.plan import LoadRows, Plan, echo_plan, load_listed, load_problems, make_plan
+from musictag.jobs.plan import LoadRows, Plan, echo_plan, load, load_listed, make_plan
 from musictag.jobs.plan_files import PlanFiles, count_parts, delete_plan, plan_uri, run_name_at, write_plan
 from musictag.jobs.progress import counted, echo
 from musictag.jobs.sharing import check_not_shared
@@ -142,7 +143,7 @@ def suggest_compaction(uri: str) -> None:
 
 def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
     """Make the plan, with the rows that may be copied, as tables of the connection."""
-    load_problems(connection, run.catalog.problems if run.catalog else ())
+    load(connection, "problems", run.catalog.problems if run.catalog else PROBLEMS_SCHEMA.empty_table())
     # A job that does not decode audio ignores earlier failures and tries all tracks again.
     load_failed(connection, None if run.max_attempts is None else run.failures_uri)
     run.load_rows(connection, "rows_before")

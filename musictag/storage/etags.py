@@ -8,7 +8,8 @@ import collections
 import concurrent.futures
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import obstore.exceptions
@@ -29,6 +30,8 @@ PAGE_KEYS, AZURE_PAGE_KEYS = 1_000, 5_000
 FEW_KEYS = 8
 """If a page shows fewer of the wanted keys, single requests are faster for the next `SINGLE_KEYS`."""
 SINGLE_KEYS = 64
+CATALOG_COLUMNS = ("track_id", "uri", "etag")
+"""Columns of a catalog that `with_etags` reads."""
 _BATCH = 100_000
 # Keys of a file's information in fsspec's filesystems. The first are checksums, or change with the content.
 CHECKSUM_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "sha")
@@ -51,14 +54,22 @@ def audio_etag(uri: str) -> str | None:
         if (local := _local_path(uri)) is not None:
             return _local_etag(local)
         filesystem, path = stores.open_filesystem(uri)
-        info = filesystem.info(path)
-        for key in CHECKSUM_KEYS:
-            if info.get(key):
-                return _unquoted(str(info[key]))
-        modified = next((info[key] for key in TIME_KEYS if info.get(key)), None)
+        return etag_of(filesystem.info(path))
+
+
+def etag_of(info: Mapping[str, Any]) -> str | None:
+    """Return the etag in a file's information, as fsspec's filesystems give it; see `audio_etag`."""
+    if checksum := checksum_of(info):
+        return checksum
+    modified = next((info[key] for key in TIME_KEYS if info.get(key)), None)
     size = info.get("size")
     # Two files may have the same size, so that the size alone tells nothing.
     return None if modified is None else f"{'' if size is None else size}-{modified}"
+
+
+def checksum_of(info: Mapping[str, Any]) -> str | None:
+    """Return the store's ETag or checksum in a file's information, which is the same in listings and single answers."""
+    return next((_unquoted(str(info[key])) for key in CHECKSUM_KEYS if info.get(key)), None)
 
 
 def etags_of(uris: pa.ChunkedArray) -> pa.ChunkedArray:

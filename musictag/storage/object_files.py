@@ -1,6 +1,5 @@
 """The objects of a bucket as an fsspec filesystem for reading, by obstore."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -52,14 +51,12 @@ class ObjectFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec is 
         entries = [*folders, *map(_info, listed["objects"])]
         return entries if detail else [entry["name"] for entry in entries]
 
-    def find(self, path: str, *_: Any, **__: Any) -> list[str]:
-        """Return the keys of all objects below `path`, sorted."""
-        return sorted(self._keys(path.rstrip("/")))
-
-    def _keys(self, prefix: str) -> Iterator[str]:
-        for page in self._store.list(prefix, chunk_size=1_000):
-            for entry in page:
-                yield entry["path"]
+    def find(self, path: str, *_: Any, detail: bool = False, **__: Any) -> list[str] | dict[str, Any]:
+        """Return the keys of all objects below `path`, sorted; with `detail`, the information of each by its key."""
+        entries = (_info(entry) for page in self._store.list(path.rstrip("/"), chunk_size=1_000) for entry in page)
+        if detail:
+            return {entry["name"]: entry for entry in sorted(entries, key=lambda entry: str(entry["name"]))}
+        return sorted(entry["name"] for entry in entries)
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **_: Any) -> "_ObjectFile":
         return _ObjectFile(self, path, mode, block_size or "default", store=self._store)

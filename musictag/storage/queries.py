@@ -11,6 +11,8 @@ from pathlib import Path
 
 import duckdb
 
+from musictag.errors import StoreError
+
 MEMORY_LIMIT = "1GiB"
 """Memory of a connection; what needs more is spilled to its temporary folder."""
 
@@ -21,6 +23,9 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
 
     Arrow tables and record batch readers are queried by the names under which they are registered. No extension is
     downloaded. Text is compared by its bytes: ids that differ in case or in Unicode form are different.
+
+    Raises:
+        StoreError: a query in the body fails, for instance because a table that it reads cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="musictag-") as folder:
         connection = duckdb.connect(
@@ -36,5 +41,10 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
             },
         )
         with connection:
-            connection.execute("SET enable_progress_bar = false")  # of its own, in the output of a job
-            yield connection
+            connection.execute("SET enable_progress_bar = false")  # it would be among a job's messages
+            try:
+                yield connection
+            except duckdb.Error as error:
+                # The error of a reader that was registered, such as a table's missing file, without its traceback.
+                reason = str(error).partition(" Detail: Python exception")[0]
+                raise StoreError(f"query failed: {reason}") from error

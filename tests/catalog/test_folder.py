@@ -12,12 +12,15 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.catalog.folder import FolderListing, describe_left_out, is_audio, list_folder
 from musictag.catalog.reader import read_catalog
+from musictag.catalog.validation import iter_problems
 from musictag.errors import CatalogError
+from musictag.storage.etags import audio_etag
 from websites import serving
 
 
@@ -40,6 +43,34 @@ def test_audio_is_listed_and_everything_else_is_counted_by_suffix(tmp_path: Path
     assert listing.left_out == {".jpg": 2, ".cue": 1, "without suffix": 1, "hidden": 1}
     assert listing.unlistable == {}
     assert describe_left_out(listing.left_out) == "2 .jpg, 1 .cue, 1 hidden, 1 without suffix"
+
+
+def test_listing_tells_the_etags_that_the_files_have(tmp_path: Path) -> None:
+    make_files(tmp_path, "music/a/1.mp3", "music/2.ogg", "elsewhere/3.mp3")
+    (tmp_path / "5.mp3").touch()
+    (tmp_path / "music/4.mp3").symlink_to("../5.mp3")
+    (tmp_path / "music/linked").symlink_to(tmp_path / "elsewhere")
+    os.utime(tmp_path / "music/2.ogg", (0, 0))
+    catalog = read_catalog(str(tmp_path / "music"))
+    etags = dict(zip(catalog.tracks["track_id"].to_pylist(), catalog.tracks["etag"].to_pylist(), strict=True))
+    uris = dict(zip(catalog.tracks["track_id"].to_pylist(), catalog.tracks["uri"].to_pylist(), strict=True))
+    assert etags.pop("4.mp3") is None  # its target may change without the link
+    assert etags == {track_id: audio_etag(uris[track_id]) for track_id in ("2.ogg", "a/1.mp3", "linked/3.mp3")}
+
+
+class Bucket(MemoryFileSystem):  # type: ignore[misc]
+    """A store that lists trees, and tells checksums of some files."""
+
+    protocol = "bucket"
+
+    def find(self, path: str, **_: Any) -> dict[str, dict[str, Any]]:
+        """Return two files, of which one has an ETag."""
+        return {f"{path}/1.mp3": {"ETag": '"abc"', "size": 1}, f"{path}/2.mp3": {"size": 1, "LastModified": "today"}}
+
+
+def test_listing_of_a_store_tells_checksums_alone() -> None:
+    listing = list_folder(Bucket(), "/music")
+    assert (listing.audio, listing.etags) == (("1.mp3", "2.mp3"), {"1.mp3": "abc"})
 
 
 def test_rare_suffixes_are_summed_up() -> None:
@@ -94,7 +125,7 @@ def test_folder_that_cannot_be_listed_is_a_problem_of_its_catalog(tmp_path: Path
     make_files(tmp_path, "2.mp3")
     catalog = read_catalog(str(tmp_path))
     assert catalog.tracks["track_id"].to_pylist() == ["2.mp3"]
-    [problem] = catalog.problems
+    [problem] = iter_problems(catalog.problems)
     assert problem.track_id.endswith("long/")
     assert problem.uri == f"{tmp_path}/{problem.track_id}".rstrip("/")
     reason = "the folder cannot be listed: File name too long; the rows of its tracks are kept"
@@ -179,8 +210,8 @@ def test_file_whose_name_has_a_line_break_is_a_problem_that_hides_no_other_track
     (tmp_path / os.fsdecode(b"d\n\xff.mp3")).touch()
     catalog = read_catalog(str(tmp_path))
     assert catalog.tracks["track_id"].to_pylist() == ["c.mp3"]
-    assert [problem.track_id for problem in catalog.problems] == ["a\nb.mp3", "d\n\\udcff.mp3"]
-    for problem in catalog.problems:
+    assert [problem.track_id for problem in iter_problems(catalog.problems)] == ["a\nb.mp3", "d\n\\udcff.mp3"]
+    for problem in iter_problems(catalog.problems):
         assert problem.message == "the name of the file or of its folder has a line break: rename it"
         assert not problem.hides_any_track
 

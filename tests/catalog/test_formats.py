@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musictag.catalog.formats import guess_encoding
+from musictag.catalog.encodings import guess_encoding
 from musictag.catalog.reader import Catalog, read_catalog
+from musictag.catalog.validation import iter_problems
 from musictag.catalog.vocabulary import normalized_tag
 
 TEXT = "track_id,uri,title,tags\n1,a.mp3,Füße,röck;pop\n2,b.mp3,爵士,\n"
@@ -35,7 +36,7 @@ def ids(catalog: Catalog) -> list[str]:
 def test_encodings_and_separators_are_recognized(tmp_path: Path, encoding: str, separator: str) -> None:
     text = TEXT.replace("röck;pop", '"röck;pop"').replace(",", separator).replace("\n", "\r\n")
     catalog = read(tmp_path / "c.csv", text.encode(encoding))
-    assert catalog.problems == ()
+    assert not catalog.problems.num_rows
     assert ids(catalog) == ["1", "2"]
     assert catalog.tracks["title"].to_pylist() == TITLES
     assert catalog.tracks["tags"].to_pylist() == [["pop", "röck"], []]
@@ -54,8 +55,8 @@ def test_other_encoding_is_named_and_costs_its_rows_only(tmp_path: Path) -> None
     rows = "".join(f"{n},{n}.mp3,{title}\n" for n, title in enumerate(["Abend", "Füße", "Mädchen", "schöne Größe"]))
     catalog = read(tmp_path / "c.csv", f"track_id,uri,title\n{rows}".encode("cp1252"))
     assert ids(catalog) == ["0"]
-    assert [problem.row for problem in catalog.problems] == [3, 4, 5]
-    for problem in catalog.problems:
+    assert [problem.row for problem in iter_problems(catalog.problems)] == [3, 4, 5]
+    for problem in iter_problems(catalog.problems):
         assert "title is not UTF-8" in problem.message
         assert "save the catalog as UTF-8 (it may be cp1252" in problem.message
 
@@ -93,15 +94,33 @@ def test_line_with_which_excel_is_told_the_separator_is_skipped(tmp_path: Path, 
     catalog = read_catalog(str(tmp_path / "c.csv"))
     assert catalog.tracks["track_id"].to_pylist() == ["a"]
     (tmp_path / "c.csv").write_text(f"{line}\ntrack_id{separator}uri\n{separator}a.mp3\n")
-    (problem,) = read_catalog(str(tmp_path / "c.csv")).problems
+    [problem] = iter_problems(read_catalog(str(tmp_path / "c.csv")).problems)
     assert problem.row == 3
+
+
+def test_rows_have_the_number_of_their_last_line(tmp_path: Path) -> None:
+    catalog = read(tmp_path / "c.csv", b'track_id,uri\n\n\n,a.mp3\n"x\ny",b.mp3\n\nfew\n')
+    assert catalog.problems["row"].to_pylist() == [4, 6, 8]
+
+
+@pytest.mark.parametrize("content", [b"track_id,uri,etag\na,a,x1\nb,b,\n", b"track_id\turi\tetag\na\ta\tx1\nb\tb\t \n"])
+def test_etag_of_a_catalog_is_kept_as_it_is(tmp_path: Path, content: bytes) -> None:
+    assert read(tmp_path / "c.csv", content).tracks["etag"].to_pylist() == ["x1", None]
+
+
+def test_etag_that_is_not_text_is_a_problem(tmp_path: Path) -> None:
+    [problem] = iter_problems(read(tmp_path / "c.jsonl", b'{"track_id": "a", "uri": "a", "etag": 5}').problems)
+    assert problem.message == "etag is not text: 5"
 
 
 def test_separator_is_the_one_with_which_the_header_is_complete(tmp_path: Path) -> None:
     catalog = read(tmp_path / "c.csv", b"track_id,uri,a;b\n1,x;y.mp3,\n")
     assert catalog.tracks["uri"].to_pylist() == [f"{tmp_path}/x;y.mp3"]
     catalog = read(tmp_path / "c.tsv", b"track_id\turi\n1\ta,b.mp3\textra\n")
-    assert catalog.problems[0].message == "1 more fields than the header has: quote fields that contain a tab"
+    assert (
+        next(iter_problems(catalog.problems)).message
+        == "1 more fields than the header has: quote fields that contain a tab"
+    )
 
 
 MISSING = pd.DataFrame({"track_id": [7, None, 12], "uri": ["a.mp3", "b.mp3", "c.mp3"]})
@@ -119,7 +138,7 @@ def test_ids_stay_whole_numbers_if_pandas_writes_a_column_with_a_missing_one(tmp
             MISSING.to_parquet(path)
     catalog = read_catalog(str(path))
     assert ids(catalog) == ["7", "12"]
-    assert [problem.message for problem in catalog.problems] == ["track_id is empty"]
+    assert [problem.message for problem in iter_problems(catalog.problems)] == ["track_id is empty"]
 
 
 def test_text_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
@@ -135,7 +154,9 @@ def test_text_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_other_ids_are_problems(tmp_path: Path, value: object, shown: str) -> None:
-    [problem] = read(tmp_path / "c.jsonl", json.dumps({"track_id": value, "uri": "a.mp3"}).encode()).problems
+    [problem] = iter_problems(
+        read(tmp_path / "c.jsonl", json.dumps({"track_id": value, "uri": "a.mp3"}).encode()).problems
+    )
     assert problem.message == f"track_id is {shown}: it must be text or a whole number"
 
 
@@ -150,7 +171,7 @@ def test_missing_id_is_the_problem_of_its_row_however_it_is_written(tmp_path: Pa
     MISSING.to_csv(tmp_path / "c.csv", index=False, na_rep=written)
     catalog = read_catalog(str(tmp_path / "c.csv"))
     assert ids(catalog) == ["7", "12"]
-    [problem] = catalog.problems
+    [problem] = iter_problems(catalog.problems)
     assert str(problem) == f"row 3 (row 3): track_id is {written}, which stands for a missing value"
     assert problem.hides_any_track
 
@@ -160,7 +181,7 @@ def test_id_whose_digits_are_lost_is_the_problem_of_its_row(tmp_path: Path, writ
     catalog = read(tmp_path / "c.csv", f"track_id,uri\n7.0,a\n{written},b\n".encode())
     assert ids(catalog) == ["7"]
     message = f"track_id is {written}: digits of the number are lost; save the column as text"
-    assert [problem.message for problem in catalog.problems] == [message]
+    assert [problem.message for problem in iter_problems(catalog.problems)] == [message]
 
 
 def test_whole_decimal_is_an_id(tmp_path: Path) -> None:
@@ -168,7 +189,7 @@ def test_whole_decimal_is_an_id(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "c.parquet")
     catalog = read_catalog(str(tmp_path / "c.parquet"))
     assert ids(catalog) == ["7"]
-    assert "must be text or a whole number" in catalog.problems[0].message
+    assert "must be text or a whole number" in next(iter_problems(catalog.problems)).message
 
 
 @pytest.mark.parametrize(
@@ -188,7 +209,7 @@ def test_whole_decimal_is_an_id(tmp_path: Path) -> None:
 def test_problem_whose_row_may_be_that_of_any_track_hides_all(
     tmp_path: Path, name: str, content: bytes, hides: bool
 ) -> None:
-    [problem] = read(tmp_path / name, content).problems
+    [problem] = iter_problems(read(tmp_path / name, content).problems)
     assert problem.hides_any_track == hides
 
 

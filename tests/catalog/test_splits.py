@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sample_tables
 from musictag.catalog import validation
+from musictag.catalog.matching import TrackCount
 from musictag.catalog.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
 from musictag.errors import CatalogError
 from musictag.storage import tables
@@ -147,6 +149,10 @@ def catalog_of(*rows):
     return pa.Table.from_pylist(fields, validation.SCHEMA)
 
 
+def labels_of(tracks, digests, splits_uri):
+    return tags_by_split(tracks, sample_tables.features(digests), splits_uri)
+
+
 def artists(n, tags=("x",)):
     return [(f"{artist}-{song}", f"artist {artist}", list(tags)) for artist in range(n) for song in range(2)]
 
@@ -157,13 +163,13 @@ def split_of(labels):
 
 def test_labels_are_the_tagged_tracks_with_features(tmp_path):
     rows = artists(10)
-    labels = tags_by_split(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), str(tmp_path / "splits"))
+    labels = labels_of(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), str(tmp_path / "splits"))
     assert set(labels.tags) == set(SPLITS)
     assert all(labels.tags[split] for split in SPLITS)
     assert {track: tags for split in SPLITS for track, tags in labels.tags[split].items()} == {
         track_id: tags for track_id, _, tags in rows
     }
-    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (0, (), ())
+    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (0, TrackCount(0), TrackCount(0))
     assert str(labels).endswith("left out: 0 without tags, 0 tagged but without features")
     splits = split_of(labels)
     assert all(splits[f"{artist}-0"] == splits[f"{artist}-1"] for artist in range(10))
@@ -172,8 +178,8 @@ def test_labels_are_the_tagged_tracks_with_features(tmp_path):
 def test_untagged_tracks_and_tracks_without_features_are_counted(tmp_path):
     rows = [*artists(5), ("untagged", "artist 0", []), ("both", "artist 1", [])]
     with_features = {row[0] for row in rows} - {"both", "2-0", "3-1", "3-0"}
-    labels = tags_by_split(catalog_of(*rows), dict.fromkeys(with_features), str(tmp_path / "splits"))
-    assert (labels.n_untagged, labels.without_features) == (2, ("2-0", "3-0", "3-1"))
+    labels = labels_of(catalog_of(*rows), dict.fromkeys(with_features), str(tmp_path / "splits"))
+    assert (labels.n_untagged, labels.without_features) == (2, TrackCount(3, ("2-0", "3-0", "3-1")))
     assert set(split_of(labels)) == with_features - {"untagged"}
     assert str(labels).endswith("left out: 2 without tags, 3 (2-0, 3-0, 3-1) tagged but without features")
 
@@ -181,11 +187,9 @@ def test_untagged_tracks_and_tracks_without_features_are_counted(tmp_path):
 def test_unlisted_tracks_with_features_are_counted_and_named(tmp_path):
     rows = artists(5)
     elsewhere = {f"old-{n}" for n in range(4)}
-    labels = tags_by_split(
-        catalog_of(*rows), dict.fromkeys({row[0] for row in rows} | elsewhere), str(tmp_path / "splits")
-    )
+    labels = labels_of(catalog_of(*rows), dict.fromkeys({row[0] for row in rows} | elsewhere), str(tmp_path / "splits"))
     assert set(split_of(labels)) == {row[0] for row in rows}
-    assert labels.orphaned == tuple(sorted(elsewhere))
+    assert labels.orphaned == TrackCount(4, ("old-0", "old-1", "old-2"))
     assert str(labels).endswith(
         "0 tagged but without features, 4 (old-0, old-1, old-2, \u2026) with features but not in the catalog"
     )
@@ -195,7 +199,7 @@ def test_splits_are_stored_when_the_catalog_grows(tmp_path):
     uri, before = str(tmp_path / "splits"), {}
     for n_artists in (4, 5, 30, 29, 60):
         rows = artists(n_artists)
-        now = split_of(tags_by_split(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), uri))
+        now = split_of(labels_of(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), uri))
         assert {track: split for track, split in now.items() if track in before} == {
             track: split for track, split in before.items() if track in now
         }
@@ -207,10 +211,10 @@ def test_splits_are_stored_when_the_catalog_grows(tmp_path):
 
 def test_stored_splits_do_not_depend_on_features(tmp_path):
     rows, uri = artists(10), str(tmp_path / "splits")
-    none = tags_by_split(catalog_of(*rows), {}, uri)
-    assert (split_of(none), len(none.without_features)) == ({}, 20)
+    none = labels_of(catalog_of(*rows), {}, uri)
+    assert (split_of(none), none.without_features.n) == ({}, 20)
     version = tables.version(uri)
-    labels = tags_by_split(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), uri)
+    labels = labels_of(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), uri)
     assert len(split_of(labels)) == 20
     assert tables.version(uri) == version
 
@@ -218,30 +222,30 @@ def test_stored_splits_do_not_depend_on_features(tmp_path):
 def test_split_column_overrides_the_stored_split(tmp_path):
     rows, uri = artists(10), str(tmp_path / "splits")
     ids = dict.fromkeys(row[0] for row in rows)
-    first = split_of(tags_by_split(catalog_of(*rows), ids, uri))
+    first = split_of(labels_of(catalog_of(*rows), ids, uri))
     moved = {"train": "test", "validation": "train", "test": "validation"}
     own = [(*row, moved[first[row[0]]]) for row in rows[:6]]
-    now = split_of(tags_by_split(catalog_of(*own, *rows[6:]), ids, uri))
+    now = split_of(labels_of(catalog_of(*own, *rows[6:]), ids, uri))
     assert {row[0]: now[row[0]] for row in own} == {row[0]: row[3] for row in own}
     assert {row[0]: now[row[0]] for row in rows[6:]} == {row[0]: first[row[0]] for row in rows[6:]}
 
 
 def test_split_column_of_one_track_applies_to_its_artist(tmp_path):
     rows = [("a", "Low", ["x"], "test"), ("b", "low", ["x"]), *artists(5)]
-    labels = tags_by_split(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), str(tmp_path / "splits"))
+    labels = labels_of(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), str(tmp_path / "splits"))
     assert {"a", "b"} <= set(labels.tags["test"])
 
 
 def test_single_fold_has_the_splits(tmp_path):
     rows = artists(10)
-    labels = tags_by_split(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), str(tmp_path / "splits"))
+    labels = labels_of(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), str(tmp_path / "splits"))
     assert folds(labels, 1) == [{split: labels.tags[split] for split in ("train", "validation")}]
 
 
 @pytest.mark.parametrize(("n_asked", "n_folds"), [(2, 2), (5, 5), (100, 7)])
 def test_each_track_is_validated_in_one_fold_with_its_artist(tmp_path, n_asked, n_folds):
     rows = [*artists(9), ("without features", "artist 1", ["x"])]
-    labels = tags_by_split(catalog_of(*rows), dict.fromkeys(row[0] for row in rows[:-1]), str(tmp_path / "splits"))
+    labels = labels_of(catalog_of(*rows), dict.fromkeys(row[0] for row in rows[:-1]), str(tmp_path / "splits"))
     learned = labels.tags["train"] | labels.tags["validation"]
     assert len(learned) == 14
     parts = folds(labels, n_asked)
@@ -256,7 +260,7 @@ def test_each_track_is_validated_in_one_fold_with_its_artist(tmp_path, n_asked, 
 
 def test_folds_without_tracks_are_an_error(tmp_path):
     rows = [("a", "one", ["x"], "train"), ("b", "one", ["x"], "validation"), ("c", "two", ["x"], "test")]
-    labels = tags_by_split(catalog_of(*rows), dict.fromkeys("abc"), str(tmp_path / "splits"))
+    labels = labels_of(catalog_of(*rows), dict.fromkeys("abc"), str(tmp_path / "splits"))
     with pytest.raises(CatalogError, match=r"3 folds need 2 or more artists, but .* have 1: "):
         folds(labels, 3)
     labels.tags["validation"].clear()
@@ -291,7 +295,7 @@ def test_artists_stay_in_one_split_for_any_growing_catalog(additions):
     with tempfile.TemporaryDirectory() as folder:
         for added in additions:
             rows += [(f"{len(rows) + n}", *row) for n, row in enumerate(added)]
-            labels = tags_by_split(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), f"{folder}/splits")
+            labels = labels_of(catalog_of(*rows), dict.fromkeys(row[0] for row in rows), f"{folder}/splits")
             artists_of = [{labels.groups[track_id] for track_id in labels.tags[split]} for split in SPLITS]
             assert sum(map(len, artists_of)) == len(set().union(*artists_of))
             assert split_of(labels).items() >= earlier.items()

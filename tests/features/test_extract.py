@@ -174,7 +174,7 @@ VANISHING = [
     OSError(errno.ENAMETOOLONG, "name too long"),
 ]
 STEPS = [
-    "fsspec.implementations.local.LocalFileSystem.info",
+    "musictag.storage.etags.os.stat",
     "musictag.storage.fetch.has_content",
     "musictag.features.extract.file_sha256",
 ]

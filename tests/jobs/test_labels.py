@@ -4,6 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from musictag.catalog.matching import TrackCount
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.catalog.splits import SPLITS
 from musictag.jobs.labels import echo_problems, read_labels
@@ -35,12 +36,16 @@ def test_labels_are_tags_of_tracks_with_features(catalog: Catalog, features_uri:
     labels = read_labels(catalog, features_uri)
     tags = {track_id: tags for split in SPLITS for track_id, tags in labels.tags[split].items()}
     assert tags == {str(n): ["calm"] for n in range(6)}
-    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (2, (), ("removed",))
+    assert (labels.n_untagged, labels.without_features, labels.orphaned) == (
+        2,
+        TrackCount(0),
+        TrackCount(1, ("removed",)),
+    )
 
 
 def test_labels_of_an_older_version_lack_later_tracks(catalog: Catalog, features_uri: str) -> None:
     labels = read_labels(catalog, features_uri, 1)
-    assert (labels.without_features, labels.orphaned) == (("5",), ())
+    assert (labels.without_features, labels.orphaned) == (TrackCount(1, ("5",)), TrackCount(0))
 
 
 def test_splits_are_kept_in_the_splits_table(catalog: Catalog, features_uri: str) -> None:
@@ -56,6 +61,14 @@ def test_splits_are_kept_in_the_splits_table(catalog: Catalog, features_uri: str
 def test_problems_are_printed_with_the_catalog(catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
     echo_problems(catalog, merge_tag_case=False)
     assert capsys.readouterr().out == f"{catalog.uri}, row 10 (broken): uri is empty\n"
+
+
+def test_only_the_first_problems_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "catalog.csv"
+    path.write_text("track_id,uri\n" + "".join(f"{n},\n" for n in range(1_234)))
+    echo_problems(read_catalog(str(path)), merge_tag_case=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[9:] == [f"{path}, row 11 (9): uri is empty", f"{path}: and 1,224 more rows that cannot be used"]
 
 
 @pytest.fixture

@@ -144,6 +144,27 @@ def test_missing_and_orphaned_tracks_are_problems(uri: str, catalog: Path) -> No
     assert orphaned == f"in the table, but not listed in {catalog} (a run with --prune deletes them): d"
 
 
+def test_rows_below_a_folder_that_cannot_be_listed_are_not_called_unlisted(uri: str, tmp_path: Path) -> None:
+    music = tmp_path / "music"
+    music.mkdir()
+    for track_id in "abcd":
+        (music / f"{track_id}.mp3").touch()
+    (music / "NAS").symlink_to("/mnt/not/connected")
+    sample_tables.delete_tracks(uri, "abcd")
+    commits.append_rows(uri, SCHEMA, [row(f"{each}.mp3", uri=f"{music}/{each}.mp3") for each in "abcd"])
+    commits.append_rows(uri, SCHEMA, [row("NAS/x.mp3"), row("NASA/y.mp3")])
+    missing, orphaned = problems(uri, music)
+    assert missing.endswith("failures: NAS/")
+    assert orphaned.endswith("deletes them): NASA/y.mp3")
+
+
+def test_ids_that_differ_in_case_are_different_tracks(uri: str, catalog: Path) -> None:
+    catalog.write_text("track_id,uri\n" + "".join(f"{track_id},/{track_id}.wav\n" for track_id in "abcD"))
+    missing, orphaned = problems(uri, catalog)
+    assert missing.endswith("failures: D")
+    assert orphaned.endswith("deletes them): d")
+
+
 def test_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is none"):
         maintenance.verify(str(tmp_path / "nothing"))

@@ -10,7 +10,7 @@ import pytest
 
 from musictag.catalog.reader import Catalog
 from musictag.catalog.validation import SCHEMA as CATALOG_SCHEMA
-from musictag.catalog.validation import Problem
+from musictag.catalog.validation import Problem, problems_table
 from musictag.errors import AudioCorruptError, LedgerError, UsageError
 from musictag.jobs import committer as committing
 from musictag.jobs import run as running
@@ -92,7 +92,7 @@ class Job:
         run = Run(
             source="catalog.csv",
             listed=[table_of([(track_id, f"{folder}{track_id}.mp3", etag) for track_id in track_ids], LISTED_SCHEMA)],
-            catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), tuple(problems)),
+            catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), problems_table(problems)),
             output_uri=self.uri,
             schema=SCHEMA,
             failures_uri=self.failures_uri,

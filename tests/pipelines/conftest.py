@@ -130,7 +130,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     tracks = reader.read_catalog(str(folder / "catalog.csv")).tracks
     uri = str(folder / "features")
     featurize(uri, CONFIG, dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True)))
-    labels = splits.tags_by_split(tracks, dict.fromkeys(tables.track_ids(uri)), tables.companion_uri(uri, "splits"))
+    features = tables.read_columns(uri, ("track_id", "audio_sha256"))
+    labels = splits.tags_by_split(tracks, features, tables.companion_uri(uri, "splits"))
     return Corpus(folder, folder / "catalog.csv", folder / "features", labels, tuple(sorted([*SOUNDS, "quiet"])))
 
 

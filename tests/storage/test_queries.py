@@ -4,8 +4,10 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 import sample_tables
+from musictag.errors import StoreError
 from musictag.storage import commits, queries, tables
 
 
@@ -18,6 +20,21 @@ def test_text_is_compared_by_its_bytes():
 def test_a_long_query_draws_no_bar():
     with queries.connect() as connection:
         assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
+def test_error_of_a_reader_is_an_error_of_the_store_with_its_reason():
+    def batches():
+        yield pa.record_batch([pa.array(["a"])], ["track_id"])
+        raise StoreError("table /a: no such file")
+
+    def count():
+        with queries.connect() as connection:
+            schema = pa.schema([("track_id", pa.string())])
+            connection.register("ids", pa.RecordBatchReader.from_batches(schema, batches()))
+            return connection.execute("SELECT count(*) FROM ids").fetchall()
+
+    with pytest.raises(StoreError, match=r"table /a: no such file\.$"):
+        count()
 
 
 def test_the_temporary_folder_is_deleted(tmp_path, monkeypatch):

@@ -102,10 +102,7 @@ with drivers.running(*sys.argv[1:]):
 
 
 def test_the_run_of_a_killed_process_has_ended(uri):
-    code = (
-        "import os, sys; from musictag.storage import drivers; drivers.running(*sys.argv[1:]).__enter__(); os._exit(9)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, uri, "r1"], check=False).returncode == 9
+    assert subprocess.run([sys.executable, "-c", KILLED_DRIVER, uri, "r1"], check=False).returncode == 9
     assert drivers.ended_runs(uri, "r2") == ["r1"]
 
 

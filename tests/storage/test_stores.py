@@ -131,7 +131,7 @@ def test_catalog_is_read_from_a_file_and_from_a_folder(store: str) -> None:
     assert catalog.tracks["track_id"].to_pylist() == ["Vol. 1/b.flac", "a.mp3"]
     assert catalog.left_out["hidden"] == 1
     read = read_catalog(f"{store}/catalog.csv")
-    assert read.problems == ()
+    assert read.problems.num_rows == 0
     assert read.tracks["track_id"].to_pylist() == ["ä"]
     (uri,) = read.tracks["uri"].to_pylist()
     assert uri == f"{store}/music/a.mp3"
