@@ -20,7 +20,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import featurize_tasks
 from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
-from musictag.jobs.run import Run, execute
+from musictag.jobs.run import Run, Workers, execute
 from musictag.models.specs import TaggerSpec
 from musictag.storage import etags, tables
 from musictag.storage.data_files import table_of
+from musictag.storage.outages import ask_table_store
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
 from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, load_rows, tag_rows
@@ -93,14 +94,19 @@ def _is_done(row: dict[str, Any]) -> bool:
     return bool(row.get("failure") or row.get("tagged"))
 
 
-def from_features(plan: PlanFiles | TaskList, features_uri: str) -> ray.data.Dataset:
+def from_features(plan: PlanFiles | TaskList, features_uri: str, store_timeout_s: float) -> ray.data.Dataset:
     """Read the feature rows of the tasks; files and row groups without such a row are not read."""
     schema = pa.schema([table.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
     table_uri = tables.absolute(features_uri)  # workers have other folders
 
+    def read_file(path: str, track_ids: set[str]) -> list[pa.Table]:
+        return list(tables.read_file(table_uri, path, schema, track_ids))
+
     def read(tasks: list[Task]) -> Iterator[pa.Table]:
-        for path, of_file in itertools.groupby(tasks, lambda task: task.features_file):
-            yield from tables.read_file(table_uri, str(path), schema, {task.track_id for task in of_file})
+        for path, of_file in itertools.groupby(tasks, lambda task: str(task.features_file)):
+            # Read again as a whole if the store does not answer; a part has some 128 MiB.
+            read_tasks = functools.partial(read_file, path, {task.track_id for task in of_file})
+            yield from ask_table_store(read_tasks, store_timeout_s)
 
     return from_shards(plan, read)
 
@@ -139,36 +145,51 @@ def from_shards(plan: PlanFiles | TaskList, read: Callable[[list[Task]], Iterato
 
 
 def score_rows(
-    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, args: argparse.Namespace
+    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, use_gpu: bool, n_actors: int
 ) -> ray.data.Dataset:
     """Score feature rows by actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`."""
     artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
     return rows.map_batches(
         ScoringActor,
         # The artifact is in a list, because Ray would replace a bare reference by its value.
-        fn_constructor_args=(model, [artifact], args.use_gpu),
+        fn_constructor_args=(model, [artifact], use_gpu),
         batch_format="pyarrow",
         # On CPUs, Ray fuses reading into the actors, where a batch size would count files: each call gets one block, as
         # it was read or decoded.
-        batch_size=SCORE_TRACKS if args.use_gpu else None,
-        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=args.num_workers, max_size=args.num_workers),
+        batch_size=SCORE_TRACKS if use_gpu else None,
+        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=n_actors, max_size=n_actors),
         num_cpus=1,
-        num_gpus=1 if args.use_gpu else 0,
+        num_gpus=1 if use_gpu else 0,
     )
 
 
 @contextlib.contextmanager
-def scoring(
-    plan: PlanFiles | TaskList, model: ModelIdentity, folder: Path, spec: TaggerSpec, args: argparse.Namespace
-) -> Iterator[Iterator[pa.Table]]:
-    """Run Ray in the body and score the tasks: tables of `SCORED_SCHEMA` as they arrive."""
+def engine(args: argparse.Namespace) -> Iterator[Workers]:
+    """Run Ray in the body."""
     # An actor takes a logical CPU; the tasks that read and decode need some as well.
-    with ray_cluster.connect(num_cpus=n_cores() + args.num_workers), ray_cluster.task_errors():
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors that it logs are raised as well
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = from_audio(plan, spec.feature_config, args) if args.catalog else from_features(plan, args.features)
-        scored = score_rows(rows, model, folder, args)
-        yield map(pa.table, scored.iter_batches(batch_size=BLOCK_TRACKS, batch_format="pyarrow"))
+    n_actors = args.num_workers or n_cores()
+    with ray_cluster.connect(num_cpus=n_cores() + n_actors), ray_cluster.task_errors():
+        n_actors = args.num_workers or ray_cluster.n_workers(use_gpu=args.use_gpu)
+        yield Workers(n_actors, n_cores=ray_cluster.n_workers(use_gpu=False), n_gpus=n_actors if args.use_gpu else 0)
+
+
+def score(
+    plan: PlanFiles | TaskList,
+    n_actors: int,
+    model: ModelIdentity,
+    folder: Path,
+    spec: TaggerSpec,
+    args: argparse.Namespace,
+) -> Iterator[pa.Table]:
+    """Yield tables of `SCORED_SCHEMA` of the tasks as they arrive from Ray, which must run."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors that it logs are raised as well
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    if args.catalog:
+        rows = from_audio(plan, spec.feature_config, args)
+    else:
+        rows = from_features(plan, args.features, options.limits(args).store_timeout_s)
+    scored = score_rows(rows, model, folder, args.use_gpu, n_actors)
+    yield from map(pa.table, scored.iter_batches(batch_size=BLOCK_TRACKS, batch_format="pyarrow"))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -190,10 +211,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",
     )  # fmt: skip
     options.add_ledger(parser)
-    options.add_workers(parser, n_cores(), "actors that score")
+    options.add_workers(parser, None, "actors that score", "one for each GPU or core")
     args = parser.parse_args(argv)
     if args.use_gpu:
-        ray_cluster.check_gpus(args.num_workers, torch.cuda.device_count())
+        ray_cluster.check_gpus(args.num_workers or 1, torch.cuda.device_count())
     return args
 
 
@@ -226,14 +247,18 @@ def main(argv: list[str]) -> None:
     else:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
-    def score(plan: PlanFiles | TaskList) -> diff.Scoring:
-        return scoring(plan, model, model_source.folder, spec, args)
+    def score_tasks(plan: PlanFiles | TaskList, n_actors: int) -> Iterator[pa.Table]:
+        return score(plan, n_actors, model, model_source.folder, spec, args)
 
     if args.diff:
+
+        def score_sample(tasks: Sequence[Task]) -> Iterator[pa.Table]:
+            with engine(args) as workers:
+                yield from score_tasks(TaskList.of(tasks, workers.n), workers.n)
+
         diff.echo_diff(
             args.tags, source, list_tracks(catalog, args.features), args.diff, model=model,
-            vocabulary=spec.vocabulary, vocabulary_of=mlflow_registry.vocabulary_of,
-            score=lambda tasks: score(TaskList.of(tasks, args.num_workers)),
+            vocabulary=spec.vocabulary, vocabulary_of=mlflow_registry.vocabulary_of, score=score_sample,
         )  # fmt: skip
         return
 
@@ -241,9 +266,9 @@ def main(argv: list[str]) -> None:
     tables.create_table(args.tags, TAGS_SCHEMA)
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    def tag(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
-        with score(plan) as scored, bar((), "tag", n_tasks, "track") as progress_bar:
-            for rows in scored:
+    def tag(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+        with bar((), "tag", n_tasks, "track") as progress_bar:
+            for rows in score_tasks(plan, workers.n):
                 failures = pc.drop_null(rows["failure"]).to_pylist()
                 committer.add(rows.filter(pc.is_null(rows["failure"])).select(TAGS_SCHEMA.names), failures)
                 progress_bar.update(len(rows))
@@ -261,13 +286,12 @@ def main(argv: list[str]) -> None:
         copies_rows=catalog is not None,  # stored features are not decoded
         time_column="tagged_at",
         task_bytes=table.estimated_row_bytes(spec.feature_config, n_clips),
-        n_workers=args.num_workers,
-        n_cores=max(args.num_workers, n_cores()),
-        n_gpus=args.num_workers if args.use_gpu else 0,
+        engine=lambda: engine(args),
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,
         prune=args.prune,
         prune_limit=args.prune_limit,
+        store_timeout_s=options.limits(args).store_timeout_s,
         replace=args.replace,
         started=started,
     )

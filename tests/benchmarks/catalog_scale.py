@@ -3,6 +3,7 @@
 python tests/benchmarks/catalog_scale.py STEP FOLDER N_ROWS
 """
 
+import contextlib
 import datetime
 import json
 import resource
@@ -23,7 +24,7 @@ from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
 from musictag.jobs.committer import Committer
 from musictag.jobs.plan_files import PlanFiles
-from musictag.jobs.run import Run, execute
+from musictag.jobs.run import Run, Workers, execute
 from musictag.storage import commits, data_files, tables
 from musictag.tagging.table import TAGS_SCHEMA, load_rows
 
@@ -112,8 +113,9 @@ def run_of(folder: Path, name: str, schema: pa.Schema, producer: str, load: Call
     return Run(
         source="catalog.parquet", listed=batches, catalog=catalog, output_uri=uri, schema=schema,
         failures_uri=failures_uri, producer=producer, load_rows=load, copies_rows=False,
-        task_bytes=table.estimated_row_bytes(CONFIG, 10), n_workers=2, max_attempts=3, max_failures=1.0, prune=False,
-        prune_limit=1.0, replace=False, started=datetime.datetime.now(datetime.UTC), **fields,
+        task_bytes=table.estimated_row_bytes(CONFIG, 10),
+        engine=lambda: contextlib.nullcontext(Workers(2, n_cores=2)), max_attempts=3, max_failures=1.0, prune=False,
+        prune_limit=1.0, replace=False, store_timeout_s=0.0, started=datetime.datetime.now(datetime.UTC), **fields,
     )  # fmt: skip
 
 
@@ -124,7 +126,7 @@ class Planned(Exception):  # noqa: N818 # it is no error
 def plan(folder: Path, n_rows: int) -> dict[str, Any]:
     """Read the catalog and the features table, and write the plan of the new tracks."""
 
-    def process(files: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(files: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         raise Planned(files, n_tasks)
 
     def load(connection: duckdb.DuckDBPyConnection, name: str) -> None:
@@ -156,7 +158,7 @@ def tag(folder: Path, n_rows: int) -> dict[str, Any]:
 def tag_by(folder: Path, uri: str, digest: str) -> float:
     made_s = 0.0
 
-    def process(files: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(files: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         nonlocal made_s
         for shard in range(files.n_shards):
             for _, tasks in files.read_shard(shard):
