@@ -176,6 +176,13 @@ def tag_by(folder: Path, uri: str, digest: str) -> float:
     return time.perf_counter() - started - made_s
 
 
+def night(folder: Path, digest: int) -> dict[str, Any]:
+    """Tag what is new in the catalog, or all of it if the model is new."""
+    uri = str(folder / "tags")
+    tables.create_table(uri, TAGS_SCHEMA)
+    return {"seconds": tag_by(folder, uri, str(digest))}
+
+
 def no_digest(name: str, version: str) -> None:
     raise AssertionError(name, version)
 
@@ -202,7 +209,7 @@ def tags_rows(track_ids: list[str], uris: list[str], digest: str) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in TAGS_SCHEMA], schema=TAGS_SCHEMA)
 
 
-STEPS = {function.__name__: function for function in (make_features, plan, tag)}
+STEPS = {function.__name__: function for function in (make_features, plan, tag, night)}
 
 if __name__ == "__main__":
     step, folder, n_rows = sys.argv[1:]
