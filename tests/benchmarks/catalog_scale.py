@@ -51,13 +51,16 @@ def tracks(n_rows: int) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch({"track_id": ids, "uri": uris, "etag": [f"{name}-1" for name in ids]})
 
 
-def write_catalog(folder: Path, n_rows: int) -> Path:
-    path = folder / "catalog.parquet"
-    batches = tracks(n_rows)
-    first = next(batches)
-    with pq.ParquetWriter(path, first.schema) as writer:
-        for batch in (first, *batches):
-            writer.write_batch(batch)
+def write_catalog(folder: Path, n_rows: int, *, is_broken: bool = False) -> Path:
+    """Write a catalog of made tracks; with `is_broken`, every tenth row has no uri."""
+    path, writer = folder / "catalog.parquet", None
+    for batch in tracks(n_rows):
+        if is_broken:
+            uris = [uri if number % 10 else None for number, uri in enumerate(batch["uri"].to_pylist())]
+            batch = batch.set_column(1, "uri", pa.array(uris, pa.string()))
+        writer = writer or pq.ParquetWriter(path, batch.schema)
+        writer.write_batch(batch)
+    writer.close()
     return path
 
 
@@ -148,6 +151,16 @@ def plan(folder: Path, n_rows: int) -> dict[str, Any]:
     }
 
 
+def broken(folder: Path, n_rows: int) -> dict[str, Any]:
+    """Plan a catalog whose every tenth row is broken, and write these rows to the failures table."""
+    home = folder / "broken"
+    home.mkdir()
+    write_catalog(home, n_rows, is_broken=True)
+    table.open_features(str(home / "features"), CONFIG, 10)
+    figures = plan(home, n_rows)
+    return figures | {"n_failures": tables.open_table(str(home / "features-failures")).count()}
+
+
 def tag(folder: Path, n_rows: int) -> dict[str, Any]:
     """Tag all tracks by made scores, then by another model; the scores alone are not counted."""
     uri = str(folder / "tags")
@@ -209,7 +222,7 @@ def tags_rows(track_ids: list[str], uris: list[str], digest: str) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in TAGS_SCHEMA], schema=TAGS_SCHEMA)
 
 
-STEPS = {function.__name__: function for function in (make_features, plan, tag, night)}
+STEPS = {function.__name__: function for function in (make_features, plan, broken, tag, night)}
 
 if __name__ == "__main__":
     step, folder, n_rows = sys.argv[1:]

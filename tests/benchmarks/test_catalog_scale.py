@@ -69,6 +69,9 @@ def test_plan_and_a_new_champion(folder: Path) -> None:
     is_large = N_ROWS > 2_000_000
     assert figures["peak GiB"] <= (4 if is_large else 1.5)
     assert figures["seconds"] <= (480 if is_large else 60)
+    broken = step("broken", folder, N_ROWS)
+    assert broken["n_failures"] == N_ROWS // 10
+    assert broken["peak GiB"] <= (4 if is_large else 1.5)
     if N_ROWS != N_TRACKS:
         write_catalog(folder, N_TRACKS)
     champions = step("tag", folder, N_TRACKS)
