@@ -221,12 +221,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[pa.RecordBatch]:
     """Yield `track_id, uri, audio_etag` of the tracks of the catalog, or if there is none of the features table.
 
-    Tracks of the features table come with the `features_file` that holds them.
+    Rows of the features table come with their `featurized_at` and the `features_file` that holds them.
     """
     if catalog:
         yield from etags.with_etags(catalog.tracks)
         return
-    columns = ("track_id", "uri", "audio_etag", "__filename")
+    columns = ("track_id", "uri", "audio_etag", "featurized_at", "__filename")
     for batch in tables.scan(features_uri, columns):
         names = pc.replace_substring_regex(batch["__filename"], ".*/", "")
         yield batch.append_column("features_file", names)

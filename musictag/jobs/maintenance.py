@@ -9,7 +9,7 @@ from pyarrow.fs import FileSelector
 
 from musictag.errors import StoreError
 from musictag.jobs import row_checks
-from musictag.jobs.plan_files import delete_plan, plan_uri, run_name_at
+from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, run_name_at
 from musictag.storage import checksums, drivers, staging, tables
 
 
@@ -92,7 +92,7 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
 
 def _delete_ended_runs(uri: str, before: datetime.datetime) -> None:
     """Delete what runs that began before a time, and have ended, have staged and planned."""
-    for run in drivers.ended_runs(uri):
+    for run in drivers.ended_runs(uri, planned=planned_runs(plan_uri(uri))):
         if run < run_name_at(before):
             staging.delete_run(uri, run)
             delete_plan(plan_uri(uri), run)

@@ -46,8 +46,9 @@ SELECT file, track_id, time
 FROM (
     SELECT
         track_id, time, file,
-        row_number() OVER (PARTITION BY track_id ORDER BY time DESC, file DESC) AS age
-    FROM rows_now
+        -- The clocks of workers differ: a row of this run is newer than those before it, whatever its time is.
+        row_number() OVER (PARTITION BY track_id ORDER BY was_there IS NULL DESC, time DESC, file DESC) AS age
+    FROM rows_now LEFT JOIN (SELECT DISTINCT track_id, time, true AS was_there FROM rows_before) USING (track_id, time)
 )
 LEFT JOIN plan USING (track_id)
 LEFT JOIN unlisted USING (track_id)

@@ -4,7 +4,7 @@ Featurizing and tagging share it. A plan compares what is listed with what the o
 of earlier runs. It is made by queries over columns, because ten million tracks do not fit into Python objects. The
 tables of its connection:
 
-- `listed`: `number, track_id, uri, stored_uri, audio_etag, features_file`, a row for each usable row of the catalog;
+- `listed`: `number, track_id, uri, stored_uri, audio_etag, features_file, featurized_at`, a row for each track;
 - `problems`: the rows of the catalog that cannot be used, with the columns of `validation.PROBLEMS_SCHEMA`;
 - `rows_before`: `track_id, uri, audio_etag, producer, time, file`, the rows of the output table before the run, and
   `existing`, the newest of them for each track;
@@ -60,10 +60,14 @@ class Plan:
 
 
 def load_listed(connection: duckdb.DuckDBPyConnection, listed: Iterable[pa.RecordBatch | pa.Table]) -> None:
-    """Create the table `listed` from tables with `track_id, uri, audio_etag`, and `features_file` where it is known."""
-    schema = pa.schema(
-        [("number", pa.int64()), *((name, pa.string()) for name in ("track_id", "uri", "stored_uri", "audio_etag"))]
-    ).append(pa.field("features_file", pa.string()))
+    """Create the table `listed`.
+
+    Args:
+        connection: where to create it.
+        listed: tables with the columns `track_id, uri, audio_etag`; if they are rows of a features table, also with
+            `features_file` and `featurized_at`, and of several rows of a track the newest one is listed.
+    """
+    schema = _LISTED_SCHEMA
 
     def batches() -> Iterator[pa.RecordBatch]:
         n_before = 0
@@ -71,12 +75,30 @@ def load_listed(connection: duckdb.DuckDBPyConnection, listed: Iterable[pa.Recor
             for batch in table.to_batches() if isinstance(table, pa.Table) else [table]:
                 numbers = pa.array(range(n_before, n_before + len(batch)), pa.int64())
                 n_before += len(batch)
-                is_known = "features_file" in batch.schema.names
-                file = batch["features_file"] if is_known else pa.nulls(len(batch), pa.string())
-                columns = [batch["track_id"], batch["uri"], redacted_column(batch["uri"]), batch["audio_etag"], file]
-                yield pa.record_batch([numbers, *(column.cast(pa.string()) for column in columns)], schema)
+                columns = {"number": numbers, "stored_uri": redacted_column(batch["uri"]), **_columns(batch)}
+                arrays = [columns.get(field.name, pa.nulls(len(batch))).cast(field.type) for field in schema]
+                yield pa.record_batch(arrays, schema)
 
     load(connection, "listed", pa.RecordBatchReader.from_batches(schema, batches()))
+    (n_featurized,) = connection.execute("SELECT count(featurized_at) FROM listed").fetchall()[0]
+    if n_featurized:
+        connection.execute(
+            "CREATE OR REPLACE TABLE listed AS SELECT * FROM listed "
+            "QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY featurized_at DESC) = 1"
+        )
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+
+_LISTED_SCHEMA = pa.schema(
+    [
+        ("number", pa.int64()),
+        *((name, pa.string()) for name in ("track_id", "uri", "stored_uri", "audio_etag", "features_file")),
+        ("featurized_at", pa.timestamp("us", "UTC")),
+    ]
+)
 
 
 def load(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:

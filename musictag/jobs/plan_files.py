@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import LocalFileSystem
+from pyarrow.fs import FileSelector, LocalFileSystem
 
 from musictag.errors import StoreError
 from musictag.storage import tables
@@ -171,6 +171,14 @@ def _n_parts_of(shard: int, n_shards: int, n_parts: int) -> int:
 def delete_plan(uri: str, run: str) -> None:
     """Delete the files of the plan of a run."""
     delete_folder(uri, run)
+
+
+def planned_runs(uri: str) -> set[str]:
+    """Return the runs that have a plan in the folder `uri`."""
+    with store_errors(uri):
+        # Object stores have no folders that could be listed.
+        found = folder(uri).get_file_info(FileSelector("", allow_not_found=True, recursive=True))
+    return {each.path.split("/")[0] for each in found}
 
 
 def run_name_at(moment: datetime.datetime) -> str:

@@ -28,7 +28,15 @@ from musictag.jobs.ledger import (
 )
 from musictag.jobs.obsolete_rows import remove_obsolete_rows
 from musictag.jobs.plan import LoadRows, Plan, echo_plan, load, load_listed, make_plan
-from musictag.jobs.plan_files import PlanFiles, count_parts, delete_plan, plan_uri, run_name_at, write_plan
+from musictag.jobs.plan_files import (
+    PlanFiles,
+    count_parts,
+    delete_plan,
+    plan_uri,
+    planned_runs,
+    run_name_at,
+    write_plan,
+)
 from musictag.jobs.progress import counted, echo
 from musictag.jobs.sharing import check_not_shared
 from musictag.storage import commits, drivers, queries, rewrite, staging
@@ -133,12 +141,13 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
 def adopt_staged(run: Run, name: str) -> None:
     """Commit what the workers of ended runs have staged; delete their plans and whatever else they left."""
     n_tracks = 0
-    for ended in drivers.ended_runs(run.output_uri, name):
+    plans = plan_uri(run.output_uri)
+    for ended in drivers.ended_runs(run.output_uri, name, planned_runs(plans)):
         committer = Committer(run.output_uri, run.failures_uri, run.schema, run.producer, ended)
         committer.collect()
         n_tracks += committer.commit()
         committer.discard()
-        delete_plan(plan_uri(run.output_uri), ended)
+        delete_plan(plans, ended)
     if n_tracks:
         echo(f"taken over from a run that was stopped: {counted(n_tracks, 'track')}")
 

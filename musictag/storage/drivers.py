@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def running(uri: str, run: str) -> Iterator[None]:
     finally:
         finished.set()
         thread.join()
-        with store_errors(uri):
+        # If the store does not answer, the next run notices by the process, or by the file, that this one has ended.
+        with contextlib.suppress(StoreError), store_errors(uri):
             if folder(uri).get_file_info(_path(run)).type == FileType.File:
                 folder(uri).delete_file(_path(run))
 
@@ -56,15 +57,15 @@ def _write(uri: str, run: str) -> None:
     staging.write_file(uri, _path(run), json.dumps(_this_process()).encode())
 
 
-def ended_runs(uri: str, run: str | None = None) -> list[str]:
-    """Return the runs other than `run` that have left something staged and have ended, oldest first.
+def ended_runs(uri: str, run: str | None = None, planned: Collection[str] = ()) -> list[str]:
+    """Return the runs other than `run` that have staged something or are among `planned`, and have ended; oldest first.
 
     This takes up to `ENDED_S` if the driver of such a run was on another machine.
     """
     with store_errors(uri):
         # Object stores have no folders that could be listed.
         found = folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
-    others = sorted({each.path.split("/")[1] for each in found if each.is_file} - {run})
+    others = sorted({*planned, *(each.path.split("/")[1] for each in found if each.is_file)} - {run})
     is_running = {other: _is_running_here(uri, other) for other in others}
     unknown = {other: _modified(uri, other) for other in others if is_running[other] is None}
     deadline = time.monotonic() + ENDED_S

@@ -1,10 +1,14 @@
+import datetime
+
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.catalog.validation import Problem
-from musictag.jobs.plan import RETRYABLE_ERRORS, echo_plan, make_plan
-from plans import ExistingRow, FailedTrack, planned
+from musictag.jobs.plan import RETRYABLE_ERRORS, echo_plan, load_listed, make_plan
+from musictag.storage import queries
+from plans import BEFORE, ExistingRow, FailedTrack, planned
 
 SIGNED = "https://me:pw@host/a.mp3?id=1&sig={}"
 REDACTED = "https://***@host/a.mp3?id=1&sig=***"
@@ -120,6 +124,16 @@ def test_the_newest_of_several_rows_of_a_track_counts():
             "INSERT INTO rows_before VALUES ('a', 'a.mp3', 'e1', 'producer', TIMESTAMPTZ '2026-11-02 00:00:00+00', 'f')"
         )
         assert make_plan(made.connection, "producer", 3).n_unchanged == 1
+
+
+def test_of_several_features_rows_of_a_track_the_newest_is_listed():
+    names = ("track_id", "uri", "audio_etag", "features_file", "featurized_at")
+    rows = [("a", "a.mp3", etag, file, BEFORE + datetime.timedelta(hours=n)) for n, etag, file in
+            ((2, "e2", "f2"), (1, "e1", "f1"))]  # fmt: skip
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    with queries.connect() as connection:
+        load_listed(connection, [table])
+        assert connection.sql("SELECT audio_etag, features_file FROM listed").fetchall() == [("e2", "f2")]
 
 
 def test_new_signature_in_uri_leaves_track_unchanged():

@@ -40,6 +40,8 @@ class Job:
     def __init__(self, folder: Path) -> None:
         self.uri, self.failures_uri = str(folder / "rows"), str(folder / "rows-failures")
         self.processed: list[str] = []
+        self.clock_s = 0.0
+        """How much the clock of the workers is ahead, s."""
         tables.create_table(self.uri, SCHEMA)
         tables.create_table(self.failures_uri, FAILURES_SCHEMA)
 
@@ -67,7 +69,7 @@ class Job:
                 if task.track_id in failing:
                     yield None, failure_row(task, AudioCorruptError("why"))
                 elif task.track_id not in lost:
-                    now = datetime.datetime.now(datetime.UTC)
+                    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.clock_s)
                     identity = {"track_id": task.track_id, "uri": task.uri, "audio_etag": task.audio_etag}
                     yield {**identity, "producer": "p", "written_at": now}, None
 
@@ -274,6 +276,25 @@ def test_error_of_process_is_raised_and_its_rows_are_kept(job: Job) -> None:
         job.execute("ab", process=crash)
     job.execute("ab")
     assert job.processed == ["b"]
+
+
+def test_a_row_of_a_worker_whose_clock_is_behind_replaces_the_earlier_one(job: Job) -> None:
+    job.execute("a")
+    job.clock_s = -3600
+    job.execute("a", etag="new")
+    rows = tables.read_columns(job.uri, ("track_id", "audio_etag")).to_pylist()
+    assert rows == [{"track_id": "a", "audio_etag": "new"}]
+
+
+def test_the_plan_of_a_run_that_staged_nothing_is_deleted_by_the_next(job: Job) -> None:
+    def interrupt(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job.execute("a", process=interrupt)
+    assert list(Path(f"{job.uri}-plan").iterdir())
+    job.execute("a")
+    assert not list(Path(f"{job.uri}-plan").iterdir())
 
 
 def test_a_new_row_replaces_an_earlier_one_at_the_end_of_the_run(job: Job) -> None:
