@@ -68,8 +68,12 @@ def featurize(
     limits: Limits = DEFAULT_LIMITS,
     decode: Decode | None = None,
     find_row: Callable[[str], dict[str, Any] | None] | None = None,
+    audio_etag: str | None = None,
 ) -> dict[str, Any]:
     """Fetch and decode a track and return its row of the features table.
+
+    The row has the given `audio_etag`; the store is asked if it is None. If the audio changes after it was asked for,
+    the next plan finds another etag.
 
     The row has `clips_per_track` clips, or all if it is None. `decode` replaces `track_clips`, for example by
     `DecoderProcess.track_clips`. If `find_row` returns a row for the SHA-256 of the file, the file is not decoded, and
@@ -79,8 +83,7 @@ def featurize(
         AudioError: the track cannot be fetched or decoded; the subclass says why.
         StoreError: the folder for temporary files is full.
     """
-    # Asked again: the audio may have changed since the plan.
-    etag = fetch.ask_store(uri, lambda: etags.audio_etag(uri), limits.store_timeout_s)
+    etag = audio_etag or fetch.ask_store(uri, lambda: etags.audio_etag(uri), limits.store_timeout_s)
     with fetch.local_audio(uri, limits.store_timeout_s) as path:
         with fetch.unreachable_errors(uri):
             sha256 = file_sha256(path)

@@ -6,6 +6,7 @@ Both tables record the last committed part of each shard, so that a commit may b
 committed before the failures of the same parts.
 """
 
+import concurrent.futures
 import contextlib
 import datetime
 import threading
@@ -26,11 +27,15 @@ from musictag.storage.staging import Manifest
 
 POLL_S = 1.0
 """Least pause between two looks at what has been staged, s."""
+MAX_POLL_S = 60.0
+"""Largest pause between two looks, s."""
 COMMIT_S = 10.0
 """Least pause between two commits, s."""
 MAX_SHARE = 0.05
 """Share of the time that commits may take, and looks as well: after slow ones, the pause is longer."""
 _MAX_CONFLICTS = 10
+# Manifests read in parallel: reading waits for the store, not for a core.
+_READ_THREADS = 16
 
 
 class Committer:
@@ -71,7 +76,10 @@ class Committer:
         self._last_write = time.monotonic()
         self._next_write = self._last_write + COMMIT_S
         self._staged: dict[int, dict[int, Manifest]] = defaultdict(dict)  # by shard and part, until committed
-        self._done: dict[int, int] = {}  # the last committed part of each shard
+        # The last committed part of each shard, and the last one whose failures are committed. Asking the table for
+        # them reads its log: this is done once for each shard that another driver may have committed.
+        self._done: dict[int, int] = {}
+        self._failures_done: dict[int, int] = {}
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -98,7 +106,7 @@ class Committer:
                 started = time.monotonic()
                 self.collect()
                 collected = time.monotonic()
-                pause_s = max(POLL_S, (collected - started) / MAX_SHARE)
+                pause_s = min(max(POLL_S, (collected - started) / MAX_SHARE), MAX_POLL_S)
                 if collected >= next_commit:
                     self.commit()
                     ended = time.monotonic()
@@ -106,22 +114,22 @@ class Committer:
 
     def collect(self) -> None:
         """Read the manifests that have arrived; a broken one is deleted, and its part is not committed."""
-        for path in staging.manifest_paths(self.output_uri, self.run):
-            if path in self._seen:
-                continue
-            manifest = self._read(path)
-            self._seen.add(path)
-            # Another worker may have done the part as well: the first one counts.
-            if manifest and manifest.part not in self._staged[manifest.shard]:
-                self._staged[manifest.shard][manifest.part] = manifest
-                self.n_tracks += manifest.n_tracks
-                self.core_seconds += manifest.core_seconds
+        new = [path for path in staging.manifest_paths(self.output_uri, self.run) if path not in self._seen]
+        with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
+            for path, manifest in zip(new, threads.map(self._read, new), strict=True):
+                self._seen.add(path)
+                # Another worker may have done the part as well: the first one counts.
+                if manifest and manifest.part not in self._staged[manifest.shard]:
+                    self._staged[manifest.shard][manifest.part] = manifest
+                    self.n_tracks += manifest.n_tracks
+                    self.core_seconds += manifest.core_seconds
 
     def _read(self, path: str) -> Manifest | None:
         try:
             manifest = staging.read_manifest(self.output_uri, path)
         except BrokenManifestError as error:
-            echo(f"{error}; the next run processes its tracks")
+            echo(f"{error}; its tracks are processed again")
+            staging.delete_manifest(self.output_uri, path)
             return None
         return manifest if manifest.producer == self.producer else None
 
@@ -142,16 +150,17 @@ class Committer:
             except ConflictError:  # another run took this one for ended, or the response to a commit was lost
                 if attempt == _MAX_CONFLICTS - 1:
                     raise
+                self._done.clear()
+                self._failures_done.clear()
             else:
                 break
         self.commit_seconds += time.monotonic() - started
         return n_tracks
 
     def _commit(self) -> int:
-        recorded = commits.recorded_numbers(self.output_uri, map(self._name, self._staged))
+        self._ask_for_done(self.output_uri, self._done)
         ready: dict[int, list[Manifest]] = {}
         for shard, parts in self._staged.items():
-            self._done[shard] = max(recorded.get(self._name(shard), -1), self._done.get(shard, -1))
             part = self._done[shard] + 1
             ready[shard] = []
             while part in parts:
@@ -172,6 +181,14 @@ class Committer:
                 del parts[part]
         return sum(manifest.n_tracks for manifests in ready.values() for manifest in manifests)
 
+    def _ask_for_done(self, uri: str, done: dict[int, int]) -> None:
+        """Add to `done` the last part that the table at `uri` has recorded, of shards that are not in it yet."""
+        names = {shard: self._name(shard) for shard, parts in self._staged.items() if parts and shard not in done}
+        recorded = commits.recorded_numbers(uri, names.values()) if names else {}
+        done.update({shard: recorded.get(name, -1) for shard, name in names.items()})
+        for shard in self._staged:
+            done.setdefault(shard, -1)
+
     def _info(self, core_seconds: float) -> dict[str, Any]:
         """Return what a commit says of its cost."""
         return {"musictag.run": self.run, "musictag.core_seconds": round(core_seconds, 1)}
@@ -182,18 +199,19 @@ class Committer:
 
     def _commit_failures(self) -> None:
         """Commit the failures of the parts whose rows are committed."""
-        recorded = commits.recorded_numbers(self.failures_uri, map(self._name, self._staged))
+        self._ask_for_done(self.failures_uri, self._failures_done)
         now = datetime.datetime.now(datetime.UTC)
-        rows, last = [], {}
+        rows, done = [], {}
         for shard, parts in self._staged.items():
             for part in sorted(parts):
-                is_new = recorded.get(self._name(shard), -1) < part <= self._done[shard]
+                is_new = self._failures_done[shard] < part <= self._done[shard]
                 if is_new and parts[part].failures:
                     rows += [{**failure, "failed_at": now} for failure in parts[part].failures]
-                    last[self._name(shard)] = part
-        commits.add_files(
-            self.failures_uri, FAILURES_SCHEMA, write_rows(self.failures_uri, FAILURES_SCHEMA, rows), last
-        )
+                    done[shard] = part
+        files = write_rows(self.failures_uri, FAILURES_SCHEMA, rows)
+        last = {self._name(shard): part for shard, part in done.items()}
+        commits.add_files(self.failures_uri, FAILURES_SCHEMA, files, last)
+        self._failures_done |= done
 
     def add(self, rows: pa.Table, failures: Sequence[dict[str, Any]]) -> None:
         """Take rows of the output table and of the failures table (without the time), and commit them soon."""
@@ -201,21 +219,21 @@ class Committer:
         self._failures += failures
         self.n_tracks += rows.num_rows + len(failures)
         if time.monotonic() >= self._next_write or sum(table.nbytes for table in self._rows) >= FILE_BYTES:
-            self._write()
+            ask_table_store(self._write, self.store_timeout_s)
 
     def _write(self) -> None:
-        if not self._rows:
-            return
+        """Write and commit the rows and failures that were added; what is committed is not repeated after an error."""
         started = time.monotonic()
-        core_seconds = self.n_cores * (started - self._last_write)
-        self.core_seconds += core_seconds
-        self._last_write = started
-        files = write_batches(self.output_uri, self.schema, regrouped(self._rows))
-        commits.add_files(self.output_uri, self.schema, files, info=self._info(core_seconds))
+        if self._rows:
+            core_seconds = self.n_cores * (started - self._last_write)
+            files = write_batches(self.output_uri, self.schema, regrouped(self._rows))
+            commits.add_files(self.output_uri, self.schema, files, info=self._info(core_seconds))
+            self._rows, self._last_write = [], started
+            self.core_seconds += core_seconds
         now = datetime.datetime.now(datetime.UTC)
         failures = [{**failure, "failed_at": now} for failure in self._failures]
         commits.append_rows(self.failures_uri, FAILURES_SCHEMA, failures)
-        self._rows, self._failures = [], []
+        self._failures = []
         ended = time.monotonic()
         self.commit_seconds += ended - started
         self._next_write = ended + max(COMMIT_S, (ended - started) / MAX_SHARE)

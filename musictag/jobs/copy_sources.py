@@ -63,17 +63,18 @@ WITH
     old AS (
         SELECT existing.* FROM existing JOIN unlisted USING (track_id) WHERE producer = $producer
     ),
-    same_etag AS (
-        SELECT listed.track_id, min(old.track_id) AS source_track_id
-        FROM new AS listed JOIN old ON old.audio_etag = listed.audio_etag
-        GROUP BY listed.track_id
+    -- One row for each key before it is joined: many tracks may have one name and size.
+    by_etag AS (SELECT audio_etag, min(track_id) AS source_track_id FROM old GROUP BY audio_etag),
+    by_name AS (
+        SELECT {_FILE_NAME.format(uri="existing.uri")} AS name, {SIZE_OF_ROW} AS size, min(track_id) AS source_track_id
+        FROM old AS existing
+        GROUP BY name, size
     ),
+    same_etag AS (SELECT track_id, source_track_id FROM new JOIN by_etag USING (audio_etag)),
     same_name AS (
-        SELECT listed.track_id, min(existing.track_id) AS source_track_id
-        FROM new AS listed JOIN old AS existing
-            ON {_FILE_NAME.format(uri="existing.uri")} = {_FILE_NAME.format(uri="listed.uri")}
-            AND {SIZE_OF_ROW} = {SIZE_OF_LISTED}
-        GROUP BY listed.track_id
+        SELECT track_id, source_track_id
+        FROM new AS listed JOIN by_name
+            ON name = {_FILE_NAME.format(uri="listed.uri")} AND size = {SIZE_OF_LISTED}
     )
 SELECT track_id, coalesce(same_etag.source_track_id, same_name.source_track_id) AS source_track_id
 FROM same_etag FULL JOIN same_name USING (track_id)
@@ -122,7 +123,8 @@ def find_row(
         return None
     try:
         found = tables.read_file(tables.absolute(output_uri), source.file, schema, {source.track_id})
-        row = next((row for rows in found for row in rows.to_pylist()), None)
+        # A file that was joined with others may hold an older row of the track, too.
+        row = next((row for rows in found for row in rows.to_pylist() if row["audio_sha256"] == sha256), None)
     except StoreError:  # the file was vacuumed, or is damaged: the audio is there, and is decoded
         return None
     if row is None or row["damaged_s"] is None:

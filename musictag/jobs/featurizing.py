@@ -39,7 +39,10 @@ def featurize_tasks(
     def featurize(task: Task) -> Outcome:
         try:
             find = functools.partial(find_row, task) if find_row else None
-            return extract.featurize(task.track_id, task.uri, config, clips_per_track, limits, decode, find), None
+            row = extract.featurize(
+                task.track_id, task.uri, config, clips_per_track, limits, decode, find, task.audio_etag
+            )
+            return row, None
         except AudioError as error:
             return None, failure_row(task, error)
 

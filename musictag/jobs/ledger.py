@@ -180,8 +180,12 @@ def delete_resolved_failures(
     connection: duckdb.DuckDBPyConnection, failures_uri: str, planned_at: datetime.datetime, *, prune: bool
 ) -> None:
     """Delete earlier failures of tracks that are done and of catalog rows; with `prune`, also of unlisted tracks."""
-    connection.execute(_RESOLVED, {"planned_at": planned_at, "prune": prune})
-    rewrite.remove_rows(failures_uri, "failed_at", connection.table("resolved"))
+
+    def remove() -> None:
+        connection.execute(_RESOLVED, {"planned_at": planned_at, "prune": prune})
+        rewrite.remove_rows(failures_uri, "failed_at", connection.table("resolved"))
+
+    rewrite.repeat_after_conflicts(remove, lambda: load_failures(connection, failures_uri))
 
 
 # Failures of tracks that may be listed in what cannot be read stay, as their rows do; see `plan`.
@@ -202,7 +206,7 @@ LEFT JOIN plan USING (track_id)
 LEFT JOIN unlisted_failures USING (track_id)
 WHERE state IN ('task', 'unchanged')
     OR ($prune AND unlisted_failures.track_id IS NOT NULL)
-    OR (NOT $prune AND stage = 'catalog')
+    OR stage = 'catalog'
 """
 
 

@@ -10,7 +10,7 @@ from pyarrow.fs import FileSelector
 from musictag.errors import StoreError
 from musictag.jobs import row_checks
 from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, run_name_at
-from musictag.storage import checksums, drivers, staging, tables
+from musictag.storage import checksums, commits, drivers, staging, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +79,17 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     """
     table = tables.open_table(uri)
     _delete_ended_runs(uri, datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=keep_hours))
+    staged = set(staging.staged_files(uri))
     with tables.store_errors(uri):
-        unused = table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True)
-        deleted = sorted(set(unused) - set(staging.staged_files(uri)))
+        unused = set(table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True))
+        # A run may have committed staged files meanwhile.
+        deleted = sorted(unused - staged - {file.path for file in commits.table_files(uri)})
         folder = tables.folder(uri)
         with concurrent.futures.ThreadPoolExecutor(tables.DELETE_THREADS) as threads:
             list(threads.map(folder.delete_file, deleted))
+        recorded = checksums.recorded_paths(folder)  # before the files, to which a run may add some
         existing = {file.base_name for file in folder.get_file_info(FileSelector(""))}
-        checksums.delete_checksums(folder, checksums.recorded_paths(folder) - existing)
+        checksums.delete_checksums(folder, recorded - existing)
     return deleted
 
 

@@ -6,11 +6,8 @@ one removes them.
 
 import duckdb
 
-from musictag.errors import ConflictError
 from musictag.jobs.plan import LoadRows
 from musictag.storage import rewrite
-
-_MAX_CONFLICTS = 10
 
 
 def remove_obsolete_rows(
@@ -18,8 +15,8 @@ def remove_obsolete_rows(
 ) -> None:
     """Remove the rows that are no longer needed from the table at `uri`.
 
-    These are all but the newest rows of a track, stale rows, and with `prune` the rows of tracks that are no longer
-    listed.
+    These are all but the newest row of each track (a row of this run is newer than those before it), stale rows, and
+    with `prune` the rows of tracks that are no longer listed.
 
     Args:
         connection: holds the tables of `plan`, and `rows_now` with the present rows.
@@ -28,16 +25,12 @@ def remove_obsolete_rows(
         load_rows: reads `rows_now` again after a conflict with another run.
         prune: whether to remove the rows of unlisted tracks.
     """
-    for attempt in range(_MAX_CONFLICTS):
+
+    def remove() -> None:
         connection.execute(_OBSOLETE, {"prune": prune})
-        try:
-            rewrite.remove_rows(uri, time_column, connection.table("obsolete"))
-        except ConflictError:
-            if attempt == _MAX_CONFLICTS - 1:
-                raise
-            load_rows(connection, "rows_now")
-        else:
-            return
+        rewrite.remove_rows(uri, time_column, connection.table("obsolete"))
+
+    rewrite.repeat_after_conflicts(remove, lambda: load_rows(connection, "rows_now"))
 
 
 _OBSOLETE = """

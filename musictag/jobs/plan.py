@@ -22,7 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from musictag.catalog.folder import describe_left_out
-from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError
+from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
 from musictag.jobs.progress import counted, echo
 from musictag.storage.urls import redacted_column
 
@@ -120,6 +120,9 @@ def make_plan(connection: duckdb.DuckDBPyConnection, producer: str, max_attempts
         producer: hash of the settings, or digest of the model, that produces the rows of this run.
         max_attempts: number of runs that may try to decode the same audio.
     """
+    ((n_repeated,),) = connection.execute("SELECT count(*) - count(DISTINCT track_id) FROM listed").fetchall()
+    if n_repeated:
+        raise LedgerError(f"{n_repeated:,} tracks are listed twice: this is a bug of musictag, please report it")
     connection.execute(_EXISTING)
     connection.execute(_PLAN, {"producer": producer, "max_attempts": max_attempts, "retryable": list(RETRYABLE_ERRORS)})
     connection.execute(_UNLISTED)

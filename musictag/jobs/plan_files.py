@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, LocalFileSystem
+from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
 from musictag.errors import StoreError
 from musictag.storage import tables
@@ -95,6 +95,11 @@ class PlanFiles:
 
     def _read_part(self, shard: int, part: int) -> list[Task]:
         path = _path(self.run, shard)
+        if folder(self.uri).get_file_info(path).type != FileType.File:
+            raise StoreError(
+                f"{self.uri}/{path}: the plan is gone; another run took this one for ended: run again, and if this "
+                "happens often, look whether the machines reach the store"
+            )
         with store_errors(self.uri), folder(self.uri).open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
             if (run := (file.schema_arrow.metadata or {}).get(_RUN_KEY)) != self.run.encode():

@@ -126,7 +126,7 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             record_problems(connection, run.failures_uri)
             cost = _process(connection, run, plan, process, name) if plan.n_tasks else None
             account = _finish(connection, run, plan, planned_at, prune=prune)
-    staging.delete_run(run.output_uri, name)
+        staging.delete_run(run.output_uri, name)
     suggest_compaction(run.output_uri)
     echo_account(account, run.output_uri, run.failures_uri, run.started, cost)
     check_failures(account, run.max_failures, run.failures_uri)

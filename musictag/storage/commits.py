@@ -1,6 +1,6 @@
 """Add files to Delta tables and remove files from them, each change in one transaction.
 
-Only the driver of a job commits. Adding a file that the table has already changes nothing, so that a commit may be
+Workers never commit. Adding a file that the table has already changes nothing, so that a commit may be
 repeated whose response was lost.
 """
 
@@ -125,7 +125,7 @@ def _commit(
         raise ConflictError(f"table {uri}: another run removed {min(gone)} meanwhile: run again")
     for name, number in numbers.items():
         if (recorded := table.transaction_version(name)) is not None and recorded >= number:
-            raise ConflictError(f"table {uri}: {name} was committed by another run meanwhile")
+            raise ConflictError(f"table {uri}: another run committed {name} meanwhile: run again")
     properties = CommitProperties(
         custom_metadata=dict(info or {}),
         app_transactions=[Transaction(*item) for item in numbers.items()],

@@ -5,6 +5,7 @@ driver leaves tells another process of the same machine that it is gone; on anot
 """
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -26,7 +27,9 @@ WRITE_S = 10.0
 ENDED_S = 60.0
 """A driver of another machine has ended if its file does not change for this time, s."""
 _NAME = "driver"
-_PID_NAMESPACE = Path("/proc/self/ns/pid")
+_BOOT_ID, _PID_NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+# The time at which a process started changes a little when the machine's clock is set.
+_CLOCK_CHANGE_S = 5.0
 
 
 @contextlib.contextmanager
@@ -79,11 +82,13 @@ def ended_runs(uri: str, run: str | None = None, planned: Collection[str] = ()) 
 
 def _is_running_here(uri: str, run: str) -> bool | None:
     """Return whether the driver of a run is a process of this machine; None if it was on another machine."""
-    with store_errors(uri):
-        if folder(uri).get_file_info(_path(run)).type != FileType.File:
-            return False
-        with folder(uri).open_input_stream(_path(run)) as stream:
+    try:
+        with store_errors(uri), folder(uri).open_input_stream(_path(run)) as stream:
             content = stream.read()
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
     try:
         driver = json.loads(content)
         machine, pid, started = driver["machine"], int(driver["pid"]), float(driver["started"])
@@ -92,19 +97,26 @@ def _is_running_here(uri: str, run: str) -> bool | None:
     if machine != _this_process()["machine"]:
         return None
     try:
-        return bool(psutil.Process(pid).create_time() == started)
+        process = psutil.Process(pid)
+        is_same = abs(process.create_time() - started) < _CLOCK_CHANGE_S
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
 def _this_process() -> dict[str, Any]:
-    # Containers on one host have their own process ids.
-    namespace = str(_PID_NAMESPACE.readlink()) if _PID_NAMESPACE.exists() else ""
-    return {
-        "machine": f"{socket.gethostname()} {namespace}",
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-    }
+    return {"machine": _machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+@functools.cache
+def _machine() -> str:
+    """Return what tells this start of this machine from others, and the process ids of a container from others."""
+    parts = [socket.gethostname()]
+    if _BOOT_ID.exists():
+        parts.append(_BOOT_ID.read_text().strip())
+    if _PID_NAMESPACE.exists():
+        parts.append(str(_PID_NAMESPACE.readlink()))
+    return " ".join(parts)
 
 
 def _modified(uri: str, run: str) -> object:

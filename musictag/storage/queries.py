@@ -41,6 +41,8 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
             },
         )
         with connection:
+            # In other zones, times of the hour that a change to winter time repeats would equal no time of Python's.
+            connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")  # it would be among a job's messages
             try:
                 yield connection

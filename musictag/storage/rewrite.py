@@ -6,25 +6,40 @@ holds an obsolete row is written again once, without it; a file in which all row
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from musictag.errors import ConflictError
+from musictag.errors import ConflictError, StoreError
 from musictag.storage.commits import replace_files, table_files
 from musictag.storage.data_files import FILE_BYTES, ROW_GROUP_BYTES, DataFile, regrouped, write_batches
 from musictag.storage.tables import conformed, folder, open_table, store_errors
 
 # Files that are written again in one transaction: after a conflict with another writer, these are written once more.
 _FILES_PER_COMMIT = 32
+_MAX_COMMITS = 100
 # Files below this size are joined.
 _SMALL_BYTES = FILE_BYTES // 4
 
+_MAX_CONFLICTS = 10
+
 Row = tuple[str, Any]
 """The track and the time of a row."""
+
+
+def repeat_after_conflicts(remove: Callable[[], None], look_again: Callable[[], None]) -> None:
+    """Call `remove`, which removes rows that were determined before; after a conflict, `look_again` and repeat it."""
+    for _ in range(_MAX_CONFLICTS - 1):
+        try:
+            remove()
+        except ConflictError:
+            look_again()
+        else:
+            return
+    remove()
 
 
 def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -> int:
@@ -33,7 +48,7 @@ def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -
     Args:
         uri: the table.
         time_column: its column with the time at which a row was made.
-        obsolete: one row for each row to remove, with its `file`, `track_id` and `time`.
+        obsolete: exactly one row for each row to remove, with its `file`, `track_id` and `time`.
 
     Raises:
         ConflictError: another writer removed one of the files meanwhile. Some rows are left; the obsolete ones must be
@@ -43,12 +58,14 @@ def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -
     counts = dict(obsolete.aggregate("file, count(*)").fetchall())
     schema = pa.schema(open_table(uri).schema().to_arrow())
     if changed := counts.keys() - existing.keys():
-        raise ConflictError(f"table {uri}: {min(changed)} was removed by another run meanwhile")
+        raise ConflictError(f"table {uri}: another run removed {min(changed)} meanwhile: run again")
     whole = [existing[path] for path, n_rows in counts.items() if existing[path].n_rows == n_rows]
     if whole:
         replace_files(uri, schema, whole, [])
     rest = counts.keys() - {file.path for file in whole}
-    for batch in _batches(_by_file(obsolete, rest), _FILES_PER_COMMIT):
+    # Each commit reads the whole list of files.
+    files_per_commit = max(_FILES_PER_COMMIT, len(existing) // _MAX_COMMITS)
+    for batch in _batches(_by_file(obsolete, rest) if rest else (), files_per_commit):
         new: list[DataFile] = []
         for path, rows in batch:
             new += write_batches(uri, schema, _without(uri, path, schema, time_column, rows))
@@ -96,6 +113,8 @@ def _without(uri: str, path: str, schema: pa.Schema, time_column: str, obsolete:
         for rows in read_groups(uri, path, schema):
             pairs = zip(rows["track_id"].to_pylist(), rows[time_column].to_pylist(), strict=True)
             yield rows.filter(pa.array([is_kept(pair) for pair in pairs], pa.bool_()))
+        if missing := [track_id for (track_id, _), n_left in left.items() if n_left > 0]:
+            raise StoreError(f"table {uri}: {path} does not hold the rows to remove, such as that of {missing[0]}")
 
     return regrouped(kept())
 

@@ -8,6 +8,7 @@ Manifests are `_staged/RUN/SHARD/PART-ATTEMPT.json` in the table's folder. Delta
 `_`.
 """
 
+import contextlib
 import dataclasses
 import json
 import uuid
@@ -90,6 +91,12 @@ def read_manifest(uri: str, path: str) -> Manifest:
             if info.type != FileType.File or info.size != file.size:
                 raise BrokenManifestError(f"{uri}/{path}: names {file.path}, which is missing or has another size")
     return manifest
+
+
+def delete_manifest(uri: str, path: str) -> None:
+    """Delete a manifest, so that its part counts as not staged."""
+    with contextlib.suppress(FileNotFoundError), store_errors(uri):
+        folder(uri).delete_file(path)
 
 
 def staged_files(uri: str) -> Iterator[str]:

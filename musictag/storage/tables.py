@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import datetime
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -105,8 +106,8 @@ def delta_table(uri: str, version: int | None = None) -> DeltaTable:
 def is_transient(error: Exception) -> bool:
     """Return whether an error of deltalake is a failure of the store.
 
-    deltalake does not retry writes, because the failed request may have succeeded. Callers here may: a repeated commit
-    of a part is detected, and a repeated delete deletes nothing.
+    deltalake does not retry writes, because the failed request may have succeeded. Callers here may: a commit that is
+    repeated changes nothing.
     """
     return isinstance(error, OSError)
 
@@ -229,9 +230,15 @@ def delete_folder(uri: str, path: str) -> None:
         # Object stores have no folders, at most objects in their place: the files are deleted one by one.
         found = parent.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True, recursive=True))
         with concurrent.futures.ThreadPoolExecutor(DELETE_THREADS) as threads:
-            list(threads.map(parent.delete_file, (each.path for each in found if each.is_file)))
-        if parent.get_file_info(path).type == pyarrow.fs.FileType.Directory:
-            parent.delete_dir(path)
+            list(threads.map(functools.partial(_delete_file, parent), (each.path for each in found if each.is_file)))
+        with contextlib.suppress(FileNotFoundError):
+            if parent.get_file_info(path).type == pyarrow.fs.FileType.Directory:
+                parent.delete_dir(path)
+
+
+def _delete_file(parent: pyarrow.fs.FileSystem, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another run deletes the same folder
+        parent.delete_file(path)
 
 
 def scan(

@@ -1,6 +1,7 @@
 """Rows whose audio has another uri, time or id are copied; all other audio is decoded."""
 
 import datetime
+import time
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -146,3 +147,21 @@ def test_tracks_of_a_store_without_sizes_have_no_source_by_name(uri):
 def test_audio_is_decoded_if_the_file_of_the_row_was_vacuumed(uri):
     task = Task("new", "uri", "e", copy_source=CopySource("gone", "dg", "part-vacuumed.parquet"))
     assert copied(task, "dg", uri) is None
+
+
+def test_of_two_rows_of_a_track_in_one_file_that_with_the_digest_is_copied(tmp_path):
+    uri = str(tmp_path / "joined")
+    tables.create_table(uri, SCHEMA)
+    rows = [("gone", "old", 10.0, 0.0), ("gone", "dg", 10.0, 0.0)]
+    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, row, strict=True)) for row in rows])
+    assert copied(task_with_source(uri), "dg", uri)["audio_sha256"] == "dg"
+
+
+def test_many_tracks_of_one_name_and_size_are_matched_in_linear_time(uri):
+    n = 20_000
+    existing = {f"gone {number}": ExistingRow(f"old/{number}/audio.wav", "5-1.0", "p") for number in range(n)}
+    listed = [(f"new {number}", f"new/{number}/audio.wav", "5-2.0") for number in range(n)]
+    started = time.perf_counter()
+    with planned(listed, existing, producer="p", copied_from=uri) as made:
+        assert made.connection.sql("SELECT count(*) FROM candidates").fetchall() == [(n,)]
+    assert time.perf_counter() - started < 10  # all pairs would take minutes

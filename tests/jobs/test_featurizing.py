@@ -3,6 +3,7 @@ import pytest
 from musictag.features.config import FeatureConfig
 from musictag.jobs.featurizing import TRACKS_AHEAD, featurize_tasks
 from musictag.jobs.plan_files import Task
+from musictag.storage import etags
 
 CONFIG = FeatureConfig()
 
@@ -32,3 +33,11 @@ def test_few_tasks_are_taken_ahead(tmp_path, music, write_audio):
         assert len(taken) == n + 1 + TRACKS_AHEAD
     rows.close()
     assert len(taken) == 6 + TRACKS_AHEAD
+
+
+def test_the_etag_of_the_plan_is_kept_and_the_store_is_asked_only_without_one(tmp_path, music, write_audio):
+    path = str(write_audio(tmp_path / "a.wav", music(1.0), 44_100))
+    tasks = [Task("known", path, "of the catalog"), Task("unknown", path, None)]
+    outcomes = featurize_tasks(tasks, FeatureConfig())
+    found = {row["track_id"]: row["audio_etag"] for row, _ in outcomes}
+    assert found == {"known": "of the catalog", "unknown": etags.audio_etag(path)}

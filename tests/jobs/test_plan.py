@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.catalog.validation import Problem
+from musictag.errors import LedgerError
 from musictag.jobs.plan import RETRYABLE_ERRORS, echo_plan, load_listed, make_plan
 from musictag.storage import queries
 from plans import BEFORE, ExistingRow, FailedTrack, planned
@@ -241,3 +242,11 @@ def test_every_listed_track_has_the_state_that_the_rules_say(catalog, existing, 
         plan = made.plan
         assert plan.n_listed == len(catalog) == plan.n_tasks + plan.n_unchanged + plan.n_exhausted + plan.n_problems
         assert sum(plan.reasons.values()) == plan.n_tasks
+
+
+def test_a_track_that_is_listed_twice_is_an_error():
+    with (
+        pytest.raises(LedgerError, match="1 tracks are listed twice"),
+        planned([("a", "1.mp3", "e"), ("a", "2.mp3", "e")]),
+    ):
+        pass

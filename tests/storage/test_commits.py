@@ -122,7 +122,7 @@ def test_numbers_are_recorded_with_the_files_and_never_fall(uri):
     commits.add_files(uri, SCHEMA, [], {"run/1": 0})  # a part in which every track failed
     assert commits.recorded_numbers(uri, ["run/0", "run/1", "run/2"]) == {"run/0": 3, "run/1": 0}
     again = data_files.write_rows(uri, SCHEMA, rows("b"))
-    with pytest.raises(ConflictError, match="run/0 was committed by another run meanwhile"):
+    with pytest.raises(ConflictError, match="another run committed run/0 meanwhile: run again"):
         commits.add_files(uri, SCHEMA, again, {"run/0": 3})
     assert tables.track_ids(uri) == {"a"}
 

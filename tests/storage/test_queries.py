@@ -1,6 +1,8 @@
 """DuckDB over Arrow: bounded memory, text by its bytes, nothing left behind."""
 
+import datetime
 import tempfile
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,3 +60,15 @@ def test_a_scan_reads_columns_and_the_names_of_files(tmp_path):
 
 def test_a_scan_of_no_table_has_no_rows(tmp_path):
     assert tables.scan(str(tmp_path / "none"), ("track_id",)).read_all().num_rows == 0
+
+
+def test_times_of_the_hour_that_is_repeated_in_autumn_are_equal(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    moment = datetime.datetime(2026, 10, 25, 0, 30, tzinfo=datetime.UTC)
+    with queries.connect() as connection:
+        connection.register("rows", pa.table({"time": pa.array([moment], pa.timestamp("us", "UTC"))}))
+        (read,) = connection.table("rows").to_arrow_table()["time"].to_pylist()
+    monkeypatch.undo()
+    time.tzset()
+    assert read == moment

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musictag.errors import ConflictError
+from musictag.errors import ConflictError, StoreError
 from musictag.storage import checksums, commits, data_files, queries, rewrite, tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("clips", pa.binary()), ("made_at", pa.timestamp("us", "UTC"))])
@@ -152,3 +152,14 @@ def test_large_files_are_left_as_they_are(tmp_path, monkeypatch):
     files = commits.table_files(uri)
     rewrite.compact(uri)
     assert commits.table_files(uri) == files
+
+
+def test_a_row_that_is_not_in_its_file_is_an_error_and_changes_nothing(tmp_path):
+    uri = make_table(tmp_path, [[row("a"), row("b"), row("c")]])
+    (file,) = commits.table_files(uri)
+    version = tables.version(uri)
+    with queries.connect() as connection:
+        connection.register("gone", pa.table({"file": [file.path], "track_id": ["x"], "time": [MOMENT]}))
+        with pytest.raises(StoreError, match=r"does not hold the rows to remove, such as that of x"):
+            rewrite.remove_rows(uri, "made_at", connection.table("gone"))
+    assert tables.version(uri) == version
