@@ -53,11 +53,13 @@ from musictag.storage import etags, tables
 from musictag.storage.data_files import table_of
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
-from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, load_rows, tag_rows
+from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, feature_rows, load_rows, tag_rows
 from musictag.tagging.tagger import Tagger, check_features
 
-# Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
-SCORE_TRACKS = 16
+# Clips that an actor with a GPU scores in one call, about: two of the network's batches.
+SCORE_CLIPS = 2_048
+# Clips of a track of four minutes, where tracks have all their clips.
+SONG_CLIPS = 80
 # Tracks that come to this process together.
 BLOCK_TRACKS = 256
 # Tracks of --diff: the 95 % margin of error of a share is 3 percentage points.
@@ -83,7 +85,7 @@ class ScoringActor:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return rows of `SCORED_SCHEMA` for feature rows; failures and tagged rows pass through."""
-        rows = block.to_pylist()
+        rows = feature_rows(block)
         done = [row.get("tagged") or {"failure": row["failure"]} for row in rows if _is_done(row)]
         scored = tag_rows(self.tagger, [row for row in rows if not _is_done(row)], self.model)
         return pa.Table.from_pylist(scored + done, SCORED_SCHEMA)
@@ -149,12 +151,24 @@ def score_rows(
         fn_constructor_args=(model, [artifact], args.use_gpu),
         batch_format="pyarrow",
         # On CPUs, Ray fuses reading into the actors, where a batch size would count files: each call gets one block, as
-        # it was read or decoded.
-        batch_size=SCORE_TRACKS if args.use_gpu else None,
-        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=args.num_workers, max_size=args.num_workers),
+        # it was read or decoded. Tasks without a GPU are not fused into actors with one: all CPUs read for the actors.
+        batch_size=tracks_per_call(args) if args.use_gpu else None,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            initial_size=args.num_workers,
+            max_size=args.num_workers,
+            # With a GPU, the tracks of the next call are put together while it scores.
+            max_concurrent_calls_per_actor=2 if args.use_gpu else 1,
+        ),
         num_cpus=1,
         num_gpus=1 if args.use_gpu else 0,
     )
+
+
+def tracks_per_call(args: argparse.Namespace) -> int:
+    """Return how many tracks an actor with a GPU scores in one call."""
+    n_clips = args.clips_per_track if args.catalog else table.stored_clips_per_track(tables.open_table(args.features))
+    return max(1, SCORE_CLIPS // (n_clips or SONG_CLIPS))
 
 
 @contextlib.contextmanager

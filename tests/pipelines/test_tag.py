@@ -165,6 +165,19 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
         assert not SHUFFLES.search(text), text
 
 
+def test_all_cpus_read_for_an_actor_with_a_gpu(script, corpus, artifacts, ray_cluster, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
+    tag = script("tag")
+    tasks = TaskList.of([Task(track_id, "", None) for track_id in tables.track_ids(str(corpus.features))], 1)
+    fused = re.compile(r"read_shards\)?->MapBatches\(ScoringActor\)")
+    with connect(num_cpus=1):
+        rows = tag.from_features(tasks, str(corpus.features))
+        for options, is_fused in ((["--use-gpu"], False), ([], True)):
+            args = tag.parse(["--features", str(corpus.features), "--num-workers", "1", *options])
+            text = plan(tag.score_rows(rows, tag.ModelIdentity("musictag", "1", "digest"), artifacts["fresh"], args))
+            assert bool(fused.search(text)) == is_fused, text
+
+
 def plan(rows):
     """Return the logical and physical plans of a dataset as text."""
     text = io.StringIO()
