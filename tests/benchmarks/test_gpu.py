@@ -198,7 +198,7 @@ def made_cells(n_tracks: int) -> pa.Table:
 
 
 def tagged_clips_per_s(tags_uri: str) -> float:
-    """Return the clips per second of a run of tag.py, by the times of its rows; its start and first calls are left out."""
+    """Return the clips per second of a run of tag.py, by the times of its rows, without its start and first calls."""
     rows = tables.read_columns(tags_uri, ("tagged_at", "n_clips"))
     calls = rows.group_by("tagged_at").aggregate([("n_clips", "sum")]).sort_by("tagged_at").to_pylist()
     calls = calls[len(calls) // 3 :]
