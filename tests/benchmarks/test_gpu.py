@@ -92,6 +92,24 @@ def folder(labels: dict[str, dict[str, list[str]]], tmp_path_factory: pytest.Tem
     return folder
 
 
+@pytest.fixture(scope="module")
+def cells() -> pa.Table:
+    """Return rows of a features table in memory, for some groups of large batches."""
+    return made_cells(GROUPS * BATCHES_PER_GROUP * GPU_BATCH_SIZE // N_CLIPS)
+
+
+def made_cells(n_tracks: int) -> pa.Table:
+    """Return rows of a features table in memory, with ten clips each."""
+    values = np.random.default_rng(0).random((N_CLIPS, CONFIG.clip_frames, CONFIG.n_mels), np.float32)
+    row = {
+        "track_id": "a",
+        "duration_s": N_CLIPS * CONFIG.clip_seconds,
+        "start_s": [n * CONFIG.clip_seconds for n in range(N_CLIPS)],
+        "clips": (4 * values).astype(CELL_DTYPE).tobytes(),
+    }
+    return pa.Table.from_pylist([row] * n_tracks)
+
+
 def make_training(batch_size: int) -> TrainingConfig:
     return dataclasses.replace(FROM_SCRATCH, batch_size=batch_size, epochs=EPOCHS)
 
@@ -185,18 +203,6 @@ def scoring_path(model: nn.Module, cells: pa.Table) -> float:
     return len(cells) * N_CLIPS / (time.perf_counter() - started)
 
 
-def made_cells(n_tracks: int) -> pa.Table:
-    """Return rows of a features table in memory, with ten clips each."""
-    values = np.random.default_rng(0).random((N_CLIPS, CONFIG.clip_frames, CONFIG.n_mels), np.float32)
-    row = {
-        "track_id": "a",
-        "duration_s": N_CLIPS * CONFIG.clip_seconds,
-        "start_s": [n * CONFIG.clip_seconds for n in range(N_CLIPS)],
-        "clips": (4 * values).astype(CELL_DTYPE).tobytes(),
-    }
-    return pa.Table.from_pylist([row] * n_tracks)
-
-
 def tagged_clips_per_s(tags_uri: str) -> float:
     """Return the clips per second of a run of tag.py, by the times of its rows, without its start and first calls."""
     rows = tables.read_columns(tags_uri, ("tagged_at", "n_clips"))
@@ -232,11 +238,10 @@ def test_train_script_runs_on_the_gpu(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_scoring_from_cells_is_nearly_as_fast_as_the_network_alone(name: str) -> None:
+def test_scoring_from_cells_is_nearly_as_fast_as_the_network_alone(name: str, cells: pa.Table) -> None:
     model = network(name).to(GPU)
-    n_batches = GROUPS * BATCHES_PER_GROUP
-    alone = network_alone(model, GPU_BATCH_SIZE, n_batches, GPU)
-    from_cells = scoring_path(model, made_cells(n_batches * GPU_BATCH_SIZE // N_CLIPS))
+    alone = network_alone(model, GPU_BATCH_SIZE, GROUPS * BATCHES_PER_GROUP, GPU)
+    from_cells = scoring_path(model, cells)
     progress.echo(
         f"\n{torch.cuda.get_device_name()}, {name}, float16, batches of {GPU_BATCH_SIZE}: network alone "
         f"{alone:,.0f} clips/s, from cells to track scores {from_cells:,.0f} ({from_cells / alone:.2f})"
