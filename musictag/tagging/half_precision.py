@@ -20,8 +20,8 @@ Clips = npt.NDArray[np.float16]
 def score_on_device(model: nn.Module, clips: Sequence[Clips], batch_size: int) -> Tensor:
     """Return scores (C, K), float32, on the device of the model, of the clips (C_i, T, M) of some tracks.
 
-    Scores are the sigmoid of the logits; those of a clip that is outside the range of float16 anywhere in the network
-    are NaN. On a GPU, the function returns before they are computed.
+    Scores are the sigmoid of the logits, and NaN if the logit is not finite, because the clip exceeds the range of
+    float16 in the network. On a GPU, the function returns before they are computed.
 
     Args:
         model: log_mel (B, T, M) to logits (B, K), in evaluation mode.
