@@ -9,6 +9,7 @@ table. What a killed run has staged is committed by the next run, and is not dec
 """
 
 import argparse
+import contextlib
 import datetime
 import functools
 import sys
@@ -28,11 +29,11 @@ from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits
 from musictag.jobs import copy_sources, ledger
 from musictag.jobs.committer import Committer
-from musictag.jobs.entry_point import n_cores, run_main
+from musictag.jobs.entry_point import run_main
 from musictag.jobs.featurizing import Outcome, featurize_tasks
 from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.jobs.progress import polling_bar
-from musictag.jobs.run import Run, execute
+from musictag.jobs.run import Run, Workers, execute
 from musictag.jobs.shards import stage_shard
 from musictag.storage import etags, tables
 
@@ -95,7 +96,12 @@ def main(argv: list[str]) -> None:
     table.open_features(args.features, config, args.clips_per_track)
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    def featurize(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    @contextlib.contextmanager
+    def engine() -> Iterator[Workers]:
+        n_workers = beam_runner.n_workers(beam_arguments)
+        yield Workers(n_workers, n_cores=n_workers)
+
+    def featurize(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         featurize_shard = FeaturizeShard(args.features, plan, config, args.clips_per_track, options.limits(args))
         with polling_bar("featurize", n_tasks, lambda: committer.n_tracks):
             beam_runner.run(
@@ -106,6 +112,7 @@ def main(argv: list[str]) -> None:
                     | "Featurize" >> beam.ParDo(featurize_shard)
                 ),
                 beam_arguments,
+                progress=lambda: committer.n_tracks,
             )
 
     run = Run(
@@ -120,11 +127,12 @@ def main(argv: list[str]) -> None:
         copies_rows=True,
         time_column="featurized_at",
         task_bytes=table.estimated_row_bytes(config, args.clips_per_track),
-        n_workers=n_cores(),
+        engine=engine,
         max_attempts=args.max_attempts,
         max_failures=args.max_failures,
         prune=args.prune,
         prune_limit=args.prune_limit,
+        store_timeout_s=options.limits(args).store_timeout_s,
         replace=args.replace,
         started=started,
     )

@@ -20,7 +20,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.featurizing import featurize_tasks
 from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
-from musictag.jobs.run import Run, execute
+from musictag.jobs.run import Run, Workers, execute
 from musictag.models.specs import TaggerSpec
 from musictag.storage import etags, tables
 from musictag.storage.data_files import table_of
+from musictag.storage.outages import ask_table_store
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
 from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, feature_rows, load_rows, tag_rows
@@ -95,14 +96,19 @@ def _is_done(row: dict[str, Any]) -> bool:
     return bool(row.get("failure") or row.get("tagged"))
 
 
-def from_features(plan: PlanFiles | TaskList, features_uri: str) -> ray.data.Dataset:
+def from_features(plan: PlanFiles | TaskList, features_uri: str, store_timeout_s: float) -> ray.data.Dataset:
     """Read the feature rows of the tasks; files and row groups without such a row are not read."""
     schema = pa.schema([table.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
     table_uri = tables.absolute(features_uri)  # workers have other folders
 
+    def read_file(path: str, track_ids: set[str]) -> list[pa.Table]:
+        return list(tables.read_file(table_uri, path, schema, track_ids))
+
     def read(tasks: list[Task]) -> Iterator[pa.Table]:
-        for path, of_file in itertools.groupby(tasks, lambda task: task.features_file):
-            yield from tables.read_file(table_uri, str(path), schema, {task.track_id for task in of_file})
+        for path, of_file in itertools.groupby(tasks, lambda task: str(task.features_file)):
+            # Read again as a whole if the store does not answer; a part has some 128 MiB.
+            read_tasks = functools.partial(read_file, path, {task.track_id for task in of_file})
+            yield from ask_table_store(read_tasks, store_timeout_s)
 
     return from_shards(plan, read)
 
@@ -141,48 +147,69 @@ def from_shards(plan: PlanFiles | TaskList, read: Callable[[list[Task]], Iterato
 
 
 def score_rows(
-    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, args: argparse.Namespace
+    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, gpu_tracks: int | None, n_actors: int
 ) -> ray.data.Dataset:
-    """Score feature rows by actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`."""
+    """Score feature rows by actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`.
+
+    Each actor has a GPU and scores about `gpu_tracks` tracks in a call, or has none if this is None.
+    """
     artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
     return rows.map_batches(
         ScoringActor,
         # The artifact is in a list, because Ray would replace a bare reference by its value.
-        fn_constructor_args=(model, [artifact], args.use_gpu),
+        fn_constructor_args=(model, [artifact], gpu_tracks is not None),
         batch_format="pyarrow",
         # On CPUs, Ray fuses reading into the actors, where a batch size would count files: each call gets one block, as
         # it was read or decoded. Tasks without a GPU are not fused into actors with one: all CPUs read for the actors.
-        batch_size=tracks_per_call(args) if args.use_gpu else None,
+        batch_size=gpu_tracks,
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
-            initial_size=args.num_workers,
-            max_size=args.num_workers,
+            initial_size=n_actors,
+            max_size=n_actors,
             # With a GPU, the tracks of the next call are put together while it scores.
-            max_concurrent_calls_per_actor=2 if args.use_gpu else 1,
+            max_concurrent_calls_per_actor=2 if gpu_tracks else 1,
         ),
         num_cpus=1,
-        num_gpus=1 if args.use_gpu else 0,
+        num_gpus=1 if gpu_tracks else 0,
     )
 
 
-def tracks_per_call(args: argparse.Namespace) -> int:
-    """Return how many tracks an actor with a GPU scores in one call."""
-    n_clips = args.clips_per_track if args.catalog else table.stored_clips_per_track(tables.open_table(args.features))
-    return max(1, SCORE_CLIPS // (n_clips or SONG_CLIPS))
+def clips_per_track(args: argparse.Namespace) -> int | None:
+    """Return the number of clips of each track, or None if tracks have all their clips."""
+    if args.catalog:
+        n_clips: int | None = args.clips_per_track
+        return n_clips
+    return table.stored_clips_per_track(tables.open_table(args.features))
 
 
 @contextlib.contextmanager
-def scoring(
-    plan: PlanFiles | TaskList, model: ModelIdentity, folder: Path, spec: TaggerSpec, args: argparse.Namespace
-) -> Iterator[Iterator[pa.Table]]:
-    """Run Ray in the body and score the tasks: tables of `SCORED_SCHEMA` as they arrive."""
+def engine(args: argparse.Namespace) -> Iterator[Workers]:
+    """Run Ray in the body."""
     # An actor takes a logical CPU; the tasks that read and decode need some as well.
-    with ray_cluster.connect(num_cpus=n_cores() + args.num_workers), ray_cluster.task_errors():
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors that it logs are raised as well
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = from_audio(plan, spec.feature_config, args) if args.catalog else from_features(plan, args.features)
-        scored = score_rows(rows, model, folder, args)
-        yield map(pa.table, scored.iter_batches(batch_size=BLOCK_TRACKS, batch_format="pyarrow"))
+    n_actors = args.num_workers or n_cores()
+    with ray_cluster.connect(num_cpus=n_cores() + n_actors), ray_cluster.task_errors():
+        n_actors = args.num_workers or ray_cluster.n_workers(use_gpu=args.use_gpu)
+        yield Workers(n_actors, n_cores=ray_cluster.n_workers(use_gpu=False), n_gpus=n_actors if args.use_gpu else 0)
+
+
+def score(
+    plan: PlanFiles | TaskList,
+    n_actors: int,
+    model: ModelIdentity,
+    folder: Path,
+    spec: TaggerSpec,
+    args: argparse.Namespace,
+) -> Iterator[pa.Table]:
+    """Yield tables of `SCORED_SCHEMA` of the tasks as they arrive from Ray, which must run."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors that it logs are raised as well
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    if args.catalog:
+        rows = from_audio(plan, spec.feature_config, args)
+    else:
+        rows = from_features(plan, args.features, options.limits(args).store_timeout_s)
+    gpu_tracks = max(1, SCORE_CLIPS // (clips_per_track(args) or SONG_CLIPS)) if args.use_gpu else None
+    scored = score_rows(rows, model, folder, gpu_tracks, n_actors)
+    yield from map(pa.table, scored.iter_batches(batch_size=BLOCK_TRACKS, batch_format="pyarrow"))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -204,10 +231,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",
     )  # fmt: skip
     options.add_ledger(parser)
-    options.add_workers(parser, n_cores(), "actors that score")
+    options.add_workers(parser, None, "actors that score", "one for each GPU or core")
     args = parser.parse_args(argv)
     if args.use_gpu:
-        ray_cluster.check_gpus(args.num_workers, torch.cuda.device_count())
+        ray_cluster.check_gpus(args.num_workers or 1, torch.cuda.device_count())
     return args
 
 
@@ -240,14 +267,18 @@ def main(argv: list[str]) -> None:
     else:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
-    def score(plan: PlanFiles | TaskList) -> diff.Scoring:
-        return scoring(plan, model, model_source.folder, spec, args)
+    def score_tasks(plan: PlanFiles | TaskList, n_actors: int) -> Iterator[pa.Table]:
+        return score(plan, n_actors, model, model_source.folder, spec, args)
 
     if args.diff:
+
+        def score_sample(tasks: Sequence[Task]) -> Iterator[pa.Table]:
+            with engine(args) as workers:
+                yield from score_tasks(TaskList.of(tasks, workers.n), workers.n)
+
         diff.echo_diff(
             args.tags, source, list_tracks(catalog, args.features), args.diff, model=model,
-            vocabulary=spec.vocabulary, vocabulary_of=mlflow_registry.vocabulary_of,
-            score=lambda tasks: score(TaskList.of(tasks, args.num_workers)),
+            vocabulary=spec.vocabulary, vocabulary_of=mlflow_registry.vocabulary_of, score=score_sample,
         )  # fmt: skip
         return
 
@@ -255,14 +286,13 @@ def main(argv: list[str]) -> None:
     tables.create_table(args.tags, TAGS_SCHEMA)
     tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
-    def tag(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
-        with score(plan) as scored, bar((), "tag", n_tasks, "track") as progress_bar:
-            for rows in scored:
+    def tag(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+        with bar((), "tag", n_tasks, "track") as progress_bar:
+            for rows in score_tasks(plan, workers.n):
                 failures = pc.drop_null(rows["failure"]).to_pylist()
                 committer.add(rows.filter(pc.is_null(rows["failure"])).select(TAGS_SCHEMA.names), failures)
                 progress_bar.update(len(rows))
 
-    n_clips = args.clips_per_track if catalog else table.stored_clips_per_track(tables.open_table(args.features))
     run = Run(
         source=source,
         listed=list_tracks(catalog, args.features),
@@ -274,14 +304,13 @@ def main(argv: list[str]) -> None:
         load_rows=lambda connection, name: load_rows(connection, name, args.tags, mlflow_registry.find_digest),
         copies_rows=catalog is not None,  # stored features are not decoded
         time_column="tagged_at",
-        task_bytes=table.estimated_row_bytes(spec.feature_config, n_clips),
-        n_workers=args.num_workers,
-        n_cores=max(args.num_workers, n_cores()),
-        n_gpus=args.num_workers if args.use_gpu else 0,
+        task_bytes=table.estimated_row_bytes(spec.feature_config, clips_per_track(args)),
+        engine=lambda: engine(args),
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,
         prune=args.prune,
         prune_limit=args.prune_limit,
+        store_timeout_s=options.limits(args).store_timeout_s,
         replace=args.replace,
         started=started,
     )

@@ -24,6 +24,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.labels import echo_problems, read_labels
+from musictag.jobs.ledger import Cost
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
 from musictag.models.artifact import TaggerSpec, copy_notices, save_model
 from musictag.storage import tables
@@ -131,12 +133,14 @@ def main(argv: list[str]) -> None:
         mlflow_runs.log_features(str(args.features), table.version(), config.feature_hash)
         job = Job(network, dataset, training, run_id, tracking_uri)
         n_epochs = len(dataset.folds) * training.epochs
+        started = time.monotonic()
         with progress.polling_bar("train", n_epochs, lambda: mlflow_runs.latest_step(run_id), unit="epoch"):
             states, held_back = train_on_ray(job, args)
+        cost = training_cost(len(dataset.train_targets()), time.monotonic() - started, args)
         model = network.build(training.seed).eval()
         model.load_state_dict(average_weights([state.best_weights for state in states]))
         figures = validation_metrics(held_back, labels.tags["validation"])
-        mlflow_runs.log_metrics(run_id, figures)
+        mlflow_runs.log_metrics(run_id, {**figures, "core_seconds": cost.core_seconds, "gpu_seconds": cost.gpu_seconds})
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
         spec = network.spec(*held_back[1:], {"run_id": run_id, "best_epoch": best, **init}, min_precision)
         uri = log_artifact(run_id, model, spec, [source.folder for source in sources])
@@ -146,8 +150,14 @@ def main(argv: list[str]) -> None:
     progress.echo(
         f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['best_val_loss']:.4f}, macro PR-AUC "
         f"{figures['best_val_macro_pr_auc']:.3f}, ROC-AUC {figures['best_val_macro_roc_auc']:.3f}), "
-        f"{np.mean(clips_per_s):.0f} clips/s; version {version} is the {args.alias}: {uri}"
+        f"{np.mean(clips_per_s):.0f} clips/s, {cost}; version {version} is the {args.alias}: {uri}"
     )
+
+
+def training_cost(n_tracks: int, seconds: float, args: argparse.Namespace) -> Cost:
+    """Return the cost of training: a worker takes a core of a cluster, and all cores of this machine."""
+    n_cores_used = args.num_workers if "RAY_ADDRESS" in os.environ else n_cores()
+    return Cost(n_tracks, n_cores_used * seconds, args.num_workers * seconds if args.use_gpu else 0.0)
 
 
 def split_tracks(

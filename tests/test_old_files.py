@@ -16,6 +16,7 @@ from musictag.catalog.validation import PROBLEMS_SCHEMA
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import ModelError
 from musictag.evaluation import results
+from musictag.features import table as features_table
 from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import ledger, maintenance
@@ -126,6 +127,18 @@ def test_old_failures_are_read(old):
     }
     assert "its part 'data' ends at byte 64,044, the file at byte 32,022" in rows["broken"]["message"]
     assert rows["no-uri"]["message"] == "row 15: uri is empty"
+
+
+def test_old_features_are_planned_as_unchanged(old):
+    uri = str(old / "features")
+    listed = tables.read_columns(uri, ("track_id", "uri", "audio_etag"))
+    with queries.connect() as connection:
+        load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
+        ledger.load_failed(connection, f"{uri}-failures")
+        config = feature_config(tables.open_table(uri))
+        features_table.load_rows(connection, "rows_before", uri, config)
+        load_listed(connection, [listed])
+        assert make_plan(connection, config.feature_hash, 3).n_unchanged == len(TRACKS)
 
 
 def attempts(uri):

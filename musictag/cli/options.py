@@ -138,9 +138,9 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_workers(parser: argparse.ArgumentParser, default: int, noun: str) -> None:
-    """Add the options that size Ray's workers; `noun` says what the workers are."""
-    parser.add_argument("--num-workers", type=count, default=default, help=f"{noun} (default: %(default)s)")
+def add_workers(parser: argparse.ArgumentParser, default: int | None, noun: str, meaning: str = "") -> None:
+    """Add the options that size Ray's workers; `noun` says what they are, `meaning` what a default of None means."""
+    parser.add_argument("--num-workers", type=count, default=default, help=f"{noun} (default: {default or meaning})")
     parser.add_argument("--use-gpu", action="store_true", help="give each worker one GPU")
 
 

@@ -44,9 +44,9 @@ def make_pipeline(arguments: Sequence[str], workers: WorkerProcesses | None = No
     Raises:
         UsageError: an option is neither ours nor Beam's; Beam alone would ignore it.
     """
-    options = PipelineOptions(list(arguments))
     if not is_local(arguments):
-        return beam.Pipeline(options=options)
+        return beam.Pipeline(options=PipelineOptions([*arguments, *_spreading(arguments)]))
+    options = PipelineOptions(list(arguments))
     if unknown := set(options.get_all_options(retain_unknown_options=True)) - set(options.get_all_options()):
         raise UsageError(
             f"unknown option {', '.join(f'--{name}' for name in sorted(unknown))}: "
@@ -59,6 +59,15 @@ def make_pipeline(arguments: Sequence[str], workers: WorkerProcesses | None = No
         options.view_as(DirectOptions).direct_num_workers = n_cores()
     workers = workers or WorkerProcesses()
     return beam.Pipeline(runner=FnApiRunner(default_environment=workers.environment()), options=options)
+
+
+def _spreading(arguments: Sequence[str]) -> list[str]:
+    """Return the options that spread the elements of a `Create` over the workers of a cluster.
+
+    DaskRunner gives 128 elements to one worker, and its Reshuffle does nothing.
+    """
+    is_given = _names(arguments) & {"--dask_npartitions", "--dask_partition_size"}
+    return ["--dask_partition_size=1"] if _runner_name(arguments) == "DaskRunner" and not is_given else []
 
 
 def _names(arguments: Sequence[str]) -> set[str]:

@@ -21,6 +21,7 @@ from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.progress import echo
 from musictag.storage import commits, staging
 from musictag.storage.data_files import FILE_BYTES, regrouped, write_batches, write_rows
+from musictag.storage.outages import ask_table_store
 from musictag.storage.staging import Manifest
 
 POLL_S = 1.0
@@ -42,13 +43,22 @@ class Committer:
         producer: hash of the settings that produce the rows; parts of another producer are not committed.
         run: the run whose parts are committed.
         n_cores: number of cores that make the rows that arrive in the driver; parts tell their own time.
+        store_timeout_s: how long to wait at the end for a store that does not answer.
     """
 
     def __init__(
-        self, output_uri: str, failures_uri: str, schema: pa.Schema, producer: str, run: str, n_cores: int = 1
+        self,
+        output_uri: str,
+        failures_uri: str,
+        schema: pa.Schema,
+        producer: str,
+        run: str,
+        n_cores: int = 1,
+        store_timeout_s: float = 0.0,
     ) -> None:
         self.output_uri, self.failures_uri, self.schema = output_uri, failures_uri, schema
         self.producer, self.run, self.n_cores = producer, run, n_cores
+        self.store_timeout_s = store_timeout_s
         self.n_tracks = 0
         """Tracks that workers have finished."""
         self.core_seconds = 0.0
@@ -74,9 +84,12 @@ class Committer:
         finally:
             finished.set()
             thread.join()
-            self.collect()
-            self.commit()
-            self._write()
+            ask_table_store(self._commit_all, self.store_timeout_s)
+
+    def _commit_all(self) -> None:
+        self.collect()
+        self.commit()
+        self._write()
 
     def _commit_until(self, finished: threading.Event) -> None:
         pause_s, next_commit = POLL_S, time.monotonic() + COMMIT_S

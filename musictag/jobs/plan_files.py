@@ -7,6 +7,7 @@ The files of a run are in the folder `RUN` of the table's companion `-plan`.
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from pyarrow.fs import LocalFileSystem
 from musictag.errors import StoreError
 from musictag.storage import tables
 from musictag.storage.data_files import FILE_BYTES
+from musictag.storage.outages import ask_table_store
 from musictag.storage.tables import delete_folder, folder, store_errors
 
 MAX_SHARDS = 1_000
@@ -79,6 +81,8 @@ class PlanFiles:
     run: str
     n_shards: int
     n_parts: int
+    store_timeout_s: float = 0.0
+    """How long workers wait for the store of a table that does not answer."""
 
     def read_shard(self, shard: int) -> Iterator[Part]:
         """Yield the parts of a shard; memory holds one.
@@ -86,12 +90,16 @@ class PlanFiles:
         Raises:
             StoreError: the file is missing, or is that of another run.
         """
-        with store_errors(self.uri), folder(self.uri).open_input_file(_path(self.run, shard)) as stream:
+        for part in range(_n_parts_of(shard, self.n_shards, self.n_parts)):
+            yield part, ask_table_store(functools.partial(self._read_part, shard, part), self.store_timeout_s)
+
+    def _read_part(self, shard: int, part: int) -> list[Task]:
+        path = _path(self.run, shard)
+        with store_errors(self.uri), folder(self.uri).open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
             if (run := (file.schema_arrow.metadata or {}).get(_RUN_KEY)) != self.run.encode():
-                raise StoreError(f"{self.uri}/{_path(self.run, shard)}: is the plan of another run, {run!r}")
-            for part in range(file.num_row_groups):
-                yield part, [_task(row) for row in file.read_row_group(part).to_pylist()]
+                raise StoreError(f"{self.uri}/{path}: is the plan of another run, {run!r}")
+            return [_task(row) for row in file.read_row_group(part).to_pylist()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +139,9 @@ def count_parts(n_tasks: int, task_bytes: int, n_workers: int) -> int:
     return min(n_parts, n_tasks)
 
 
-def write_plan(connection: duckdb.DuckDBPyConnection, uri: str, run: str, n_parts: int) -> PlanFiles:
+def write_plan(
+    connection: duckdb.DuckDBPyConnection, uri: str, run: str, n_parts: int, store_timeout_s: float = 0.0
+) -> PlanFiles:
     """Write the tasks of the plan of `connection` (see `plan` and `copy_sources`) below the folder `uri`.
 
     Tasks of one features file are in one part or in successive ones; else they are in the order of the catalog.
@@ -139,7 +149,6 @@ def write_plan(connection: duckdb.DuckDBPyConnection, uri: str, run: str, n_part
     (n_tasks,) = connection.execute("SELECT count(*) FROM plan WHERE state = 'task'").fetchall()[0]
     n_shards = min(n_parts, MAX_SHARDS)
     part_ends = [n_tasks * part // n_parts for part in range(1, n_parts + 1)]
-    shard_of = [part * n_shards // n_parts for part in range(n_parts)]
     rows = connection.sql(_TASKS).to_arrow_reader()
     with store_errors(uri):
         plans = folder(uri)
@@ -149,9 +158,14 @@ def write_plan(connection: duckdb.DuckDBPyConnection, uri: str, run: str, n_part
         for shard in range(n_shards):
             schema = _SCHEMA.with_metadata({_RUN_KEY: run.encode()})
             with plans.open_output_stream(_path(run, shard)) as stream, pq.ParquetWriter(stream, schema) as writer:
-                for _ in range(shard_of.count(shard)):
+                for _ in range(_n_parts_of(shard, n_shards, n_parts)):
                     writer.write_table(next(parts).cast(schema))
-    return PlanFiles(uri, run, n_shards, n_parts)
+    return PlanFiles(uri, run, n_shards, n_parts, store_timeout_s)
+
+
+def _n_parts_of(shard: int, n_shards: int, n_parts: int) -> int:
+    """Return the number of parts of a shard."""
+    return n_parts * (shard + 1) // n_shards - n_parts * shard // n_shards
 
 
 def delete_plan(uri: str, run: str) -> None:

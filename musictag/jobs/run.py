@@ -1,5 +1,6 @@
 """Execute a run: plan, process, clean up, account. Each job passes a function that processes tasks by its engine."""
 
+import contextlib
 import dataclasses
 import datetime
 import secrets
@@ -36,6 +37,16 @@ MANY_FILES = 200
 """Number of small files from which on joining them is suggested; opening a file takes a millisecond or more."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """What an engine has."""
+
+    n: int
+    """Workers that process parts at the same time."""
+    n_cores: int
+    n_gpus: int = 0
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run reads and writes. The tables must exist."""
@@ -60,11 +71,8 @@ class Run:
     """Column of the output table with the time at which a row was made."""
     task_bytes: int
     """Estimated bytes that the clips of a task have."""
-    n_workers: int
-    """Number of workers that process parts at the same time."""
-    n_cores: int = 1
-    """Number of cores that make the rows that arrive in the driver."""
-    n_gpus: int = 0
+    engine: Callable[[], contextlib.AbstractContextManager[Workers]]
+    """Starts the engine while the body runs; not called if there is no task."""
     max_attempts: int | None
     """Number of runs that may try to decode the same audio; None for a job that does not decode audio."""
     max_failures: float
@@ -73,14 +81,16 @@ class Run:
     """Whether to delete the rows of tracks that are no longer listed."""
     prune_limit: float
     """Largest share of the rows (0 to 1) that `prune` may delete."""
+    store_timeout_s: float
+    """How long to wait for a store that does not answer."""
     replace: bool
     """Whether the rows of a track may be replaced although other audio is still at their uri."""
     started: datetime.datetime
     """The start of the run."""
 
 
-Process = Callable[[PlanFiles, int, Committer], None]
-"""Writes a row or a failure for each task: takes the tasks, their number, and what commits them."""
+Process = Callable[[PlanFiles, int, Workers, Committer], None]
+"""Makes a row or a failure of each task: takes the tasks, their number, the workers, and what commits the rows."""
 
 
 def execute(run: Run, process: Process, *, purpose: str) -> None:
@@ -157,14 +167,24 @@ def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
 
 def _process(connection: duckdb.DuckDBPyConnection, run: Run, plan: Plan, process: Process, name: str) -> Cost:
     """Process the tasks, while what is staged is committed; return the cost."""
-    n_parts = count_parts(plan.n_tasks, run.task_bytes, run.n_workers)
-    files = write_plan(connection, plan_uri(run.output_uri), name, n_parts)
-    committer = Committer(run.output_uri, run.failures_uri, run.schema, run.producer, name, run.n_cores)
-    started = time.monotonic()
-    with committer.running():
-        process(files, plan.n_tasks, committer)
+    with run.engine() as workers:
+        n_parts = count_parts(plan.n_tasks, run.task_bytes, workers.n)
+        files = write_plan(connection, plan_uri(run.output_uri), name, n_parts, run.store_timeout_s)
+        committer = Committer(
+            run.output_uri,
+            run.failures_uri,
+            run.schema,
+            run.producer,
+            name,
+            workers.n_cores,
+            run.store_timeout_s,
+        )
+        started = time.monotonic()
+        with committer.running():
+            process(files, plan.n_tasks, workers, committer)
+        seconds = time.monotonic() - started
     delete_plan(files.uri, name)
-    return Cost(committer.n_tracks, committer.core_seconds, run.n_gpus * (time.monotonic() - started))
+    return Cost(committer.n_tracks, committer.core_seconds, workers.n_gpus * seconds)
 
 
 def _finish(

@@ -1,5 +1,6 @@
 """Process the parts of a shard in a worker, and stage what they give."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 from musictag.jobs.featurizing import Outcome
 from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.storage import data_files, staging
+from musictag.storage.outages import ask_table_store
 
 
 def stage_shard(
@@ -30,24 +32,38 @@ def stage_shard(
         process: returns a row or a failure for each task.
     """
     for part, tasks in plan.read_shard(shard):
-        if part in staging.staged_parts(uri, plan.run, shard):  # by a worker that was lost since
-            continue
-        started = time.perf_counter()
-        failures: list[dict[str, Any]] = []
-        files = data_files.write_rows(uri, schema, _rows(process(tasks), failures))
-        staging.write_manifest(
-            uri,
-            staging.Manifest(
-                run=plan.run,
-                shard=shard,
-                part=part,
-                producer=producer,
-                files=tuple(files),
-                failures=tuple(failures),
-                core_seconds=time.perf_counter() - started,
-            ),
-        )
-        yield len(tasks)
+        stage = functools.partial(_stage_part, uri, schema, producer, plan.run, shard, part, tasks, process)
+        if ask_table_store(stage, plan.store_timeout_s):
+            yield len(tasks)
+
+
+def _stage_part(
+    uri: str,
+    schema: pa.Schema,
+    producer: str,
+    run: str,
+    shard: int,
+    part: int,
+    tasks: list[Task],
+    process: Callable[[list[Task]], Iterable[Outcome]],
+) -> bool:
+    """Process and stage a part; return False if it is staged already, for example by a worker that was lost since."""
+    if part in staging.staged_parts(uri, run, shard):
+        return False
+    started = time.perf_counter()
+    failures: list[dict[str, Any]] = []
+    files = data_files.write_rows(uri, schema, _rows(process(tasks), failures))
+    manifest = staging.Manifest(
+        run=run,
+        shard=shard,
+        part=part,
+        producer=producer,
+        files=tuple(files),
+        failures=tuple(failures),
+        core_seconds=time.perf_counter() - started,
+    )
+    staging.write_manifest(uri, manifest)
+    return True
 
 
 def _rows(outcomes: Iterable[Outcome], failures: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

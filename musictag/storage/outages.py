@@ -10,10 +10,11 @@ have been gone for years: each would cost the whole wait.
 import collections
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from musictag.errors import AudioUnreachableError, MusictagError
+from musictag.errors import AudioUnreachableError, MusictagError, StoreError
 from musictag.storage import urls
 from musictag.storage.retry import Outage, retry, wait_for_store
 
@@ -35,6 +36,13 @@ _ANSWER = frozenset(("SSLError", "ClientSSLError"))
 _NO_NETWORK = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN)
 # Errors of each folder of a mount whose server or disk is gone.
 _DEAD_FOLDER = (*_NO_NETWORK, errno.ETIMEDOUT, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+
+# In errors of the clients of deltalake (Rust) and Arrow (C++).
+_NO_ANSWER_TEXT = re.compile(
+    r"NETWORK_CONNECTION|curlCode: \d|CURL error|error sending request|connection (?:refused|reset)|timed out|"
+    r"dns error|could ?n[o']t (?:connect|resolve)",
+    re.IGNORECASE,
+)
 
 _outages: "collections.defaultdict[str, Outage]" = collections.defaultdict(Outage)
 _answered: set[str] = set()
@@ -92,6 +100,25 @@ def is_gone(error: BaseException) -> bool:
         if names & _NO_ANSWER or (isinstance(cause, OSError) and cause.errno in _NO_NETWORK):
             return True
     return False
+
+
+def ask_table_store(fn: Callable[[], Result], timeout_s: float) -> Result:
+    """Call `fn`, which reads or writes a table, and wait `timeout_s` for a store that does not answer.
+
+    `fn` is repeated as a whole; it raises `StoreError`.
+    """
+    return wait_for_store(fn, is_table_store_gone, timeout_s) if timeout_s > 0 else fn()
+
+
+def is_table_store_gone(error: Exception) -> bool:
+    """Return whether a `StoreError` means that the store of a table did not answer at all.
+
+    deltalake and Arrow raise `OSError` with the text of their clients' errors.
+    """
+    cause = error.__cause__
+    if not isinstance(error, StoreError) or not isinstance(cause, OSError):
+        return False
+    return cause.errno in _DEAD_FOLDER or (cause.errno is None and bool(_NO_ANSWER_TEXT.search(str(cause))))
 
 
 def is_mount_gone(store: str, uri: str) -> bool:

@@ -1,6 +1,5 @@
 """Compare a tags table with the tags of another model on a sample of tracks, without writing anything."""
 
-import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,8 @@ from musictag.tagging.table import ModelIdentity
 
 TagsByTrack = Mapping[str, frozenset[str]]
 """The tags of each track, by track_id."""
-Scoring = contextlib.AbstractContextManager[Iterable[pa.Table]]
-"""A context in which tracks are scored: rows of the tags table in parts, each row with a `failure` or null."""
+Score = Callable[[Sequence[Task]], Iterable[pa.Table]]
+"""Scores tasks: yields rows of the tags table, each with a `failure` or null."""
 COUNTS = ("now", "gain", "lose", "then")
 
 
@@ -31,7 +30,7 @@ def echo_diff(
     model: ModelIdentity,
     vocabulary: Collection[str],
     vocabulary_of: Callable[[str, str], Collection[str]],
-    score: Callable[[Sequence[Task]], Scoring],
+    score: Score,
 ) -> None:
     """Print for each tag how many sampled tracks would gain and lose it with a new model.
 
@@ -89,11 +88,11 @@ def sample(connection: duckdb.DuckDBPyConnection, n_tracks: int) -> list[tuple[s
     return connection.execute(f"{_COMMON} ORDER BY sha256(track_id) LIMIT $n", {"n": n_tracks}).fetchall()
 
 
-def _score_sample(tasks: Sequence[Task], score: Callable[[Sequence[Task]], Scoring]) -> list[dict[str, Any]]:
+def _score_sample(tasks: Sequence[Task], score: Score) -> list[dict[str, Any]]:
     """Return the rows of the tracks that did not fail; raise `LedgerError` if all of them failed."""
     rows: list[dict[str, Any]] = []
-    with score(tasks) as parts, bar((), "score", len(tasks), "track") as progress_bar:
-        for part in parts:
+    with bar((), "score", len(tasks), "track") as progress_bar:
+        for part in score(tasks):
             rows += part.to_pylist()
             progress_bar.update(len(part))
     failures = [row["failure"]["message"] for row in rows if row["failure"]]

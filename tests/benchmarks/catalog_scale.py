@@ -3,6 +3,7 @@
 python tests/benchmarks/catalog_scale.py STEP FOLDER N_ROWS
 """
 
+import contextlib
 import datetime
 import json
 import resource
@@ -23,7 +24,7 @@ from musictag.features.config import FeatureConfig
 from musictag.jobs import ledger
 from musictag.jobs.committer import Committer
 from musictag.jobs.plan_files import PlanFiles
-from musictag.jobs.run import Run, execute
+from musictag.jobs.run import Run, Workers, execute
 from musictag.storage import commits, data_files, tables
 from musictag.tagging.table import TAGS_SCHEMA, load_rows
 
@@ -50,13 +51,16 @@ def tracks(n_rows: int) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch({"track_id": ids, "uri": uris, "etag": [f"{name}-1" for name in ids]})
 
 
-def write_catalog(folder: Path, n_rows: int) -> Path:
-    path = folder / "catalog.parquet"
-    batches = tracks(n_rows)
-    first = next(batches)
-    with pq.ParquetWriter(path, first.schema) as writer:
-        for batch in (first, *batches):
-            writer.write_batch(batch)
+def write_catalog(folder: Path, n_rows: int, *, is_broken: bool = False) -> Path:
+    """Write a catalog of made tracks; with `is_broken`, every tenth row has no uri."""
+    path, writer = folder / "catalog.parquet", None
+    for batch in tracks(n_rows):
+        if is_broken:
+            uris = [uri if number % 10 else None for number, uri in enumerate(batch["uri"].to_pylist())]
+            batch = batch.set_column(1, "uri", pa.array(uris, pa.string()))
+        writer = writer or pq.ParquetWriter(path, batch.schema)
+        writer.write_batch(batch)
+    writer.close()
     return path
 
 
@@ -112,8 +116,9 @@ def run_of(folder: Path, name: str, schema: pa.Schema, producer: str, load: Call
     return Run(
         source="catalog.parquet", listed=batches, catalog=catalog, output_uri=uri, schema=schema,
         failures_uri=failures_uri, producer=producer, load_rows=load, copies_rows=False,
-        task_bytes=table.estimated_row_bytes(CONFIG, 10), n_workers=2, max_attempts=3, max_failures=1.0, prune=False,
-        prune_limit=1.0, replace=False, started=datetime.datetime.now(datetime.UTC), **fields,
+        task_bytes=table.estimated_row_bytes(CONFIG, 10),
+        engine=lambda: contextlib.nullcontext(Workers(2, n_cores=2)), max_attempts=3, max_failures=1.0, prune=False,
+        prune_limit=1.0, replace=False, store_timeout_s=0.0, started=datetime.datetime.now(datetime.UTC), **fields,
     )  # fmt: skip
 
 
@@ -124,7 +129,7 @@ class Planned(Exception):  # noqa: N818 # it is no error
 def plan(folder: Path, n_rows: int) -> dict[str, Any]:
     """Read the catalog and the features table, and write the plan of the new tracks."""
 
-    def process(files: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(files: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         raise Planned(files, n_tasks)
 
     def load(connection: duckdb.DuckDBPyConnection, name: str) -> None:
@@ -146,6 +151,16 @@ def plan(folder: Path, n_rows: int) -> dict[str, Any]:
     }
 
 
+def broken(folder: Path, n_rows: int) -> dict[str, Any]:
+    """Plan a catalog whose every tenth row is broken, and write these rows to the failures table."""
+    home = folder / "broken"
+    home.mkdir()
+    write_catalog(home, n_rows, is_broken=True)
+    table.open_features(str(home / "features"), CONFIG, 10)
+    figures = plan(home, n_rows)
+    return figures | {"n_failures": tables.open_table(str(home / "features-failures")).count()}
+
+
 def tag(folder: Path, n_rows: int) -> dict[str, Any]:
     """Tag all tracks by made scores, then by another model; the scores alone are not counted."""
     uri = str(folder / "tags")
@@ -156,7 +171,7 @@ def tag(folder: Path, n_rows: int) -> dict[str, Any]:
 def tag_by(folder: Path, uri: str, digest: str) -> float:
     made_s = 0.0
 
-    def process(files: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(files: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         nonlocal made_s
         for shard in range(files.n_shards):
             for _, tasks in files.read_shard(shard):
@@ -172,6 +187,13 @@ def tag_by(folder: Path, uri: str, digest: str) -> float:
     )  # fmt: skip
     execute(run, process, purpose=f"to tag by {digest}")
     return time.perf_counter() - started - made_s
+
+
+def night(folder: Path, digest: int) -> dict[str, Any]:
+    """Tag what is new in the catalog, or all of it if the model is new."""
+    uri = str(folder / "tags")
+    tables.create_table(uri, TAGS_SCHEMA)
+    return {"seconds": tag_by(folder, uri, str(digest))}
 
 
 def no_digest(name: str, version: str) -> None:
@@ -200,7 +222,7 @@ def tags_rows(track_ids: list[str], uris: list[str], digest: str) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in TAGS_SCHEMA], schema=TAGS_SCHEMA)
 
 
-STEPS = {function.__name__: function for function in (make_features, plan, tag)}
+STEPS = {function.__name__: function for function in (make_features, plan, broken, tag, night)}
 
 if __name__ == "__main__":
     step, folder, n_rows = sys.argv[1:]

@@ -105,6 +105,7 @@ def test_a_part_is_one_row_group(tmp_path):
     assert pq.ParquetFile(tmp_path / "rows-plan/r1/shard-0000.parquet").num_row_groups == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 5))
 def test_tasks_in_memory_are_divided_without_splitting_their_order(n_tasks, n_workers):
     tasks = [Task(str(n), f"{n}.mp3", None, features_file=f"f{n % 3}") for n in range(n_tasks)]

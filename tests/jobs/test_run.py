@@ -1,3 +1,4 @@
+import contextlib
 import datetime
 import shutil
 from collections.abc import Collection, Iterable, Iterator
@@ -17,7 +18,7 @@ from musictag.jobs import run as running
 from musictag.jobs.committer import Committer
 from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row
 from musictag.jobs.plan_files import PlanFiles, Task
-from musictag.jobs.run import Process, Run, execute
+from musictag.jobs.run import Process, Run, Workers, execute
 from musictag.jobs.shards import stage_shard
 from musictag.storage import staging, tables
 from plans import LISTED_SCHEMA, table_of
@@ -101,16 +102,21 @@ class Job:
             copies_rows=False,
             time_column="written_at",
             task_bytes=1,
-            n_workers=1,
+            engine=lambda: contextlib.nullcontext(Workers(1, n_cores=1)),
             max_attempts=2,
             max_failures=max_failures,
             prune=prune,
             prune_limit=prune_limit,
+            store_timeout_s=0.0,
             replace=replace,
             started=datetime.datetime.now(datetime.UTC),
         )
         self.processed = []
-        execute(run, process or (lambda plan, n_tasks, committer: self.process(plan, failing, lost)), purpose="to do")
+        execute(
+            run,
+            process or (lambda plan, n_tasks, workers, committer: self.process(plan, failing, lost)),
+            purpose="to do",
+        )
 
 
 @pytest.fixture
@@ -122,7 +128,7 @@ def equation(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out.splitlines()[-1].partition(" (")[0]
 
 
-def fail_if_called(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+def fail_if_called(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
     raise AssertionError(plan)
 
 
@@ -251,7 +257,7 @@ def test_too_many_failures_are_an_error_after_everything_is_written(job: Job) ->
 
 
 def test_rows_of_two_simultaneous_runs_are_deduplicated(job: Job) -> None:
-    def process_within_another_run(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process_within_another_run(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.execute("ab")
         job.process(plan)
 
@@ -260,7 +266,7 @@ def test_rows_of_two_simultaneous_runs_are_deduplicated(job: Job) -> None:
 
 
 def test_error_of_process_is_raised_and_its_rows_are_kept(job: Job) -> None:
-    def crash(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def crash(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan, lost="b")
         raise ZeroDivisionError
 
@@ -274,7 +280,7 @@ def test_a_new_row_replaces_an_earlier_one_at_the_end_of_the_run(job: Job) -> No
     job.execute("ab")
     seen = []
 
-    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan)
         committer.collect()
         committer.commit()
@@ -288,7 +294,7 @@ def test_a_new_row_replaces_an_earlier_one_at_the_end_of_the_run(job: Job) -> No
 def leave_staged(job: Job, *, is_committed: bool = False) -> None:
     """Execute a run that ends as if it was killed, after the rows of `a` and the failure of `b` were staged."""
 
-    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan, failing="b", lost="c")
         if not is_committed:
             committer.collect = committer.commit = lambda: 0  # type: ignore[method-assign]
@@ -342,7 +348,7 @@ def test_a_broken_manifest_costs_only_repeated_work(job: Job, capsys, damage: st
 
 
 def test_a_worker_that_wakes_up_after_its_part_was_committed_changes_nothing(job: Job) -> None:
-    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan)
         committer.collect()
         committer.commit()
@@ -358,7 +364,7 @@ def test_a_worker_that_wakes_up_after_its_part_was_committed_changes_nothing(job
 def test_a_run_that_is_still_running_is_left_alone(job: Job, monkeypatch) -> None:
     monkeypatch.setattr(committing, "COMMIT_S", 1e9)
 
-    def process(plan: PlanFiles, n_tasks: int, committer: Committer) -> None:
+    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan)
         staged = {path.name for path in Path(job.uri, staging.FOLDER).rglob("*.json")}
         job.execute("c")  # another run meanwhile

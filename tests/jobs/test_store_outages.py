@@ -9,14 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import s3fs
 
+from musictag.errors import StoreError
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits
+from musictag.jobs.committer import Committer
 from musictag.jobs.featurizing import Outcome, featurize_tasks
-from musictag.jobs.plan_files import Task
-from musictag.storage import outages
+from musictag.jobs.ledger import FAILURES_SCHEMA
+from musictag.jobs.plan_files import Task, write_plan
+from musictag.jobs.shards import stage_shard
+from musictag.storage import outages, tables
+from plans import planned
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +90,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, music, write_audio) -
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_MAX_ATTEMPTS": "1",
+        "AWS_ALLOW_HTTP": "true",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -143,3 +150,40 @@ def test_tracks_of_a_store_that_stays_away_fail_after_the_limit(store: Store) ->
     assert {failure["error"] for _, failure in found if failure} == {"AudioUnreachableError"}
     assert set(failed) > {str(n) for n in range(4 + 3, N_TRACKS)}
     assert "Could not connect to the endpoint" in failed[str(N_TRACKS - 1)]
+
+
+def test_parts_are_staged_and_committed_although_the_store_of_tables_is_stopped(store: Store, tmp_path: Path) -> None:
+    uri, schema = "s3://music/table", pa.schema([("track_id", pa.string())])
+    with planned([(str(n), f"{n}.mp3", "e") for n in range(6)]) as made:
+        plan = write_plan(made.connection, str(tmp_path / "plan"), "r1", 1, store_timeout_s=120)
+    n_tries = 0
+
+    def process(tasks: list[Task]) -> list[Outcome]:
+        nonlocal n_tries
+        n_tries += 1
+        return [({"track_id": task.track_id}, None) for task in tasks]
+
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.ExitStack())
+        first.enter_context(store())
+        tables.create_table(uri, schema)
+        tables.create_table(f"{uri}-failures", FAILURES_SCHEMA)
+        committer = Committer(uri, f"{uri}-failures", schema, "p", "r1", store_timeout_s=120)
+        restart = threading.Timer(20, lambda: stack.enter_context(store()))
+        with committer.running():
+            first.close()  # the store stops
+            restart.start()
+            assert list(stage_shard(uri, schema, "p", plan, 0, process)) == [6]
+        restart.join()
+        assert n_tries >= 1
+        assert tables.track_ids(uri) == {str(n) for n in range(6)}
+
+
+def test_a_store_of_tables_that_is_gone_for_good_is_an_error_after_the_limit(store: Store, tmp_path: Path) -> None:
+    with planned([("a", "a.mp3", "e")]) as made:
+        plan = write_plan(made.connection, str(tmp_path / "plan"), "r1", 1, store_timeout_s=10)
+    started = time.monotonic()
+    schema = pa.schema([("track_id", pa.string())])
+    with pytest.raises(StoreError, match=r"table s3://music/table: .*connect"):
+        list(stage_shard("s3://music/table", schema, "p", plan, 0, lambda tasks: []))
+    assert time.monotonic() - started >= 10

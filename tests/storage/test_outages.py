@@ -191,3 +191,27 @@ def test_dead_mount_is_waited_for(
     with pytest.raises(AudioUnreachableError, match="cannot be read"):
         fetch_file(str(tmp_path / "a.mp3"))
     assert sum(pauses) == pytest.approx(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_gone"),
+    [
+        (OSError("AWS Error NETWORK_CONNECTION during PutObject operation: curlCode: 7, Could not connect"), True),
+        (
+            OSError("Kernel error: error sending request: client error: Connection refused (os error 111)"),
+            True,
+        ),
+        (OSError("Kernel error: error sending request: dns error: failed to lookup address information"), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), False),
+        (OSError("AWS Error ACCESS_DENIED during PutObject operation: Access denied"), False),
+        (OSError("Generic S3 error: SlowDown, 503 Service Unavailable"), False),
+        (ValueError("connection refused"), False),
+        (None, False),
+    ],
+)
+def test_a_store_of_tables_is_gone_if_its_clients_had_no_answer(cause: Exception | None, is_gone: bool) -> None:
+    error = StoreError("table s3://b/t: why")
+    error.__cause__ = cause
+    assert outages.is_table_store_gone(error) == is_gone

@@ -5,6 +5,7 @@ import time
 import urllib.parse
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yarl
 from hypothesis import HealthCheck, assume, given, settings
@@ -283,3 +284,18 @@ def test_allowed_url_is_requested_from_the_allowed_host_and_folder(host, tail):
         requested = yarl.URL(uri)
         assert requested.host == "host"
         assert f"{requested.path}/".startswith("/music/")
+
+
+URIS = (
+    "s3://b/a.mp3",
+    "https://me:pw@host/a.mp3?id=1&sig=x",
+    "//me:pw@host/x",
+    "Authorization: Bearer abc",
+    "/a b.mp3",
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(alphabet="aA@=%?&;:/#.-é ", max_size=40) | st.sampled_from(URIS)))
+def test_a_column_of_uris_is_redacted_as_each_uri_is(uris):
+    assert urls.redacted_column(pa.array(uris, pa.string())).to_pylist() == [urls.redacted(uri) for uri in uris]
