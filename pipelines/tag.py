@@ -54,11 +54,13 @@ from musictag.storage.data_files import table_of
 from musictag.storage.outages import ask_table_store
 from musictag.tagging import diff
 from musictag.tagging.scorers import SCORE_COLUMNS
-from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, load_rows, tag_rows
+from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, feature_rows, load_rows, tag_rows
 from musictag.tagging.tagger import Tagger, check_features
 
-# Tracks scored in one call of an actor with a GPU: their clips share the network's batches.
-SCORE_TRACKS = 16
+# Clips that an actor with a GPU scores in one call, about: two of the network's batches.
+SCORE_CLIPS = 2_048
+# Clips of a track of four minutes, where tracks have all their clips.
+SONG_CLIPS = 80
 # Tracks that come to this process together.
 BLOCK_TRACKS = 256
 # Tracks of --diff: the 95 % margin of error of a share is 3 percentage points.
@@ -84,7 +86,7 @@ class ScoringActor:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return rows of `SCORED_SCHEMA` for feature rows; failures and tagged rows pass through."""
-        rows = block.to_pylist()
+        rows = feature_rows(block)
         done = [row.get("tagged") or {"failure": row["failure"]} for row in rows if _is_done(row)]
         scored = tag_rows(self.tagger, [row for row in rows if not _is_done(row)], self.model)
         return pa.Table.from_pylist(scored + done, SCORED_SCHEMA)
@@ -145,37 +147,58 @@ def from_shards(plan: PlanFiles | TaskList, read: Callable[[list[Task]], Iterato
 
 
 def score_rows(
-    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, use_gpu: bool, n_actors: int
+    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, gpu_tracks: int | None, n: int
 ) -> ray.data.Dataset:
-    """Score feature rows by actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`."""
+    """Score feature rows by actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`.
+
+    Each actor has a GPU and scores about `gpu_tracks` tracks in a call, or has none if this is None.
+    """
     artifact = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})  # actors may be elsewhere
     return rows.map_batches(
         ScoringActor,
         # The artifact is in a list, because Ray would replace a bare reference by its value.
-        fn_constructor_args=(model, [artifact], use_gpu),
+        fn_constructor_args=(model, [artifact], gpu_tracks is not None),
         batch_format="pyarrow",
         # On CPUs, Ray fuses reading into the actors, where a batch size would count files: each call gets one block, as
-        # it was read or decoded.
-        batch_size=SCORE_TRACKS if use_gpu else None,
-        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=n_actors, max_size=n_actors),
+        # it was read or decoded. Tasks without a GPU are not fused into actors with one: all CPUs read for the actors.
+        batch_size=gpu_tracks,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            initial_size=n,
+            max_size=n,
+            # With a GPU, the tracks of the next call are put together while it scores.
+            max_concurrent_calls_per_actor=2 if gpu_tracks else 1,
+        ),
         num_cpus=1,
-        num_gpus=1 if use_gpu else 0,
+        num_gpus=1 if gpu_tracks else 0,
     )
+
+
+def clips_per_track(args: argparse.Namespace) -> int | None:
+    """Return the number of clips of each track, or None if tracks have all their clips."""
+    if args.catalog:
+        n_clips: int | None = args.clips_per_track
+        return n_clips
+    return table.stored_clips_per_track(tables.open_table(args.features))
 
 
 @contextlib.contextmanager
 def engine(args: argparse.Namespace) -> Iterator[Workers]:
     """Run Ray in the body."""
     # An actor takes a logical CPU; the tasks that read and decode need some as well.
-    n_actors = args.num_workers or n_cores()
-    with ray_cluster.connect(num_cpus=n_cores() + n_actors), ray_cluster.task_errors():
-        n_actors = args.num_workers or ray_cluster.n_workers(use_gpu=args.use_gpu)
-        yield Workers(n_actors, n_cores=ray_cluster.n_workers(use_gpu=False), n_gpus=n_actors if args.use_gpu else 0)
+    with ray_cluster.connect(num_cpus=n_cores() + (args.num_workers or n_cores())), ray_cluster.task_errors():
+        n_cpus = ray_cluster.n_workers(use_gpu=False)
+        n_gpus = n_actors(args) if args.use_gpu else 0
+        yield Workers(max(n_cpus, n_actors(args)), n_cpus, n_gpus)
+
+
+def n_actors(args: argparse.Namespace) -> int:
+    """Return the number of actors that score; Ray must run."""
+    return args.num_workers or ray_cluster.n_workers(use_gpu=args.use_gpu)
 
 
 def score(
     plan: PlanFiles | TaskList,
-    n_actors: int,
     model: ModelIdentity,
     folder: Path,
     spec: TaggerSpec,
@@ -188,7 +211,8 @@ def score(
         rows = from_audio(plan, spec.feature_config, args)
     else:
         rows = from_features(plan, args.features, options.limits(args).store_timeout_s)
-    scored = score_rows(rows, model, folder, args.use_gpu, n_actors)
+    gpu_tracks = max(1, SCORE_CLIPS // (clips_per_track(args) or SONG_CLIPS)) if args.use_gpu else None
+    scored = score_rows(rows, model, folder, gpu_tracks, n_actors(args))
     yield from map(pa.table, scored.iter_batches(batch_size=BLOCK_TRACKS, batch_format="pyarrow"))
 
 
@@ -247,14 +271,14 @@ def main(argv: list[str]) -> None:
     else:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
-    def score_tasks(plan: PlanFiles | TaskList, n_actors: int) -> Iterator[pa.Table]:
-        return score(plan, n_actors, model, model_source.folder, spec, args)
+    def score_tasks(plan: PlanFiles | TaskList) -> Iterator[pa.Table]:
+        return score(plan, model, model_source.folder, spec, args)
 
     if args.diff:
 
         def score_sample(tasks: Sequence[Task]) -> Iterator[pa.Table]:
             with engine(args) as workers:
-                yield from score_tasks(TaskList.of(tasks, workers.n), workers.n)
+                yield from score_tasks(TaskList.of(tasks, workers.n))
 
         diff.echo_diff(
             args.tags, source, list_tracks(catalog, args.features), args.diff, model=model,
@@ -268,12 +292,11 @@ def main(argv: list[str]) -> None:
 
     def tag(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         with bar((), "tag", n_tasks, "track") as progress_bar:
-            for rows in score_tasks(plan, workers.n):
+            for rows in score_tasks(plan):
                 failures = pc.drop_null(rows["failure"]).to_pylist()
                 committer.add(rows.filter(pc.is_null(rows["failure"])).select(TAGS_SCHEMA.names), failures)
                 progress_bar.update(len(rows))
 
-    n_clips = args.clips_per_track if catalog else table.stored_clips_per_track(tables.open_table(args.features))
     run = Run(
         source=source,
         listed=list_tracks(catalog, args.features),
@@ -285,7 +308,7 @@ def main(argv: list[str]) -> None:
         load_rows=lambda connection, name: load_rows(connection, name, args.tags, mlflow_registry.find_digest),
         copies_rows=catalog is not None,  # stored features are not decoded
         time_column="tagged_at",
-        task_bytes=table.estimated_row_bytes(spec.feature_config, n_clips),
+        task_bytes=table.estimated_row_bytes(spec.feature_config, clips_per_track(args)),
         engine=lambda: engine(args),
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,

@@ -74,8 +74,10 @@ def cut_clips(log_mel: Frames, starts: list[int], config: FeatureConfig) -> Fram
 
 def is_silent(clips: npt.NDArray[np.float16]) -> bool:
     """Return whether clips (C, T, M) hold no sound: no value is as high as that of a sine wave of -80 dBFS."""
-    # Halves that are not negative have the order of their bits, and integers are compared faster.
-    return int(clips.view(np.uint16).max(initial=0)) < int(np.array(SILENT_BELOW, np.float16).view(np.uint16))
+    # Halves that are not negative have the order of their bits, and integers are compared faster. The first clip with
+    # sound, which nearly always is the first one, ends the search.
+    limit = int(np.array(SILENT_BELOW, np.float16).view(np.uint16))
+    return all(int(clip.max(initial=0)) < limit for clip in clips.view(np.uint16))
 
 
 def clip_weights(start_s: npt.ArrayLike, duration_s: float, config: FeatureConfig) -> Float32:

@@ -4,6 +4,7 @@ There is one scorer for each kind of model. A network scores every clip, and the
 classical model scores the descriptors that are computed from all clips of a track together.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
 from musictag.features.table import decode_clips
 from musictag.models.classical import Classical
+from musictag.tagging.half_precision import join_on_device, score_on_device
 
 Row = Mapping[str, Any]
 Float32 = npt.NDArray[np.float32]
@@ -27,8 +29,10 @@ SCORE_COLUMNS = ("track_id", "duration_s", "n_clips", "start_s", "clips")
 """Columns of the features table that scoring reads."""
 
 # Clips that go through the network together. On a CPU the intermediate results of a small batch fit into the cache:
-# musicnn takes up to twice as long per clip in batches of 64. A GPU needs large batches to be fully used.
-BATCH_SIZE, GPU_BATCH_SIZE = 8, 256
+# musicnn takes up to twice as long per clip in batches of 64. A GPU needs large batches to be fully used, as far as its
+# memory allows: the vgg network needs 14 MB for a clip.
+BATCH_SIZE, GPU_BATCH_SIZE = 8, 1024
+GPU_BYTES_PER_CLIP = 32 << 20
 # Tracks are decoded until they fill this number of batches, then scored together: short tracks share batches, and the
 # memory needed does not depend on the number of tracks.
 BATCHES_PER_GROUP = 8
@@ -60,7 +64,7 @@ class Scorer(Protocol):
 
 
 class NetworkScorer:
-    """Scores clips with a network; a track's scores are the weighted mean of its clips' scores.
+    """Scores clips with a network in float32; a track's scores are the weighted mean of its clips' scores.
 
     Args:
         model: log_mel (B, T, M) to logits (B, K), on any device; scoring restores its mode (training or evaluation).
@@ -73,7 +77,13 @@ class NetworkScorer:
 
     def clip_scores(self, clips: Clips) -> Float32:
         """See `Scorer`."""
-        return score_clips(self.model, clips, batch_size=self.batch_size)
+        device = next(self.model.parameters()).device
+        scores: list[Float32] = []
+        with _evaluating(self.model), torch.inference_mode():
+            for start in range(0, len(clips), self.batch_size):
+                log_mel = torch.from_numpy(clips[start : start + self.batch_size].astype(np.float32))  # (B, T, M)
+                scores.append(torch.sigmoid(self.model(log_mel.to(device))).cpu().numpy())
+        return np.concatenate(scores)
 
     def joined_scores(self, clip_scores: Float32, track: WeightedClips) -> Float32:
         """See `Scorer`."""
@@ -85,6 +95,45 @@ class NetworkScorer:
         ends = np.cumsum([len(track.clips) for track in tracks])
         per_track = np.split(scores, ends[:-1])
         return np.stack([self.joined_scores(*pair) for pair in zip(per_track, tracks, strict=True)])
+
+
+class HalfNetworkScorer:
+    """Scores clips with a network in float16; waits for a GPU once for each group of tracks.
+
+    Tracks for which the network exceeds the range of float16 are scored in float32.
+
+    Args:
+        model: see `NetworkScorer`.
+        batch_size: see `NetworkScorer`.
+    """
+
+    def __init__(self, model: nn.Module, batch_size: int | None = None) -> None:
+        self.model = model
+        self.batch_size = batch_size or _default_batch_size(model)
+        # By default, torch lets cuDNN compute float32 convolutions in TF32, with the range of float32 and the precision
+        # of float16. Do not switch that off (`torch.backends.cudnn.allow_tf32`): an H100 scores 12,700 clips/s by
+        # msd-musicnn with TF32, 2,340 without it, and 27,000 in float16.
+        self.in_float32 = NetworkScorer(model, self.batch_size)
+
+    def clip_scores(self, clips: Clips) -> Float32:
+        """See `Scorer`."""
+        with _evaluating(self.model):
+            scores: Float32 = score_on_device(self.model, [_as_float16(clips)], self.batch_size).cpu().numpy()
+        return scores if np.isfinite(scores).all() else self.in_float32.clip_scores(clips)
+
+    def joined_scores(self, clip_scores: Float32, track: WeightedClips) -> Float32:
+        """See `Scorer`."""
+        return join(clip_scores, track.weights)
+
+    def score_group(self, tracks: Sequence[WeightedClips]) -> Float32:
+        """See `Scorer`."""
+        with _evaluating(self.model):
+            clips = [_as_float16(track.clips) for track in tracks]
+            of_clips = score_on_device(self.model, clips, self.batch_size)
+            scores: Float32 = join_on_device(of_clips, [track.weights for track in tracks]).cpu().numpy()
+        if exceeding := [n for n, of_track in enumerate(scores) if not np.isfinite(of_track).all()]:
+            scores[exceeding] = self.in_float32.score_group([tracks[n] for n in exceeding])
+        return scores
 
 
 class ClassicalScorer:
@@ -120,7 +169,7 @@ def make_scorer(model: nn.Module, config: FeatureConfig, *, batch_size: int | No
     """Return the scorer for this kind of model; `config` is the front end that made the clips."""
     if isinstance(model, Classical):
         return ClassicalScorer(model, config, batch_size)
-    return NetworkScorer(model, batch_size)
+    return _network_scorer(model, batch_size)
 
 
 def score_tracks(
@@ -157,18 +206,8 @@ def score_labelled(
 
 
 def score_clips(model: nn.Module, clips: Clips, *, batch_size: int | None = None) -> Float32:
-    """Return scores (C, K), the sigmoid of a network's logits, of clips (C, T, M); on a GPU computed with bfloat16."""
-    device = next(model.parameters()).device
-    batch_size = batch_size or _default_batch_size(model)
-    was_training = model.training
-    model.eval()
-    scores: list[Float32] = []
-    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        for start in range(0, len(clips), batch_size):
-            log_mel = torch.from_numpy(clips[start : start + batch_size].astype(np.float32))  # (B, T, M)
-            scores.append(torch.sigmoid(model(log_mel.to(device)).float()).cpu().numpy())
-    model.train(was_training)
-    return np.concatenate(scores)
+    """Return scores (C, K), the sigmoid of a network's logits, of clips (C, T, M); on a GPU computed in float16."""
+    return _network_scorer(model, batch_size).clip_scores(clips)
 
 
 def score_descriptors(model: Classical, descriptors: Float32) -> Float32:
@@ -194,9 +233,36 @@ def join(clip_scores: Float32, weights: Float32) -> Float32:
     return scores
 
 
+def _network_scorer(model: nn.Module, batch_size: int | None) -> NetworkScorer | HalfNetworkScorer:
+    return (HalfNetworkScorer if _gpu(model) else NetworkScorer)(model, batch_size)
+
+
 def _default_batch_size(model: nn.Module) -> int:
-    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
-    return GPU_BATCH_SIZE if on_gpu else BATCH_SIZE
+    if (gpu := _gpu(model)) is None:
+        return BATCH_SIZE
+    memory: int = torch.cuda.get_device_properties(gpu).total_memory
+    return max(1, min(GPU_BATCH_SIZE, memory // GPU_BYTES_PER_CLIP))
+
+
+def _gpu(model: nn.Module) -> torch.device | None:
+    """Return the GPU that holds the model, or None."""
+    device = next(model.parameters()).device
+    return device if device.type == "cuda" else None
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch a model to evaluation mode until the body ends."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _as_float16(clips: Clips) -> npt.NDArray[np.float16]:
+    return clips.astype(np.float16, copy=False)
 
 
 def _groups(rows: Iterable[Row], config: FeatureConfig, min_clips: int) -> Iterator[list[WeightedClips]]:

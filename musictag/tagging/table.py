@@ -2,10 +2,12 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from musictag.features.clips import is_silent
@@ -58,6 +60,24 @@ class ModelIdentity:
 
 FindDigest = Callable[[str, str], tuple[str, datetime.datetime] | None]
 """Returns the digest of the model of a name and version, and the time since which it has that version; or None."""
+
+
+def feature_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Return rows of the features table as dictionaries; cells, `clips`, are views of the table's memory.
+
+    A cell that is null is empty.
+    """
+    others = rows.drop_columns(["clips"]).to_pylist()
+    return [{**row, "clips": cell} for row, cell in zip(others, _values(rows["clips"]), strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
+    """Yield the values of a binary column without copying them, as Arrow's scalars do."""
+    for chunk in column.chunks:
+        _, offsets, values = chunk.buffers()
+        ends = np.frombuffer(offsets or b"", np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        for begin, end in itertools.pairwise(ends):
+            yield (values or pa.py_buffer(b"")).slice(begin, end - begin)
 
 
 def tag_rows(tagger: Tagger, rows: Sequence[Row], model: ModelIdentity) -> list[dict[str, Any]]:

@@ -151,7 +151,7 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would stop the first as it ends
     tag = script("tag")
     args = tag.parse(["--num-workers", "1"])
-    model = tag.ModelIdentity("musictag", "1", "digest"), artifacts["fresh"], False, 1
+    model = tag.ModelIdentity("musictag", "1", "digest"), artifacts["fresh"], None, 1
     track_ids = tables.track_ids(str(corpus.features))
     tasks = TaskList.of([Task(track_id, "", None) for track_id in track_ids], 1)
     with connect(num_cpus=1):
@@ -163,6 +163,19 @@ def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch
     for text in plans:
         assert "MapBatches" in text
         assert not SHUFFLES.search(text), text
+
+
+def test_all_cpus_read_for_an_actor_with_a_gpu(script, corpus, artifacts, ray_cluster, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
+    tag = script("tag")
+    tasks = TaskList.of([Task(track_id, "", None) for track_id in tables.track_ids(str(corpus.features))], 1)
+    fused = re.compile(r"read_shards\)?->MapBatches\(ScoringActor\)")
+    with connect(num_cpus=1):
+        rows = tag.from_features(tasks, str(corpus.features), 0.0)
+        for gpu_tracks, is_fused in ((16, False), (None, True)):
+            model = tag.ModelIdentity("musictag", "1", "digest")
+            text = plan(tag.score_rows(rows, model, artifacts["fresh"], gpu_tracks, 1))
+            assert bool(fused.search(text)) == is_fused, text
 
 
 def plan(rows):

@@ -13,6 +13,7 @@ from musictag.tagging.table import (
     UNKNOWN_MODEL,
     FindDigest,
     ModelIdentity,
+    feature_rows,
     load_rows,
     tag_rows,
 )
@@ -39,6 +40,29 @@ def test_tag_rows_have_the_identity_of_the_track_and_the_model() -> None:
         assert [(tag["tag"], tag["score"]) for tag in row["tags"]] == tagger.tags_above(expected)
     assert any(row["tags"] for row in tagged)
     assert all(before <= at <= datetime.datetime.now(datetime.UTC) for at in table["tagged_at"].to_pylist())
+
+
+def test_feature_rows_hold_their_cells_without_a_copy() -> None:
+    cells = [b"first", None, b"", b"fourth", b"fifth"]
+    table = pa.table({"track_id": list("abcde"), "clips": pa.array(cells, pa.binary())})
+    chunked = pa.concat_tables(
+        [table.slice(0, 2), table.slice(5), table.slice(2, 2), table.slice(4), table.slice(1, 1)]
+    )
+    rows = feature_rows(chunked)
+    assert [row["track_id"] for row in rows] == [*"abcde", "b"]
+    assert [bytes(row["clips"]) for row in rows] == [cell or b"" for cell in [*cells, None]]
+    memory = table["clips"].chunk(0).buffers()[2]
+    assert rows[3]["clips"].address == memory.address + len(b"first")
+    assert feature_rows(table.slice(0, 0)) == []
+    nulls = pa.table({"track_id": ["a"], "clips": pa.nulls(1, pa.binary())})
+    assert [bytes(row["clips"]) for row in feature_rows(nulls)] == [b""]
+
+
+def test_tags_of_a_table_are_those_of_its_rows() -> None:
+    tagger, rows = Tagger(small_model(), SPEC), [stored(4, 1), stored(2, 2), stored(9, 3)]
+    cells = [{**row, "clips": bytes(row["clips"])} for row in rows]
+    of_table, of_rows = (tag_rows(tagger, some, MODEL) for some in (feature_rows(pa.Table.from_pylist(cells)), rows))
+    assert [{**row, "tagged_at": None} for row in of_table] == [{**row, "tagged_at": None} for row in of_rows]
 
 
 def test_tag_rows_without_rows_are_empty() -> None:
