@@ -49,6 +49,7 @@ class Committer:
         run: the run whose parts are committed.
         n_cores: number of cores that make the rows that arrive in the driver; parts tell their own time.
         store_timeout_s: how long to wait at the end for a store that does not answer.
+        is_taken_over: whether another driver may have committed parts of the run.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Committer:
         run: str,
         n_cores: int = 1,
         store_timeout_s: float = 0.0,
+        *,
+        is_taken_over: bool = False,
     ) -> None:
         self.output_uri, self.failures_uri, self.schema = output_uri, failures_uri, schema
         self.producer, self.run, self.n_cores = producer, run, n_cores
@@ -76,8 +79,9 @@ class Committer:
         self._last_write = time.monotonic()
         self._next_write = self._last_write + COMMIT_S
         self._staged: dict[int, dict[int, Manifest]] = defaultdict(dict)  # by shard and part, until committed
-        # The last committed part of each shard, and the last one whose failures are committed. Asking the table for
-        # them reads its log: this is done once for each shard that another driver may have committed.
+        # The last committed part of each shard, and the last one whose failures are committed. Asking the tables for
+        # them reads their logs for each shard, and is needed only if another driver may have committed some.
+        self._asks_tables = is_taken_over
         self._done: dict[int, int] = {}
         self._failures_done: dict[int, int] = {}
 
@@ -150,6 +154,7 @@ class Committer:
             except ConflictError:  # another run took this one for ended, or the response to a commit was lost
                 if attempt == _MAX_CONFLICTS - 1:
                     raise
+                self._asks_tables = True
                 self._done.clear()
                 self._failures_done.clear()
             else:
@@ -184,7 +189,7 @@ class Committer:
     def _ask_for_done(self, uri: str, done: dict[int, int]) -> None:
         """Add to `done` the last part that the table at `uri` has recorded, of shards that are not in it yet."""
         names = {shard: self._name(shard) for shard, parts in self._staged.items() if parts and shard not in done}
-        recorded = commits.recorded_numbers(uri, names.values()) if names else {}
+        recorded = commits.recorded_numbers(uri, names.values()) if names and self._asks_tables else {}
         done.update({shard: recorded.get(name, -1) for shard, name in names.items()})
         for shard in self._staged:
             done.setdefault(shard, -1)

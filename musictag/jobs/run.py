@@ -143,7 +143,7 @@ def adopt_staged(run: Run, name: str) -> None:
     n_tracks = 0
     plans = plan_uri(run.output_uri)
     for ended in drivers.ended_runs(run.output_uri, name, planned_runs(plans)):
-        committer = Committer(run.output_uri, run.failures_uri, run.schema, run.producer, ended)
+        committer = Committer(run.output_uri, run.failures_uri, run.schema, run.producer, ended, is_taken_over=True)
         committer.collect()
         n_tracks += committer.commit()
         committer.discard()

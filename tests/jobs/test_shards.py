@@ -37,10 +37,10 @@ def fail(tasks):
     return [(None, {"track_id": task.track_id, "attempts": 1, "error": "AudioCorruptError"}) for task in tasks]
 
 
-def committer(uri, tmp_path, producer="p"):
+def committer(uri, tmp_path, producer="p", *, is_taken_over=False):
     failures = str(tmp_path / "failures")
     tables.create_table(failures, FAILURES_SCHEMA)
-    return Committer(uri, failures, SCHEMA, producer, "r1")
+    return Committer(uri, failures, SCHEMA, producer, "r1", is_taken_over=is_taken_over)
 
 
 def stage(uri, plan, process=succeed, shard=0):
@@ -103,7 +103,7 @@ def test_what_a_worker_stages_after_its_part_was_committed_is_ignored(uri, plan,
     commits.commit()
     staging.delete_run(uri, "r1")  # as a run that takes over does; then the worker wakes up
     stage(uri, plan)
-    late = committer(uri, tmp_path)
+    late = committer(uri, tmp_path, is_taken_over=True)
     late.collect()
     late.commit()
     late.discard()
@@ -126,7 +126,7 @@ def test_failures_are_committed_if_only_their_commit_was_lost(uri, plan, tmp_pat
     with pytest.raises(StoreError, match="gone"):
         commits.commit()
     monkeypatch.undo()
-    next_run = committer(uri, tmp_path)
+    next_run = committer(uri, tmp_path, is_taken_over=True)
     next_run.collect()
     next_run.commit()
     assert tables.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["t0", "t1"]
@@ -162,3 +162,12 @@ def test_rows_that_arrive_in_the_driver_are_committed_at_the_end(uri, tmp_path):
     assert tables.track_ids(uri) == {"a"}
     assert tables.track_ids(commits.failures_uri) == {"b"}
     assert commits.n_tracks == 2
+
+
+def test_two_drivers_that_commit_the_same_parts_commit_them_once(uri, plan, tmp_path):
+    stage(uri, plan)
+    first, second = committer(uri, tmp_path), committer(uri, tmp_path, is_taken_over=True)
+    for each in (first, second):
+        each.collect()
+    assert (second.commit(), first.commit()) == (3, 0)
+    assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == ["t0", "t1", "t2"]

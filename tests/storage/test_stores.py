@@ -59,7 +59,7 @@ def test_parts_are_staged_and_taken_over(store: str) -> None:
         with drivers.running(uri, "r2"):
             assert drivers.ended_runs(uri, "r2") == []
     assert drivers.ended_runs(uri, "r2") == ["r1"]
-    committer = Committer(uri, f"{uri}-failures", SCHEMA, "p", "r1")
+    committer = Committer(uri, f"{uri}-failures", SCHEMA, "p", "r1", is_taken_over=True)
     committer.collect()
     assert committer.commit() == 2
     assert (tables.track_ids(uri), tables.track_ids(f"{uri}-failures")) == ({"a"}, {"b"})
