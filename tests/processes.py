@@ -21,12 +21,17 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
-def committing_often(script: Path, folder: Path) -> Path:
-    """Copy a script of `pipelines` to a folder, changed so that it commits as soon as something is there."""
+def committing_often(script: Path, folder: Path, block_tracks: int | None = None) -> Path:
+    """Copy a script of `pipelines` to a folder, changed so that it commits as soon as something is there.
+
+    Ray hands it `block_tracks` scored tracks at a time.
+    """
     text = script.read_text()
     assert text.count("\ndef main(") == 1
     settings = "\nfrom musictag.jobs import committer\n\ncommitter.POLL_S = committer.COMMIT_S = 0.05\n"
     settings += "committer.MAX_SHARE = 1e9\n"
+    if block_tracks is not None:
+        settings += f"ray_scoring.BLOCK_TRACKS = {block_tracks}\n"
     copy = folder / script.name
     copy.write_text(text.replace("\ndef main(", f"{settings}\n\ndef main("))
     return copy

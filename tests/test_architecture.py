@@ -13,7 +13,7 @@ HOMES = {
         "musictag/engines/beam_workers.py",
         "pipelines/featurize.py",
     },
-    "ray": {"musictag/engines/ray_cluster.py", "pipelines/train.py", "pipelines/tag.py"},
+    "ray": {"musictag/engines/ray_cluster.py", "musictag/engines/ray_scoring.py", "pipelines/train.py"},
     "mlflow": {"musictag/engines/mlflow_registry.py", "musictag/engines/mlflow_runs.py"},
 }
 NOT_SOURCE = {"tests", "data", "build", "dist"}

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import sample_tables
-from musictag.engines import mlflow_registry, mlflow_runs
+from musictag.engines import mlflow_registry, mlflow_runs, ray_scoring
 from musictag.engines.ray_cluster import connect
 from musictag.features import extract
 from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.plan_files import Task, TaskList
 from musictag.storage import commits, tables
+from musictag.tagging.table import ModelIdentity
 from processes import committing_often
 
 # Operators that need all rows before they return the first, or that move rows between tasks by key.
@@ -147,34 +148,33 @@ def test_tags_from_audio_equal_tags_from_features(home, call, corpus, tagged, tm
         assert row["tagged_at"] > from_audio[track]["tagged_at"]
 
 
-def test_nothing_is_shuffled(script, corpus, artifacts, ray_cluster, monkeypatch):
+MODEL = ModelIdentity("musictag", "1", "digest")
+
+
+def test_nothing_is_shuffled(corpus, artifacts, ray_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # a second Ray in this process would stop the first as it ends
-    tag = script("tag")
-    args = tag.parse(["--num-workers", "1"])
-    model = tag.ModelIdentity("musictag", "1", "digest"), artifacts["fresh"], None, 1
     track_ids = tables.track_ids(str(corpus.features))
     tasks = TaskList.of([Task(track_id, "", None) for track_id in track_ids], 1)
     with connect(num_cpus=1):
-        of_features = tag.from_features(tasks, str(corpus.features), 0.0)
-        of_audio = tag.from_audio(tasks, extract.FeatureConfig(), args)
-        plans = [plan(tag.score_rows(rows, *model)) for rows in (of_features, of_audio)]
-        assert SHUFFLES.search(plan(tag.score_rows(of_features.random_shuffle(), *model)))
+        of_features = ray_scoring.from_features(tasks, str(corpus.features), 0.0)
+        of_audio = ray_scoring.from_audio(tasks, extract.FeatureConfig(), None, extract.Limits(), "tags")
+        scored = (of_features, of_audio, of_features.random_shuffle())
+        *plans, shuffled = (plan(ray_scoring.score_rows(rows, MODEL, artifacts["fresh"], None, 1)) for rows in scored)
+        assert SHUFFLES.search(shuffled)
         assert SHUFFLES.search(plan(of_features.groupby("track_id").count()))
     for text in plans:
         assert "MapBatches" in text
         assert not SHUFFLES.search(text), text
 
 
-def test_all_cpus_read_for_an_actor_with_a_gpu(script, corpus, artifacts, ray_cluster, monkeypatch):
+def test_all_cpus_read_for_an_actor_with_a_gpu(corpus, artifacts, ray_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
-    tag = script("tag")
     tasks = TaskList.of([Task(track_id, "", None) for track_id in tables.track_ids(str(corpus.features))], 1)
     fused = re.compile(r"read_shards\)?->MapBatches\(ScoringActor\)")
     with connect(num_cpus=1):
-        rows = tag.from_features(tasks, str(corpus.features), 0.0)
+        rows = ray_scoring.from_features(tasks, str(corpus.features), 0.0)
         for gpu_tracks, is_fused in ((16, False), (None, True)):
-            model = tag.ModelIdentity("musictag", "1", "digest")
-            text = plan(tag.score_rows(rows, model, artifacts["fresh"], gpu_tracks, 1))
+            text = plan(ray_scoring.score_rows(rows, MODEL, artifacts["fresh"], gpu_tracks, 1))
             assert bool(fused.search(text)) == is_fused, text
 
 
@@ -187,10 +187,7 @@ def plan(rows):
 
 
 def test_killed_run_is_finished_by_the_next(home, call, corpus, tagged, script, tmp_path):
-    copy = committing_often(Path(script("tag").__file__), tmp_path)
-    text = copy.read_text()
-    assert "BLOCK_TRACKS = 256\n" in text
-    copy.write_text(text.replace("BLOCK_TRACKS = 256\n", "BLOCK_TRACKS = 1\n"))
+    copy = committing_often(Path(script("tag").__file__), tmp_path, block_tracks=1)
     tags = tmp_path / "tags"
     options = ("--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1")
     process = home.start(copy, *options)

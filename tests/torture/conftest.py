@@ -84,11 +84,7 @@ def featurize_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tag_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of tag.py with more and smaller commits."""
-    script = committing_often(SCRIPTS / "tag.py", tmp_path_factory.mktemp("scripts"))
-    text = script.read_text()
-    assert text.count("BLOCK_TRACKS = 256\n") == 1
-    script.write_text(text.replace("BLOCK_TRACKS = 256\n", "BLOCK_TRACKS = 16\n"))
-    return script
+    return committing_often(SCRIPTS / "tag.py", tmp_path_factory.mktemp("scripts"), block_tracks=16)
 
 
 @pytest.fixture(scope="session")
