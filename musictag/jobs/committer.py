@@ -122,11 +122,15 @@ class Committer:
         with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
             for path, manifest in zip(new, threads.map(self._read, new), strict=True):
                 self._seen.add(path)
+                if manifest is None:
+                    continue
+                parts = self._staged[manifest.shard]
                 # Another worker may have done the part as well: the first one counts.
-                if manifest and manifest.part not in self._staged[manifest.shard]:
-                    self._staged[manifest.shard][manifest.part] = manifest
-                    self.n_tracks += manifest.n_tracks
-                    self.core_seconds += manifest.core_seconds
+                if manifest.part in parts or manifest.part <= self._done.get(manifest.shard, -1):
+                    continue
+                parts[manifest.part] = manifest
+                self.n_tracks += manifest.n_tracks
+                self.core_seconds += manifest.core_seconds
 
     def _read(self, path: str) -> Manifest | None:
         try:

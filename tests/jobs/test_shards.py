@@ -92,8 +92,20 @@ def test_a_part_that_two_workers_do_at_once_is_committed_once(uri, plan, tmp_pat
     assert len(staging.manifest_paths(uri, "r1")) == 2
     commits = committer(uri, tmp_path)
     commits.collect()
-    assert commits.commit() == 3
+    assert commits.commit() == commits.n_tracks == 3
     assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == ["t0", "t1", "t2"]
+
+
+def test_a_manifest_that_arrives_after_its_part_was_committed_is_not_counted(uri, plan, tmp_path):
+    stage(uri, plan)
+    commits = committer(uri, tmp_path)
+    commits.collect()
+    commits.commit()
+    (path,) = staging.manifest_paths(uri, "r1")
+    staging.write_manifest(uri, staging.read_manifest(uri, path))
+    commits.collect()
+    assert commits.commit() == 0
+    assert commits.n_tracks == 3
 
 
 def test_what_a_worker_stages_after_its_part_was_committed_is_ignored(uri, plan, tmp_path):
