@@ -49,4 +49,5 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
             except duckdb.Error as error:
                 # The error of a reader that was registered, such as a table's missing file, without its traceback.
                 reason = str(error).partition(" Detail: Python exception")[0]
-                raise StoreError(f"query failed: {reason}") from error
+                advice = f"; set TMPDIR to a folder with more room than {folder}" if "No space left" in reason else ""
+                raise StoreError(f"query failed: {reason}{advice}") from error

@@ -69,7 +69,8 @@ def echo_diff(
     echo(f"{tags_uri}: {n_tagged:,} tracks, tagged by {names}; {n_common:,} of them are in {source}")
     known = {tag for name, version, _ in models for tag in vocabulary_of(name, version)}
 
-    before = tags_by_track(tables.read_rows(tags_uri, ("track_id", "tags"), [task.track_id for task in tasks]))
+    rows = tables.read_rows(tags_uri, ("track_id", "tags", "tagged_at"), [task.track_id for task in tasks])
+    before = tags_by_track(sorted(rows, key=lambda row: row["tagged_at"]))  # of two rows of a track, the newer one
     after = tags_by_track(_score_sample(tasks, score))
     echo(report(before, after, known.union(*before.values()), vocabulary))
     echo(f"compared with the tags that {model} gives to {len(after):,} of these tracks; nothing was written")
