@@ -94,7 +94,8 @@ def _tags(column: pa.Array) -> tuple[Mask, pa.ListArray]:
     """Return which lists are surely valid, and the lists with normalized tags, sorted and without repetition."""
     n_rows = len(column)
     if not _is_list_of_text(column.type):
-        return _mask(column.is_null()), pa.nulls(n_rows, pa.list_(pa.string()))
+        no_tags = pa.ListArray.from_arrays(pa.array(np.zeros(n_rows + 1, np.int32)), pa.array([], pa.string()))
+        return _mask(column.is_null()), no_tags
     lists = column.cast(pa.list_(pa.string()))
     parents = np.repeat(np.arange(n_rows), pc.list_value_length(lists).fill_null(0).to_numpy())
     encoded = lists.flatten().dictionary_encode()

@@ -203,3 +203,11 @@ def test_problems_are_the_same_after_being_a_table(row: int | None) -> None:
     problems = [Problem(row, "a", "s3://b/a", "why", hides_any_track=True)] * 3
     assert list(iter_problems(problems_table(problems))) == problems
     assert not math.isnan(problems_table([]).num_rows)
+
+
+@pytest.mark.parametrize("tags", [pa.string(), pa.int64(), pa.list_(pa.int32()), pa.null()])
+def test_a_column_of_tags_of_another_type_without_values_means_no_tags(tags):
+    columns = {"track_id": ["a"], "uri": ["a.mp3"], "tags": pa.nulls(1, tags)}
+    batch = pa.record_batch(columns)
+    tracks, problems = validate([RowBatch(np.array([1]), batch)], "/music", (), lambda: "advice")
+    assert (tracks["tags"].to_pylist(), problems.num_rows) == ([[]], 0)
