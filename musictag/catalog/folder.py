@@ -44,7 +44,7 @@ class FolderListing:
     unlistable: Mapping[str, str]
     """Subfolders that could not be listed, with the reason."""
     etags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """What `storage.fetch.audio_etag` returns for files in `audio`, as far as listing them tells it."""
+    """Etags of files in `audio` (see `storage.etags.audio_etag`), as far as the listing tells them."""
 
 
 @dataclasses.dataclass

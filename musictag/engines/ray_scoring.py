@@ -49,14 +49,14 @@ BLOCK_TRACKS = 256
 
 FAILURE = pa.field("failure", pa.struct(list(ledger.FAILURES_SCHEMA)))
 SCORED_SCHEMA = pa.schema([*TAGS_SCHEMA, FAILURE])
-"""Rows that are scored, and tracks that failed: then only `failure` is not null."""
+"""Columns of scored rows. Of a track that failed, all columns but `failure` are null."""
 # The row of a track whose audio is known, and is not scored again.
 TAGGED = pa.field("tagged", pa.struct(list(TAGS_SCHEMA)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What is scored, and how."""
+    """The model, the source of its features, and the settings of Ray for one run."""
 
     model: ModelIdentity
     folder: Path

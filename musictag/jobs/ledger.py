@@ -133,9 +133,7 @@ def make_account(
             message names some.
     """
     connection.execute(_OUTCOMES, {"planned_at": planned_at})
-    missing = connection.execute("SELECT track_id FROM outcomes WHERE outcome = 'missing' ORDER BY track_id").fetchmany(
-        5
-    )
+    missing = connection.execute(_MISSING).fetchall()
     counts = dict(connection.execute("SELECT outcome, count(*) FROM outcomes GROUP BY outcome").fetchall())
     if missing:
         raise LedgerError(
@@ -151,6 +149,7 @@ def make_account(
     )
 
 
+_MISSING = "SELECT track_id FROM outcomes WHERE outcome = 'missing' ORDER BY track_id LIMIT 5"
 _OUTCOMES = """
 CREATE OR REPLACE TABLE outcomes AS
 WITH
@@ -221,7 +220,7 @@ def check_failures(account: Account, max_failures: float, failures_uri: str) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What the processed tracks of a run cost."""
+    """The computing time of the tracks that a run processed."""
 
     n_tracks: int
     """Tracks that were written or failed."""

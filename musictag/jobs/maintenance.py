@@ -74,8 +74,8 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
 
     Deleted are files that no version names, which killed writers left, and files that only versions older than
     `keep_hours` name; these versions can no longer be restored. Files younger than `keep_hours` are kept, because a
-    writer may be about to commit them, and so are files that a run has staged: the next run commits them. What runs
-    that ended more than `keep_hours` ago have staged and planned is deleted.
+    writer may be about to commit them, and so are files that a run has staged: the next run commits them. Staged
+    parts and plans of ended runs that began more than `keep_hours` ago are deleted.
     """
     table = tables.open_table(uri)
     _delete_ended_runs(uri, datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=keep_hours))
@@ -94,7 +94,7 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
 
 
 def _delete_ended_runs(uri: str, before: datetime.datetime) -> None:
-    """Delete what runs that began before a time, and have ended, have staged and planned."""
+    """Delete the staged parts and the plans of ended runs that began before a time."""
     for run in drivers.ended_runs(uri, planned=planned_runs(plan_uri(uri))):
         if run < run_name_at(before):
             staging.delete_run(uri, run)

@@ -198,8 +198,8 @@ LATERAL (
 )
 """
 
-# What cannot be read hides the tracks that may be listed there: a row without a readable id any track, a folder those
-# below it.
+# A track is hidden if it may be listed in a part of the catalog that cannot be read. A row without a readable id may be
+# any track; a folder that cannot be listed may hold every track below it.
 _UNLISTED = """
 CREATE OR REPLACE TABLE unlisted AS
 WITH

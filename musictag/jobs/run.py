@@ -47,7 +47,7 @@ MANY_FILES = 200
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """What an engine has."""
+    """The workers, cores and GPUs of an engine."""
 
     n: int
     """Workers that process parts at the same time."""
@@ -57,7 +57,7 @@ class Workers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run reads and writes. The tables must exist."""
+    """The input, the tables and the settings of a run. The tables must exist."""
 
     source: str
     """Name of the catalog or features table in messages."""

@@ -27,7 +27,7 @@ FOLDER = "_staged"
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a worker made of one part."""
+    """The files and failures of one part."""
 
     run: str
     shard: int

@@ -1,4 +1,4 @@
-"""What workers that train together exchange, besides gradients. One worker alone exchanges nothing."""
+"""Exchange results between workers that train together. DistributedDataParallel exchanges their gradients."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""What a run costs besides decoding and scoring, in catalogs of up to ten million tracks.
+"""Time and memory of a run apart from decoding and scoring, in catalogs of up to ten million tracks.
 
 SCALE_ROWS=10000000 .venv/bin/python -m pytest tests/benchmarks/test_catalog_scale.py -s
 

@@ -1,4 +1,4 @@
-"""What one GPU does, without the network.
+"""Speed of training and scoring on one GPU. No network access is needed.
 
 Training: the step alone, the loop with its data path, and train.py. Scoring: networks alone, the path from cells to
 track scores, tag.py, and scores in float16 beside float32.

@@ -1,8 +1,6 @@
 """Audio on a server that speaks S3, which is stopped while tracks are featurized."""
 
 import contextlib
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +20,7 @@ from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.plan_files import Task, write_plan
 from musictag.jobs.shards import stage_shard
 from musictag.storage import outages, tables
+from object_stores import free_port, running
 from plans import planned
 
 pytestmark = pytest.mark.slow
@@ -52,31 +51,6 @@ asyncio.run(main())
 """
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(port: int, *command: object) -> Iterator[None]:
-    """Run a server of this machine in the body."""
-    server = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.DEVNULL)
-    try:
-        while not answers(port):
-            assert server.poll() is None
-            time.sleep(0.05)
-        yield
-    finally:
-        server.kill()
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 Store = Callable[[], contextlib.AbstractContextManager[None]]
 
 
@@ -99,9 +73,9 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, music, write_audio) -
     s3fs.S3FileSystem.clear_instance_cache()
 
     def start() -> contextlib.AbstractContextManager[None]:
-        return running(port, "-c", PROXY, port, server_port)
+        return running(port, sys.executable, "-c", PROXY, port, server_port)
 
-    with running(server_port, "-m", "moto.server", "-H", "127.0.0.1", "-p", server_port):
+    with running(server_port, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", server_port):
         with start():
             filesystem = s3fs.S3FileSystem(skip_instance_cache=True)
             filesystem.mkdir("music")

@@ -1,8 +1,5 @@
 """Audio and tables on a store that answers 500 and 503, or not at all, on a share of all requests."""
 
-import contextlib
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +10,7 @@ import s3fs
 
 from musictag.catalog.reader import read_catalog
 from musictag.jobs import maintenance
+from object_stores import free_port, running
 from torture.runs import SCRIPTS, Job, Reference, assert_same_rows, content
 
 N_TRACKS = 24
@@ -27,40 +25,12 @@ KEYS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextlib.contextmanager
-def serving(port: int, *command: object) -> Iterator[str]:
-    """The url of a server of this machine while the body runs."""
-    arguments = [sys.executable, *map(str, command)]
-    server = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(port):
-            assert server.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.fixture
 def server(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Port of a store with the catalog in the bucket `music`; the environment of this process leads to it."""
     port = free_port()
-    with serving(port, "-m", "moto.server", "-H", "127.0.0.1", "-p", port) as url:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": url}.items():
+    with running(port, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port):
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
             monkeypatch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()  # which would lead to the store of the test before
         store = s3fs.S3FileSystem(skip_instance_cache=True)
@@ -78,7 +48,8 @@ def test_featurize_with_a_faulty_store(
 ) -> None:
     port, uri = free_port(), "s3://music/features"
     listing = "s3://music/songs/catalog.csv"
-    with serving(port, PROXY, port, server, 0, failing, stalling) as url:
+    with running(port, sys.executable, PROXY, port, server, 0, failing, stalling):
+        url = f"http://127.0.0.1:{port}"
         job = Job(SCRIPTS / "featurize.py", ("--catalog", listing, "--features", uri), uri, {"AWS_ENDPOINT_URL": url})
         started = time.monotonic()
         end = job.run_checked(tmp_path / "log").splitlines()[-1]
