@@ -43,7 +43,7 @@ def bar(items: Iterable[Item], description: str, total: int, unit: str) -> "tqdm
 def polling_bar(description: str, total: int, n_done: Callable[[], int], unit: str = "track") -> Iterator[None]:
     """Show a progress bar while the body runs; a thread calls `n_done` once a second.
 
-    Workers may be on other machines, so `n_done` counts what has arrived from them (see `committer.Committer.n_tracks`).
+    Workers may be on other machines, so `n_done` counts the results that have arrived (`Committer.n_tracks`).
     """
     if total == 0:
         yield
