@@ -30,6 +30,8 @@ from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import run_main
 from musictag.jobs.labels import echo_problems, read_labels
+from musictag.models.artifact_files import read_spec
+from musictag.models.specs import check_features
 from musictag.storage import tables
 from musictag.tagging import scorers, tagger
 from musictag.training import batches
@@ -45,7 +47,7 @@ def evaluate(
     """Score the tracks of a split, which are in these files, with one model. Raises `UsageError` if there are none."""
     model = tagger.Tagger.load(source.folder)
     table = tables.open_table(features_uri)
-    tagger.check_features(model.spec, feature_config(table).feature_hash)
+    check_features(model.spec, feature_config(table).feature_hash)
     tags = labels.tags[split]
     if not tags:
         raise UsageError(
@@ -134,7 +136,7 @@ def main(argv: list[str]) -> None:
     source = mlflow_registry.fetch(args.model)
     catalog = read_catalog(args.catalog, columns=(*splits.LABEL_COLUMNS, "title"))
     echo_problems(catalog, merge_tag_case=args.merge_tag_case)
-    spelling = tagger.Tagger.load(source.folder).spec.vocabulary if args.merge_tag_case else None
+    spelling = read_spec(source.folder).vocabulary if args.merge_tag_case else None
     version = tables.version(args.features)
     labels = read_labels(catalog, args.features, version, merge_tag_case=spelling)
     progress.echo(str(labels))

@@ -13,18 +13,17 @@ prints how many tracks would gain and lose each tag; it writes nothing.
 
 import argparse
 import datetime
+import functools
 import sys
 from collections.abc import Iterator, Sequence
-
-from musictag.engines import ray_scoring  # isort: skip # first: it prepares the environment for Ray
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from musictag.catalog.reader import Catalog, read_catalog
 from musictag.cli import options
-from musictag.engines import mlflow_registry, mlflow_runs, ray_cluster
+from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
 from musictag.jobs import ledger
 from musictag.jobs.committer import Committer
@@ -32,10 +31,14 @@ from musictag.jobs.entry_point import run_main
 from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, Workers, execute
+from musictag.models.artifact_files import read_spec
+from musictag.models.specs import check_features
 from musictag.storage import etags, tables
 from musictag.tagging import diff
 from musictag.tagging.table import TAGS_SCHEMA, load_rows
-from musictag.tagging.tagger import Tagger, check_features
+
+if TYPE_CHECKING:
+    from musictag.engines.ray_scoring import Scoring
 
 # Tracks of --diff: the 95 % margin of error of a share is 3 percentage points.
 DIFF_TRACKS = 1_000
@@ -63,6 +66,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options.add_workers(parser, None, "actors that score", "one for each GPU or core")
     args = parser.parse_args(argv)
     if args.use_gpu:
+        import torch  # here: torch and Ray take two seconds to import
+
+        from musictag.engines import ray_cluster
+
         ray_cluster.check_gpus(args.num_workers or 1, torch.cuda.device_count())
     return args
 
@@ -87,7 +94,7 @@ def main(argv: list[str]) -> None:
     started = datetime.datetime.now(datetime.UTC)
     mlflow_runs.connect()
     model_source = mlflow_registry.fetch(args.model)
-    spec = Tagger.load(model_source.folder).spec
+    spec = read_spec(model_source.folder)
     model, source = mlflow_registry.identity(model_source), args.catalog or args.features
     catalog = None
     if args.catalog:
@@ -97,22 +104,28 @@ def main(argv: list[str]) -> None:
         check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
 
     n_clips = args.clips_per_track if catalog else table.stored_clips_per_track(tables.open_table(args.features))
-    scoring = ray_scoring.Scoring(
-        model=model,
-        folder=model_source.folder,
-        config=spec.feature_config,
-        features_uri=None if catalog else args.features,
-        clips_per_track=n_clips,
-        limits=options.limits(args),
-        tags_uri=args.tags,
-        num_workers=args.num_workers,
-        use_gpu=args.use_gpu,
-    )
+
+    @functools.cache
+    def scoring() -> "Scoring":
+        from musictag.engines.ray_scoring import Scoring  # here: with nothing to tag, torch and Ray are not needed
+
+        return Scoring(
+            model=model,
+            folder=model_source.folder,
+            config=spec.feature_config,
+            features_uri=None if catalog else args.features,
+            clips_per_track=n_clips,
+            limits=options.limits(args),
+            tags_uri=args.tags,
+            num_workers=args.num_workers,
+            use_gpu=args.use_gpu,
+        )
+
     if args.diff:
 
         def score_sample(tasks: Sequence[Task]) -> Iterator[pa.Table]:
-            with scoring.engine() as workers:
-                yield from scoring.score(TaskList.of(tasks, workers.n))
+            with scoring().engine() as workers:
+                yield from scoring().score(TaskList.of(tasks, workers.n))
 
         diff.echo_diff(
             args.tags, source, list_tracks(catalog, args.features), args.diff, model=model,
@@ -126,7 +139,7 @@ def main(argv: list[str]) -> None:
 
     def tag(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         with bar((), "tag", n_tasks, "track") as progress_bar:
-            for rows in scoring.score(plan):
+            for rows in scoring().score(plan):
                 failures = pc.drop_null(rows["failure"]).to_pylist()
                 committer.add(rows.filter(pc.is_null(rows["failure"])).select(TAGS_SCHEMA.names), failures)
                 progress_bar.update(len(rows))
@@ -143,7 +156,7 @@ def main(argv: list[str]) -> None:
         copies_rows=catalog is not None,  # stored features are not decoded
         time_column="tagged_at",
         task_bytes=table.estimated_row_bytes(spec.feature_config, n_clips),
-        engine=scoring.engine,
+        engine=lambda: scoring().engine(),
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder
         max_failures=args.max_failures,
         prune=args.prune,

@@ -52,7 +52,9 @@ from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.labels import echo_problems, read_labels
 from musictag.jobs.ledger import Cost
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
-from musictag.models.artifact import TaggerSpec, copy_notices, save_model
+from musictag.models.artifact import save_model
+from musictag.models.artifact_files import copy_notices
+from musictag.models.specs import TaggerSpec
 from musictag.storage import tables
 from musictag.training.checkpoints import Scored, TrainingState, load_scored, load_states, save_scored, save_states
 from musictag.training.config import TrainingConfig

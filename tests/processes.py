@@ -31,7 +31,7 @@ def committing_often(script: Path, folder: Path, block_tracks: int | None = None
     settings = "\nfrom musictag.jobs import committer\n\ncommitter.POLL_S = committer.COMMIT_S = 0.05\n"
     settings += "committer.MAX_SHARE = 1e9\n"
     if block_tracks is not None:
-        settings += f"ray_scoring.BLOCK_TRACKS = {block_tracks}\n"
+        settings += f"from musictag.engines import ray_scoring\nray_scoring.BLOCK_TRACKS = {block_tracks}\n"
     copy = folder / script.name
     copy.write_text(text.replace("\ndef main(", f"{settings}\n\ndef main("))
     return copy

@@ -52,7 +52,9 @@ def find_model(name: str) -> Path:
 
 def run_weights(args: argparse.Namespace) -> None:
     """Fetch the published models."""
-    folders = pretrained.install(args.wheel)
+    from musictag.models.published import conversion  # here: torch takes a second to import
+
+    folders = conversion.install(args.wheel)
     progress.echo(f"{len(folders)} models ({', '.join(folder.name for folder in folders)}); {folders[0].parent}")
 
 

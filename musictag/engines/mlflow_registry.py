@@ -1,6 +1,6 @@
 """The MLflow model registry: the registered model `musictag`, its versions and aliases.
 
-A model is an artifact folder (see `musictag.models.artifact`), not an MLflow flavour: reading it runs no code.
+A model is an artifact folder (see `musictag.models.artifact_files`), not an MLflow flavour: reading it runs no code.
 """
 
 import contextlib
@@ -19,8 +19,7 @@ from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from musictag.engines.mlflow_runs import ARTIFACT, EXPERIMENT, download_artifacts, log_model, mlflow_errors, start_run
 from musictag.errors import ModelError, RegistryError
 from musictag.jobs.progress import echo
-from musictag.models import artifact
-from musictag.models.artifact import load_model
+from musictag.models import artifact_files
 from musictag.models.published import pretrained
 from musictag.tagging.table import ModelIdentity
 
@@ -56,7 +55,7 @@ def register(source: ModelSource) -> str:
         for known in client.search_model_versions(f"name = '{MODEL}' and run_id = '{source.run_id}'"):
             return str(known.version)
         artifacts = RunsArtifactRepository.get_underlying_uri(f"runs:/{source.run_id}/{ARTIFACT}")
-        digests = artifact.file_digests(source.folder)
+        digests = artifact_files.file_digests(source.folder)
         return str(client.create_model_version(MODEL, artifacts, source.run_id, tags=digests).version)
 
 
@@ -124,7 +123,7 @@ def tag_version(version: str, tags: Mapping[str, str]) -> None:
 
 def identity(source: ModelSource) -> ModelIdentity:
     """Return the identity of a model; the version of an unregistered model is a digest of its files."""
-    digest = artifact.model_digest(artifact.file_digests(source.folder))
+    digest = artifact_files.model_digest(artifact_files.file_digests(source.folder))
     if source.version is not None:
         return ModelIdentity(MODEL, source.version, digest)
     content = hashlib.sha256()
@@ -149,7 +148,7 @@ def find_digest(name: str, version: str) -> tuple[str, datetime.datetime] | None
         for registered in known:
             if str(registered.version) == version:
                 created = datetime.datetime.fromtimestamp(registered.creation_timestamp / 1000, datetime.UTC)
-                return artifact.model_digest(registered.tags), created
+                return artifact_files.model_digest(registered.tags), created
     return None
 
 
@@ -169,7 +168,7 @@ def vocabulary_of(name: str, version: str) -> tuple[str, ...]:
         source = fetch(f"models:/{name}/{version}" if name == MODEL else name)
         found = identity(source)
         if (found.name, found.version) == (name, version):
-            return load_model(source.folder)[1].vocabulary
+            return artifact_files.read_spec(source.folder).vocabulary
         reason = "another model has that name and version"
     except (RegistryError, ModelError) as error:
         reason = str(error)
@@ -209,7 +208,7 @@ def fetch(uri: str) -> ModelSource:
             uri = f"models:/{name}/{version}"
         folder = download_artifacts(str(run_id), ARTIFACT)
     if version is not None:
-        artifact.check_digests(folder, found.tags)
+        artifact_files.check_digests(folder, found.tags)
     return ModelSource(folder, uri, version, run_id)
 
 

@@ -36,8 +36,9 @@ from musictag.jobs.run import Workers
 from musictag.storage import tables
 from musictag.storage.data_files import table_of
 from musictag.storage.outages import ask_table_store
+from musictag.tagging.rows import feature_rows, tag_rows
 from musictag.tagging.scorers import SCORE_COLUMNS
-from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity, feature_rows, tag_rows
+from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity
 from musictag.tagging.tagger import Tagger
 
 # Clips that an actor with a GPU scores in one call, about: two of the network's batches.
@@ -76,7 +77,8 @@ class Scoring:
 
     @contextlib.contextmanager
     def engine(self) -> Iterator[Workers]:
-        """Run Ray in the body."""
+        """Run Ray in the body. Raises `ModelError`, before it starts Ray, if the model is broken."""
+        Tagger.load(self.folder)
         # An actor takes a logical CPU; the tasks that read and decode need some as well.
         with ray_cluster.connect(num_cpus=n_cores() + (self.num_workers or n_cores())), ray_cluster.task_errors():
             n_cpus = ray_cluster.n_workers(use_gpu=False)

@@ -16,6 +16,7 @@ from musictag.models.cnn import CNN
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
 from musictag.models.resnet import ResNet
+from musictag.models.specs import NetworkSpec
 from musictag.models.three_path import ThreePath
 from musictag.models.vgg import VGG
 
@@ -41,6 +42,12 @@ def build_model(architecture: str, params: Mapping[str, Any], *, n_mels: int, n_
             f"model {architecture!r} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
     return model(n_mels=n_mels, n_tags=n_tags, **params)
+
+
+def build_network(spec: NetworkSpec) -> nn.Module:
+    """Build the network that `spec` describes, with fresh weights; see `build_model`."""
+    n_mels, n_tags = spec.feature_config.n_mels, len(spec.vocabulary)
+    return build_model(spec.architecture, spec.params, n_mels=n_mels, n_tags=n_tags)
 
 
 def params_from(architecture: str, **settings: Any) -> dict[str, Any]:

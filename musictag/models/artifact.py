@@ -1,12 +1,6 @@
-"""The model artifact: a folder with `weights.safetensors` and `tagger.json`, everything that tagging needs.
+"""Write and read the network of a model artifact; see `musictag.models.artifact_files`."""
 
-Reading it runs no code and unpickles nothing, so a model from an untrusted source cannot execute anything.
-"""
-
-import hashlib
 import json
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -14,12 +8,9 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from musictag.errors import ModelError, UsageError
+from musictag.models.architectures import build_network
+from musictag.models.artifact_files import SPEC_FILE, WEIGHTS_FILE, read_spec
 from musictag.models.specs import TaggerSpec
-from musictag.storage.checksums import file_sha256
-
-WEIGHTS_FILE = "weights.safetensors"
-SPEC_FILE = "tagger.json"
-_DIGEST_PREFIX = "sha256."
 
 
 def save_model(folder: Path, model: nn.Module, spec: TaggerSpec) -> None:
@@ -43,33 +34,18 @@ def save_model(folder: Path, model: nn.Module, spec: TaggerSpec) -> None:
     (folder / SPEC_FILE).write_text(json.dumps(spec.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def copy_notices(source: Path, target: Path) -> None:
-    """Copy the licence files of an artifact into the folder of weights that were derived from it."""
-    for notice in source.glob("LICENSE*"):
-        shutil.copyfile(notice, target / notice.name)
-
-
 def load_model(folder: Path) -> tuple[nn.Module, TaggerSpec]:
     """Return the network of an artifact, in evaluation mode on the CPU, and its spec.
 
     Raises:
         ModelError: a file is missing or broken, or the weights do not fit; the message names the file and the field.
     """
-    for name in (SPEC_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} holds no {name}: it is not a musictag model, or writing it was interrupted")
-    spec_path, weights_path = folder / SPEC_FILE, folder / WEIGHTS_FILE
+    spec = read_spec(folder)
+    weights_path = folder / WEIGHTS_FILE
     try:
-        fields = json.loads(spec_path.read_text(encoding="utf-8"))
-    except ValueError as error:  # Broken JSON, or not UTF-8.
-        raise ModelError(f"{spec_path} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ModelError(f"{spec_path} must hold a JSON object, not a {type(fields).__name__}")
-    try:
-        spec = TaggerSpec.from_dict(fields)
         model = _build(spec)
     except ModelError as error:
-        raise ModelError(f"{spec_path}: {error}") from error
+        raise ModelError(f"{folder / SPEC_FILE}: {error}") from error
     try:
         weights = safetensors.torch.load_file(weights_path)
     except safetensors.SafetensorError as error:
@@ -79,36 +55,10 @@ def load_model(folder: Path) -> tuple[nn.Module, TaggerSpec]:
     return model.eval(), spec
 
 
-def file_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 hex digest of each file of an artifact, by tag name `sha256.FILE`."""
-    return {f"{_DIGEST_PREFIX}{path.name}": file_sha256(path) for path in sorted(folder.iterdir())}
-
-
-def model_digest(digests: Mapping[str, str]) -> str:
-    """Return one SHA-256 hex digest of a model, from the digests of its files by tag name; other tags are ignored."""
-    of_files = {key: digest for key, digest in digests.items() if key.startswith(_DIGEST_PREFIX)}
-    return hashlib.sha256(json.dumps(of_files, sort_keys=True).encode()).hexdigest()
-
-
-def check_digests(folder: Path, recorded: Mapping[str, str]) -> None:
-    """Raise `ModelError` if the files of an artifact differ from the digests in `recorded`.
-
-    Other tags are ignored; files without a recorded digest are an error.
-    """
-    found = file_digests(folder)
-    expected = {key: digest for key, digest in recorded.items() if key.startswith(_DIGEST_PREFIX)}
-    keys = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-    if keys:
-        names = ", ".join(key.removeprefix(_DIGEST_PREFIX) for key in keys)
-        raise ModelError(
-            f"{folder}: {names} changed since the model was registered: restore them, or register the model again"
-        )
-
-
 def _build(spec: TaggerSpec) -> nn.Module:
     """Build the network of `spec` with fresh weights; raise `ModelError` if that is impossible."""
     try:
-        return spec.build_network()
+        return build_network(spec)
     except UsageError as error:
         raise ModelError(f"architecture, params: {error}") from error
 

@@ -5,11 +5,8 @@ import json
 import math
 from typing import Any, Self
 
-from torch import nn
-
-from musictag.errors import ModelError, UsageError
+from musictag.errors import FeatureMismatchError, ModelError, UsageError
 from musictag.features.config import FeatureConfig
-from musictag.models.architectures import build_model
 
 # Increase it when older versions of musictag would misread the folder.
 FORMAT = 1
@@ -48,15 +45,6 @@ class NetworkSpec:
         if not isinstance(plain_params, dict):
             raise ModelError("params must be an object")
         object.__setattr__(self, "params", plain_params)
-
-    def build_network(self) -> nn.Module:
-        """Build the network with fresh weights, drawn from torch's global generator.
-
-        Raises:
-            UsageError: the architecture or one of its parameters is unknown, or no network can be built from them.
-        """
-        n_mels, n_tags = self.feature_config.n_mels, len(self.vocabulary)
-        return build_model(self.architecture, self.params, n_mels=n_mels, n_tags=n_tags)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +103,17 @@ class TaggerSpec(NetworkSpec):
             thresholds=tuple(fields["thresholds"]),
             calibration=_read_calibration(fields),
             provenance=fields["provenance"],
+        )
+
+
+def check_features(spec: TaggerSpec, feature_hash: str) -> None:
+    """Raise `FeatureMismatchError` unless `feature_hash` is the hash of the features that the model was trained on."""
+    needed = spec.feature_config.feature_hash
+    if feature_hash != needed:
+        raise FeatureMismatchError(
+            f"the features have hash {feature_hash}, the model needs {needed}: run featurize with the settings of "
+            f"the model, {spec.feature_config.to_dict()}, into another table, or choose a model that was trained on "
+            "these features"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from musictag.errors import FeatureMismatchError, UsageError
+from musictag.errors import UsageError
 from musictag.evaluation.calibration import calibrate
 from musictag.models.artifact import load_model
 from musictag.models.specs import TaggerSpec
@@ -69,14 +69,3 @@ class Tagger:
         scored = zip(self.spec.vocabulary, scores.tolist(), self.spec.thresholds, strict=True)
         above = [(tag, score) for tag, score, threshold in scored if score > threshold]
         return sorted(above, key=lambda tag_score: -tag_score[1])
-
-
-def check_features(spec: TaggerSpec, feature_hash: str) -> None:
-    """Raise `FeatureMismatchError` unless `feature_hash` is the hash of the features that the model was trained on."""
-    needed = spec.feature_config.feature_hash
-    if feature_hash != needed:
-        raise FeatureMismatchError(
-            f"the features have hash {feature_hash}, the model needs {needed}: run featurize with the settings of "
-            f"the model, {spec.feature_config.to_dict()}, into another table, or choose a model that was trained on "
-            "these features"
-        )

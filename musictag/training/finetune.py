@@ -19,13 +19,12 @@ from musictag.errors import TrainingError, UsageError
 from musictag.evaluation import metrics
 from musictag.evaluation.calibration import fit_outputs
 from musictag.features.config import FeatureConfig
-from musictag.models.architectures import SINGLE, params_from
+from musictag.models.architectures import SINGLE, build_network, params_from
 from musictag.models.artifact import load_model
 from musictag.models.classical import CLASSICAL
 from musictag.models.ensemble import Ensemble
 from musictag.models.musicnn import Musicnn
-from musictag.models.specs import NetworkSpec, TaggerSpec
-from musictag.tagging.tagger import check_features
+from musictag.models.specs import NetworkSpec, TaggerSpec, check_features
 from musictag.training.dataset import Dataset
 from musictag.training.loop import is_head
 from musictag.training.recipes import DEFAULT_MODEL
@@ -48,7 +47,7 @@ class Network(NetworkSpec):
         Raises `UsageError` for wrong params, and what `initialize` raises.
         """
         torch.manual_seed(seed)
-        network = self.build_network()
+        network = build_network(self)
         if self.weights is not None:
             initialize(network, self.weights, self.head_bias)
         return network

@@ -35,6 +35,7 @@ from musictag.models.architectures import SINGLE, build_model
 from musictag.models.artifact import load_model
 from musictag.models.published import pretrained
 from musictag.storage import tables
+from musictag.tagging.rows import feature_rows
 from musictag.tagging.scorers import (
     BATCHES_PER_GROUP,
     GPU_BATCH_SIZE,
@@ -43,7 +44,6 @@ from musictag.tagging.scorers import (
     WeightedClips,
     score_tracks,
 )
-from musictag.tagging.table import feature_rows
 from musictag.training.config import TrainingConfig
 from musictag.training.dataset import Dataset, make_dataset
 from musictag.training.loader import TrainBatches, loading

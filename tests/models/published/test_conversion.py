@@ -15,7 +15,7 @@ from musictag.cli.main import entry
 from musictag.errors import ModelError
 from musictag.models.architectures import build_model
 from musictag.models.artifact import load_model
-from musictag.models.published import pretrained
+from musictag.models.published import conversion, pretrained
 
 # Architecture: scope of each convolution, dense layer and batch norm in TensorFlow, with the shape of its variables.
 KERNELS = {
@@ -81,7 +81,7 @@ def pack(members: dict[str, bytes]) -> bytes:
 
 def read(members: dict[str, bytes], name: str = "msd-vgg") -> torch.nn.Module:
     with zipfile.ZipFile(io.BytesIO(pack(members))) as files:
-        return pretrained.read_model(files, pretrained.PUBLISHED[name])[0]
+        return conversion.read_model(files, pretrained.PUBLISHED[name])[0]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def members() -> dict[str, bytes]:
 def wheel(members: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "musicnn-0.1.0-py3-none-any.whl"
     path.write_bytes(pack(members))
-    monkeypatch.setattr(pretrained, "WHEEL_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(conversion, "WHEEL_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
 
@@ -137,7 +137,7 @@ def test_a_wheel_is_converted_to_four_readable_models_and_can_be_converted_again
     umask = os.umask(0o022)
     try:
         for _ in range(2):
-            folders = pretrained.convert(wheel, tmp_path / "deep" / "models")
+            folders = conversion.convert(wheel, tmp_path / "deep" / "models")
             contents.append({path: path.read_bytes() for folder in folders for path in folder.iterdir()})
     finally:
         os.umask(umask)
@@ -154,7 +154,7 @@ def test_a_wheel_is_converted_to_four_readable_models_and_can_be_converted_again
 def test_a_folder_that_cannot_be_written_is_named(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file where the folder should be")
     with pytest.raises(ModelError, match="msd-musicnn cannot be written: "):
-        pretrained.convert(wheel, tmp_path / "models")
+        conversion.convert(wheel, tmp_path / "models")
 
 
 def test_a_missing_or_damaged_member_is_named(members: dict[str, bytes]) -> None:
@@ -163,7 +163,7 @@ def test_a_missing_or_damaged_member_is_named(members: dict[str, bytes]) -> None
             read({name: content for name, content in members.items() if name != missing})
     damaged = io.BytesIO(pack(members).replace(b"MTT_LABELS 7", b"MTT_LABELS 8", 1))
     with zipfile.ZipFile(damaged) as files, pytest.raises(ModelError, match=f"{TAG_LISTS} of the wheel cannot be read"):
-        pretrained.read_model(files, pretrained.PUBLISHED["msd-vgg"])
+        conversion.read_model(files, pretrained.PUBLISHED["msd-vgg"])
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_variable_of_another_shape_is_named(
     variables = {**some_variables(architecture), variable: np.zeros(shape, "<f4")}
     model = build_model(architecture, {}, n_mels=96, n_tags=50)
     with pytest.raises(ModelError, match=re.escape(f"{variable} has shape {shape}, not {needed}")):
-        pretrained.copy_weights(variables, model)
+        conversion.copy_weights(variables, model)
 
 
 def test_errors_of_a_checkpoint_name_the_checkpoint(members: dict[str, bytes]) -> None:
@@ -229,7 +229,7 @@ def test_install_fetches_the_wheel_unless_it_is_given(
 ) -> None:
     pip_that(f'cp "{wheel}" "$dest"', tmp_path, monkeypatch)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    folders = pretrained.install()
+    folders = conversion.install()
     assert folders == [pretrained.find(name) for name in pretrained.PUBLISHED]
     assert folders[0].parent == tmp_path / "share/musictag"
     call = (tmp_path / "call").read_text().split()
@@ -237,7 +237,7 @@ def test_install_fetches_the_wheel_unless_it_is_given(
     assert call[-1] == "musicnn==0.1.0"
     assert {"--no-deps", "--only-binary"} <= set(call)  # a source archive would run code of the package
     (tmp_path / "call").unlink()
-    assert pretrained.install(wheel) == folders
+    assert conversion.install(wheel) == folders
     assert not (tmp_path / "call").exists()
 
 
@@ -264,4 +264,4 @@ def test_a_failure_of_pip_is_reported_with_its_reason(
 ) -> None:
     pip_that(does, tmp_path, monkeypatch)
     with pytest.raises(ModelError, match=f"pip cannot fetch musicnn==0.1.0: {reason}.*`musictag weights WHEEL`"):
-        pretrained.fetch_wheel(tmp_path)
+        conversion.fetch_wheel(tmp_path)
