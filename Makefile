@@ -70,6 +70,7 @@ check: install
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases --follow-imports=silent -p benchmarks -p torture
 	.venv/bin/lint-imports
 
 test-fast: install  ## Everything that needs no engine: under 90 s on 2 cores.

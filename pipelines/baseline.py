@@ -31,7 +31,7 @@ from musictag.evaluation import metrics
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import VERSION, describe
-from musictag.features.reader import find_files, read_tracks
+from musictag.features.reader import group_by_file, read_tracks
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores, run_main
@@ -149,7 +149,8 @@ def main(argv: list[str]) -> None:
     by_tag(args.min_precision, vocabulary)  # refuses unknown tags before the work starts
 
     started = time.perf_counter()
-    files = find_files(args.features, [track_id for part in tags.values() for track_id in part], version)
+    learned = {track_id: labels.files[track_id] for part in tags.values() for track_id in part}
+    files = group_by_file(args.features, version, learned)
     by_track = describe_tracks(args.features, files, config)
     describe_seconds = time.perf_counter() - started
     descriptors = {split: np.stack([by_track[track_id] for track_id in part]) for split, part in tags.items()}

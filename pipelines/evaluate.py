@@ -25,7 +25,7 @@ from musictag.cli import options
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import UsageError
 from musictag.evaluation import calibration, charts, comparison, report, results
-from musictag.features.reader import find_files, read_tracks
+from musictag.features.reader import group_by_file, read_tracks
 from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import run_main
@@ -140,7 +140,8 @@ def main(argv: list[str]) -> None:
     version = tables.version(args.features)
     labels = read_labels(catalog, args.features, version, merge_tag_case=spelling)
     progress.echo(str(labels))
-    files = find_files(args.features, labels.tags[args.split], version)
+    of_split = {track_id: labels.files[track_id] for track_id in labels.tags[args.split]}
+    files = group_by_file(args.features, version, of_split)
     result = evaluate(source, args.features, files, labels, args.split)
     log_evaluation(source, result)
     progress.echo(report.examples(result, titles(catalog, result.track_ids)) + "\n")

@@ -45,7 +45,7 @@ from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.errors import MusictagError, TrainingError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
-from musictag.features.reader import find_files
+from musictag.features.reader import group_by_file
 from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.entry_point import n_cores, run_main
@@ -113,8 +113,7 @@ def main(argv: list[str]) -> None:
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
     labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)
     progress.echo(str(labels))
-    labelled = [track_id for track_ids in labels.tags.values() for track_id in track_ids]
-    files = find_files(args.features, labelled, table.version())
+    files = group_by_file(args.features, table.version(), labels.files)
     dataset = split_tracks(labels, args, files, config)
     min_precision = by_tag(args.min_precision, dataset.vocabulary)
     network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)

@@ -106,10 +106,10 @@ def planned(
     """Make a plan; rows are copied from the table `copied_from`, in whose file `file` the existing rows are."""
     rows = [(track_id, *row, BEFORE, file) for track_id, row in (existing or {}).items()]
     with queries.connect() as connection:
-        plan.load(connection, "problems", problems_table(problems))
-        plan.load(connection, "rows_before", table_of(rows, ROWS_SCHEMA))
+        queries.load(connection, "problems", problems_table(problems))
+        queries.load(connection, "rows_before", table_of(rows, ROWS_SCHEMA))
         failures = [(track_id, *row) for track_id, row in (failed or {}).items()]
-        plan.load(connection, "failed", table_of(failures, FAILED_SCHEMA))
+        queries.load(connection, "failed", table_of(failures, FAILED_SCHEMA))
         plan.load_listed(connection, [table_of(listed, LISTED_SCHEMA)])
         made = plan.make_plan(connection, producer, max_attempts)
         create_copy_sources(connection, producer, copied_from)

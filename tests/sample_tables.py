@@ -4,7 +4,8 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from musictag.storage import checksums, queries, rewrite, tables
+from musictag.features import reader
+from musictag.storage import checksums, folders, queries, rewrite, tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 
@@ -23,8 +24,8 @@ def delete_tracks(uri: str, track_ids: Iterable[str]) -> None:
     """Delete rows by deltalake, as users and earlier versions of musictag do; then record the checksums."""
     ids = ", ".join(f"'{track_id}'" for track_id in sorted(track_ids))
     DeltaTable(uri).delete(f"track_id IN ({ids})")
-    folder = tables.folder(uri)
-    for path in tables.files(tables.open_table(uri)).keys() - checksums.recorded_paths(folder):
+    folder = folders.open_folder(uri)
+    for path in {file.path for file in tables.files(uri)} - checksums.recorded_paths(folder):
         checksums.record_checksum(folder, path, checksums.sha256(folder, path))
 
 
@@ -40,7 +41,20 @@ def remove_tracks(uri: str, track_ids: Iterable[str]) -> None:
 
 
 def features(digests: Mapping[str, str | None]) -> pa.Table:
-    """Return the columns of a features table that labels are matched with."""
+    """Return the columns of a features table that labels are matched with; each row is in the file `TRACK.parquet`."""
     return pa.table(
-        {"track_id": pa.array(digests, pa.string()), "audio_sha256": pa.array(digests.values(), pa.string())}
+        {
+            "track_id": pa.array(digests, pa.string()),
+            "audio_sha256": pa.array(digests.values(), pa.string()),
+            "featurized_at": pa.nulls(len(digests), pa.timestamp("us", "UTC")),
+            "file": pa.array([f"{track_id}.parquet" for track_id in digests], pa.string()),
+        }
     )
+
+
+def find_files(uri: str, track_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Return the files of a features table that hold some tracks, each with its tracks."""
+    found = reader.scan_for_labels(uri).read_all()
+    files = dict(zip(found["track_id"].to_pylist(), found["file"].to_pylist(), strict=True))
+    wanted = {track_id: files[track_id] for track_id in track_ids if track_id in files}
+    return reader.group_by_file(uri, tables.version(uri), wanted)

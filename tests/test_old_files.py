@@ -20,7 +20,7 @@ from musictag.features import table as features_table
 from musictag.features.config import FeatureConfig
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import ledger, maintenance
-from musictag.jobs.plan import load, load_listed, make_plan
+from musictag.jobs.plan import load_listed, make_plan
 from musictag.models.artifact import load_model
 from musictag.storage import queries, tables
 from musictag.tagging.scorers import SCORE_COLUMNS
@@ -133,7 +133,7 @@ def test_old_features_are_planned_as_unchanged(old):
     uri = str(old / "features")
     listed = tables.read_columns(uri, ("track_id", "uri", "audio_etag"))
     with queries.connect() as connection:
-        load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
+        queries.load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
         ledger.load_failed(connection, f"{uri}-failures")
         config = feature_config(tables.open_table(uri))
         features_table.load_rows(connection, "rows_before", uri, config)
@@ -156,7 +156,7 @@ def test_attempts_continue_from_old_failures(old):
 def test_tags_of_an_old_model_are_up_to_date_unless_model_or_audio_changed(name, store):
     listed = tables.read_columns(str(store / "features"), ("track_id", "uri", "audio_etag"))
     with queries.connect() as connection:
-        load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
+        queries.load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
         ledger.load_failed(connection, None)
         load_rows(connection, "rows_before", str(store / name), mlflow_registry.find_digest)
         load_listed(connection, [listed])

@@ -11,14 +11,22 @@ from musictag.storage import queries
 
 N_NAMED = 3
 
-# Digests of untagged tracks are not needed, and would take most of the memory.
+# Digests and files of untagged tracks are not needed, and would take most of the memory.
 _MATCH = """
     CREATE TABLE matched AS
-    SELECT features.track_id AS track_id, CASE WHEN is_tagged THEN audio_sha256 END AS audio_sha256, is_tagged
+    SELECT
+        features.track_id AS track_id, is_tagged,
+        CASE WHEN is_tagged THEN audio_sha256 END AS audio_sha256,
+        CASE WHEN is_tagged THEN file END AS file,
+        CASE WHEN is_tagged THEN featurized_at END AS featurized_at
     FROM features LEFT JOIN tracks ON features.track_id = tracks.track_id
     WHERE is_tagged OR tracks.track_id IS NULL
 """
-_DIGESTS = "SELECT track_id, audio_sha256 FROM matched WHERE is_tagged"
+# Until a run ends, a track may have several rows.
+_NEWEST = """
+    SELECT track_id, audio_sha256, file FROM matched WHERE is_tagged
+    QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY featurized_at DESC NULLS LAST, file DESC) = 1
+"""
 _ORPHANED = f"SELECT count(DISTINCT track_id), min(DISTINCT track_id, {N_NAMED}) FROM matched WHERE is_tagged IS NULL"
 
 
@@ -45,20 +53,34 @@ def is_tagged(tracks: pa.Table) -> pa.ChunkedArray:
     return pc.greater(pc.list_value_length(tracks["tags"]), 0)
 
 
-def match_features(
-    tracks: pa.Table, features: pa.Table | pa.RecordBatchReader
-) -> tuple[dict[str, str | None], TrackCount]:
-    """Return the digests of the tagged tracks that have features, by track_id, and the rows that are of no track.
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """The rows of a features table that belong to tagged tracks; of several rows of a track, the newest one."""
+
+    digests: dict[str, str | None]
+    """`digests[track_id]` is the SHA-256 of the track's audio, or None if it is not known."""
+    files: dict[str, str]
+    """`files[track_id]` is the name of the file that holds the row."""
+    orphaned: TrackCount
+    """Tracks that have rows but are not in the catalog."""
+
+
+def match_features(tracks: pa.Table, features: pa.Table | pa.RecordBatchReader) -> Matches:
+    """Find the rows of the tagged tracks of a catalog.
 
     Args:
         tracks: tracks of a catalog, with the columns `track_id` and `tags`.
-        features: the columns `track_id` and `audio_sha256` of the features table. A digest is null if it is not known.
+        features: the columns `track_id`, `audio_sha256`, `featurized_at` and `file` of the features table.
     """
     with queries.connect() as connection:
         connection.register("tracks", pa.table({"track_id": tracks["track_id"], "is_tagged": is_tagged(tracks)}))
         connection.register("features", features)
         connection.execute(_MATCH)
-        digests = connection.sql(_DIGESTS).to_arrow_table()
+        newest = connection.sql(_NEWEST).to_arrow_table()
         n_orphaned, first = connection.execute(_ORPHANED).fetchall()[0]
-    by_track = dict(zip(digests["track_id"].to_pylist(), digests["audio_sha256"].to_pylist(), strict=True))
-    return by_track, TrackCount(n_orphaned, tuple(first or ()))
+    track_ids, digests, files = (newest[name].to_pylist() for name in ("track_id", "audio_sha256", "file"))
+    return Matches(
+        digests=dict(zip(track_ids, digests, strict=True)),
+        files=dict(zip(track_ids, files, strict=True)),
+        orphaned=TrackCount(n_orphaned, tuple(first or ())),
+    )

@@ -74,6 +74,8 @@ class Labels:
     """Tracks that have features but are not in the catalog."""
     groups: dict[str, str]
     """`groups[track_id]` of the tracks in `tags`."""
+    files: dict[str, str]
+    """`files[track_id]` is the name of the file of the features table with the row of a track in `tags`."""
     twins: TrackCount
     """Validation and test tracks whose audio is also in an earlier split; they are not in `tags`."""
 
@@ -102,7 +104,7 @@ def tags_by_split(
 
     Args:
         tracks: the columns `track_id`, `artist`, `tags` and `split` of a catalog.
-        features: the columns `track_id` and `audio_sha256` of the features table. A digest is null if it is not known.
+        features: the columns of the features table that `matching.match_features` takes.
         splits_uri: table of `SCHEMA`; created if necessary.
         merge_tag_case: merge tags that differ by case alone, to the spelling of these tags or else to the most
             frequent one; None means to leave them as they are.
@@ -112,7 +114,8 @@ def tags_by_split(
     if merge_tag_case is not None:
         merged_tags = merge_case([row["tags"] for row in rows], merge_tag_case)
         rows = [{**row, "tags": tags} for row, tags in zip(rows, merged_tags, strict=True)]
-    digests, orphaned = match_features(tracks, features)
+    matches = match_features(tracks, features)
+    digests = matches.digests
     groups = [group_of(row["track_id"], row["artist"]) for row in rows]
     stored = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
     known = {row["group"]: row["split"] for row in stored}
@@ -143,8 +146,9 @@ def tags_by_split(
         tags,
         n_untagged=tracks.num_rows - len(rows),
         without_features=TrackCount.of(row["track_id"] for row in rows if row["track_id"] not in digests),
-        orphaned=orphaned,
+        orphaned=matches.orphaned,
         groups=group_by_track,
+        files={track_id: matches.files[track_id] for track_id in group_by_track},
         twins=TrackCount.of(left_out),
     )
 

@@ -1,4 +1,4 @@
-"""Read tracks of a features table from the files that hold them, which `find_files` finds once."""
+"""Read tracks of a features table from the files that hold them."""
 
 import collections
 from collections.abc import Collection, Iterator, Mapping
@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from musictag.errors import StoreError
 from musictag.features.table import SCHEMA
@@ -17,9 +18,34 @@ FILES_AHEAD = 16
 TRACKS_AHEAD = 64
 
 
-def find_files(uri: str, track_ids: Collection[str], version: int) -> dict[str, list[str]]:
-    """Return the files of a version of the features table that hold some tracks, each with its tracks."""
-    return tables.find_tracks(uri, track_ids, version, "featurized_at")
+def scan_for_labels(uri: str, version: int | None = None) -> pa.RecordBatchReader:
+    """Return a reader of `track_id, audio_sha256, featurized_at, file` of the features table, in batches."""
+    columns = ("track_id", "audio_sha256", "featurized_at", "__filename")
+    scanned = tables.scan(uri, columns, version)
+    schema = pa.schema([*list(scanned.schema)[:-1], ("file", pa.string())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in scanned:
+            names = pc.replace_substring_regex(batch["__filename"], ".*/", "")
+            yield pa.record_batch([*batch.columns[:-1], names], schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def group_by_file(uri: str, version: int, files: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the files of a version of the features table that hold some tracks, each with its tracks.
+
+    Files have the order of the table, and the tracks of a file are sorted.
+
+    Args:
+        uri: the features table.
+        version: its version.
+        files: `files[track_id]` is the file that holds the track, see `catalog.splits.Labels`.
+    """
+    by_file = collections.defaultdict(list)
+    for track_id, path in sorted(files.items()):
+        by_file[path].append(track_id)
+    return {file.path: by_file[file.path] for file in tables.files(uri, version) if file.path in by_file}
 
 
 def read_tracks(uri: str, columns: Collection[str], files: Mapping[str, Collection[str]]) -> Iterator[dict[str, Any]]:
@@ -30,7 +56,7 @@ def read_tracks(uri: str, columns: Collection[str], files: Mapping[str, Collecti
     Args:
         uri: the features table.
         columns: columns to read; `track_id` must be among them.
-        files: names of files, each with the tracks to read from it, see `find_files`.
+        files: names of files, each with the tracks to read from it, see `group_by_file`.
 
     Raises `StoreError` if a file is missing or damaged, or does not hold one row of each of its tracks.
     """

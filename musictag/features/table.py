@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from musictag.errors import FeatureMismatchError, StoreError
 from musictag.features.config import FeatureConfig
-from musictag.storage import tables
+from musictag.storage import queries, tables
 
 SCHEMA = pa.schema(
     [
@@ -87,13 +87,8 @@ def load_rows(connection: duckdb.DuckDBPyConnection, name: str, uri: str, config
         config: its settings, whose hash is the producer of all rows (see `open_features`).
     """
     rows = tables.scan(uri, ("track_id", "uri", "audio_etag", "featurized_at", "__filename"))
-    connection.register("scanned", rows)
-    connection.execute(
-        f"CREATE OR REPLACE TABLE {name} AS SELECT track_id, uri, audio_etag, $producer AS producer, "
-        "featurized_at AS time, parse_filename(__filename) AS file FROM scanned",
-        {"producer": config.feature_hash},
-    )
-    connection.unregister("scanned")
+    columns = "featurized_at AS time, parse_filename(__filename) AS file"
+    queries.load(connection, name, rows, f"track_id, uri, audio_etag, '{config.feature_hash}' AS producer, {columns}")
 
 
 def estimated_row_bytes(config: FeatureConfig, clips_per_track: int | None) -> int:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from musictag.errors import BrokenManifestError, ConflictError, StoreError
 from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.progress import echo
-from musictag.storage import commits, staging
+from musictag.storage import commits, staging, tables
 from musictag.storage.data_files import FILE_BYTES, regrouped, write_batches, write_rows
 from musictag.storage.outages import ask_table_store
 from musictag.storage.staging import Manifest
@@ -249,6 +249,6 @@ class Committer:
 
     def discard(self) -> None:
         """Delete what is staged of the run; the files of parts that were not committed are deleted, too."""
-        existing = {file.path for file in commits.table_files(self.output_uri)}
+        existing = {file.path for file in tables.files(self.output_uri)}
         left = [file.path for parts in self._staged.values() for part in parts.values() for file in part.files]
         staging.delete_run(self.output_uri, self.run, [path for path in left if path not in existing])

@@ -7,6 +7,7 @@ from musictag.catalog.reader import Catalog
 from musictag.catalog.splits import Labels, tags_by_split
 from musictag.catalog.validation import iter_problems
 from musictag.catalog.vocabulary import case_variants
+from musictag.features.reader import scan_for_labels
 from musictag.jobs.progress import counted, echo
 from musictag.storage import tables
 
@@ -28,7 +29,7 @@ def read_labels(
         merge_tag_case: merge tags that differ by case alone, to the spelling of these tags or else to the most
             frequent one; None means to leave them as they are.
     """
-    features = tables.scan(features_uri, ("track_id", "audio_sha256"), version)
+    features = scan_for_labels(features_uri, version)
     splits_uri = tables.companion_uri(features_uri, "splits")
     return tags_by_split(catalog.tracks, features, splits_uri, merge_tag_case=merge_tag_case)
 

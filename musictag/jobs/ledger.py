@@ -13,10 +13,10 @@ import duckdb
 import pyarrow as pa
 
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
-from musictag.jobs.plan import Plan, load
+from musictag.jobs.plan import Plan
 from musictag.jobs.plan_files import Task
 from musictag.jobs.progress import echo
-from musictag.storage import commits, data_files, rewrite, tables
+from musictag.storage import commits, data_files, queries, rewrite, tables
 from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
@@ -69,7 +69,7 @@ def load_failed(connection: duckdb.DuckDBPyConnection, failures_uri: str | None)
     """
     columns = ("track_id", "uri", "audio_etag", "error", "attempts")
     schema = pa.schema([FAILURES_SCHEMA.field(name) for name in columns])
-    load(connection, "failures", tables.scan(failures_uri, columns) if failures_uri else schema.empty_table())
+    queries.load(connection, "failures", tables.scan(failures_uri, columns) if failures_uri else schema.empty_table())
     connection.execute(
         "CREATE OR REPLACE TABLE failed AS SELECT * FROM failures "
         "QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY attempts DESC) = 1"
@@ -106,12 +106,9 @@ FROM problems LEFT JOIN failed USING (track_id)
 
 def load_failures(connection: duckdb.DuckDBPyConnection, failures_uri: str) -> None:
     """Create the table `failures_now` with the `track_id`, `stage`, `time` and `file` of each present failure."""
-    connection.register("scanned", tables.scan(failures_uri, ("track_id", "stage", "failed_at", "__filename")))
-    connection.execute(
-        "CREATE OR REPLACE TABLE failures_now AS "
-        "SELECT track_id, stage, failed_at AS time, parse_filename(__filename) AS file FROM scanned"
-    )
-    connection.unregister("scanned")
+    rows = tables.scan(failures_uri, ("track_id", "stage", "failed_at", "__filename"))
+    columns = "track_id, stage, failed_at AS time, parse_filename(__filename) AS file"
+    queries.load(connection, "failures_now", rows, columns)
 
 
 def make_account(

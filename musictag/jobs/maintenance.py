@@ -10,7 +10,7 @@ from pyarrow.fs import FileSelector
 from musictag.errors import StoreError
 from musictag.jobs import row_checks
 from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, run_name_at
-from musictag.storage import checksums, commits, drivers, staging, tables
+from musictag.storage import checksums, drivers, folders, staging, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +33,9 @@ def verify(uri: str, catalog_uri: str | None = None, *, follow_links: bool = Tru
         StoreError: the table does not exist, or its log cannot be read.
     """
     table = tables.open_table(uri)
-    files = tables.files(table)
-    problems = list(_file_problems(uri, files))
-    n_rows = sum(files.values())
+    files = tables.files(uri, table.version())
+    problems = list(_file_problems(uri, [file.path for file in files]))
+    n_rows = sum(file.n_rows for file in files)
     if not problems:  # rows of damaged files cannot be checked
         problems += row_checks.row_problems(uri, table, n_rows)
         if catalog_uri is not None:
@@ -54,13 +54,13 @@ def roll_back(uri: str, version: int) -> None:
     table = tables.open_table(uri)
     if not 0 <= version < table.version():
         raise StoreError(f"table {uri} is at version {table.version()}: there is no earlier version {version}")
-    with tables.store_errors(uri):
+    with folders.store_errors(uri):
         table.restore(version)
 
 
 def history(uri: str, n_versions: int) -> list[str]:
     """Return a line for each of the last versions of a table, newest first: number, local time and operation."""
-    with tables.store_errors(uri):
+    with folders.store_errors(uri):
         commits = tables.open_table(uri).history(n_versions)
     return [
         f"{commit['version']:>6}  {datetime.datetime.fromtimestamp(commit['timestamp'] / 1000):%Y-%m-%d %H:%M:%S}  "
@@ -80,12 +80,12 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     table = tables.open_table(uri)
     _delete_ended_runs(uri, datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=keep_hours))
     staged = set(staging.staged_files(uri))
-    with tables.store_errors(uri):
+    with folders.store_errors(uri):
         unused = set(table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True))
         # A run may have committed staged files meanwhile.
-        deleted = sorted(unused - staged - {file.path for file in commits.table_files(uri)})
-        folder = tables.folder(uri)
-        with concurrent.futures.ThreadPoolExecutor(tables.DELETE_THREADS) as threads:
+        deleted = sorted(unused - staged - {file.path for file in tables.files(uri)})
+        folder = folders.open_folder(uri)
+        with concurrent.futures.ThreadPoolExecutor(folders.DELETE_THREADS) as threads:
             list(threads.map(folder.delete_file, deleted))
         recorded = checksums.recorded_paths(folder)  # before the files, to which a run may add some
         existing = {file.base_name for file in folder.get_file_info(FileSelector(""))}
@@ -102,7 +102,7 @@ def _delete_ended_runs(uri: str, before: datetime.datetime) -> None:
 
 
 def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:
-    folder = tables.folder(uri)
+    folder = folders.open_folder(uri)
     recorded = checksums.read_checksums(folder)
     for path in paths:
         try:

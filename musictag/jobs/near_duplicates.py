@@ -31,7 +31,7 @@ def find_near_duplicates(
     Args:
         labels: the labelled tracks.
         features_uri: the features table.
-        files: its files that hold them, see `features.reader.find_files`.
+        files: its files that hold them, see `features.reader.group_by_file`.
         config: settings of the features.
     """
     split_of = _split_of(labels)

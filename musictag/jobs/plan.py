@@ -24,6 +24,7 @@ import pyarrow as pa
 from musictag.catalog.folder import describe_left_out
 from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
 from musictag.jobs.progress import counted, echo
+from musictag.storage import queries
 from musictag.storage.urls import redacted_column
 
 # Errors worth retrying on unchanged audio: the store may answer, or a limit may have been raised, or a
@@ -79,7 +80,7 @@ def load_listed(connection: duckdb.DuckDBPyConnection, listed: Iterable[pa.Recor
                 arrays = [columns.get(field.name, pa.nulls(len(batch))).cast(field.type) for field in schema]
                 yield pa.record_batch(arrays, schema)
 
-    load(connection, "listed", pa.RecordBatchReader.from_batches(schema, batches()))
+    queries.load(connection, "listed", pa.RecordBatchReader.from_batches(schema, batches()))
     (n_featurized,) = connection.execute("SELECT count(featurized_at) FROM listed").fetchall()[0]
     if n_featurized:
         connection.execute(
@@ -99,13 +100,6 @@ _LISTED_SCHEMA = pa.schema(
         ("featurized_at", pa.timestamp("us", "UTC")),
     ]
 )
-
-
-def load(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
-    """Create a table of the connection from Arrow's rows."""
-    connection.register("arrow_rows", rows)
-    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM arrow_rows")
-    connection.unregister("arrow_rows")
 
 
 def make_plan(connection: duckdb.DuckDBPyConnection, producer: str, max_attempts: int) -> Plan:

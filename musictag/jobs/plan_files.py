@@ -21,8 +21,8 @@ from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 from musictag.errors import StoreError
 from musictag.storage import tables
 from musictag.storage.data_files import FILE_BYTES
+from musictag.storage.folders import delete_folder, open_folder, store_errors
 from musictag.storage.outages import ask_table_store
-from musictag.storage.tables import delete_folder, folder, store_errors
 
 MAX_SHARDS = 1_000
 PARTS_PER_WORKER = 4
@@ -95,12 +95,12 @@ class PlanFiles:
 
     def _read_part(self, shard: int, part: int) -> list[Task]:
         path = _path(self.run, shard)
-        if folder(self.uri).get_file_info(path).type != FileType.File:
+        if open_folder(self.uri).get_file_info(path).type != FileType.File:
             raise StoreError(
                 f"{self.uri}/{path}: the plan is gone; another run took this one for ended: run again, and if this "
                 "happens often, look whether the machines reach the store"
             )
-        with store_errors(self.uri), folder(self.uri).open_input_file(path) as stream:
+        with store_errors(self.uri), open_folder(self.uri).open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
             if (run := (file.schema_arrow.metadata or {}).get(_RUN_KEY)) != self.run.encode():
                 raise StoreError(f"{self.uri}/{path}: is the plan of another run, {run!r}")
@@ -156,7 +156,7 @@ def write_plan(
     part_ends = [n_tasks * part // n_parts for part in range(1, n_parts + 1)]
     rows = connection.sql(_TASKS).to_arrow_reader()
     with store_errors(uri):
-        plans = folder(uri)
+        plans = open_folder(uri)
         if isinstance(plans.base_fs, LocalFileSystem):
             plans.create_dir(run)
         parts = iter(_cut(rows, part_ends))
@@ -182,7 +182,7 @@ def planned_runs(uri: str) -> set[str]:
     """Return the runs that have a plan in the folder `uri`."""
     with store_errors(uri):
         # Object stores have no folders that could be listed.
-        found = folder(uri).get_file_info(FileSelector("", allow_not_found=True, recursive=True))
+        found = open_folder(uri).get_file_info(FileSelector("", allow_not_found=True, recursive=True))
     return {each.path.split("/")[0] for each in found}
 
 

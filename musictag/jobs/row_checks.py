@@ -15,7 +15,7 @@ from musictag.catalog.reader import read_catalog
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, CONFIG_KEY, feature_config
 from musictag.jobs import ledger
-from musictag.storage import queries, tables
+from musictag.storage import folders, queries, tables
 from musictag.storage.urls import redacted
 
 # Maximum number of track ids in a message.
@@ -76,10 +76,11 @@ def _cell_problems(uri: str, table: deltalake.DeltaTable, config: FeatureConfig)
 
 def _cells(uri: str, table: deltalake.DeltaTable) -> Iterator[pa.Table]:
     """Yield the cells of a features table; pages that do not match their checksum are a `StoreError`."""
-    folder, table_schema = tables.folder(uri), pa.schema(table.schema().to_arrow())
+    folder, table_schema = folders.open_folder(uri), pa.schema(table.schema().to_arrow())
     schema = pa.schema([table_schema.field(name) for name in _CELL_COLUMNS])
-    for path in tables.files(table):
-        with tables.store_errors(f"{uri}/{path}"), folder.open_input_file(path) as stream:
+    for data_file in tables.files(uri, table.version()):
+        path = data_file.path
+        with folders.store_errors(f"{uri}/{path}"), folder.open_input_file(path) as stream:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
             for group in range(file.num_row_groups):
                 found = file.metadata.row_group(group)

@@ -27,7 +27,7 @@ from musictag.jobs.ledger import (
     record_problems,
 )
 from musictag.jobs.obsolete_rows import remove_obsolete_rows
-from musictag.jobs.plan import LoadRows, Plan, echo_plan, load, load_listed, make_plan
+from musictag.jobs.plan import LoadRows, Plan, echo_plan, load_listed, make_plan
 from musictag.jobs.plan_files import (
     PlanFiles,
     count_parts,
@@ -39,7 +39,7 @@ from musictag.jobs.plan_files import (
 )
 from musictag.jobs.progress import counted, echo
 from musictag.jobs.sharing import check_not_shared
-from musictag.storage import commits, drivers, queries, rewrite, staging
+from musictag.storage import drivers, queries, rewrite, staging, tables
 
 MANY_FILES = 200
 """Number of small files from which on joining them is suggested; opening a file takes a millisecond or more."""
@@ -154,7 +154,7 @@ def adopt_staged(run: Run, name: str) -> None:
 
 def suggest_compaction(uri: str) -> None:
     """Print how to join the small files of the table at `uri`, if these are so many that reading becomes slow."""
-    files = commits.table_files(uri)
+    files = tables.files(uri)
     n_small = sum(len(group) for group in rewrite.small_groups(files))
     if n_small >= MANY_FILES:
         echo(f"{n_small:,} of the {len(files):,} files are small; to join them: musictag compact {uri}")
@@ -162,7 +162,7 @@ def suggest_compaction(uri: str) -> None:
 
 def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
     """Make the plan, with the rows that may be copied, as tables of the connection."""
-    load(connection, "problems", run.catalog.problems if run.catalog else PROBLEMS_SCHEMA.empty_table())
+    queries.load(connection, "problems", run.catalog.problems if run.catalog else PROBLEMS_SCHEMA.empty_table())
     # A job that does not decode audio ignores earlier failures and tries all tracks again.
     load_failed(connection, None if run.max_attempts is None else run.failures_uri)
     run.load_rows(connection, "rows_before")

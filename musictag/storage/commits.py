@@ -19,8 +19,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from musictag.errors import ConflictError
 from musictag.storage.data_files import DataFile, write_rows
+from musictag.storage.folders import store_errors
 from musictag.storage.retry import retry
-from musictag.storage.tables import MAX_COMMIT_RETRIES, delta_table, is_transient, store_errors
+from musictag.storage.tables import MAX_COMMIT_RETRIES, delta_table, is_transient
 
 # Maximum pause before a commit is repeated after a conflict, s.
 _MAX_CONFLICT_PAUSE_S = 0.2
@@ -66,14 +67,6 @@ def replace_files(
     now_ms = int(time.time() * 1000)
     removed = [RemoveAction(file.path, not same_rows, now_ms, file.size, {}) for file in old]
     commit(uri, schema, [*removed, *(_add(file, data_change=not same_rows) for file in new)])
-
-
-def table_files(uri: str) -> list[DataFile]:
-    """Return the files of the table at `uri`."""
-    with store_errors(uri):
-        found = pa.table(delta_table(uri).get_add_actions())
-        columns = (found[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-        return [DataFile(*fields) for fields in zip(*columns, strict=True)]
 
 
 def recorded_numbers(uri: str, names: Iterable[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musictag.storage import checksums
-from musictag.storage.tables import folder, store_errors
+from musictag.storage.folders import open_folder, store_errors
 
 FILE_BYTES = 128 << 20
 """Bytes of a file before compression, apart from its last row group."""
@@ -47,7 +47,7 @@ def write_batches(uri: str, schema: pa.Schema, row_groups: Iterable[pa.Table]) -
 
 def _write_file(uri: str, schema: pa.Schema, first: pa.Table, remaining: Iterator[pa.Table]) -> DataFile:
     """Write one file of `first` and of as many of the `remaining` row groups as fit."""
-    table, path = folder(uri), f"part-{uuid.uuid4().hex}.parquet"
+    table, path = open_folder(uri), f"part-{uuid.uuid4().hex}.parquet"
     # Without dictionaries and statistics of large cells, writing takes half the time or less.
     small = [field.name for field in schema if not pa.types.is_binary(field.type)]
     with contextlib.ExitStack() as stack:

@@ -20,7 +20,7 @@ from pyarrow.fs import FileSelector, FileType
 
 from musictag.errors import StoreError
 from musictag.storage import staging
-from musictag.storage.tables import folder, store_errors
+from musictag.storage.folders import open_folder, store_errors
 
 WRITE_S = 10.0
 """Time after which a driver writes its file again, s."""
@@ -52,8 +52,8 @@ def running(uri: str, run: str) -> Iterator[None]:
         thread.join()
         # If the store does not answer, the next run notices by the process, or by the file, that this one has ended.
         with contextlib.suppress(StoreError), store_errors(uri):
-            if folder(uri).get_file_info(_path(run)).type == FileType.File:
-                folder(uri).delete_file(_path(run))
+            if open_folder(uri).get_file_info(_path(run)).type == FileType.File:
+                open_folder(uri).delete_file(_path(run))
 
 
 def _write(uri: str, run: str) -> None:
@@ -67,7 +67,7 @@ def ended_runs(uri: str, run: str | None = None, planned: Collection[str] = ()) 
     """
     with store_errors(uri):
         # Object stores have no folders that could be listed.
-        found = folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
+        found = open_folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
     others = sorted({*planned, *(each.path.split("/")[1] for each in found if each.is_file)} - {run})
     is_running = {other: _is_running_here(uri, other) for other in others}
     unknown = {other: _modified(uri, other) for other in others if is_running[other] is None}
@@ -83,7 +83,7 @@ def ended_runs(uri: str, run: str | None = None, planned: Collection[str] = ()) 
 def _is_running_here(uri: str, run: str) -> bool | None:
     """Return whether the driver of a run is a process of this machine; None if it was on another machine."""
     try:
-        with store_errors(uri), folder(uri).open_input_stream(_path(run)) as stream:
+        with store_errors(uri), open_folder(uri).open_input_stream(_path(run)) as stream:
             content = stream.read()
     except StoreError as error:
         if isinstance(error.__cause__, FileNotFoundError):
@@ -121,7 +121,7 @@ def _machine() -> str:
 
 def _modified(uri: str, run: str) -> object:
     with store_errors(uri):
-        return folder(uri).get_file_info(_path(run)).mtime
+        return open_folder(uri).get_file_info(_path(run)).mtime
 
 
 def _path(run: str) -> str:

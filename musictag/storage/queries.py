@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from musictag.errors import StoreError
 
@@ -51,3 +52,12 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
                 reason = str(error).partition(" Detail: Python exception")[0]
                 advice = f"; set TMPDIR to a folder with more room than {folder}" if "No space left" in reason else ""
                 raise StoreError(f"query failed: {reason}{advice}") from error
+
+
+def load(
+    connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | pa.RecordBatchReader, columns: str = "*"
+) -> None:
+    """Create a table of the connection from Arrow's rows; `columns` are expressions in SQL of the columns of `rows`."""
+    connection.register("arrow_rows", rows)
+    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT {columns} FROM arrow_rows")
+    connection.unregister("arrow_rows")

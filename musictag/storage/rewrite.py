@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musictag.errors import ConflictError, StoreError
-from musictag.storage.commits import replace_files, table_files
+from musictag.storage import tables
+from musictag.storage.commits import replace_files
 from musictag.storage.data_files import FILE_BYTES, ROW_GROUP_BYTES, DataFile, regrouped, write_batches
-from musictag.storage.tables import conformed, folder, open_table, store_errors
+from musictag.storage.folders import open_folder, store_errors
 
 # Files that are written again in one transaction: after a conflict with another writer, these are written once more.
 _FILES_PER_COMMIT = 32
@@ -54,9 +55,9 @@ def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -
         ConflictError: another writer removed one of the files meanwhile. Some rows are left; the obsolete ones must be
             determined again.
     """
-    existing = {file.path: file for file in table_files(uri)}
+    existing = {file.path: file for file in tables.files(uri)}
     counts = dict(obsolete.aggregate("file, count(*)").fetchall())
-    schema = pa.schema(open_table(uri).schema().to_arrow())
+    schema = pa.schema(tables.open_table(uri).schema().to_arrow())
     if changed := counts.keys() - existing.keys():
         raise ConflictError(f"table {uri}: another run removed {min(changed)} meanwhile: run again")
     whole = [existing[path] for path, n_rows in counts.items() if existing[path].n_rows == n_rows]
@@ -121,13 +122,13 @@ def _without(uri: str, path: str, schema: pa.Schema, time_column: str, obsolete:
 
 def read_groups(uri: str, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield all rows of a file of the table, as columns of `schema`, about `ROW_GROUP_BYTES` at a time."""
-    with store_errors(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
+    with store_errors(f"{uri}/{path}"), open_folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             n_rows = max(1, group.num_rows * ROW_GROUP_BYTES // max(1, group.total_byte_size))
             for batch in file.iter_batches(n_rows, [number]):
-                yield conformed(pa.Table.from_batches([batch]), schema)
+                yield tables.conformed(pa.Table.from_batches([batch]), schema)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +145,12 @@ def compact(uri: str) -> Compaction:
     Raises:
         ConflictError: another writer removed one of the files meanwhile; what was joined before stays.
     """
-    schema = pa.schema(open_table(uri).schema().to_arrow())
-    before = table_files(uri)
+    schema = pa.schema(tables.open_table(uri).schema().to_arrow())
+    before = tables.files(uri)
     for group in small_groups(before):
         rows = (rows for file in group for rows in read_groups(uri, file.path, schema))
         replace_files(uri, schema, group, write_batches(uri, schema, regrouped(rows)), same_rows=True)
-    return Compaction(len(before), len(table_files(uri)))
+    return Compaction(len(before), len(tables.files(uri)))
 
 
 def small_groups(files: Sequence[DataFile]) -> list[list[DataFile]]:

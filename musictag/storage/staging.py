@@ -20,7 +20,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
 
 from musictag.errors import BrokenManifestError
 from musictag.storage.data_files import DataFile
-from musictag.storage.tables import delete_folder, folder, store_errors
+from musictag.storage.folders import delete_folder, open_folder, store_errors
 
 FOLDER = "_staged"
 
@@ -57,14 +57,14 @@ def write_manifest(uri: str, manifest: Manifest) -> None:
 def staged_parts(uri: str, run: str, shard: int) -> set[int]:
     """Return the numbers of the parts of a shard that have a manifest."""
     with store_errors(uri):
-        found = folder(uri).get_file_info(FileSelector(_shard_folder(run, shard), allow_not_found=True))
+        found = open_folder(uri).get_file_info(FileSelector(_shard_folder(run, shard), allow_not_found=True))
     return {_part_number(file) for file in found if _is_manifest(file)}
 
 
 def manifest_paths(uri: str, run: str) -> list[str]:
     """Return the paths of the manifests of a run in the table's folder, by shard and part."""
     with store_errors(uri):
-        found = folder(uri).get_file_info(FileSelector(f"{FOLDER}/{run}", allow_not_found=True, recursive=True))
+        found = open_folder(uri).get_file_info(FileSelector(f"{FOLDER}/{run}", allow_not_found=True, recursive=True))
     return sorted(file.path for file in found if _is_manifest(file))
 
 
@@ -75,7 +75,7 @@ def read_manifest(uri: str, path: str) -> Manifest:
         BrokenManifestError: it is incomplete, is that of another part, or names a file that is missing.
     """
     with store_errors(f"{uri}/{path}"):
-        table = folder(uri)
+        table = open_folder(uri)
         with table.open_input_stream(path) as stream:
             text = stream.read()
         try:
@@ -96,15 +96,15 @@ def read_manifest(uri: str, path: str) -> Manifest:
 def delete_manifest(uri: str, path: str) -> None:
     """Delete a manifest, so that its part counts as not staged."""
     with contextlib.suppress(FileNotFoundError), store_errors(uri):
-        folder(uri).delete_file(path)
+        open_folder(uri).delete_file(path)
 
 
 def staged_files(uri: str) -> Iterator[str]:
     """Yield the names of the files that the manifests of all runs name. Incomplete manifests name none."""
     with store_errors(uri):
-        found = folder(uri).get_file_info(FileSelector(FOLDER, allow_not_found=True, recursive=True))
+        found = open_folder(uri).get_file_info(FileSelector(FOLDER, allow_not_found=True, recursive=True))
         for file in filter(_is_manifest, found):
-            with folder(uri).open_input_stream(file.path) as stream:
+            with open_folder(uri).open_input_stream(file.path) as stream:
                 text = stream.read()
             try:
                 yield from (each["path"] for each in json.loads(text)["files"])
@@ -115,7 +115,7 @@ def staged_files(uri: str) -> Iterator[str]:
 def delete_run(uri: str, run: str, paths: Sequence[str] = ()) -> None:
     """Delete what is staged of a run: its manifests, and the files at `paths`, which no manifest names any more."""
     with store_errors(uri):
-        table = folder(uri)
+        table = open_folder(uri)
         for path in paths:
             if table.get_file_info(path).type == FileType.File:
                 table.delete_file(path)
@@ -125,7 +125,7 @@ def delete_run(uri: str, run: str, paths: Sequence[str] = ()) -> None:
 def write_file(uri: str, path: str, content: bytes) -> None:
     """Write a file of the table's folder at once: also in a local folder, no reader ever sees a part of it."""
     with store_errors(f"{uri}/{path}"):
-        table = folder(uri)
+        table = open_folder(uri)
         if not isinstance(table.base_fs, LocalFileSystem):
             with table.open_output_stream(path) as stream:
                 stream.write(content)

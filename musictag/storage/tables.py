@@ -1,19 +1,11 @@
 """Delta Lake tables: create them, and read them by column or by track. `commits` writes to them."""
 
-import collections
-import concurrent.futures
-import contextlib
-import datetime
-import functools
-import re
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake import Field as DeltaField
@@ -21,15 +13,14 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from musictag.errors import StoreError
 from musictag.storage import stores
+from musictag.storage.data_files import DataFile
+from musictag.storage.folders import open_folder, store_errors
 from musictag.storage.retry import retry
-from musictag.storage.text import without_colours
 
 # Concurrent writers conflict in the table's log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory at once.
 BATCH_ROWS = 16
-DELETE_THREADS = 16
-"""Files that are deleted in parallel: a deletion waits for the store, not for a core."""
 
 
 def companion_uri(uri: str, kind: str) -> str:
@@ -150,8 +141,8 @@ def read_rows(
         table = open_table(uri, version)
         table_schema = pa.schema(table.schema().to_arrow())
         schema, wanted = pa.schema([table_schema.field(name) for name in columns]), frozenset(track_ids)
-        for path in files(table):
-            for rows in read_file(uri, path, schema, wanted):
+        for file in files(uri, version):
+            for rows in read_file(uri, file.path, schema, wanted):
                 yield from rows.to_pylist()
 
 
@@ -162,7 +153,7 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
     its checksum; pages that a delete rewrote have no checksum. Rows are filtered here because deletes write text as
     `string_view`, on which Arrow 25's filters fail.
     """
-    with store_errors(f"{uri}/{path}"), folder(uri).open_input_file(path) as stream:
+    with store_errors(f"{uri}/{path}"), open_folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
         ids = file.read(columns=["track_id"])["track_id"].to_pylist()
         groups, begin = [], 0
@@ -185,62 +176,6 @@ def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return rows.select(schema.names).cast(schema)
 
 
-def find_tracks(uri: str, track_ids: Collection[str], version: int, time_column: str) -> dict[str, list[str]]:
-    """Return the files of the table that hold some tracks, each with those of the tracks that it holds.
-
-    One pass over three small columns; memory holds the tracks that are found. Of a track with several rows, only the
-    file of the newest one is returned. Files and tracks are in the table's order.
-
-    Args:
-        uri: the table.
-        track_ids: the tracks; those that the table does not have are left out.
-        version: version of the table.
-        time_column: its column with the time of a row.
-    """
-    wanted = pa.array(sorted(track_ids), pa.string())
-    newest: dict[str, tuple[datetime.datetime, str]] = {}
-    for batch in scan(uri, ("track_id", time_column, "__filename"), version) if len(wanted) else ():
-        found = batch.filter(pc.is_in(batch["track_id"], wanted))
-        for track_id, time_of_row, path in zip(*(column.to_pylist() for column in found.columns), strict=True):
-            row = time_of_row, path.rpartition("/")[2]
-            newest[track_id] = max(newest.get(track_id, row), row)
-    by_file = collections.defaultdict(list)
-    for track_id, (_, path) in newest.items():
-        by_file[path].append(track_id)
-    order = {path: position for position, path in enumerate(files(open_table(uri, version)))}
-    return {path: by_file[path] for path in sorted(by_file, key=order.__getitem__)}
-
-
-def folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
-    """Return the folder of the table at `uri` as one of Arrow's own filesystems.
-
-    With fsspec's or deltalake's filesystems, Arrow's threads would call Python, which aborts the process if Python
-    exits meanwhile ("terminate called without an active exception"). Moreover, s3fs waits for ever if a server does not
-    send "100 Continue", because aiohttp's timeout begins after it.
-    """
-    with store_errors(uri):
-        filesystem, path = stores.arrow_filesystem(uri)
-    return pyarrow.fs.SubTreeFileSystem(path.rstrip("/"), filesystem)
-
-
-def delete_folder(uri: str, path: str) -> None:
-    """Delete a folder in that of a table; nothing if it does not exist."""
-    with store_errors(uri):
-        parent = folder(uri)
-        # Object stores have no folders, at most objects in their place: the files are deleted one by one.
-        found = parent.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True, recursive=True))
-        with concurrent.futures.ThreadPoolExecutor(DELETE_THREADS) as threads:
-            list(threads.map(functools.partial(_delete_file, parent), (each.path for each in found if each.is_file)))
-        with contextlib.suppress(FileNotFoundError):
-            if parent.get_file_info(path).type == pyarrow.fs.FileType.Directory:
-                parent.delete_dir(path)
-
-
-def _delete_file(parent: pyarrow.fs.FileSystem, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # another run deletes the same folder
-        parent.delete_file(path)
-
-
 def scan(
     uri: str, columns: Collection[str], version: int | None = None, *, added: Collection[str] = ()
 ) -> pa.RecordBatchReader:
@@ -252,7 +187,7 @@ def scan(
         schema = pa.schema([(name, pa.string()) for name in columns])
         return pa.RecordBatchReader.from_batches(schema, [])
     with store_errors(uri):
-        dataset = open_table(uri, version).to_pyarrow_dataset(filesystem=folder(uri))
+        dataset = open_table(uri, version).to_pyarrow_dataset(filesystem=open_folder(uri))
         types = {field.name: _plain_type(field.type) for field in dataset.schema} | {"__filename": pa.string()}
         missing = [name for name in columns if name in added and name not in types]
         schema = pa.schema([(name, types.get(name, pa.null())) for name in columns])
@@ -279,7 +214,7 @@ def _read(uri: str, columns: Collection[str], version: int | None = None) -> pa.
     # Without caching: the footers of all files would take most of the memory.
     return (
         open_table(uri, version)
-        .to_pyarrow_dataset(filesystem=folder(uri))
+        .to_pyarrow_dataset(filesystem=open_folder(uri))
         .to_table(list(columns), cache_metadata=False)
     )
 
@@ -288,17 +223,9 @@ def version(uri: str) -> int:
     return int(open_table(uri).version())
 
 
-def files(table: DeltaTable) -> dict[str, int]:
-    """Return the files of a table: path in its folder to number of rows, as the log says."""
-    found = pa.table(table.get_add_actions())
-    return dict(zip(found["path"].to_pylist(), found["num_records"].to_pylist(), strict=True))
-
-
-@contextlib.contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Raise errors of deltalake or of the store in the body as `StoreError` with the table's uri."""
-    try:
-        yield
-    except (DeltaError, OSError, ValueError) as error:
-        reason = re.sub(r"\s+", " ", without_colours(str(error)))
-        raise StoreError(f"table {uri}: {reason}") from error
+def files(uri: str, version: int | None = None) -> list[DataFile]:
+    """Return the files of the table at `uri`, at its current or at an earlier version, in the order of its log."""
+    with store_errors(uri):
+        found = pa.table(delta_table(uri, version).get_add_actions())
+    columns = (found[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    return [DataFile(*fields) for fields in zip(*columns, strict=True)]

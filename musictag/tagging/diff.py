@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from musictag.errors import LedgerError, UsageError
 from musictag.evaluation.report import format_table
-from musictag.jobs.plan import load, load_listed
+from musictag.jobs.plan import load_listed
 from musictag.jobs.plan_files import Task
 from musictag.jobs.progress import bar, echo
 from musictag.storage import queries, tables
@@ -49,7 +49,7 @@ def echo_diff(
         LedgerError: all sampled tracks failed.
     """
     with queries.connect() as connection:
-        load(connection, "tagged", tables.scan(tags_uri, ("track_id", "model", "model_version")))
+        queries.load(connection, "tagged", tables.scan(tags_uri, ("track_id", "model", "model_version")))
         models = connection.execute(_MODELS).fetchall()
         if not models:
             raise UsageError(

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import duckdb
 import pyarrow as pa
 
-from musictag.jobs.plan import load
-from musictag.storage import tables
+from musictag.storage import queries, tables
 
 IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash", "damaged_s")
 """Columns that a tags row copies from its features row."""
@@ -63,7 +62,7 @@ def load_rows(connection: duckdb.DuckDBPyConnection, name: str, tags_uri: str, f
     after the row was written.
     """
     columns = ("track_id", "uri", "audio_etag", "model", "model_version", "model_digest", "tagged_at", "__filename")
-    load(connection, "scanned_tags", tables.scan(tags_uri, columns, added=ADDED_COLUMNS))
+    queries.load(connection, "scanned_tags", tables.scan(tags_uri, columns, added=ADDED_COLUMNS))
     models = connection.execute(
         "SELECT DISTINCT model, model_version FROM scanned_tags WHERE model_digest IS NULL"
     ).fetchall()
@@ -71,7 +70,9 @@ def load_rows(connection: duckdb.DuckDBPyConnection, name: str, tags_uri: str, f
     names = ("model", "model_version", "digest", "since")
     types = (pa.string(), pa.string(), pa.string(), pa.timestamp("us", "UTC"))
     columns_of_models = zip(names, types, zip(*found, strict=True) if found else ((),) * len(names), strict=True)
-    load(connection, "models", pa.table({name: pa.array(values, kind) for name, kind, values in columns_of_models}))
+    queries.load(
+        connection, "models", pa.table({name: pa.array(values, kind) for name, kind, values in columns_of_models})
+    )
     connection.execute(
         f"CREATE OR REPLACE TABLE {name} AS SELECT track_id, uri, audio_etag, coalesce(model_digest, "
         "CASE WHEN since <= tagged_at THEN digest END, $unknown) AS producer, "

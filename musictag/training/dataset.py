@@ -28,7 +28,7 @@ class Dataset:
 
     features_uri: str
     files: Mapping[str, Sequence[str]]
-    """Files of the table with the tracks to read from them, in the table's order, see `features.reader.find_files`."""
+    """Files of the table with the tracks to read from each, in the table's order (`features.reader.group_by_file`)."""
     feature_config: FeatureConfig
     vocabulary: tuple[str, ...]
     """The K tags, in the order of the targets."""
@@ -86,7 +86,7 @@ def make_dataset(
         folds: tags by track_id and split, of each fold, see `catalog.splits.folds`.
         tags: the vocabulary; None takes all tags of train tracks.
         features_uri: table that holds the tracks.
-        files: its files that hold the tracks, see `features.reader.find_files`; they may hold other tracks as well.
+        files: its files that hold the tracks, see `features.reader.group_by_file`; they may hold other tracks as well.
         feature_config: settings of its features.
 
     Raises `VocabularyError` as `make_vocabulary` does.

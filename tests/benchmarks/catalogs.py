@@ -19,7 +19,7 @@ from musictag.catalog.splits import LABEL_COLUMNS
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, open_features
 from musictag.jobs import labels, maintenance
-from musictag.storage import parts
+from musictag.storage import commits, data_files
 
 PLAN_COLUMNS = ("track_id", "uri", "etag")
 CONFIG = FeatureConfig(n_mels=1, clip_frames=1)
@@ -86,7 +86,8 @@ def write_features(uri: str, catalog: Path) -> None:
     open_features(uri, CONFIG, 1)
     tracks = read_catalog(str(catalog), columns=PLAN_COLUMNS).tracks
     now = datetime.datetime.now(datetime.UTC)
-    for number, batch in enumerate(tracks.to_batches()):
+    files: list[data_files.DataFile] = []
+    for batch in tracks.to_batches():
         n = len(batch)
         columns = {
             "track_id": batch["track_id"], "uri": batch["uri"], "audio_etag": batch["etag"],
@@ -95,7 +96,8 @@ def write_features(uri: str, catalog: Path) -> None:
             "feature_hash": [CONFIG.feature_hash] * n, "featurized_at": [now] * n,
         }  # fmt: skip
         arrays = [pa.array(columns[field.name]) if field.name in columns else pa.nulls(n) for field in SCHEMA]
-        parts.write_table(uri, f"p{number}", SCHEMA, pa.table(arrays, SCHEMA.names).cast(SCHEMA))
+        files += data_files.write_batches(uri, SCHEMA, [pa.table(arrays, SCHEMA.names).cast(SCHEMA)])
+    commits.add_files(uri, SCHEMA, files)
 
 
 def read(catalog: str, columns: tuple[str, ...] | None) -> str:

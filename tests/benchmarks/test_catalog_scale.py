@@ -19,7 +19,7 @@ import pytest
 from pyarrow.fs import FileSelector
 
 from benchmarks.catalog_scale import write_catalog
-from musictag.storage import tables
+from musictag.storage import folders, tables
 from object_stores import STORES, put
 
 N_ROWS = int(os.environ.get("SCALE_ROWS", "1000000"))
@@ -113,8 +113,8 @@ def featurize(folder: Path, uri: str, catalog: str, n_tracks: int) -> dict[str, 
 
 def written(uri: str) -> Iterator[tuple[float, int]]:
     """Yield the time at which each file was written and its number of rows."""
-    n_rows = tables.files(tables.open_table(uri))
-    for file in tables.folder(uri).get_file_info(FileSelector("")):
+    n_rows = {file.path: file.n_rows for file in tables.files(uri)}
+    for file in folders.open_folder(uri).get_file_info(FileSelector("")):
         if file.base_name in n_rows:
             yield file.mtime_ns / 1e9, n_rows[file.base_name]
 

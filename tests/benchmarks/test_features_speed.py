@@ -18,7 +18,8 @@ import pytest
 import soundfile
 import threadpoolctl
 
-from musictag.audio import mpg123, reader
+from musictag.audio import mp3, mpg123, reader
+from musictag.audio.parts import mapped
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 
@@ -97,9 +98,11 @@ def by_miniaudio(path: Path) -> None:
 def by_libmpg123_to_mono(path: Path) -> None:
     library = mpg123.library()
     assert library is not None
-    with mpg123.open_mp3(library, path, path.name) as mp3:
-        assert mp3 is not None
-        for _ in mp3.blocks(0, float("inf"), 1 << 17):
+    with mapped(path) as data:
+        frames = mp3.find_frames(data)
+    with soundfile.SoundFile(path) as file, mpg123.open_mp3(library, path, "", file.samplerate, frames) as opened:
+        assert opened is not None
+        for _ in opened.blocks(0, float("inf"), 1 << 17):
             pass
 
 

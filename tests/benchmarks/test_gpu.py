@@ -28,7 +28,6 @@ from benchmarks.tagging import CONFIG, add_tracks
 from golden import synthesize
 from musictag.features.clips import cut_clips
 from musictag.features.log_mel import log_mel
-from musictag.features.reader import find_files
 from musictag.features.table import CELL_DTYPE
 from musictag.jobs import progress
 from musictag.models.architectures import SINGLE, build_model
@@ -49,6 +48,7 @@ from musictag.training.dataset import Dataset, make_dataset
 from musictag.training.loader import TrainBatches, loading
 from musictag.training.loop import fit
 from musictag.training.recipes import DEFAULT_MODEL, FROM_SCRATCH
+from sample_tables import find_files
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 GPU = torch.device("cuda")
@@ -116,7 +116,7 @@ def make_training(batch_size: int) -> TrainingConfig:
 
 def dataset_of(folder: Path, labels: dict[str, dict[str, list[str]]]) -> Dataset:
     uri = str(folder / "features")
-    files = find_files(uri, [track for tracks in labels.values() for track in tracks], tables.version(uri))
+    files = find_files(uri, [track for tracks in labels.values() for track in tracks])
     return make_dataset([labels], TAGS, features_uri=uri, files=files, feature_config=CONFIG)
 
 

@@ -17,7 +17,7 @@ import soundfile
 from musictag.cli import local_files
 from musictag.cli.file_commands import calibrated_scores
 from musictag.jobs import progress
-from musictag.models.published import pretrained
+from musictag.models.published import conversion, pretrained
 from musictag.tagging.tagger import Tagger
 
 SONG_S, SAMPLE_RATE = 240, 44_100
@@ -48,7 +48,7 @@ for _ in range(int(sys.argv[3])):
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python interpreter of an environment with the package."""
     folder = tmp_path_factory.mktemp("package")
-    wheel = pretrained.fetch_wheel(folder)
+    wheel = conversion.fetch_wheel(folder)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDED], check=True)

@@ -22,12 +22,12 @@ import pytest
 from deltalake.transaction import AddAction
 
 from musictag.features.config import FeatureConfig
-from musictag.features.reader import find_files
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import progress
 from musictag.storage import tables
 from musictag.training.config import TrainingConfig
 from musictag.training.dataset import Dataset, make_dataset
+from sample_tables import find_files
 
 N_FILES = int(os.environ.get("SPARSE_FILES", "40000"))
 N_TRACKS = int(os.environ.get("SPARSE_TRACKS", "2000"))
@@ -91,7 +91,7 @@ def test_few_files_are_opened_and_the_first_batch_comes_soon(features: str) -> N
     tags = labelled()
     version = tables.version(features)
     began = time.perf_counter()
-    files = find_files(features, [track_id for tracks in tags.values() for track_id in tracks], version)
+    files = find_files(features, [track_id for tracks in tags.values() for track_id in tracks])
     find_s = time.perf_counter() - began
     dataset = make_dataset([tags], None, features_uri=features, files=files, feature_config=CONFIG)
     context = multiprocessing.get_context("spawn")

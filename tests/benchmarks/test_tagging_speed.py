@@ -61,7 +61,7 @@ def naive_port(wheel: Path, name: str) -> nn.Module:
         model, _ = conversion.read_model(files, pretrained.PUBLISHED[name])
     assert isinstance(model, Musicnn)
     for block in model.filter_blocks():
-        block.forward = naive_block(block)  # type: ignore[method-assign]
+        block.forward = naive_block(block)
     return model.eval()
 
 

@@ -85,11 +85,16 @@ def declaring(path: Path, place: int, number: int) -> Path:
 
 
 CASES: dict[str, tuple[Callable[[Path], Path], int | None, float, type[AudioError] | None]] = {
-    "10 h at 96 kHz": (lambda at: silence(at / "a.wav", 36_000, 96_000), None, extract.MAX_HOURS, AudioTooLongError),
+    "10 h at 96 kHz": (
+        lambda at: silence(at / "a.wav", 36_000, 96_000),
+        None,
+        extract.Limits().max_hours,
+        AudioTooLongError,
+    ),
     "10 h at 96 kHz, ten clips": (lambda at: silence(at / "a.wav", 36_000, 96_000), 10, 11, None),
-    "1 h at 96 kHz": (lambda at: silence(at / "a.wav", 3_600, 96_000), None, extract.MAX_HOURS, None),
-    "2 h": (lambda at: noise(at / "a.wav", 7_200, 22_050, 1), None, extract.MAX_HOURS, None),
-    "1,000 channels": (lambda at: noise(at / "a.wav", 60, 44_100, 1_000), None, extract.MAX_HOURS, None),
+    "1 h at 96 kHz": (lambda at: silence(at / "a.wav", 3_600, 96_000), None, extract.Limits().max_hours, None),
+    "2 h": (lambda at: noise(at / "a.wav", 7_200, 22_050, 1), None, extract.Limits().max_hours, None),
+    "1,000 channels": (lambda at: noise(at / "a.wav", 60, 44_100, 1_000), None, extract.Limits().max_hours, None),
     "a rate of 2**31 - 1": (lambda at: declaring(at / "a.wav", 24, 2**31 - 1), None, 2, AudioCorruptError),
     "4 GB declared": (lambda at: declaring(at / "a.wav", 40, 2**32 - 100), None, 2, AudioTruncatedError),
 }

@@ -1,33 +1,41 @@
 """Tagged tracks are matched with features; rows of no track are counted."""
 
+import datetime
+
 import pyarrow as pa
 
 import sample_tables
-from musictag.catalog.matching import TrackCount, match_features
+from musictag.catalog.matching import Matches, TrackCount, match_features
 
 
 def tracks(tags: dict[str, list[str]]) -> pa.Table:
     return pa.table({"track_id": list(tags), "tags": pa.array(tags.values(), pa.list_(pa.string()))})
 
 
-def test_digests_of_tagged_tracks_are_found() -> None:
+def test_digests_and_files_of_tagged_tracks_are_found() -> None:
     features = sample_tables.features({"a": "1", "b": "2", "c": None})
-    assert match_features(tracks({"a": ["x"], "b": [], "c": ["x"], "d": ["x"]}), features) == (
-        {"a": "1", "c": None},
-        TrackCount(0),
+    assert match_features(tracks({"a": ["x"], "b": [], "c": ["x"], "d": ["x"]}), features) == Matches(
+        digests={"a": "1", "c": None}, files={"a": "a.parquet", "c": "c.parquet"}, orphaned=TrackCount(0)
     )
 
 
 def test_ids_that_differ_in_case_or_unicode_form_are_not_matched() -> None:
     features = sample_tables.features({"A": "1", "\u00e9": "2"})
-    digests, orphaned = match_features(tracks({"a": ["x"], "e\u0301": ["x"]}), features)
-    assert (digests, orphaned) == ({}, TrackCount(2, ("A", "\u00e9")))
+    matches = match_features(tracks({"a": ["x"], "e\u0301": ["x"]}), features)
+    assert matches == Matches({}, {}, TrackCount(2, ("A", "\u00e9")))
 
 
-def test_a_track_with_two_rows_is_counted_once() -> None:
-    row = sample_tables.features({"old": "1"})
-    _, orphaned = match_features(tracks({"a": ["x"]}), pa.concat_tables([row, row]))
-    assert orphaned == TrackCount(1, ("old",))
+def test_of_a_track_with_several_rows_the_newest_counts() -> None:
+    hours = [datetime.datetime(2026, 1, 1, hour, tzinfo=datetime.UTC) for hour in (2, 3, 1)]
+    rows = pa.table(
+        {
+            "track_id": ["a", "a", "a", "old", "old"],
+            "audio_sha256": ["1", "2", "3", "4", "4"],
+            "featurized_at": pa.array([*hours, *hours[:2]], pa.timestamp("us", "UTC")),
+            "file": ["first", "second", "third", "first", "second"],
+        }
+    )
+    assert match_features(tracks({"a": ["x"]}), rows) == Matches({"a": "2"}, {"a": "second"}, TrackCount(1, ("old",)))
 
 
 def test_the_first_of_many_tracks_are_named() -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from musictag.errors import StoreError
 from musictag.features import reader
-from musictag.features.reader import find_files, read_tracks
+from musictag.features.reader import read_tracks
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.storage import commits, tables
+from sample_tables import find_files
 from small import CONFIG, clips_of, track
 
 COLUMNS = ("track_id", "clips", "start_s")
@@ -47,7 +48,7 @@ def opened(monkeypatch):
 
 def test_only_files_that_hold_a_track_are_opened(features, opened):
     wanted = ["t7", "t8", "t30", "absent"]
-    files = find_files(features, wanted, tables.version(features))
+    files = find_files(features, wanted)
     assert opened == []
     assert sorted(map(sorted, files.values())) == [["t30"], ["t7", "t8"]]
     rows = list(read_tracks(features, COLUMNS, files))
@@ -59,8 +60,14 @@ def test_only_files_that_hold_a_track_are_opened(features, opened):
         }
 
 
+def test_files_have_the_order_of_the_table(features):
+    files = find_files(features, {f"t{number}" for number in range(N_FILES * TRACKS_OF_A_FILE)})
+    assert list(files) == [file.path for file in tables.files(features)]
+    assert all(in_file == sorted(in_file) and len(in_file) == TRACKS_OF_A_FILE for in_file in files.values())
+
+
 def test_rows_have_the_order_of_the_files_although_files_are_opened_ahead(features, monkeypatch):
-    files = find_files(features, tables.track_ids(features), tables.version(features))
+    files = find_files(features, tables.track_ids(features))
     read_file = tables.read_file
     in_order = [row["track_id"] for path in files for row in read_rows(features, path, files[path])]
 
@@ -80,7 +87,7 @@ def read_rows(uri, path, track_ids):
 
 def test_memory_holds_a_limited_number_of_tracks(features, opened, monkeypatch):
     monkeypatch.setattr(reader, "TRACKS_AHEAD", 6)
-    files = find_files(features, tables.track_ids(features), tables.version(features))
+    files = find_files(features, tables.track_ids(features))
     rows = read_tracks(features, ("track_id",), files)
     for n_read in range(1, 4 * TRACKS_OF_A_FILE):
         next(rows)
@@ -94,6 +101,6 @@ def test_missing_file_is_named(features):
 
 
 def test_file_without_one_of_its_tracks_is_named(features):
-    ((path, _),) = find_files(features, ["t1"], tables.version(features)).items()
+    ((path, _),) = find_files(features, ["t1"]).items()
     with pytest.raises(StoreError, match=f"{path}: holds 1 rows of the 2 tracks to read"):
         list(read_tracks(features, COLUMNS, {path: ["t1", "t99"]}))

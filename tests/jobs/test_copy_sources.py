@@ -45,7 +45,7 @@ class Recognized(NamedTuple):
 
 
 def recognized(uri, listed, existing, problems=()) -> Recognized:
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     with planned(listed, existing, problems=problems, producer="p", file=file.path, copied_from=uri) as made:
         found = made.connection.sql("SELECT track_id, source_sha256 FROM copy_sources").fetchall()
         return Recognized(dict(found), made.stale, made.orphaned, made.hidden)
@@ -106,7 +106,7 @@ def copied(task: Task, sha256: str, uri: str, limits: Limits = LIMITS):
 
 
 def task_with_source(uri: str, track_id: str = "gone", sha256: str = "dg") -> Task:
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     return Task("new", "uri", "e", copy_source=CopySource(track_id, sha256, file.path))
 
 

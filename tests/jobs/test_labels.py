@@ -10,7 +10,9 @@ from musictag.catalog.splits import SPLITS
 from musictag.jobs.labels import echo_problems, read_labels
 from musictag.storage import commits, tables
 
-TRACK_IDS_SCHEMA = pa.schema([("track_id", pa.string()), ("audio_sha256", pa.string())])
+SCHEMA = pa.schema(
+    [("track_id", pa.string()), ("audio_sha256", pa.string()), ("featurized_at", pa.timestamp("us", "UTC"))]
+)
 
 
 @pytest.fixture
@@ -26,9 +28,9 @@ def catalog(tmp_path: Path) -> Catalog:
 def features_uri(tmp_path: Path) -> str:
     """A table with the tracks 0 to 4 at version 1 and also 5 and `removed` at version 2."""
     uri = str(tmp_path / "features")
-    tables.create_table(uri, TRACK_IDS_SCHEMA)
+    tables.create_table(uri, SCHEMA)
     for track_ids in (["0", "1", "2", "3", "4"], ["5", "removed"]):
-        commits.append_rows(uri, TRACK_IDS_SCHEMA, [{"track_id": track_id} for track_id in track_ids])
+        commits.append_rows(uri, SCHEMA, [{"track_id": track_id} for track_id in track_ids])
     return uri
 
 

@@ -7,7 +7,6 @@ from musictag.catalog.validation import Problem
 from musictag.errors import AudioCorruptError, AudioUnreachableError, LedgerError
 from musictag.jobs import ledger
 from musictag.jobs.ledger import Account
-from musictag.jobs.plan import load
 from musictag.jobs.plan_files import Task
 from musictag.storage import commits, queries, tables
 from plans import BEFORE, ExistingRow, FailedTrack, planned
@@ -81,7 +80,7 @@ class Output:
 
     def account(self, listed, existing=None, problems=(), failed=None, *, prune=False):
         with planned(listed, existing, self.failed() if failed is None else failed, problems) as made:
-            load(made.connection, "rows_now", tables.scan(self.uri, ("track_id", "time")))
+            queries.load(made.connection, "rows_now", tables.scan(self.uri, ("track_id", "time")))
             ledger.load_failures(made.connection, self.failures)
             account = ledger.make_account(made.connection, made.plan, self.failures, NOW)
             ledger.delete_resolved_failures(made.connection, self.failures, NOW, prune=prune)

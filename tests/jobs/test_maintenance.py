@@ -62,7 +62,7 @@ def problems(uri: str, catalog: Path | None = None) -> tuple[str, ...]:
 
 
 def data_files(uri: str) -> list[Path]:
-    return [Path(uri) / path for path in tables.files(tables.open_table(uri))]
+    return [Path(uri) / file.path for file in tables.files(uri)]
 
 
 def test_intact_table_has_no_problems(uri: str, catalog: Path) -> None:

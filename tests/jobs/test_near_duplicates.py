@@ -3,10 +3,10 @@ import pytest
 
 from musictag.catalog.splits import Labels
 from musictag.features.config import FeatureConfig
-from musictag.features.reader import find_files
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
-from musictag.storage import commits, tables
+from musictag.storage import commits
+from sample_tables import find_files
 
 CONFIG = FeatureConfig(clip_frames=20)
 
@@ -29,12 +29,12 @@ def features(tmp_path):
 
 
 def files_of(features):
-    return find_files(features, set("abcdef"), tables.version(features))
+    return find_files(features, set("abcdef"))
 
 
 def labels(**tracks: str) -> Labels:
     tags = {split: {name: ["x"] for name in names} for split, names in tracks.items()}
-    return Labels(tags, 0, (), (), {}, ())
+    return Labels(tags, 0, (), (), {}, {}, ())
 
 
 def test_pairs_in_different_splits_are_reported(features, capsys):

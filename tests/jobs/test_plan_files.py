@@ -45,7 +45,7 @@ def test_tasks_are_read_with_the_row_to_copy(tmp_path):
     uri, schema = str(tmp_path / "rows"), pa.schema([("track_id", pa.string()), ("audio_sha256", pa.string())])
     tables.create_table(uri, schema)
     commits.append_rows(uri, schema, [{"track_id": "a", "audio_sha256": "da"}])
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     existing = {"a": ExistingRow("a.mp3", "5-1", "p")}
     with planned([("a", "a.mp3", "5-2")], existing, producer="p", file=file.path, copied_from=uri) as made:
         files = write_plan(made.connection, str(tmp_path / "rows-plan"), "r1", 1)

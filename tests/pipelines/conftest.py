@@ -23,6 +23,7 @@ from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.evaluation import metrics
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.features.reader import scan_for_labels
 from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.models.architectures import build_model
@@ -130,8 +131,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     tracks = reader.read_catalog(str(folder / "catalog.csv")).tracks
     uri = str(folder / "features")
     featurize(uri, CONFIG, dict(zip(tracks["track_id"].to_pylist(), tracks["uri"].to_pylist(), strict=True)))
-    features = tables.read_columns(uri, ("track_id", "audio_sha256"))
-    labels = splits.tags_by_split(tracks, features, tables.companion_uri(uri, "splits"))
+    labels = splits.tags_by_split(tracks, scan_for_labels(uri), tables.companion_uri(uri, "splits"))
     return Corpus(folder, folder / "catalog.csv", folder / "features", labels, tuple(sorted([*SOUNDS, "quiet"])))
 
 

@@ -8,13 +8,13 @@ from musictag.engines import mlflow_registry
 from musictag.features.clips import clip_weights
 from musictag.features.config import FeatureConfig
 from musictag.features.descriptors import describe
-from musictag.features.reader import find_files
 from musictag.features.table import decode_clips
 from musictag.models.artifact import load_model
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS
 from musictag.tagging.tagger import Tagger
 from musictag.training import baselines
+from sample_tables import find_files
 
 CONFIG = FeatureConfig()
 
@@ -74,7 +74,7 @@ def test_alias_is_given_to_each_method(own_home, corpus, call):
 
 def test_each_track_is_described_by_its_clips(corpus, script):
     wanted = sorted(corpus.labels.tags["validation"])
-    files = find_files(str(corpus.features), wanted, tables.version(str(corpus.features)))
+    files = find_files(str(corpus.features), wanted)
     described = script("baseline").describe_tracks(str(corpus.features), files, CONFIG)
     assert sorted(described) == wanted
     for row in tables.read_rows(str(corpus.features), SCORE_COLUMNS, wanted):

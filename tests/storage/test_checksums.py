@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import SubTreeFileSystem
 
-from musictag.storage import checksums, tables
+from musictag.storage import checksums, folders
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> SubTreeFileSystem:
-    return tables.folder(str(tmp_path))
+    return folders.open_folder(str(tmp_path))
 
 
 def write(table: SubTreeFileSystem, path: str, content: bytes) -> str:

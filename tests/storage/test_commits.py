@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from musictag.errors import ConflictError, StoreError
-from musictag.storage import checksums, commits, data_files, retry, tables
+from musictag.storage import checksums, commits, data_files, folders, retry, tables
 from sample_tables import SCHEMA, make_table, rows
 
 
@@ -29,14 +29,14 @@ def test_files_have_about_the_usual_size_and_a_checksum(uri, monkeypatch):
     files = data_files.write_rows(uri, SCHEMA, rows(*(f"t{n:03}" for n in range(100))))
     assert len(files) > 2
     assert sum(file.n_rows for file in files) == 100
-    recorded = checksums.read_checksums(tables.folder(uri))
+    recorded = checksums.read_checksums(folders.open_folder(uri))
     for file in files:
         assert file.size == (Path(uri) / file.path).stat().st_size
         assert recorded[file.path] == checksums.file_sha256(Path(uri) / file.path)
     assert tables.track_ids(uri) == set()
     commits.add_files(uri, SCHEMA, files)
     assert tables.read_columns(uri, ("track_id",))["track_id"].to_pylist() != []
-    assert sorted(commits.table_files(uri), key=str) == sorted(files, key=str)
+    assert sorted(tables.files(uri), key=str) == sorted(files, key=str)
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_removal_without_response_is_done_or_a_conflict(uri, silent_store, is_do
     lost += [is_done]
     if is_done:  # whether it was this commit is not known: the caller looks again
         with pytest.raises(ConflictError):
-            commits.replace_files(uri, SCHEMA, commits.table_files(uri), [])
+            commits.replace_files(uri, SCHEMA, tables.files(uri), [])
     else:
-        commits.replace_files(uri, SCHEMA, commits.table_files(uri), [])
+        commits.replace_files(uri, SCHEMA, tables.files(uri), [])
     assert tables.track_ids(uri) == set()
 
 
@@ -142,7 +142,7 @@ for number in range(8):
 def test_files_are_removed_during_concurrent_writes(uri):
     for track_id in "abcdefgh":
         commits.append_rows(uri, SCHEMA, rows(track_id))
-    old = commits.table_files(uri)
+    old = tables.files(uri)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
     for file in old:
         commits.replace_files(uri, SCHEMA, [file], [])

@@ -55,7 +55,7 @@ def test_a_scan_reads_columns_and_the_names_of_files(tmp_path):
     found = tables.scan(uri, ("track_id", "later", "__filename"), added=("later",)).read_all()
     assert found.schema.types == [pa.string(), pa.null(), pa.string()]
     assert sorted(found["track_id"].to_pylist()) == ["b", "c"]
-    assert {Path(path).name for path in found["__filename"].to_pylist()} == tables.files(tables.open_table(uri)).keys()
+    assert {Path(path).name for path in found["__filename"].to_pylist()} == {file.path for file in tables.files(uri)}
 
 
 def test_a_scan_of_no_table_has_no_rows(tmp_path):

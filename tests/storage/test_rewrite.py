@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.errors import ConflictError, StoreError
-from musictag.storage import checksums, commits, data_files, queries, rewrite, tables
+from musictag.storage import checksums, commits, data_files, folders, queries, rewrite, tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("clips", pa.binary()), ("made_at", pa.timestamp("us", "UTC"))])
 MOMENT = datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC)
@@ -59,21 +59,19 @@ def test_exactly_the_obsolete_rows_are_removed(tmp_path_factory, files, obsolete
 
 def test_a_file_without_obsolete_rows_stays_and_a_whole_file_is_removed_unread(tmp_path):
     uri = make_table(tmp_path, [[row("a")], [row("b"), row("c")], [row("d")]])
-    before = commits.table_files(uri)
+    before = tables.files(uri)
     gone = next(file for file in before if file.n_rows == 2)
     (tmp_path / "table" / gone.path).write_bytes(b"cannot be read")
     with queries.connect() as connection:
         rows = pa.table({"file": [gone.path] * 2, "track_id": ["b", "c"], "time": [MOMENT] * 2})
         connection.register("gone", rows)
         assert rewrite.remove_rows(uri, "made_at", connection.table("gone")) == 2
-    assert sorted(file.path for file in commits.table_files(uri)) == sorted(
-        file.path for file in before if file is not gone
-    )
+    assert sorted(file.path for file in tables.files(uri)) == sorted(file.path for file in before if file is not gone)
 
 
 def test_of_equal_rows_one_is_kept(tmp_path):
     uri = make_table(tmp_path, [[row("a"), row("a"), row("a"), row("b")]])
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     with queries.connect() as connection:
         connection.register("twice", pa.table({"file": [file.path] * 2, "track_id": ["a"] * 2, "time": [MOMENT] * 2}))
         rewrite.remove_rows(uri, "made_at", connection.table("twice"))
@@ -85,14 +83,14 @@ def test_new_files_have_checksums_and_older_versions_stay(tmp_path):
     version = tables.version(uri)
     remove(uri, "track_id = 'a'")
     assert contents(uri, version) == [("a", 0), ("b", 0)]
-    recorded = checksums.read_checksums(tables.folder(uri))
-    for file in commits.table_files(uri):
+    recorded = checksums.read_checksums(folders.open_folder(uri))
+    for file in tables.files(uri):
         assert recorded[file.path] == checksums.file_sha256(Path(uri) / file.path)
 
 
 def test_a_file_that_another_run_removed_is_a_conflict(tmp_path):
     uri = make_table(tmp_path, [[row("a"), row("b")]])
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     commits.replace_files(uri, SCHEMA, [file], [])
     with queries.connect() as connection:
         connection.register("gone", pa.table({"file": [file.path], "track_id": ["a"], "time": [MOMENT]}))
@@ -102,7 +100,7 @@ def test_a_file_that_another_run_removed_is_a_conflict(tmp_path):
 
 def test_two_writers_that_remove_one_file_conflict(tmp_path, monkeypatch):
     uri = make_table(tmp_path, [[row("a"), row("b")]])
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     opened = [tables.delta_table(uri)]  # before the other writer commits
     commits.replace_files(uri, SCHEMA, [file], [])
     monkeypatch.setattr(commits, "delta_table", lambda uri: opened.pop() if opened else tables.delta_table(uri))
@@ -141,7 +139,7 @@ def test_compaction_makes_row_groups_and_files_of_the_usual_size(tmp_path, monke
     monkeypatch.setattr(data_files, "ROW_GROUP_BYTES", 60)
     monkeypatch.setattr(rewrite, "ROW_GROUP_BYTES", 60)
     uri = make_table(tmp_path, [[row(f"t{n}")] for n in range(20)])
-    sizes = [file.size for file in commits.table_files(uri)]
+    sizes = [file.size for file in tables.files(uri)]
     monkeypatch.setattr(rewrite, "FILE_BYTES", 5 * max(sizes))
     assert rewrite.compact(uri) == rewrite.Compaction(20, 4)
 
@@ -149,14 +147,14 @@ def test_compaction_makes_row_groups_and_files_of_the_usual_size(tmp_path, monke
 def test_large_files_are_left_as_they_are(tmp_path, monkeypatch):
     uri = make_table(tmp_path, [[row("a")], [row("b")]])
     monkeypatch.setattr(rewrite, "_SMALL_BYTES", 1)
-    files = commits.table_files(uri)
+    files = tables.files(uri)
     rewrite.compact(uri)
-    assert commits.table_files(uri) == files
+    assert tables.files(uri) == files
 
 
 def test_a_row_that_is_not_in_its_file_is_an_error_and_changes_nothing(tmp_path):
     uri = make_table(tmp_path, [[row("a"), row("b"), row("c")]])
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     version = tables.version(uri)
     with queries.connect() as connection:
         connection.register("gone", pa.table({"file": [file.path], "track_id": ["x"], "time": [MOMENT]}))

@@ -16,7 +16,7 @@ from musictag.jobs.committer import Committer
 from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.plan_files import delete_plan, write_plan
 from musictag.jobs.shards import stage_shard
-from musictag.storage import checksums, commits, drivers, etags, fetch, rewrite, staging, stores, tables
+from musictag.storage import checksums, commits, drivers, etags, fetch, folders, rewrite, staging, stores, tables
 from object_stores import AZURE_KEY, STORES, put, set_environment
 from plans import planned
 from sample_tables import SCHEMA, remove_tracks, rows
@@ -74,14 +74,14 @@ def test_table_is_verified_and_vacuumed(store: str) -> None:
     commits.append_rows(uri, SCHEMA, rows("a", "b"))
     remove_tracks(uri, ["a"])
     assert maintenance.verify(uri).problems == ()
-    folder = tables.folder(uri)
+    folder = folders.open_folder(uri)
     with folder.open_output_stream("part-left.parquet") as stream:
         stream.write(b"of a killed writer")
     checksums.record_checksum(folder, "part-left.parquet", "0")
     deleted = maintenance.vacuum(uri, 0)
     assert len(deleted) == 2
     assert "part-left.parquet" in deleted
-    files = tables.files(tables.open_table(uri)).keys()
+    files = {file.path for file in tables.files(uri)}
     assert checksums.read_checksums(folder).keys() == files
     assert maintenance.verify(uri).problems == ()
     (path,) = files

@@ -1,5 +1,3 @@
-import datetime
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,16 +33,16 @@ def test_rows_of_some_tracks_are_read_in_table_order(uri, monkeypatch, row_group
     wanted = ["t042", "t007", "absent", "t099"]
     found = list(tables.read_rows(uri, ("track_id", "n"), wanted))
     assert found == [{"track_id": f"t{number:03}", "n": number} for number in (7, 42, 99)]
-    (path,) = tables.files(tables.open_table(uri))
-    assert pq.ParquetFile(f"{uri}/{path}").num_row_groups in n_groups
+    (file,) = tables.files(uri)
+    assert pq.ParquetFile(f"{uri}/{file.path}").num_row_groups in n_groups
 
 
 def test_rows_are_read_from_a_rewritten_file(uri):
     commits.append_rows(uri, SCHEMA, rows("a", "b", "c"))
     delete_tracks(uri, ["a"])
     assert list(tables.read_rows(uri, ("track_id",), ["a", "c"])) == [{"track_id": "c"}]
-    (path,) = tables.files(tables.open_table(uri))
-    (read,) = tables.read_file(uri, path, SCHEMA, {"b"})
+    (file,) = tables.files(uri)
+    (read,) = tables.read_file(uri, file.path, SCHEMA, {"b"})
     assert read.schema == SCHEMA
     assert read.to_pylist() == [{"track_id": "b", "n": 1}]
 
@@ -57,28 +55,6 @@ def test_earlier_version_of_a_table_is_read(uri):
     assert tables.track_ids(uri) == {"b", "c"}
     assert tables.track_ids(uri, version) == {"a", "b"}
     assert [row["track_id"] for row in tables.read_rows(uri, ("track_id",), ["a", "c"], version)] == ["a"]
-
-
-def dated_rows(hour: int, *track_ids: str) -> list[dict[str, object]]:
-    made_at = datetime.datetime(2026, 1, 1, hour, tzinfo=datetime.UTC)
-    return [{"track_id": track_id, "made_at": made_at} for track_id in track_ids]
-
-
-def test_each_track_is_found_in_the_file_of_its_newest_row(tmp_path):
-    uri, schema = (
-        str(tmp_path / "table"),
-        pa.schema([("track_id", pa.string()), ("made_at", pa.timestamp("us", "UTC"))]),
-    )
-    tables.create_table(uri, schema)
-    commits.append_rows(uri, schema, dated_rows(2, "a", "b", "x"))
-    commits.append_rows(uri, schema, dated_rows(1, "b"))
-    commits.append_rows(uri, schema, dated_rows(3, "a", "c"))
-    version = tables.version(uri)
-    commits.append_rows(uri, schema, dated_rows(4, "a"))
-    found = tables.find_tracks(uri, {"a", "b", "c", "absent"}, version, "made_at")
-    assert sorted(found.values()) == [["a", "c"], ["b"]]
-    assert list(found) == [path for path in tables.files(tables.open_table(uri, version)) if path in found]
-    assert tables.find_tracks(uri, [], version, "made_at") == {}
 
 
 def test_missing_table_has_no_rows_and_cannot_be_opened(tmp_path):

@@ -45,7 +45,7 @@ def producers(uri: str, find_digest: FindDigest) -> dict[str, str]:
 def test_rows_are_loaded_with_their_time_and_file(tmp_path: Path) -> None:
     uri = str(tmp_path / "tags")
     write_tags(uri, TAGS_SCHEMA, ("a", "1", "d1"))
-    (file,) = commits.table_files(uri)
+    (file,) = tables.files(uri)
     with queries.connect() as connection:
         load_rows(connection, "rows", uri, never)
         rows = connection.sql("SELECT track_id, uri, audio_etag, producer, time, file FROM rows").fetchall()

@@ -146,7 +146,7 @@ def assert_nothing_lost(job: Job, reference: Reference) -> None:
         assert not folder.exists() or not list(folder.iterdir())
     for uri in (job.uri, tables.companion_uri(job.uri, "failures")):
         maintenance.vacuum(uri, keep_hours=0)
-        needed = set(tables.files(tables.open_table(uri)))
+        needed = {file.path for file in tables.files(uri)}
         assert {path.name for path in Path(uri).iterdir() if not path.name.startswith("_")} == needed
         assert {path.stem for path in Path(uri, "_checksums").glob("*")} == needed
     assert maintenance.verify(job.uri, reference.catalog) == found

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from musictag.errors import VocabularyError
-from musictag.features.reader import find_files
 from musictag.features.table import SCHEMA, open_features
 from musictag.storage import commits, tables
 from musictag.training import batches
 from musictag.training.config import TrainingConfig
 from musictag.training.dataset import Dataset, make_dataset
+from sample_tables import find_files
 from small import CONFIG, small_model, track
 
 TAGS = {"t1": ["drums"], "t2": ["piano", "sad"], "t3": ["sad"], "t4": ["drums"], "t5": ["piano"]}
@@ -27,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     open_features(uri, CONFIG, None)
     rows = [{**track(3, seed), "n_clips": 3, "feature_hash": CONFIG.feature_hash} for seed in range(1, 7)]
     commits.append_rows(uri, SCHEMA, ({name: row.get(name) for name in SCHEMA.names} for row in rows))
-    files = find_files(uri, TAGS, tables.version(uri))
+    files = find_files(uri, TAGS)
     return make_dataset(FOLDS, None, features_uri=uri, files=files, feature_config=CONFIG)
 
 

@@ -1,0 +1,57 @@
+"""The folder of a table, in its store."""
+
+import concurrent.futures
+import contextlib
+import functools
+import re
+from collections.abc import Iterator
+
+import pyarrow.fs
+from deltalake.exceptions import DeltaError
+
+from musictag.errors import StoreError
+from musictag.storage import stores
+from musictag.storage.text import without_colours
+
+DELETE_THREADS = 16
+"""Files that are deleted in parallel: a deletion waits for the store, not for a core."""
+
+
+@contextlib.contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Raise errors of deltalake or of the store in the body as `StoreError` with the table's uri."""
+    try:
+        yield
+    except (DeltaError, OSError, ValueError) as error:
+        reason = re.sub(r"\s+", " ", without_colours(str(error)))
+        raise StoreError(f"table {uri}: {reason}") from error
+
+
+def open_folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:
+    """Return the folder of the table at `uri` as one of Arrow's own filesystems.
+
+    With fsspec's or deltalake's filesystems, Arrow's threads would call Python, which aborts the process if Python
+    exits meanwhile ("terminate called without an active exception"). Moreover, s3fs waits for ever if a server does not
+    send "100 Continue", because aiohttp's timeout begins after it.
+    """
+    with store_errors(uri):
+        filesystem, path = stores.arrow_filesystem(uri)
+    return pyarrow.fs.SubTreeFileSystem(path.rstrip("/"), filesystem)
+
+
+def delete_folder(uri: str, path: str) -> None:
+    """Delete a folder in that of a table; nothing if it does not exist."""
+    with store_errors(uri):
+        parent = open_folder(uri)
+        # Object stores have no folders, at most objects in their place: the files are deleted one by one.
+        found = parent.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True, recursive=True))
+        with concurrent.futures.ThreadPoolExecutor(DELETE_THREADS) as threads:
+            list(threads.map(functools.partial(_delete_file, parent), (each.path for each in found if each.is_file)))
+        with contextlib.suppress(FileNotFoundError):
+            if parent.get_file_info(path).type == pyarrow.fs.FileType.Directory:
+                parent.delete_dir(path)
+
+
+def _delete_file(parent: pyarrow.fs.FileSystem, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another run deletes the same folder
+        parent.delete_file(path)
