@@ -27,10 +27,11 @@ from musictag.errors import UsageError
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import Limits
-from musictag.jobs import copy_sources, ledger
+from musictag.jobs import copy_sources
 from musictag.jobs.committer import Committer
 from musictag.jobs.entry_point import run_main
 from musictag.jobs.featurizing import Outcome, featurize_tasks
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.jobs.progress import polling_bar
 from musictag.jobs.run import Run, Workers, execute
@@ -42,24 +43,17 @@ class FeaturizeShard(beam.DoFn):
     """Stage the rows and failures of the tracks of one shard."""
 
     def __init__(
-        self, features_uri: str, plan: PlanFiles, config: FeatureConfig, clips_per_track: int | None, limits: Limits
+        self, output: Output, plan: PlanFiles, config: FeatureConfig, clips_per_track: int | None, limits: Limits
     ) -> None:
-        self.features_uri, self.plan = tables.absolute(features_uri), plan
+        self.output, self.plan = output, plan
         self.config, self.clips_per_track, self.limits = config, clips_per_track, limits
 
     def process(self, shard: int) -> Iterator[int]:
         """Yield the number of tracks of each part."""
-        producer = self.config.feature_hash
-        yield from stage_shard(self.features_uri, table.SCHEMA, producer, self.plan, shard, self._featurize)
+        yield from stage_shard(self.output, self.plan, shard, self._featurize)
 
     def _featurize(self, tasks: list[Task]) -> Iterable[Outcome]:
-        find_row = functools.partial(
-            copy_sources.find_row,
-            output_uri=self.features_uri,
-            schema=table.SCHEMA,
-            time_column="featurized_at",
-            limits=self.limits,
-        )
+        find_row = functools.partial(copy_sources.find_row, output=self.output, limits=self.limits)
         return featurize_tasks(tasks, self.config, self.clips_per_track, self.limits, find_row)
 
 
@@ -92,9 +86,8 @@ def main(argv: list[str]) -> None:
     columns = etags.CATALOG_COLUMNS
     catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links, columns=columns)
     config = FeatureConfig()
-    failures_uri = tables.companion_uri(args.features, "failures")
     table.open_features(args.features, config, args.clips_per_track)
-    tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
+    output = Output(tables.absolute(args.features), table.SCHEMA, "featurized_at", config.feature_hash)
 
     @contextlib.contextmanager
     def engine() -> Iterator[Workers]:
@@ -102,7 +95,7 @@ def main(argv: list[str]) -> None:
         yield Workers(n_workers, n_cores=n_workers)
 
     def featurize(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
-        featurize_shard = FeaturizeShard(args.features, plan, config, args.clips_per_track, options.limits(args))
+        featurize_shard = FeaturizeShard(output, plan, config, args.clips_per_track, options.limits(args))
         with polling_bar("featurize", n_tasks, lambda: committer.n_tracks):
             beam_runner.run(
                 lambda pipeline: (
@@ -119,13 +112,9 @@ def main(argv: list[str]) -> None:
         source=args.catalog,
         listed=etags.with_etags(catalog.tracks),
         catalog=catalog,
-        output_uri=args.features,
-        schema=table.SCHEMA,
-        failures_uri=failures_uri,
-        producer=config.feature_hash,
+        output=output,
         load_rows=lambda connection, name: table.load_rows(connection, name, args.features, config),
         copies_rows=True,
-        time_column="featurized_at",
         task_bytes=table.estimated_row_bytes(config, args.clips_per_track),
         engine=engine,
         max_attempts=args.max_attempts,

@@ -25,9 +25,9 @@ from musictag.catalog.reader import Catalog, read_catalog
 from musictag.cli import options
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import table
-from musictag.jobs import ledger
 from musictag.jobs.committer import Committer
 from musictag.jobs.entry_point import run_main
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
 from musictag.jobs.run import Run, Workers, execute
@@ -105,6 +105,8 @@ def main(argv: list[str]) -> None:
 
     n_clips = args.clips_per_track if catalog else table.stored_clips_per_track(tables.open_table(args.features))
 
+    output = Output(tables.absolute(args.tags), TAGS_SCHEMA, "tagged_at", model.digest)
+
     @functools.cache
     def scoring() -> "Scoring":
         from musictag.engines.ray_scoring import Scoring  # here: with nothing to tag, torch and Ray are not needed
@@ -116,7 +118,7 @@ def main(argv: list[str]) -> None:
             features_uri=None if catalog else args.features,
             clips_per_track=n_clips,
             limits=options.limits(args),
-            tags_uri=args.tags,
+            output=output,
             num_workers=args.num_workers,
             use_gpu=args.use_gpu,
         )
@@ -133,9 +135,7 @@ def main(argv: list[str]) -> None:
         )  # fmt: skip
         return
 
-    failures_uri = tables.companion_uri(args.tags, "failures")
     tables.create_table(args.tags, TAGS_SCHEMA)
-    tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
 
     def tag(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         with bar((), "tag", n_tasks, "track") as progress_bar:
@@ -148,13 +148,9 @@ def main(argv: list[str]) -> None:
         source=source,
         listed=list_tracks(catalog, args.features),
         catalog=catalog,
-        output_uri=args.tags,
-        schema=TAGS_SCHEMA,
-        failures_uri=failures_uri,
-        producer=model.digest,
+        output=output,
         load_rows=lambda connection, name: load_rows(connection, name, args.tags, mlflow_registry.find_digest),
         copies_rows=catalog is not None,  # stored features are not decoded
-        time_column="tagged_at",
         task_bytes=table.estimated_row_bytes(spec.feature_config, n_clips),
         engine=lambda: scoring().engine(),
         max_attempts=args.max_attempts if catalog else None,  # stored features need no decoder

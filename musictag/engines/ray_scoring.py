@@ -31,7 +31,8 @@ from musictag.features.extract import Limits
 from musictag.jobs import copy_sources, ledger
 from musictag.jobs.entry_point import n_cores
 from musictag.jobs.featurizing import featurize_tasks
-from musictag.jobs.plan_files import PlanFiles, Task, TaskList
+from musictag.jobs.output import Output
+from musictag.jobs.plan_files import Shards, Task
 from musictag.jobs.run import Workers
 from musictag.storage import tables
 from musictag.storage.data_files import table_of
@@ -69,7 +70,7 @@ class Scoring:
     clips_per_track: int | None
     """Number of clips of each track; None if tracks have all their clips."""
     limits: Limits
-    tags_uri: str
+    output: Output
     """The tags table, from which rows are copied if only their audio's place is new."""
     num_workers: int | None
     """Number of actors; None means one for each GPU or core."""
@@ -84,12 +85,12 @@ class Scoring:
             n_cpus = ray_cluster.n_workers(use_gpu=False)
             yield Workers(max(n_cpus, self._n_actors()), n_cpus, self._n_actors() if self.use_gpu else 0)
 
-    def score(self, plan: PlanFiles | TaskList) -> Iterator[pa.Table]:
+    def score(self, plan: Shards) -> Iterator[pa.Table]:
         """Yield tables of `SCORED_SCHEMA` of the tasks as they arrive; Ray must run."""
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors that it logs are raised as well
         ray.data.DataContext.get_current().enable_progress_bars = False
         if self.features_uri is None:
-            rows = from_audio(plan, self.config, self.clips_per_track, self.limits, self.tags_uri)
+            rows = from_audio(plan, self.config, self.clips_per_track, self.limits, self.output)
         else:
             rows = from_features(plan, self.features_uri, self.limits.store_timeout_s)
         gpu_tracks = max(1, SCORE_CLIPS // (self.clips_per_track or SONG_CLIPS)) if self.use_gpu else None
@@ -123,7 +124,7 @@ def _is_done(row: dict[str, Any]) -> bool:
     return bool(row.get("failure") or row.get("tagged"))
 
 
-def from_features(plan: PlanFiles | TaskList, features_uri: str, store_timeout_s: float) -> ray.data.Dataset:
+def from_features(plan: Shards, features_uri: str, store_timeout_s: float) -> ray.data.Dataset:
     """Read the feature rows of the tasks; files and row groups without such a row are not read."""
     schema = pa.schema([table.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
     table_uri = tables.absolute(features_uri)  # workers have other folders
@@ -141,17 +142,11 @@ def from_features(plan: PlanFiles | TaskList, features_uri: str, store_timeout_s
 
 
 def from_audio(
-    plan: PlanFiles | TaskList, config: FeatureConfig, clips_per_track: int | None, limits: Limits, tags_uri: str
+    plan: Shards, config: FeatureConfig, clips_per_track: int | None, limits: Limits, output: Output
 ) -> ray.data.Dataset:
     """Featurize the tasks: rows as the features table would have them, or failures."""
     schema = pa.schema([*table.SCHEMA, FAILURE, TAGGED])
-    find_row = functools.partial(
-        copy_sources.find_row,
-        output_uri=tables.absolute(tags_uri),
-        schema=TAGS_SCHEMA,
-        time_column="tagged_at",
-        limits=limits,
-    )
+    find_row = functools.partial(copy_sources.find_row, output=output, limits=limits)
 
     def featurize(tasks: list[Task]) -> Iterator[pa.Table]:
         for row, failure in featurize_tasks(tasks, config, clips_per_track, limits, find_row):
@@ -161,7 +156,7 @@ def from_audio(
     return from_shards(plan, featurize)
 
 
-def from_shards(plan: PlanFiles | TaskList, read: Callable[[list[Task]], Iterator[pa.Table]]) -> ray.data.Dataset:
+def from_shards(plan: Shards, read: Callable[[list[Task]], Iterator[pa.Table]]) -> ray.data.Dataset:
     """Return the rows that `read` gives for the tasks of each part; Ray distributes numbers of shards alone."""
 
     def read_shards(shards: pa.Table) -> Iterator[pa.Table]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from musictag.errors import StoreError
 from musictag.features.extract import Limits
+from musictag.jobs.output import Output
 from musictag.jobs.plan import SIZE_OF_LISTED, SIZE_OF_ROW
 from musictag.jobs.plan_files import Task
 from musictag.storage import tables
@@ -110,19 +111,16 @@ def count_known_audio(connection: duckdb.DuckDBPyConnection, output_uri: str) ->
     return int(found[0][0])
 
 
-def find_row(
-    task: Task, sha256: str, output_uri: str, schema: pa.Schema, time_column: str, limits: Limits
-) -> Row | None:
-    """Return the row to copy for a task, as columns of `schema`; None if the audio has to be decoded.
+def find_row(task: Task, sha256: str, output: Output, limits: Limits) -> Row | None:
+    """Return the row of the output to copy for a task, made now; None if the audio has to be decoded.
 
-    A row is copied only if its audio has the digest `sha256`, and its damage is known and within the limits. Its
-    `time_column` is set to now.
+    A row is copied only if its audio has the digest `sha256`, and its damage is known and within the limits.
     """
     source = task.copy_source
     if source is None or source.audio_sha256 != sha256:
         return None
     try:
-        found = tables.read_file(tables.absolute(output_uri), source.file, schema, {source.track_id})
+        found = tables.read_file(output.uri, source.file, output.schema, {source.track_id})
         # A file that was joined with others may hold an older row of the track, too.
         row = next((row for rows in found for row in rows.to_pylist() if row["audio_sha256"] == sha256), None)
     except StoreError:  # the file was vacuumed, or is damaged: the audio is there, and is decoded
@@ -131,4 +129,4 @@ def find_row(
         return None
     duration_s = row.get("duration_s")  # tags rows do not have it
     is_allowed = row["damaged_s"] <= limits.max_damage * duration_s if duration_s else not row["damaged_s"]
-    return {**row, time_column: datetime.datetime.now(datetime.UTC)} if is_allowed else None
+    return {**row, output.time_column: datetime.datetime.now(datetime.UTC)} if is_allowed else None

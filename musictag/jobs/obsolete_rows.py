@@ -6,29 +6,29 @@ one removes them.
 
 import duckdb
 
+from musictag.jobs.output import Output
 from musictag.jobs.plan import LoadRows
 from musictag.storage import rewrite
 
 
 def remove_obsolete_rows(
-    connection: duckdb.DuckDBPyConnection, uri: str, time_column: str, load_rows: LoadRows, *, prune: bool
+    connection: duckdb.DuckDBPyConnection, output: Output, load_rows: LoadRows, *, prune: bool
 ) -> None:
-    """Remove the rows that are no longer needed from the table at `uri`.
+    """Remove the rows that are no longer needed from the output table.
 
     These are all but the newest row of each track (a row of this run is newer than those before it), stale rows, and
     with `prune` the rows of tracks that are no longer listed.
 
     Args:
         connection: holds the tables of `plan`, and `rows_now` with the present rows.
-        uri: the output table.
-        time_column: its column with the time at which a row was made.
+        output: the output of the run.
         load_rows: reads `rows_now` again after a conflict with another run.
         prune: whether to remove the rows of unlisted tracks.
     """
 
     def remove() -> None:
         connection.execute(_OBSOLETE, {"prune": prune})
-        rewrite.remove_rows(uri, time_column, connection.table("obsolete"))
+        rewrite.remove_rows(output.uri, output.time_column, connection.table("obsolete"))
 
     rewrite.repeat_after_conflicts(remove, lambda: load_rows(connection, "rows_now"))
 

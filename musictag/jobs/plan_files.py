@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -72,9 +72,20 @@ Part = tuple[int, list[Task]]
 """The number of a part in its shard, and its tasks."""
 
 
+class Shards(Protocol):
+    """Tasks in shards, of which each worker reads some."""
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+
+    def read_shard(self, shard: int) -> Iterator[Part]:
+        """Yield the parts of a shard."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PlanFiles:
-    """The place of a written plan: all that workers need to read their tasks."""
+    """The place of a written plan: all that workers need to read their tasks. It is `Shards`."""
 
     uri: str
     """The folder of all plans of the table."""
@@ -109,7 +120,7 @@ class PlanFiles:
 
 @dataclasses.dataclass(frozen=True)
 class TaskList:
-    """A few tasks that are in memory, with the interface of `PlanFiles`; each shard is one part."""
+    """A few tasks that are in memory: `Shards` of one part each."""
 
     shards: tuple[tuple[Task, ...], ...]
 

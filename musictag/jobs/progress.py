@@ -2,13 +2,13 @@
 
 import contextlib
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from musictag.errors import MusictagError
+from musictag.storage.repeating import repeating
 from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
@@ -48,22 +48,13 @@ def polling_bar(description: str, total: int, n_done: Callable[[], int], unit: s
     if total == 0:
         yield
         return
-    finished = threading.Event()
     with bar((), description, total, unit) as shown:
 
-        def update() -> None:
-            with contextlib.suppress(MusictagError):  # a store that does not answer must not stop the work
-                shown.update(min(n_done(), total) - shown.n)
+        def update() -> float:
+            shown.update(min(n_done(), total) - shown.n)
+            return POLL_S
 
-        def poll() -> None:
-            while not finished.wait(POLL_S):
-                update()
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
+        with repeating(update, POLL_S, "progress bar"):
             yield
-        finally:
-            finished.set()
-            thread.join()
-        update()
+        with contextlib.suppress(MusictagError):  # the work is done, also if a store does not answer
+            update()

@@ -16,6 +16,7 @@ from musictag.errors import LedgerError
 from musictag.jobs.committer import Committer
 from musictag.jobs.copy_sources import count_known_audio, create_copy_sources
 from musictag.jobs.ledger import (
+    FAILURES_SCHEMA,
     Account,
     Cost,
     check_failures,
@@ -27,6 +28,7 @@ from musictag.jobs.ledger import (
     record_problems,
 )
 from musictag.jobs.obsolete_rows import remove_obsolete_rows
+from musictag.jobs.output import Output
 from musictag.jobs.plan import LoadRows, Plan, echo_plan, load_listed, make_plan
 from musictag.jobs.plan_files import (
     PlanFiles,
@@ -39,6 +41,7 @@ from musictag.jobs.plan_files import (
 )
 from musictag.jobs.progress import counted, echo
 from musictag.jobs.sharing import check_not_shared
+from musictag.jobs.staged_parts import StagedParts
 from musictag.storage import drivers, queries, rewrite, staging, tables
 
 MANY_FILES = 200
@@ -57,7 +60,7 @@ class Workers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """The input, the tables and the settings of a run. The tables must exist."""
+    """The input, the output and the settings of a run."""
 
     source: str
     """Name of the catalog or features table in messages."""
@@ -65,18 +68,11 @@ class Run:
     """`track_id, uri, audio_etag` of each listed track, and `features_file` if the job reads features."""
     catalog: Catalog | None
     """The catalog that lists the tracks; None if a table lists them."""
-    output_uri: str
-    """The table to write."""
-    schema: pa.Schema
-    """Its columns."""
-    failures_uri: str
-    producer: str
-    """Hash of the settings, or digest of the model, that produces the rows."""
+    output: Output
+    """What the run writes; the table must exist."""
     load_rows: LoadRows
     copies_rows: bool
     """Whether `process` copies the row of a task with the same audio instead of decoding it."""
-    time_column: str
-    """Column of the output table with the time at which a row was made."""
     task_bytes: int
     """Estimated bytes that the clips of a task have."""
     engine: Callable[[], contextlib.AbstractContextManager[Workers]]
@@ -114,8 +110,9 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
         LedgerError: a task is neither written nor failed, more tracks failed than `max_failures` allows, or more rows
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
+    tables.create_table(run.output.failures_uri, FAILURES_SCHEMA)
     name = f"{run_name_at(run.started)}-{secrets.token_hex(4)}"
-    with drivers.running(run.output_uri, name):
+    with drivers.running(run.output.uri, name):
         adopt_staged(run, name)
         with queries.connect() as connection:
             planned_at = datetime.datetime.now(datetime.UTC)
@@ -123,16 +120,16 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             exceeds_limit = run.prune and plan.n_orphaned > run.prune_limit * plan.n_existing
             prune = run.prune and not exceeds_limit
             echo_plan(run.source, plan, purpose, prune=prune, left_out=run.catalog.left_out if run.catalog else {})
-            record_problems(connection, run.failures_uri)
+            record_problems(connection, run.output.failures_uri)
             cost = _process(connection, run, plan, process, name) if plan.n_tasks else None
             account = _finish(connection, run, plan, planned_at, prune=prune)
-        staging.delete_run(run.output_uri, name)
-    suggest_compaction(run.output_uri)
-    echo_account(account, run.output_uri, run.failures_uri, run.started, cost)
-    check_failures(account, run.max_failures, run.failures_uri)
+        staging.delete_run(run.output.uri, name)
+    suggest_compaction(run.output.uri)
+    echo_account(account, run.output.uri, run.output.failures_uri, run.started, cost)
+    check_failures(account, run.max_failures, run.output.failures_uri)
     if exceeds_limit:
         raise LedgerError(
-            f"{run.source}: {plan.n_orphaned:,} of the {plan.n_existing:,} tracks in {run.output_uri} are not listed "
+            f"{run.source}: {plan.n_orphaned:,} of the {plan.n_existing:,} tracks in {run.output.uri} are not listed "
             f"any more, more than --prune-limit {run.prune_limit:g} allows: they were kept. If they are really gone, "
             "raise the limit"
         )
@@ -141,12 +138,12 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
 def adopt_staged(run: Run, name: str) -> None:
     """Commit what the workers of ended runs have staged; delete their plans and whatever else they left."""
     n_tracks = 0
-    plans = plan_uri(run.output_uri)
-    for ended in drivers.ended_runs(run.output_uri, name, planned_runs(plans)):
-        committer = Committer(run.output_uri, run.failures_uri, run.schema, run.producer, ended, is_taken_over=True)
-        committer.collect()
-        n_tracks += committer.commit()
-        committer.discard()
+    plans = plan_uri(run.output.uri)
+    for ended in drivers.ended_runs(run.output.uri, name, planned_runs(plans)):
+        staged = StagedParts(run.output, ended, is_taken_over=True)
+        staged.collect()
+        n_tracks += staged.commit()
+        staged.discard()
         delete_plan(plans, ended)
     if n_tracks:
         echo(f"taken over from a run that was stopped: {counted(n_tracks, 'track')}")
@@ -164,13 +161,13 @@ def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
     """Make the plan, with the rows that may be copied, as tables of the connection."""
     queries.load(connection, "problems", run.catalog.problems if run.catalog else PROBLEMS_SCHEMA.empty_table())
     # A job that does not decode audio ignores earlier failures and tries all tracks again.
-    load_failed(connection, None if run.max_attempts is None else run.failures_uri)
+    load_failed(connection, None if run.max_attempts is None else run.output.failures_uri)
     run.load_rows(connection, "rows_before")
     load_listed(connection, run.listed)
-    plan = make_plan(connection, run.producer, run.max_attempts or 1)
+    plan = make_plan(connection, run.output.producer, run.max_attempts or 1)
     if not run.replace:
-        check_not_shared(connection, run.source, run.output_uri)
-    create_copy_sources(connection, run.producer, run.output_uri if run.copies_rows else None)
+        check_not_shared(connection, run.source, run.output.uri)
+    create_copy_sources(connection, run.output.producer, run.output.uri if run.copies_rows else None)
     return plan
 
 
@@ -178,16 +175,8 @@ def _process(connection: duckdb.DuckDBPyConnection, run: Run, plan: Plan, proces
     """Process the tasks, while what is staged is committed; return the cost."""
     with run.engine() as workers:
         n_parts = count_parts(plan.n_tasks, run.task_bytes, workers.n)
-        files = write_plan(connection, plan_uri(run.output_uri), name, n_parts, run.store_timeout_s)
-        committer = Committer(
-            run.output_uri,
-            run.failures_uri,
-            run.schema,
-            run.producer,
-            name,
-            workers.n_cores,
-            run.store_timeout_s,
-        )
+        files = write_plan(connection, plan_uri(run.output.uri), name, n_parts, run.store_timeout_s)
+        committer = Committer(run.output, name, workers.n_cores, run.store_timeout_s)
         started = time.monotonic()
         with committer.running():
             process(files, plan.n_tasks, workers, committer)
@@ -204,10 +193,10 @@ def _finish(
         run.load_rows(connection, "rows_now")
     else:
         connection.execute("CREATE TABLE rows_now AS SELECT * FROM rows_before")
-    load_failures(connection, run.failures_uri)
-    account = make_account(connection, plan, run.failures_uri, planned_at)
-    remove_obsolete_rows(connection, run.output_uri, run.time_column, run.load_rows, prune=prune)
-    delete_resolved_failures(connection, run.failures_uri, planned_at, prune=prune)
-    if n_known := count_known_audio(connection, run.output_uri):
+    load_failures(connection, run.output.failures_uri)
+    account = make_account(connection, plan, run.output.failures_uri, planned_at)
+    remove_obsolete_rows(connection, run.output, run.load_rows, prune=prune)
+    delete_resolved_failures(connection, run.output.failures_uri, planned_at, prune=prune)
+    if n_known := count_known_audio(connection, run.output.uri):
         echo(f"with the audio of an earlier row: {counted(n_known, 'track')}")
     return account

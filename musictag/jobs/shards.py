@@ -5,42 +5,32 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from musictag.jobs.featurizing import Outcome
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.storage import data_files, staging
 from musictag.storage.outages import ask_table_store
 
 
 def stage_shard(
-    uri: str,
-    schema: pa.Schema,
-    producer: str,
-    plan: PlanFiles,
-    shard: int,
-    process: Callable[[list[Task]], Iterable[Outcome]],
+    output: Output, plan: PlanFiles, shard: int, process: Callable[[list[Task]], Iterable[Outcome]]
 ) -> Iterator[int]:
     """Process the parts of a shard that no worker has staged yet; yield the number of tracks of each.
 
     Args:
-        uri: the output table; an absolute path or a URL, because workers have other folders.
-        schema: its columns.
-        producer: hash of the settings that produce the rows.
+        output: the output of the run.
         plan: the run's tasks.
         shard: number of the shard.
         process: returns a row or a failure for each task.
     """
     for part, tasks in plan.read_shard(shard):
-        stage = functools.partial(_stage_part, uri, schema, producer, plan.run, shard, part, tasks, process)
+        stage = functools.partial(_stage_part, output, plan.run, shard, part, tasks, process)
         if ask_table_store(stage, plan.store_timeout_s):
             yield len(tasks)
 
 
 def _stage_part(
-    uri: str,
-    schema: pa.Schema,
-    producer: str,
+    output: Output,
     run: str,
     shard: int,
     part: int,
@@ -48,21 +38,21 @@ def _stage_part(
     process: Callable[[list[Task]], Iterable[Outcome]],
 ) -> bool:
     """Process and stage a part; return False if it is staged already, for example by a worker that was lost since."""
-    if part in staging.staged_parts(uri, run, shard):
+    if part in staging.staged_parts(output.uri, run, shard):
         return False
     started = time.perf_counter()
     failures: list[dict[str, Any]] = []
-    files = data_files.write_rows(uri, schema, _rows(process(tasks), failures))
+    files = data_files.write_rows(output.uri, output.schema, _rows(process(tasks), failures))
     manifest = staging.Manifest(
         run=run,
         shard=shard,
         part=part,
-        producer=producer,
+        producer=output.producer,
         files=tuple(files),
         failures=tuple(failures),
         core_seconds=time.perf_counter() - started,
     )
-    staging.write_manifest(uri, manifest)
+    staging.write_manifest(output.uri, manifest)
     return True
 
 

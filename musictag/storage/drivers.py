@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from pyarrow.fs import FileSelector, FileType
 from musictag.errors import StoreError
 from musictag.storage import staging
 from musictag.storage.folders import open_folder, store_errors
+from musictag.storage.repeating import repeating
 
 WRITE_S = 10.0
 """Time after which a driver writes its file again, s."""
@@ -36,20 +36,15 @@ _CLOCK_CHANGE_S = 5.0
 def running(uri: str, run: str) -> Iterator[None]:
     """Tell that this process is the driver of a run while the body runs, by a thread that writes the file."""
     _write(uri, run)
-    finished = threading.Event()
 
-    def write_again() -> None:
-        while not finished.wait(WRITE_S):
-            with contextlib.suppress(StoreError):  # the store may answer later
-                _write(uri, run)
+    def write_again() -> float:
+        _write(uri, run)
+        return WRITE_S
 
-    thread = threading.Thread(target=write_again, name="driver file", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(write_again, WRITE_S, "driver file"):
+            yield
     finally:
-        finished.set()
-        thread.join()
         # If the store does not answer, the next run notices by the process, or by the file, that this one has ended.
         with contextlib.suppress(StoreError), store_errors(uri):
             if open_folder(uri).get_file_info(_path(run)).type == FileType.File:

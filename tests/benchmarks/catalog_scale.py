@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from musictag.catalog.reader import read_catalog
 from musictag.features import table
 from musictag.features.config import FeatureConfig
-from musictag.jobs import ledger
 from musictag.jobs.committer import Committer
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles
 from musictag.jobs.run import Run, Workers, execute
 from musictag.storage import commits, data_files, tables
@@ -108,17 +108,16 @@ def listed(folder: Path) -> tuple[Any, Iterator[pa.RecordBatch]]:
     return catalog, iter(catalog.tracks.select(["track_id", "uri", "etag"]).rename_columns(names).to_batches(BATCH))
 
 
-def run_of(folder: Path, name: str, schema: pa.Schema, producer: str, load: Callable[..., None], **fields: Any) -> Run:
+def run_of(
+    folder: Path, name: str, schema: pa.Schema, producer: str, load: Callable[..., None], *, time_column: str
+) -> Run:
     catalog, batches = listed(folder)
-    uri = str(folder / name)
-    failures_uri = tables.companion_uri(uri, "failures")
-    tables.create_table(failures_uri, ledger.FAILURES_SCHEMA)
+    output = Output(str(folder / name), schema, time_column, producer)
     return Run(
-        source="catalog.parquet", listed=batches, catalog=catalog, output_uri=uri, schema=schema,
-        failures_uri=failures_uri, producer=producer, load_rows=load, copies_rows=False,
+        source="catalog.parquet", listed=batches, catalog=catalog, output=output, load_rows=load, copies_rows=False,
         task_bytes=table.estimated_row_bytes(CONFIG, 10),
         engine=lambda: contextlib.nullcontext(Workers(2, n_cores=2)), max_attempts=3, max_failures=1.0, prune=False,
-        prune_limit=1.0, replace=False, store_timeout_s=0.0, started=datetime.datetime.now(datetime.UTC), **fields,
+        prune_limit=1.0, replace=False, store_timeout_s=0.0, started=datetime.datetime.now(datetime.UTC),
     )  # fmt: skip
 
 

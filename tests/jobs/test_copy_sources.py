@@ -10,6 +10,7 @@ import pytest
 from musictag.catalog.validation import Problem
 from musictag.features.extract import Limits
 from musictag.jobs import copy_sources
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import CopySource, Task
 from musictag.storage import commits, tables
 from plans import ExistingRow, planned
@@ -100,7 +101,7 @@ def test_unreadable_catalog_row_does_not_keep_moved_audio_from_being_recognized(
 
 
 def copied(task: Task, sha256: str, uri: str, limits: Limits = LIMITS):
-    row = copy_sources.find_row(task, sha256, uri, SCHEMA, "made_at", limits)
+    row = copy_sources.find_row(task, sha256, Output(uri, SCHEMA, "made_at", "p"), limits)
     assert row is None or row.pop("made_at") <= datetime.datetime.now(datetime.UTC)
     return row
 

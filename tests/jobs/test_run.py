@@ -16,7 +16,8 @@ from musictag.errors import AudioCorruptError, LedgerError, UsageError
 from musictag.jobs import committer as committing
 from musictag.jobs import run as running
 from musictag.jobs.committer import Committer
-from musictag.jobs.ledger import FAILURES_SCHEMA, failure_row
+from musictag.jobs.ledger import failure_row
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.jobs.run import Process, Run, Workers, execute
 from musictag.jobs.shards import stage_shard
@@ -38,12 +39,12 @@ class Job:
     """A job whose engine stages one row per task, except for tracks that fail or get lost."""
 
     def __init__(self, folder: Path) -> None:
-        self.uri, self.failures_uri = str(folder / "rows"), str(folder / "rows-failures")
+        self.output = Output(str(folder / "rows"), SCHEMA, "written_at", "p")
+        self.uri, self.failures_uri = self.output.uri, self.output.failures_uri
         self.processed: list[str] = []
         self.clock_s = 0.0
         """How much the clock of the workers is ahead, s."""
         tables.create_table(self.uri, SCHEMA)
-        tables.create_table(self.failures_uri, FAILURES_SCHEMA)
 
     def uris(self) -> dict[str, str]:
         rows = tables.read_columns(self.uri, ("track_id", "uri")).to_pylist()
@@ -74,7 +75,7 @@ class Job:
                     yield {**identity, "producer": "p", "written_at": now}, None
 
         for shard in range(plan.n_shards):
-            list(stage_shard(self.uri, SCHEMA, "p", plan, shard, outcomes))
+            list(stage_shard(self.output, plan, shard, outcomes))
 
     def execute(
         self,
@@ -96,13 +97,9 @@ class Job:
             source="catalog.csv",
             listed=[table_of([(track_id, f"{folder}{track_id}.mp3", etag) for track_id in track_ids], LISTED_SCHEMA)],
             catalog=Catalog("catalog.csv", CATALOG_SCHEMA.empty_table(), problems_table(problems)),
-            output_uri=self.uri,
-            schema=SCHEMA,
-            failures_uri=self.failures_uri,
-            producer="p",
+            output=self.output,
             load_rows=self.load_rows,
             copies_rows=False,
-            time_column="written_at",
             task_bytes=1,
             engine=lambda: contextlib.nullcontext(Workers(1, n_cores=1)),
             max_attempts=2,
@@ -303,8 +300,8 @@ def test_a_new_row_replaces_an_earlier_one_at_the_end_of_the_run(job: Job) -> No
 
     def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan)
-        committer.collect()
-        committer.commit()
+        committer.staged.collect()
+        committer.staged.commit()
         seen.extend(tables.read_columns(job.uri, ("track_id",))["track_id"].to_pylist())
 
     job.execute("ab", etag="new", process=process)
@@ -318,7 +315,7 @@ def leave_staged(job: Job, *, is_committed: bool = False) -> None:
     def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan, failing="b", lost="c")
         if not is_committed:
-            committer.collect = committer.commit = lambda: 0  # type: ignore[method-assign]
+            committer.staged.collect = committer.staged.commit = lambda: 0  # type: ignore[method-assign]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -371,12 +368,12 @@ def test_a_broken_manifest_costs_only_repeated_work(job: Job, capsys, damage: st
 def test_a_worker_that_wakes_up_after_its_part_was_committed_changes_nothing(job: Job) -> None:
     def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
         job.process(plan)
-        committer.collect()
-        committer.commit()
+        committer.staged.collect()
+        committer.staged.commit()
         for path in Path(job.uri, staging.FOLDER).rglob("*.json"):
             path.with_name(f"{path.stem}0.json").write_text(path.read_text())  # the manifest of the same part again
-        committer.collect()
-        committer.commit()
+        committer.staged.collect()
+        committer.staged.commit()
 
     job.execute("ab", process=process)
     assert sorted(tables.read_columns(job.uri, ("track_id",))["track_id"].to_pylist()) == ["a", "b"]

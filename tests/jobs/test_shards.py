@@ -8,8 +8,10 @@ import pytest
 from musictag.errors import StoreError
 from musictag.jobs.committer import Committer
 from musictag.jobs.ledger import FAILURES_SCHEMA
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, write_plan
 from musictag.jobs.shards import stage_shard
+from musictag.jobs.staged_parts import StagedParts
 from musictag.storage import staging, tables
 from plans import planned
 from sample_tables import SCHEMA, make_table
@@ -37,28 +39,36 @@ def fail(tasks):
     return [(None, {"track_id": task.track_id, "attempts": 1, "error": "AudioCorruptError"}) for task in tasks]
 
 
-def committer(uri, tmp_path, producer="p", *, is_taken_over=False):
-    failures = str(tmp_path / "failures")
-    tables.create_table(failures, FAILURES_SCHEMA)
-    return Committer(uri, failures, SCHEMA, producer, "r1", is_taken_over=is_taken_over)
+def output(uri, producer="p"):
+    return Output(uri, SCHEMA, "made_at", producer)
+
+
+def staged_parts(uri, producer="p", *, is_taken_over=False):
+    tables.create_table(output(uri).failures_uri, FAILURES_SCHEMA)
+    return StagedParts(output(uri, producer), "r1", is_taken_over=is_taken_over)
+
+
+def make_committer(uri):
+    tables.create_table(output(uri).failures_uri, FAILURES_SCHEMA)
+    return Committer(output(uri), "r1")
 
 
 def stage(uri, plan, process=succeed, shard=0):
-    return list(stage_shard(uri, SCHEMA, "p", plan, shard, process))
+    return list(stage_shard(output(uri), plan, shard, process))
 
 
 def test_rows_and_failures_are_staged_and_then_committed(uri, plan, tmp_path):
     assert stage(uri, plan) == [3]
     assert stage(uri, plan, fail, shard=1) == [3]
     assert tables.track_ids(uri) == set()
-    commits = committer(uri, tmp_path)
-    commits.collect()
-    assert commits.n_tracks == 6
-    assert commits.commit() == 6
+    parts = staged_parts(uri)
+    parts.collect()
+    assert parts.n_tracks == 6
+    assert parts.commit() == 6
     assert tables.track_ids(uri) == {"t0", "t1", "t2"}
-    assert tables.track_ids(commits.failures_uri) == {"t3", "t4", "t5"}
-    commits.collect()
-    assert commits.commit() == 0
+    assert tables.track_ids(parts.output.failures_uri) == {"t3", "t4", "t5"}
+    parts.collect()
+    assert parts.commit() == 0
 
 
 def test_staged_parts_are_not_done_again(uri, plan):
@@ -90,32 +100,32 @@ def test_a_part_that_two_workers_do_at_once_is_committed_once(uri, plan, tmp_pat
     for worker in workers:
         worker.join()
     assert len(staging.manifest_paths(uri, "r1")) == 2
-    commits = committer(uri, tmp_path)
-    commits.collect()
-    assert commits.commit() == commits.n_tracks == 3
+    parts = staged_parts(uri)
+    parts.collect()
+    assert parts.commit() == parts.n_tracks == 3
     assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == ["t0", "t1", "t2"]
 
 
 def test_a_manifest_that_arrives_after_its_part_was_committed_is_not_counted(uri, plan, tmp_path):
     stage(uri, plan)
-    commits = committer(uri, tmp_path)
-    commits.collect()
-    commits.commit()
+    parts = staged_parts(uri)
+    parts.collect()
+    parts.commit()
     (path,) = staging.manifest_paths(uri, "r1")
     staging.write_manifest(uri, staging.read_manifest(uri, path))
-    commits.collect()
-    assert commits.commit() == 0
-    assert commits.n_tracks == 3
+    parts.collect()
+    assert parts.commit() == 0
+    assert parts.n_tracks == 3
 
 
 def test_what_a_worker_stages_after_its_part_was_committed_is_ignored(uri, plan, tmp_path):
     stage(uri, plan)
-    commits = committer(uri, tmp_path)
-    commits.collect()
-    commits.commit()
+    parts = staged_parts(uri)
+    parts.collect()
+    parts.commit()
     staging.delete_run(uri, "r1")  # as a run that takes over does; then the worker wakes up
     stage(uri, plan)
-    late = committer(uri, tmp_path, is_taken_over=True)
+    late = staged_parts(uri, is_taken_over=True)
     late.collect()
     late.commit()
     late.discard()
@@ -125,33 +135,33 @@ def test_what_a_worker_stages_after_its_part_was_committed_is_ignored(uri, plan,
 
 def test_parts_of_another_producer_are_not_committed(uri, plan, tmp_path):
     stage(uri, plan)
-    commits = committer(uri, tmp_path, producer="another")
-    commits.collect()
-    assert commits.commit() == 0
+    parts = staged_parts(uri, producer="another")
+    parts.collect()
+    assert parts.commit() == 0
 
 
 def test_failures_are_committed_if_only_their_commit_was_lost(uri, plan, tmp_path, monkeypatch):
     stage(uri, plan, lambda tasks: [*succeed(tasks[:2]), *fail(tasks[2:])])
-    commits = committer(uri, tmp_path)
-    commits.collect()
-    monkeypatch.setattr(Committer, "_commit_failures", lambda self: (_ for _ in ()).throw(StoreError("gone")))
+    parts = staged_parts(uri)
+    parts.collect()
+    monkeypatch.setattr(StagedParts, "_commit_failures", lambda self: (_ for _ in ()).throw(StoreError("gone")))
     with pytest.raises(StoreError, match="gone"):
-        commits.commit()
+        parts.commit()
     monkeypatch.undo()
-    next_run = committer(uri, tmp_path, is_taken_over=True)
+    next_run = staged_parts(uri, is_taken_over=True)
     next_run.collect()
     next_run.commit()
     assert tables.read_columns(uri, ("track_id",))["track_id"].to_pylist() == ["t0", "t1"]
-    assert tables.read_columns(commits.failures_uri, ("track_id",))["track_id"].to_pylist() == ["t2"]
+    assert tables.read_columns(parts.output.failures_uri, ("track_id",))["track_id"].to_pylist() == ["t2"]
 
 
 def test_commits_go_on_while_the_body_runs_and_after_it_raises(uri, plan, tmp_path, monkeypatch):
     monkeypatch.setattr("musictag.jobs.committer.POLL_S", 0.01)
     monkeypatch.setattr("musictag.jobs.committer.COMMIT_S", 0.01)
-    commits = committer(uri, tmp_path)
+    committer = make_committer(uri)
 
     def work():
-        with commits.running():
+        with committer.running():
             stage(uri, plan)
             for _ in range(1_000):
                 if tables.track_ids(uri):
@@ -166,19 +176,19 @@ def test_commits_go_on_while_the_body_runs_and_after_it_raises(uri, plan, tmp_pa
 
 
 def test_rows_that_arrive_in_the_driver_are_committed_at_the_end(uri, tmp_path):
-    commits = committer(uri, tmp_path)
-    with commits.running():
-        commits.add(pa.Table.from_pylist([{"track_id": "a", "n": 1}], SCHEMA), fail([]))
-        commits.add(SCHEMA.empty_table(), [{"track_id": "b", "attempts": 1}])
+    committer = make_committer(uri)
+    with committer.running():
+        committer.add(pa.Table.from_pylist([{"track_id": "a", "n": 1}], SCHEMA), fail([]))
+        committer.add(SCHEMA.empty_table(), [{"track_id": "b", "attempts": 1}])
         assert tables.track_ids(uri) == set()
     assert tables.track_ids(uri) == {"a"}
-    assert tables.track_ids(commits.failures_uri) == {"b"}
-    assert commits.n_tracks == 2
+    assert tables.track_ids(committer.output.failures_uri) == {"b"}
+    assert committer.n_tracks == 2
 
 
 def test_two_drivers_that_commit_the_same_parts_commit_them_once(uri, plan, tmp_path):
     stage(uri, plan)
-    first, second = committer(uri, tmp_path), committer(uri, tmp_path, is_taken_over=True)
+    first, second = staged_parts(uri), staged_parts(uri, is_taken_over=True)
     for each in (first, second):
         each.collect()
     assert (second.commit(), first.commit()) == (3, 0)

@@ -17,6 +17,7 @@ from musictag.features.extract import Limits
 from musictag.jobs.committer import Committer
 from musictag.jobs.featurizing import Outcome, featurize_tasks
 from musictag.jobs.ledger import FAILURES_SCHEMA
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import Task, write_plan
 from musictag.jobs.shards import stage_shard
 from musictag.storage import outages, tables
@@ -128,6 +129,7 @@ def test_tracks_of_a_store_that_stays_away_fail_after_the_limit(store: Store) ->
 
 def test_parts_are_staged_and_committed_although_the_store_of_tables_is_stopped(store: Store, tmp_path: Path) -> None:
     uri, schema = "s3://music/table", pa.schema([("track_id", pa.string())])
+    output = Output(uri, schema, "made_at", "p")
     with planned([(str(n), f"{n}.mp3", "e") for n in range(6)]) as made:
         plan = write_plan(made.connection, str(tmp_path / "plan"), "r1", 1, store_timeout_s=120)
     n_tries = 0
@@ -141,13 +143,13 @@ def test_parts_are_staged_and_committed_although_the_store_of_tables_is_stopped(
         first = stack.enter_context(contextlib.ExitStack())
         first.enter_context(store())
         tables.create_table(uri, schema)
-        tables.create_table(f"{uri}-failures", FAILURES_SCHEMA)
-        committer = Committer(uri, f"{uri}-failures", schema, "p", "r1", store_timeout_s=120)
+        tables.create_table(output.failures_uri, FAILURES_SCHEMA)
+        committer = Committer(output, "r1", store_timeout_s=120)
         restart = threading.Timer(20, lambda: stack.enter_context(store()))
         with committer.running():
             first.close()  # the store stops
             restart.start()
-            assert list(stage_shard(uri, schema, "p", plan, 0, process)) == [6]
+            assert list(stage_shard(output, plan, 0, process)) == [6]
         restart.join()
         assert n_tries >= 1
         assert tables.track_ids(uri) == {str(n) for n in range(6)}
@@ -159,5 +161,5 @@ def test_a_store_of_tables_that_is_gone_for_good_is_an_error_after_the_limit(sto
     started = time.monotonic()
     schema = pa.schema([("track_id", pa.string())])
     with pytest.raises(StoreError, match=r"table s3://music/table: .*connect"):
-        list(stage_shard("s3://music/table", schema, "p", plan, 0, lambda tasks: []))
+        list(stage_shard(Output("s3://music/table", schema, "made_at", "p"), plan, 0, lambda tasks: []))
     assert time.monotonic() - started >= 10

@@ -17,9 +17,10 @@ from musictag.engines import mlflow_registry, mlflow_runs, ray_scoring
 from musictag.engines.ray_cluster import connect
 from musictag.features import extract
 from musictag.features.table import SCHEMA, open_features
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import Task, TaskList
 from musictag.storage import commits, tables
-from musictag.tagging.table import ModelIdentity
+from musictag.tagging.table import TAGS_SCHEMA, ModelIdentity
 from processes import committing_often
 
 # Operators that need all rows before they return the first, or that move rows between tasks by key.
@@ -176,7 +177,8 @@ def test_nothing_is_shuffled(corpus, artifacts, ray_cluster, monkeypatch):
     tasks = TaskList.of([Task(track_id, "", None) for track_id in track_ids], 1)
     with connect(num_cpus=1):
         of_features = ray_scoring.from_features(tasks, str(corpus.features), 0.0)
-        of_audio = ray_scoring.from_audio(tasks, extract.FeatureConfig(), None, extract.Limits(), "tags")
+        output = Output("tags", TAGS_SCHEMA, "tagged_at", MODEL.digest)
+        of_audio = ray_scoring.from_audio(tasks, extract.FeatureConfig(), None, extract.Limits(), output)
         scored = (of_features, of_audio, of_features.random_shuffle())
         *plans, shuffled = (plan(ray_scoring.score_rows(rows, MODEL, artifacts["fresh"], None, 1)) for rows in scored)
         assert SHUFFLES.search(shuffled)

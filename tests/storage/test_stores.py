@@ -12,10 +12,11 @@ import pytest
 from musictag.catalog.reader import read_catalog
 from musictag.errors import AudioUnreachableError, CatalogError, StoreError
 from musictag.jobs import maintenance
-from musictag.jobs.committer import Committer
 from musictag.jobs.ledger import FAILURES_SCHEMA
+from musictag.jobs.output import Output
 from musictag.jobs.plan_files import delete_plan, write_plan
 from musictag.jobs.shards import stage_shard
+from musictag.jobs.staged_parts import StagedParts
 from musictag.storage import checksums, commits, drivers, etags, fetch, folders, rewrite, staging, stores, tables
 from object_stores import AZURE_KEY, STORES, put, set_environment
 from plans import planned
@@ -49,21 +50,22 @@ def test_rows_are_written_read_and_removed(store: str) -> None:
 def test_parts_are_staged_and_taken_over(store: str) -> None:
     uri = f"{store}/tables/staged"
     tables.create_table(uri, SCHEMA)
-    tables.create_table(f"{uri}-failures", FAILURES_SCHEMA)
+    output = Output(uri, SCHEMA, "made_at", "p")
+    tables.create_table(output.failures_uri, FAILURES_SCHEMA)
     with planned([("a", "a.mp3", "e"), ("b", "b.mp3", "e")]) as made:
         plan = write_plan(made.connection, f"{uri}-plan", "r1", 1)
     with drivers.running(uri, "r1"):
         outcomes = [({"track_id": "a", "n": 1}, None), (None, {"track_id": "b", "attempts": 1})]
-        assert list(stage_shard(uri, SCHEMA, "p", plan, 0, lambda tasks: outcomes)) == [2]
-        assert list(stage_shard(uri, SCHEMA, "p", plan, 0, lambda tasks: pytest.fail("staged already"))) == []
+        assert list(stage_shard(output, plan, 0, lambda tasks: outcomes)) == [2]
+        assert list(stage_shard(output, plan, 0, lambda tasks: pytest.fail("staged already"))) == []
         with drivers.running(uri, "r2"):
             assert drivers.ended_runs(uri, "r2") == []
     assert drivers.ended_runs(uri, "r2") == ["r1"]
-    committer = Committer(uri, f"{uri}-failures", SCHEMA, "p", "r1", is_taken_over=True)
-    committer.collect()
-    assert committer.commit() == 2
+    parts = StagedParts(output, "r1", is_taken_over=True)
+    parts.collect()
+    assert parts.commit() == 2
     assert (tables.track_ids(uri), tables.track_ids(f"{uri}-failures")) == ({"a"}, {"b"})
-    committer.discard()
+    parts.discard()
     delete_plan(f"{uri}-plan", "r1")
     assert staging.manifest_paths(uri, "r1") == drivers.ended_runs(uri, "r2") == []
 
