@@ -20,7 +20,6 @@ import argparse
 import copy
 import dataclasses
 import functools
-import logging
 import os
 import sys
 import tempfile
@@ -34,15 +33,14 @@ import numpy as np
 import ray.train
 import ray.train.torch
 import torch
-from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
 from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, coverage_warnings
 from musictag.cli import options, training_options
-from musictag.engines import mlflow_registry, mlflow_runs
-from musictag.errors import MusictagError, TrainingError
+from musictag.engines import mlflow_registry, mlflow_runs, ray_training
+from musictag.errors import TrainingError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.features.reader import group_by_file
@@ -63,12 +61,6 @@ from musictag.training.finetune import Network, average_weights, make_network
 from musictag.training.folds import score_fold, score_held_back, train_folds, validation_metrics
 from musictag.training.loader import loading
 from musictag.training.loop import fit
-
-MAX_WORKER_FAILURES = 3
-# A worker that the others wait for longer than this is lost. Reading may wait ten minutes for a store.
-HANG_LIMIT_S = 900
-# How gloo (twice), NCCL and Ray say so.
-TIMEOUTS = ("application timeout", "timed out waiting", "collective operation timeout", "health_check_timeout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,44 +177,18 @@ def log_artifact(run_id: str, model: nn.Module, spec: TaggerSpec, sources: Seque
 
 def train_on_ray(job: Job, args: argparse.Namespace) -> tuple[list[TrainingState], Scored]:
     """Run the workers; return the last state of each fold, and the tracks that the folds held back, with scores."""
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    checkpoints = tables.absolute(args.checkpoints)
-    trainer = ray.train.torch.TorchTrainer(
+    checkpoint = ray_training.run_workers(
         train_worker,
-        train_loop_config={"job": job},
-        torch_config=ray.train.torch.TorchConfig(timeout_s=HANG_LIMIT_S),
-        scaling_config=ray.train.ScalingConfig(num_workers=args.num_workers, use_gpu=args.use_gpu),
-        run_config=ray.train.RunConfig(
-            name=job.run_id,
-            storage_path=checkpoints,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-            failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
-        ),
+        {"job": job},
+        name=job.run_id,
+        storage=tables.absolute(args.checkpoints),
+        num_workers=args.num_workers,
+        use_gpu=args.use_gpu,
     )
-    try:
-        checkpoint = trainer.fit().checkpoint
-    except TrainingFailedError as error:
-        raise worker_error(error, f"{checkpoints}/{job.run_id}") from error
     states, held_back = read_checkpoint(checkpoint)
     if held_back is None:
         raise TrainingError("training ended without a checkpoint of each fold: no epoch was finished")
     return states, held_back
-
-
-def worker_error(error: TrainingFailedError, checkpoints: str) -> MusictagError:
-    """Return the error that a worker raised on purpose, otherwise a `TrainingError` with the last line of the first."""
-    causes = list(getattr(error, "worker_failures", {}).values()) or [error]
-    ours = [cause for cause in causes if isinstance(cause, MusictagError)]
-    if ours:
-        return ours[0]
-    reasons = [str(cause).strip().splitlines()[-1] for cause in causes]
-    for reason in reasons:
-        if any(words in reason.lower() for words in TIMEOUTS):
-            return TrainingError(
-                f"a worker hung: the other workers waited {HANG_LIMIT_S} s, or Ray ten minutes ({reason}); look at its "
-                f"machine, network and logs; the last checkpoint is in {checkpoints}"
-            )
-    return TrainingError(f"the workers failed: {reasons[0]}; the last checkpoint is in {checkpoints}")
 
 
 def read_checkpoint(checkpoint: ray.train.Checkpoint | None) -> tuple[list[TrainingState], Scored | None]:

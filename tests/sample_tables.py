@@ -34,10 +34,11 @@ def remove_tracks(uri: str, track_ids: Iterable[str]) -> None:
     with queries.connect() as connection:
         connection.register("found", tables.scan(uri, ("track_id", "n", "__filename")).read_all())
         connection.register("gone", pa.table({"track_id": pa.array(track_ids, pa.string())}))
-        relation = connection.sql(
+        connection.execute(
+            "CREATE TABLE obsolete AS "
             "SELECT parse_filename(__filename) AS file, track_id, n AS time FROM found SEMI JOIN gone USING (track_id)"
         )
-        rewrite.remove_rows(uri, "n", relation)
+        rewrite.remove_rows(connection, "obsolete", uri, "n")
 
 
 def features(digests: Mapping[str, str | None]) -> pa.Table:

@@ -13,7 +13,12 @@ HOMES = {
         "musictag/engines/beam_workers.py",
         "pipelines/featurize.py",
     },
-    "ray": {"musictag/engines/ray_cluster.py", "musictag/engines/ray_scoring.py", "pipelines/train.py"},
+    "ray": {
+        "musictag/engines/ray_cluster.py",
+        "musictag/engines/ray_scoring.py",
+        "musictag/engines/ray_training.py",
+        "pipelines/train.py",
+    },
     "mlflow": {"musictag/engines/mlflow_registry.py", "musictag/engines/mlflow_runs.py"},
 }
 NOT_SOURCE = {"tests", "data", "build", "dist"}

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
-from musictag.jobs.plan import Plan
+from musictag.jobs.plan import IN_UNREADABLE_FOLDERS, Plan
 from musictag.jobs.plan_files import Task
 from musictag.jobs.progress import echo
 from musictag.storage import commits, data_files, queries, rewrite, tables
@@ -179,29 +179,28 @@ def delete_resolved_failures(
 
     def remove() -> None:
         connection.execute(_RESOLVED, {"planned_at": planned_at, "prune": prune})
-        rewrite.remove_rows(failures_uri, "failed_at", connection.table("resolved"))
+        rewrite.remove_rows(connection, "resolved", failures_uri, "failed_at")
 
     rewrite.repeat_after_conflicts(remove, lambda: load_failures(connection, failures_uri))
 
 
 # Failures of tracks that may be listed in what cannot be read stay, as their rows do; see `plan`.
-_RESOLVED = """
+_RESOLVED = f"""
 CREATE OR REPLACE TABLE resolved AS
 WITH
     earlier AS (SELECT * FROM failures_now WHERE time < $planned_at),
     unlisted_failures AS (
         SELECT DISTINCT track_id FROM earlier ANTI JOIN plan USING (track_id)
         WHERE NOT EXISTS (SELECT 1 FROM problems WHERE hides_any_track)
-            AND NOT EXISTS (
-                SELECT 1 FROM problems WHERE row IS NULL AND starts_with(earlier.track_id, problems.track_id)
-            )
-    )
+    ),
+    hidden AS ({IN_UNREADABLE_FOLDERS.format(tracks="unlisted_failures")})
 SELECT file, earlier.track_id, time
 FROM earlier
 LEFT JOIN plan USING (track_id)
 LEFT JOIN unlisted_failures USING (track_id)
+LEFT JOIN hidden USING (track_id)
 WHERE state IN ('task', 'unchanged')
-    OR ($prune AND unlisted_failures.track_id IS NOT NULL)
+    OR ($prune AND unlisted_failures.track_id IS NOT NULL AND hidden.track_id IS NULL)
     OR stage = 'catalog'
 """
 

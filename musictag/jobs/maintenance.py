@@ -5,11 +5,11 @@ import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator
 
-from pyarrow.fs import FileSelector
+from pyarrow.fs import FileInfo, FileSelector
 
 from musictag.errors import StoreError
 from musictag.jobs import row_checks
-from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, run_name_at
+from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, started_at
 from musictag.storage import checksums, drivers, folders, staging, tables
 
 
@@ -73,18 +73,25 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     """Delete the files that the table does not need, with their checksums, and return their paths.
 
     Deleted are files that no version names, which killed writers left, and files that only versions older than
-    `keep_hours` name; these versions can no longer be restored. Files younger than `keep_hours` are kept, because a
-    writer may be about to commit them, and so are files that a run has staged: the next run commits them. Staged
-    parts and plans of ended runs that began more than `keep_hours` ago are deleted.
+    `keep_hours` name; these versions can no longer be restored. Files younger than `keep_hours`, or than the start of a
+    run that is running, are kept, because a writer may be about to commit them, and so are files that a run has staged:
+    the next run commits them. Staged parts and plans of ended runs that began more than `keep_hours` ago are deleted.
     """
     table = tables.open_table(uri)
-    _delete_ended_runs(uri, datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=keep_hours))
+    started = datetime.datetime.now(datetime.UTC)
+    is_running = drivers.running_states(uri, planned=planned_runs(plan_uri(uri)))
+    for run in is_running:
+        if not is_running[run] and started_at(run) < started - datetime.timedelta(hours=keep_hours):
+            staging.delete_run(uri, run)
+            delete_plan(plan_uri(uri), run)
+    writing_since = min([started, *(started_at(run) for run in is_running if is_running[run])])
     staged = set(staging.staged_files(uri))
     with folders.store_errors(uri):
         unused = set(table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True))
+        folder = folders.open_folder(uri)
+        unused -= {file.path for file in folder.get_file_info(sorted(unused)) if _written_at(file) >= writing_since}
         # A run may have committed staged files meanwhile.
         deleted = sorted(unused - staged - {file.path for file in tables.files(uri)})
-        folder = folders.open_folder(uri)
         with concurrent.futures.ThreadPoolExecutor(folders.DELETE_THREADS) as threads:
             list(threads.map(folder.delete_file, deleted))
         recorded = checksums.recorded_paths(folder)  # before the files, to which a run may add some
@@ -93,12 +100,8 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     return deleted
 
 
-def _delete_ended_runs(uri: str, before: datetime.datetime) -> None:
-    """Delete the staged parts and the plans of ended runs that began before a time."""
-    for run in drivers.ended_runs(uri, planned=planned_runs(plan_uri(uri))):
-        if run < run_name_at(before):
-            staging.delete_run(uri, run)
-            delete_plan(plan_uri(uri), run)
+def _written_at(file: FileInfo) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(file.mtime_ns / 1e9, datetime.UTC)
 
 
 def _file_problems(uri: str, paths: Iterable[str]) -> Iterator[str]:

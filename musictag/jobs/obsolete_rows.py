@@ -28,7 +28,7 @@ def remove_obsolete_rows(
 
     def remove() -> None:
         connection.execute(_OBSOLETE, {"prune": prune})
-        rewrite.remove_rows(output.uri, output.time_column, connection.table("obsolete"))
+        rewrite.remove_rows(connection, "obsolete", output.uri, output.time_column)
 
     rewrite.repeat_after_conflicts(remove, lambda: load_rows(connection, "rows_now"))
 

@@ -192,9 +192,24 @@ LATERAL (
 )
 """
 
+# The tracks of a table that may be in a folder that cannot be listed: it may hold every track below it. Joining by each
+# folder of a track takes time in proportion to the tracks, not to tracks times folders.
+IN_UNREADABLE_FOLDERS = """
+    SELECT DISTINCT in_folders.track_id
+    FROM (
+        SELECT track_id, unnest(list_transform(
+            range(1, len(string_split(track_id, '/'))),
+            lambda n: array_to_string(string_split(track_id, '/')[1:n], '/') || '/'
+        )) AS folder
+        FROM {tracks}
+        WHERE EXISTS (SELECT 1 FROM problems WHERE row IS NULL)
+    ) AS in_folders
+    JOIN problems ON folder = problems.track_id AND problems.row IS NULL
+"""
+
 # A track is hidden if it may be listed in a part of the catalog that cannot be read. A row without a readable id may be
-# any track; a folder that cannot be listed may hold every track below it.
-_UNLISTED = """
+# any track.
+_UNLISTED = f"""
 CREATE OR REPLACE TABLE unlisted AS
 WITH
     unlisted AS (
@@ -202,18 +217,7 @@ WITH
         ANTI JOIN listed USING (track_id)
         ANTI JOIN problems USING (track_id)
     ),
-    in_folders AS (
-        SELECT track_id, unnest(list_transform(
-            range(1, len(string_split(track_id, '/'))),
-            lambda n: array_to_string(string_split(track_id, '/')[1:n], '/') || '/'
-        )) AS folder
-        FROM unlisted
-        WHERE EXISTS (SELECT 1 FROM problems WHERE row IS NULL)
-    ),
-    hidden AS (
-        SELECT DISTINCT in_folders.track_id FROM in_folders
-        JOIN problems ON folder = problems.track_id AND problems.row IS NULL
-    )
+    hidden AS ({IN_UNREADABLE_FOLDERS.format(tracks="unlisted")})
 SELECT
     unlisted.track_id,
     hidden.track_id IS NOT NULL OR EXISTS (SELECT 1 FROM problems WHERE hides_any_track) AS is_hidden

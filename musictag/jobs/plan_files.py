@@ -10,6 +10,7 @@ import datetime
 import functools
 import itertools
 import math
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -40,6 +41,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _RUN_KEY = b"musictag.run"
+_TIME_FORMAT = "%Y%m%dT%H%M%S"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,9 +199,19 @@ def planned_runs(uri: str) -> set[str]:
     return {each.path.split("/")[0] for each in found}
 
 
-def run_name_at(moment: datetime.datetime) -> str:
-    """Return the beginning of the names of runs that start at a time; names are in the order of time."""
-    return f"{moment:%Y%m%dT%H%M%S}"
+def run_name(started: datetime.datetime) -> str:
+    """Return a new name for a run that starts at a time; names are in the order of time."""
+    return f"{started:{_TIME_FORMAT}}-{secrets.token_hex(4)}"
+
+
+def started_at(run: str) -> datetime.datetime:
+    """Return the start of a run, to the second, by its name. Raises `StoreError` if it is not the name of a run."""
+    try:
+        return datetime.datetime.strptime(run.partition("-")[0], _TIME_FORMAT).replace(tzinfo=datetime.UTC)
+    except ValueError as error:
+        raise StoreError(
+            f"{run}: not the name of a run, but a folder in `_staged` or in the plan of the table: move it elsewhere"
+        ) from error
 
 
 def plan_uri(output_uri: str) -> str:

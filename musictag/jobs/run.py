@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import secrets
 import time
 from collections.abc import Callable, Iterable
 
@@ -36,7 +35,7 @@ from musictag.jobs.plan_files import (
     delete_plan,
     plan_uri,
     planned_runs,
-    run_name_at,
+    run_name,
     write_plan,
 )
 from musictag.jobs.progress import counted, echo
@@ -111,7 +110,7 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
     tables.create_table(run.output.failures_uri, FAILURES_SCHEMA)
-    name = f"{run_name_at(run.started)}-{secrets.token_hex(4)}"
+    name = run_name(run.started)
     with drivers.running(run.output.uri, name):
         adopt_staged(run, name)
         with queries.connect() as connection:

@@ -119,9 +119,10 @@ def _commit(
     for name, number in numbers.items():
         if (recorded := table.transaction_version(name)) is not None and recorded >= number:
             raise ConflictError(f"table {uri}: another run committed {name} meanwhile: run again")
+    now_ms = int(time.time() * 1000)
     properties = CommitProperties(
         custom_metadata=dict(info or {}),
-        app_transactions=[Transaction(*item) for item in numbers.items()],
+        app_transactions=[Transaction(name, number, now_ms) for name, number in numbers.items()],
         max_commit_retries=MAX_COMMIT_RETRIES,
     )
     table.create_write_transaction(actions, mode="append", schema=schema, commit_properties=properties)

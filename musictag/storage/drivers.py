@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,28 @@ def _write(uri: str, run: str) -> None:
     staging.write_file(uri, _path(run), json.dumps(_this_process()).encode())
 
 
-def ended_runs(uri: str, run: str | None = None, planned: Collection[str] = ()) -> list[str]:
+def ended_runs(uri: str, run: str, planned: Collection[str] = ()) -> list[str]:
     """Return the runs other than `run` that have staged something or are among `planned`, and have ended; oldest first.
 
+    See `running_states`.
+    """
+    return [other for other, is_running in running_states(uri, {run}, planned).items() if not is_running]
+
+
+def running_states(uri: str, others_than: Set[str] = frozenset(), planned: Collection[str] = ()) -> dict[str, bool]:
+    """Return whether each run is running that has staged something or is among `planned`; oldest first.
+
     This takes up to `ENDED_S` if the driver of such a run was on another machine.
+
+    Args:
+        uri: the table.
+        others_than: runs to leave out.
+        planned: further runs.
     """
     with store_errors(uri):
         # Object stores have no folders that could be listed.
         found = open_folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
-    others = sorted({*planned, *(each.path.split("/")[1] for each in found if each.is_file)} - {run})
+    others = sorted({*planned, *(each.path.split("/")[1] for each in found if each.is_file)} - others_than)
     is_running = {other: _is_running_here(uri, other) for other in others}
     unknown = {other: _modified(uri, other) for other in others if is_running[other] is None}
     deadline = time.monotonic() + ENDED_S
@@ -72,7 +85,7 @@ def ended_runs(uri: str, run: str | None = None, planned: Collection[str] = ()) 
         for other in [other for other, modified in unknown.items() if _modified(uri, other) != modified]:
             del unknown[other]
             is_running[other] = _modified(uri, other) is not None
-    return [other for other in others if not is_running[other]]
+    return {other: bool(is_running[other]) for other in others}
 
 
 def _is_running_here(uri: str, run: str) -> bool | None:

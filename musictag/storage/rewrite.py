@@ -5,8 +5,10 @@ holds an obsolete row is written again once, without it; a file in which all row
 """
 
 import dataclasses
+import itertools
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -43,20 +45,21 @@ def repeat_after_conflicts(remove: Callable[[], None], look_again: Callable[[], 
     remove()
 
 
-def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -> int:
+def remove_rows(connection: duckdb.DuckDBPyConnection, obsolete: str, uri: str, time_column: str) -> int:
     """Remove rows from the table at `uri`; return their number.
 
     Args:
+        connection: holds the obsolete rows.
+        obsolete: name of a table with exactly one row for each row to remove: its `file`, `track_id` and `time`.
         uri: the table.
         time_column: its column with the time at which a row was made.
-        obsolete: exactly one row for each row to remove, with its `file`, `track_id` and `time`.
 
     Raises:
         ConflictError: another writer removed one of the files meanwhile. Some rows are left; the obsolete ones must be
             determined again.
     """
     existing = {file.path: file for file in tables.files(uri)}
-    counts = dict(obsolete.aggregate("file, count(*)").fetchall())
+    counts = dict(connection.execute(f"SELECT file, count(*) FROM {obsolete} GROUP BY file").fetchall())
     schema = pa.schema(tables.open_table(uri).schema().to_arrow())
     if changed := counts.keys() - existing.keys():
         raise ConflictError(f"table {uri}: another run removed {min(changed)} meanwhile: run again")
@@ -66,7 +69,7 @@ def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -
     rest = counts.keys() - {file.path for file in whole}
     # Each commit reads the whole list of files.
     files_per_commit = max(_FILES_PER_COMMIT, len(existing) // _MAX_COMMITS)
-    for batch in _batches(_by_file(obsolete, rest) if rest else (), files_per_commit):
+    for batch in _batches(_by_file(connection, obsolete, rest), files_per_commit):
         new: list[DataFile] = []
         for path, rows in batch:
             new += write_batches(uri, schema, _without(uri, path, schema, time_column, rows))
@@ -74,21 +77,22 @@ def remove_rows(uri: str, time_column: str, obsolete: duckdb.DuckDBPyRelation) -
     return sum(counts.values())
 
 
-def _by_file(obsolete: duckdb.DuckDBPyRelation, paths: Iterable[str]) -> Iterator[tuple[str, Counter[Row]]]:
+def _by_file(
+    connection: duckdb.DuckDBPyConnection, obsolete: str, paths: Collection[str]
+) -> Iterator[tuple[str, Counter[Row]]]:
     """Yield the obsolete rows of each of some files; memory holds those of one file."""
-    wanted = frozenset(paths)
-    path, rows = "", Counter[Row]()
-    for batch in obsolete.order("file").to_arrow_reader():
-        columns = (batch[name].to_pylist() for name in ("file", "track_id", "time"))
-        for next_path, *row in zip(*columns, strict=True):
-            if next_path != path:
-                if path in wanted:
-                    yield path, rows
-                path, rows = next_path, Counter()
-            if path in wanted:
-                rows[tuple(row)] += 1
-    if path in wanted:
-        yield path, rows
+    if not paths:
+        return
+    connection.register("rewritten", pa.table({"file": pa.array(paths, pa.string())}))
+    found = connection.sql(
+        f"SELECT file, track_id, time FROM {obsolete} SEMI JOIN rewritten USING (file) ORDER BY file"
+    )
+    rows = (
+        row for batch in found.to_arrow_reader() for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)
+    )
+    for path, of_file in itertools.groupby(rows, operator.itemgetter(0)):
+        yield path, Counter((track_id, time) for _, track_id, time in of_file)
+    connection.unregister("rewritten")
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -147,9 +151,13 @@ def compact(uri: str) -> Compaction:
     """
     schema = pa.schema(tables.open_table(uri).schema().to_arrow())
     before = tables.files(uri)
-    for group in small_groups(before):
-        rows = (rows for file in group for rows in read_groups(uri, file.path, schema))
-        replace_files(uri, schema, group, write_batches(uri, schema, regrouped(rows)), same_rows=True)
+    groups = small_groups(before)
+    for batch in _batches(groups, max(1, len(groups) // _MAX_COMMITS)):
+        joined: list[DataFile] = []
+        for group in batch:
+            rows = (rows for file in group for rows in read_groups(uri, file.path, schema))
+            joined += write_batches(uri, schema, regrouped(rows))
+        replace_files(uri, schema, list(itertools.chain(*batch)), joined, same_rows=True)
     return Compaction(len(before), len(tables.files(uri)))
 
 

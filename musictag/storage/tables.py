@@ -17,6 +17,8 @@ from musictag.storage.data_files import DataFile
 from musictag.storage.folders import open_folder, store_errors
 from musictag.storage.retry import retry
 
+# Numbers that `commits` records are forgotten after this time; else those of all runs would stay in the table's log.
+_PROPERTIES = {"delta.setTransactionRetentionDuration": "interval 30 days"}
 # Concurrent writers conflict in the table's log; each conflict costs one of them a retry of some milliseconds.
 MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory at once.
@@ -51,33 +53,45 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
                 stores.delta_uri(uri),
                 schema,
                 mode="ignore",
-                configuration=dict(configuration or {}),
+                configuration={**_PROPERTIES, **(configuration or {})},
                 storage_options=stores.delta_options(uri),
                 raise_if_key_not_exists=False,
             ),
             is_transient,
         )
         table = delta_table(uri)
+    if _missing_columns(table, schema) or not _has_properties(table):
+        table = _upgrade(uri, schema)
     names = [field.name for field in table.schema().fields]
-    if names != schema.names and names == schema.names[: len(names)]:
-        table = _add_columns(uri, schema, len(names))
-        names = [field.name for field in table.schema().fields]
     if names != schema.names:
         raise StoreError(f"table {uri}: has the columns {', '.join(names)} instead of {', '.join(schema.names)}")
     return table
 
 
-def _add_columns(uri: str, schema: pa.Schema, n_existing: int) -> DeltaTable:
-    """Add the columns of `schema` after the first `n_existing` to the table at `uri`; return the table."""
-    new = [DeltaField.from_arrow(field) for field in list(schema)[n_existing:]]
+def _upgrade(uri: str, schema: pa.Schema) -> DeltaTable:
+    """Give a table of an earlier version of musictag the columns and properties that it lacks; return it."""
     with store_errors(uri):
         try:
-            delta_table(uri).alter.add_columns(new)
+            if missing := _missing_columns(delta_table(uri), schema):
+                delta_table(uri).alter.add_columns(missing)
+            if not _has_properties(delta_table(uri)):
+                delta_table(uri).alter.set_table_properties(_PROPERTIES)
         except DeltaError:
-            # Another run may have added them at the same moment.
-            if [field.name for field in delta_table(uri).schema().fields] != schema.names:
+            # Another run may have done it at the same moment.
+            if _missing_columns(delta_table(uri), schema) or not _has_properties(delta_table(uri)):
                 raise
         return delta_table(uri)
+
+
+def _missing_columns(table: DeltaTable, schema: pa.Schema) -> list[DeltaField]:
+    """Return the last columns of `schema`, if the table has all before them and no others."""
+    names = [field.name for field in table.schema().fields]
+    is_older = names == schema.names[: len(names)]
+    return [DeltaField.from_arrow(field) for field in list(schema)[len(names) :]] if is_older else []
+
+
+def _has_properties(table: DeltaTable) -> bool:
+    return _PROPERTIES.keys() <= table.metadata().configuration.keys()
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:

@@ -15,7 +15,7 @@ from musictag.errors import StoreError
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import ledger, maintenance
-from musictag.storage import commits, staging, tables
+from musictag.storage import commits, drivers, staging, tables
 from musictag.storage import data_files as data_files_
 
 CONFIG = FeatureConfig(n_mels=8, clip_frames=4)
@@ -232,6 +232,27 @@ def test_vacuum_deletes_what_a_run_left_that_ended_long_ago(uri: str) -> None:
     assert not file.exists()
     assert not list((Path(uri) / staging.FOLDER).iterdir())
     assert not list(Path(f"{uri}-plan").iterdir())
+
+
+def test_vacuum_keeps_what_a_run_that_is_running_has_written_and_not_staged_yet(uri: str) -> None:
+    (old,) = data_files_.write_rows(uri, SCHEMA, [row("old")])
+    an_hour_ago = time.time() - 3600
+    os.utime(Path(uri) / old.path, (an_hour_ago, an_hour_ago))
+    run = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-0123"
+    with drivers.running(uri, run):
+        (written,) = data_files_.write_rows(uri, SCHEMA, [row("written")])
+        deleted = maintenance.vacuum(uri, 0)
+        assert old.path in deleted
+        assert written.path not in deleted
+    assert written.path in maintenance.vacuum(uri, 0)
+
+
+def test_vacuum_names_a_folder_that_belongs_to_no_run(uri: str) -> None:
+    foreign = Path(uri) / staging.FOLDER / "mine"
+    foreign.mkdir(parents=True)
+    (foreign / "notes.txt").touch()
+    with pytest.raises(StoreError, match="mine: not the name of a run"):
+        maintenance.vacuum(uri, 0)
 
 
 @pytest.mark.parametrize("written", ["", "0123abc", "0123abc  part-x"])

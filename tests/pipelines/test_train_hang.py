@@ -11,6 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from musictag.engines import ray_training
 from musictag.training.checkpoints import load_states
 from processes import command_line
 
@@ -57,9 +58,9 @@ def stopper(own_home):
 
 
 @pytest.mark.slow
-def test_worker_that_hangs_ends_the_run_and_keeps_the_checkpoint(corpus, own_home, call, script, stopper, monkeypatch):
-    monkeypatch.setattr(script("train"), "HANG_LIMIT_S", LIMIT_S)
-    monkeypatch.setattr(script("train"), "MAX_WORKER_FAILURES", 0)  # with more, training continues
+def test_worker_that_hangs_ends_the_run_and_keeps_the_checkpoint(corpus, own_home, call, stopper, monkeypatch):
+    monkeypatch.setattr(ray_training, "HANG_LIMIT_S", LIMIT_S)
+    monkeypatch.setattr(ray_training, "MAX_WORKER_FAILURES", 0)  # with more, training continues
     code, _, err = call(own_home, "train", "--catalog", corpus.catalog, "--features", corpus.features, *OPTIONS)
     assert code == 1
     assert f"error: a worker hung: the other workers waited {LIMIT_S} s" in err

@@ -1,11 +1,13 @@
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from musictag.errors import ConflictError, StoreError
 from musictag.storage import checksums, commits, data_files, folders, retry, tables
@@ -86,6 +88,28 @@ def test_store_that_never_answers_is_an_error(uri, silent_store):
         commits.append_rows(uri, SCHEMA, rows("a"))
     assert len(pauses) == retry.TRIES - 1
     assert tables.track_ids(uri) == set()
+
+
+def record(uri, name, number):
+    commits.add_files(uri, SCHEMA, [], {name: number})
+
+
+def test_recorded_numbers_are_forgotten_after_a_month(uri, monkeypatch):
+    now = time.time()
+    for name, days_ago in (("old", 31), ("recent", 29)):
+        monkeypatch.setattr(commits, "time", types.SimpleNamespace(time=lambda days=days_ago: now - days * 86_400))
+        record(uri, name, 7)
+    assert commits.recorded_numbers(uri, ["old", "recent"]) == {"recent": 7}
+    monkeypatch.undo()
+    DeltaTable(uri).create_checkpoint()
+    (checkpoint,) = Path(uri, "_delta_log").glob("*.parquet")
+    assert [each["appId"] for each in pq.read_table(checkpoint)["txn"].to_pylist() if each] == ["recent"]
+
+
+def test_number_that_is_recorded_already_is_a_conflict(uri):
+    record(uri, "r1/0", 7)
+    with pytest.raises(ConflictError, match="another run committed r1/0 meanwhile"):
+        record(uri, "r1/0", 7)
 
 
 def test_nothing_is_committed_without_rows(uri):

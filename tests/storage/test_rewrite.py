@@ -38,10 +38,11 @@ def remove(uri, where):
     with queries.connect() as connection:
         found = tables.scan(uri, ("__filename", "track_id", "made_at")).read_all()
         connection.register("found", found.rename_columns(["path", "track_id", "time"]))
-        relation = connection.sql(
+        connection.execute(
+            "CREATE TABLE gone AS "
             f"SELECT * FROM (SELECT parse_filename(path) AS file, track_id, time FROM found) WHERE {where}"
         )
-        return rewrite.remove_rows(uri, "made_at", relation)
+        return rewrite.remove_rows(connection, "gone", uri, "made_at")
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,7 +66,7 @@ def test_a_file_without_obsolete_rows_stays_and_a_whole_file_is_removed_unread(t
     with queries.connect() as connection:
         rows = pa.table({"file": [gone.path] * 2, "track_id": ["b", "c"], "time": [MOMENT] * 2})
         connection.register("gone", rows)
-        assert rewrite.remove_rows(uri, "made_at", connection.table("gone")) == 2
+        assert rewrite.remove_rows(connection, "gone", uri, "made_at") == 2
     assert sorted(file.path for file in tables.files(uri)) == sorted(file.path for file in before if file is not gone)
 
 
@@ -74,7 +75,7 @@ def test_of_equal_rows_one_is_kept(tmp_path):
     (file,) = tables.files(uri)
     with queries.connect() as connection:
         connection.register("twice", pa.table({"file": [file.path] * 2, "track_id": ["a"] * 2, "time": [MOMENT] * 2}))
-        rewrite.remove_rows(uri, "made_at", connection.table("twice"))
+        rewrite.remove_rows(connection, "twice", uri, "made_at")
     assert contents(uri) == [("a", 0), ("b", 0)]
 
 
@@ -95,7 +96,7 @@ def test_a_file_that_another_run_removed_is_a_conflict(tmp_path):
     with queries.connect() as connection:
         connection.register("gone", pa.table({"file": [file.path], "track_id": ["a"], "time": [MOMENT]}))
         with pytest.raises(ConflictError, match=file.path):
-            rewrite.remove_rows(uri, "made_at", connection.table("gone"))
+            rewrite.remove_rows(connection, "gone", uri, "made_at")
 
 
 def test_two_writers_that_remove_one_file_conflict(tmp_path, monkeypatch):
@@ -141,7 +142,11 @@ def test_compaction_makes_row_groups_and_files_of_the_usual_size(tmp_path, monke
     uri = make_table(tmp_path, [[row(f"t{n}")] for n in range(20)])
     sizes = [file.size for file in tables.files(uri)]
     monkeypatch.setattr(rewrite, "FILE_BYTES", 5 * max(sizes))
+    monkeypatch.setattr(rewrite, "_MAX_COMMITS", 2)
+    version = tables.version(uri)
     assert rewrite.compact(uri) == rewrite.Compaction(20, 4)
+    assert tables.version(uri) == version + 2
+    assert contents(uri) == contents(uri, version)
 
 
 def test_large_files_are_left_as_they_are(tmp_path, monkeypatch):
@@ -159,5 +164,5 @@ def test_a_row_that_is_not_in_its_file_is_an_error_and_changes_nothing(tmp_path)
     with queries.connect() as connection:
         connection.register("gone", pa.table({"file": [file.path], "track_id": ["x"], "time": [MOMENT]}))
         with pytest.raises(StoreError, match=r"does not hold the rows to remove, such as that of x"):
-            rewrite.remove_rows(uri, "made_at", connection.table("gone"))
+            rewrite.remove_rows(connection, "gone", uri, "made_at")
     assert tables.version(uri) == version

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from musictag.errors import StoreError
 from musictag.storage import commits, data_files, tables
@@ -19,6 +20,16 @@ def test_table_is_created_once_with_its_properties(tmp_path):
     table = tables.create_table(uri, SCHEMA, {"musictag.made": "second"})
     assert table.version() == 0
     assert table.metadata().configuration["musictag.made"] == "first"
+
+
+def test_table_of_an_earlier_version_gets_columns_and_properties(tmp_path):
+    uri = str(tmp_path / "table")
+    DeltaTable.create(uri, pa.schema([SCHEMA.field("track_id")]))
+    table = tables.create_table(uri, SCHEMA)
+    assert [field.name for field in table.schema().fields] == SCHEMA.names
+    assert table.metadata().configuration["delta.setTransactionRetentionDuration"] == "interval 30 days"
+    tables.create_table(uri, SCHEMA)
+    assert tables.version(uri) == 2
 
 
 def test_table_of_other_columns_is_refused(uri):
