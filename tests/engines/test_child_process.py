@@ -46,10 +46,15 @@ def test_command_ends_with_its_parent(parent, tmp_path):
     wait_for(lambda: not is_running(command) and not is_running(watcher))
 
 
+def heed_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_the_command_without_a_traceback(tmp_path, capfd):
     command = [sys.executable, "-c", SLEEPER, str(tmp_path / "pid")]
     supervisor = [sys.executable, "-m", "musictag.engines.child_process", str(os.getpid())]
-    with subprocess.Popen([*supervisor, *command]) as process:
+    # A shell lets commands in the background ignore Ctrl-C, and their children as well.
+    with subprocess.Popen([*supervisor, *command], preexec_fn=heed_ctrl_c) as process:
         running = sleeper(tmp_path / "pid")
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_S) == 128 + signal.SIGKILL
