@@ -22,11 +22,10 @@ import apache_beam as beam
 
 from musictag.catalog.reader import read_catalog
 from musictag.cli import options
-from musictag.corpora import demo
 from musictag.errors import UsageError
 from musictag.features import table
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import Limits
+from musictag.features.limits import Limits
 from musictag.jobs import copy_sources
 from musictag.jobs.committer import Committer
 from musictag.jobs.entry_point import run_main
@@ -82,6 +81,8 @@ def main(argv: list[str]) -> None:
     beam_runner.make_pipeline(beam_arguments)  # raises for a wrong option before anything is done
     started = datetime.datetime.now(datetime.UTC)
     if args.catalog == options.CATALOG and not Path(args.catalog).exists():
+        from musictag.corpora import demo  # here: SciPy takes half a second to import
+
         demo.make_demo(Path(args.catalog).parent)
     columns = etags.CATALOG_COLUMNS
     catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links, columns=columns)

@@ -16,6 +16,7 @@ from musictag.catalog.folder import AUDIO_SUFFIXES, FolderListing, list_folder
 from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
+from musictag.features.limits import DEFAULT_LIMITS, Limits
 from musictag.storage import fetch
 
 DECODE_THREADS = 2
@@ -66,7 +67,7 @@ def read(
     path: Path,
     config: FeatureConfig,
     clips_per_track: int | None = None,
-    limits: extract.Limits = extract.DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> DecodedTrack:
     """Decode a local file and return its clips. Raises an `AudioError` if the file cannot be used."""
     name = path_text(path)
@@ -98,7 +99,7 @@ def read_ahead(
     paths: Iterable[Path],
     config: FeatureConfig,
     clips_per_track: int | None,
-    limits: extract.Limits = extract.DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[tuple[Path, DecodedTrack | AudioError]]:
     """Yield each path in order with its track or error, while threads decode the next few."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from musictag.features.extract import Limits
+from musictag.features.limits import Limits
 from musictag.storage import urls
 
 CATALOG = "data/demo/catalog.csv"

@@ -27,7 +27,7 @@ import torch
 
 from musictag.features import table
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import Limits
+from musictag.features.limits import Limits
 from musictag.jobs import copy_sources, ledger
 from musictag.jobs.entry_point import n_cores
 from musictag.jobs.featurizing import featurize_tasks

@@ -23,7 +23,8 @@ import numpy as np
 
 from musictag.errors import AudioCrashError, AudioTimeoutError, WorkerLostError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import DEFAULT_LIMITS, Limits, TrackClips
+from musictag.features.extract import TrackClips
+from musictag.features.limits import DEFAULT_LIMITS, Limits
 from musictag.features.table import CELL_DTYPE
 
 CHILD_MODULE = "musictag.features.decoder_child"

@@ -1,7 +1,6 @@
 """Extract the clips of a track and make its row of the features table."""
 
 import contextlib
-import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from musictag.errors import AudioCorruptError, AudioDamagedError, AudioTooLongEr
 from musictag.features import log_mel
 from musictag.features.clips import clip_starts, cut_clips, is_silent, undamaged_clip_starts
 from musictag.features.config import FeatureConfig
+from musictag.features.limits import DEFAULT_LIMITS, Limits
 from musictag.features.table import CELL_DTYPE, encode_clips
 from musictag.features.track_errors import decoding_errors, vanished_files
 from musictag.storage import etags, fetch
@@ -26,21 +26,6 @@ from musictag.storage.checksums import file_sha256
 from musictag.storage.urls import redacted
 
 Float32 = npt.NDArray[np.float32]
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Limits above which a track is an error."""
-
-    max_hours: float = 2.0
-    """Length of a track that is decoded as a whole; the cell of one hour has 43 MB, and memory holds several copies."""
-    max_damage: float = 0.05
-    """Share of a track that may be lost by damage of its file; with 0, any damage is an error."""
-    store_timeout_s: float = 600.0
-    """Time for which a store that does not answer is waited for; see `storage.outages`."""
-
-
-DEFAULT_LIMITS = Limits()
 
 
 class TrackClips(NamedTuple):

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from musictag.errors import StoreError
-from musictag.features.extract import Limits
+from musictag.features.limits import Limits
 from musictag.jobs.output import Output
 from musictag.jobs.plan import SIZE_OF_LISTED, SIZE_OF_ROW
 from musictag.jobs.plan_files import Task

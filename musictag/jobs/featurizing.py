@@ -10,7 +10,7 @@ from musictag.errors import AudioError
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import shared_process
-from musictag.features.extract import DEFAULT_LIMITS, Limits
+from musictag.features.limits import DEFAULT_LIMITS, Limits
 from musictag.jobs.copy_sources import FindRow
 from musictag.jobs.ledger import failure_row
 from musictag.jobs.plan_files import Task

@@ -20,7 +20,8 @@ from musictag.audio.mixing import Mixer
 from musictag.audio.parts import Damage
 from musictag.errors import AudioDamagedError, AudioError, AudioTooLongError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import Limits, TrackClips, track_clips
+from musictag.features.extract import TrackClips, track_clips
+from musictag.features.limits import Limits
 from songs import CONFIG, RATE, SECONDS, TOLERANCES, around_damage, differences, samples_at, song, undamaged
 
 

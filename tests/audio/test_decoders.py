@@ -12,7 +12,8 @@ from musictag.audio.libsndfile import SequentialFile, SoundFileDecoder
 from musictag.audio.mixing import WAVE_LAYOUTS, Mixer
 from musictag.errors import AudioCorruptError, AudioTruncatedError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import Limits, track_clips
+from musictag.features.extract import track_clips
+from musictag.features.limits import Limits
 
 SAMPLE_RATE = 44_100
 

@@ -7,7 +7,8 @@ import pytest
 from damage import RUBBISH, lost, overwritten, zeroed
 from encoding import by_ffmpeg
 from musictag.errors import AudioDamagedError, AudioError
-from musictag.features.extract import Limits, track_clips
+from musictag.features.extract import track_clips
+from musictag.features.limits import Limits
 from songs import CONFIG, SECONDS, TOLERANCES, around_damage, differences, samples_at, song, undamaged
 
 pytestmark = pytest.mark.slow

@@ -16,6 +16,7 @@ from musictag.errors import AudioCorruptError, AudioError, AudioTooLongError, Au
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.decoder_process import DecoderProcess
+from musictag.features.limits import Limits
 from musictag.features.table import SCHEMA, open_features
 from musictag.storage import commits
 
@@ -88,13 +89,13 @@ CASES: dict[str, tuple[Callable[[Path], Path], int | None, float, type[AudioErro
     "10 h at 96 kHz": (
         lambda at: silence(at / "a.wav", 36_000, 96_000),
         None,
-        extract.Limits().max_hours,
+        Limits().max_hours,
         AudioTooLongError,
     ),
     "10 h at 96 kHz, ten clips": (lambda at: silence(at / "a.wav", 36_000, 96_000), 10, 11, None),
-    "1 h at 96 kHz": (lambda at: silence(at / "a.wav", 3_600, 96_000), None, extract.Limits().max_hours, None),
-    "2 h": (lambda at: noise(at / "a.wav", 7_200, 22_050, 1), None, extract.Limits().max_hours, None),
-    "1,000 channels": (lambda at: noise(at / "a.wav", 60, 44_100, 1_000), None, extract.Limits().max_hours, None),
+    "1 h at 96 kHz": (lambda at: silence(at / "a.wav", 3_600, 96_000), None, Limits().max_hours, None),
+    "2 h": (lambda at: noise(at / "a.wav", 7_200, 22_050, 1), None, Limits().max_hours, None),
+    "1,000 channels": (lambda at: noise(at / "a.wav", 60, 44_100, 1_000), None, Limits().max_hours, None),
     "a rate of 2**31 - 1": (lambda at: declaring(at / "a.wav", 24, 2**31 - 1), None, 2, AudioCorruptError),
     "4 GB declared": (lambda at: declaring(at / "a.wav", 40, 2**32 - 100), None, 2, AudioTruncatedError),
 }
@@ -113,7 +114,7 @@ def test_memory_of_unusual_tracks(tmp_path: Path, decoder: DecoderProcess, case:
     def write(path: Path, name: str) -> None:
         uri = str(tmp_path / name)
         open_features(uri, CONFIG, clips_per_track)
-        limits = extract.Limits(max_hours)
+        limits = Limits(max_hours)
         rows = (
             extract.featurize("a", str(path), CONFIG, clips_per_track, limits, decoder.track_clips) for _ in range(1)
         )

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musictag.cli import options
-from musictag.features.extract import Limits
+from musictag.features.limits import Limits
 
 
 @pytest.mark.parametrize(("text", "value"), [("all", None), ("1", 1), ("250", 250)])

@@ -24,6 +24,7 @@ from musictag.errors import (
 from musictag.features import extract, log_mel
 from musictag.features.clips import clip_starts, cut_clips
 from musictag.features.config import FeatureConfig
+from musictag.features.limits import Limits
 from musictag.features.table import SCHEMA, decode_clips
 from musictag.storage import checksums, etags, retry
 
@@ -55,7 +56,7 @@ def test_only_the_requested_clips_are_decoded(tmp_path, music, write_audio):
         content[begin : begin + 4_000] = bytes(4_000)
     path.write_bytes(content)
     with pytest.raises(AudioTruncatedError):
-        extract.track_clips(path, "a", CONFIG, None, extract.Limits(max_damage=0))
+        extract.track_clips(path, "a", CONFIG, None, Limits(max_damage=0))
     of_damaged = extract.track_clips(path, "a", CONFIG, 2)
     assert (of_damaged.starts, of_damaged.damaged_s) == (starts, 0)
     np.testing.assert_array_equal(of_damaged.clips, clips)
@@ -121,18 +122,18 @@ def test_featurizing_does_not_load_torch():
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
 def test_limit_holds_for_tracks_that_are_decoded_as_a_whole(tmp_path, music, write_audio, name):
     path = write_audio(tmp_path / name, music(9.0), 44_100)
-    assert len(extract.track_clips(path, "a", CONFIG, None, extract.Limits(9.5 / 3600))[1]) == 4
+    assert len(extract.track_clips(path, "a", CONFIG, None, Limits(9.5 / 3600))[1]) == 4
     with pytest.raises(AudioTooLongError, match=r"a: longer than 0\.00222222 hours: .* raise --max-hours"):
-        extract.track_clips(path, "a", CONFIG, None, extract.Limits(8 / 3600))
-    assert len(extract.track_clips(path, "a", CONFIG, 1, extract.Limits(8 / 3600))[1]) == 1  # only the clip is decoded
+        extract.track_clips(path, "a", CONFIG, None, Limits(8 / 3600))
+    assert len(extract.track_clips(path, "a", CONFIG, 1, Limits(8 / 3600))[1]) == 1  # only the clip is decoded
 
 
 @pytest.mark.slow
 def test_limit_holds_for_clips_of_a_file_that_cannot_seek(tmp_path, music, write_audio):
     path = write_audio(tmp_path / "a.aac", music(9.0), 44_100)
-    assert len(extract.track_clips(path, "a", CONFIG, 1, extract.Limits(9.5 / 3600))[1]) == 1
+    assert len(extract.track_clips(path, "a", CONFIG, 1, Limits(9.5 / 3600))[1]) == 1
     with pytest.raises(AudioTooLongError):
-        extract.track_clips(path, "a", CONFIG, 1, extract.Limits(8 / 3600))
+        extract.track_clips(path, "a", CONFIG, 1, Limits(8 / 3600))
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def test_track_without_declared_length_is_an_error_above_the_limit(tmp_path, mus
     with reader.open_audio(path, "a") as audio:
         assert audio.n_samples is None
     with pytest.raises(AudioTooLongError):
-        extract.track_clips(path, "a", CONFIG, None, extract.Limits(5 / 3600))
+        extract.track_clips(path, "a", CONFIG, None, Limits(5 / 3600))
 
 
 @settings(max_examples=25, deadline=None)

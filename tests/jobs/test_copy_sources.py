@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from musictag.catalog.validation import Problem
-from musictag.features.extract import Limits
+from musictag.features.limits import Limits
 from musictag.jobs import copy_sources
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import CopySource, Task

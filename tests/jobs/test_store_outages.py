@@ -13,7 +13,7 @@ import s3fs
 
 from musictag.errors import StoreError
 from musictag.features.config import FeatureConfig
-from musictag.features.extract import Limits
+from musictag.features.limits import Limits
 from musictag.jobs.committer import Committer
 from musictag.jobs.featurizing import Outcome, featurize_tasks
 from musictag.jobs.ledger import FAILURES_SCHEMA

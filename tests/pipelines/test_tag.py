@@ -16,6 +16,7 @@ import sample_tables
 from musictag.engines import mlflow_registry, mlflow_runs, ray_scoring
 from musictag.engines.ray_cluster import connect
 from musictag.features import extract
+from musictag.features.limits import Limits
 from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import Task, TaskList
@@ -178,7 +179,7 @@ def test_nothing_is_shuffled(corpus, artifacts, ray_cluster, monkeypatch):
     with connect(num_cpus=1):
         of_features = ray_scoring.from_features(tasks, str(corpus.features), 0.0)
         output = Output("tags", TAGS_SCHEMA, "tagged_at", MODEL.digest)
-        of_audio = ray_scoring.from_audio(tasks, extract.FeatureConfig(), None, extract.Limits(), output)
+        of_audio = ray_scoring.from_audio(tasks, extract.FeatureConfig(), None, Limits(), output)
         scored = (of_features, of_audio, of_features.random_shuffle())
         *plans, shuffled = (plan(ray_scoring.score_rows(rows, MODEL, artifacts["fresh"], None, 1)) for rows in scored)
         assert SHUFFLES.search(shuffled)
