@@ -12,6 +12,7 @@ from musictag.models import artifact, specs
 from musictag.models.architectures import build_model
 from processes import committing_often
 from torture.runs import SCRIPTS, Job, Reference, measure
+from torture.s3 import server  # noqa: F401 # a fixture
 
 SEED = int(os.environ.get("TORTURE_SEED") or random.SystemRandom().randrange(1_000_000))
 N_SONGS, N_RECORDINGS, SECONDS = 116, 4, 15.0
