@@ -72,13 +72,14 @@ def fit_and_log(
     targets: Mapping[str, Bools],
     vocabulary: tuple[str, ...],
     config: FeatureConfig,
+    version: int,
     params: Mapping[str, object],
     args: argparse.Namespace,
 ) -> tuple[str, float]:
     """Fit one method on the train split, log it as an MLflow run, register it.
 
-    Descriptors (N, D) and targets (N, K) are given by split. Returns the version, and the macro PR-AUC on the
-    validation split.
+    Descriptors (N, D) and targets (N, K) are given by split; `version` is that of the features table. Returns the
+    version of the model, and the macro PR-AUC on the validation split.
     """
     started = time.perf_counter()
     model, chosen = baselines.fit(
@@ -92,7 +93,7 @@ def fit_and_log(
         f"baseline {method}", {"model": method, **params, **chosen}, {"feature_hash": config.feature_hash}
     )
     with run as run_id, tempfile.TemporaryDirectory() as folder:
-        mlflow_runs.log_features(args.features, tables.version(args.features), config.feature_hash)
+        mlflow_runs.log_features(args.features, version, config.feature_hash)
         mlflow_runs.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
         mlflow_runs.log_metrics(run_id, {"fit_seconds": fit_seconds})
         min_precision = by_tag(args.min_precision, vocabulary)
@@ -161,7 +162,9 @@ def main(argv: list[str]) -> None:
 
     versions, pr_auc = {}, {}
     for method in args.methods:
-        versions[method], pr_auc[method] = fit_and_log(method, descriptors, targets, vocabulary, config, params, args)
+        versions[method], pr_auc[method] = fit_and_log(
+            method, descriptors, targets, vocabulary, config, version, params, args
+        )
         if args.alias:
             mlflow_registry.set_alias(versions[method], f"{args.alias}-{method}")
     # NaN, if no validation track has a tag, counts as the lowest.

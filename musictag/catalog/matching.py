@@ -79,8 +79,9 @@ def match_features(tracks: pa.Table, features: pa.Table | pa.RecordBatchReader) 
         newest = connection.sql(_NEWEST).to_arrow_table()
         n_orphaned, first = connection.execute(_ORPHANED).fetchall()[0]
     track_ids, digests, files = (newest[name].to_pylist() for name in ("track_id", "audio_sha256", "file"))
+    names: dict[str, str] = {}  # one string for each file, not for each track
     return Matches(
         digests=dict(zip(track_ids, digests, strict=True)),
-        files=dict(zip(track_ids, files, strict=True)),
+        files={track_id: names.setdefault(file, file) for track_id, file in zip(track_ids, files, strict=True)},
         orphaned=TrackCount(n_orphaned, tuple(first or ())),
     )

@@ -117,14 +117,16 @@ def tags_by_split(
     matches = match_features(tracks, features)
     digests = matches.digests
     groups = [group_of(row["track_id"], row["artist"]) for row in rows]
-    stored = tables.read_columns(splits_uri, ("group", "split")).to_pylist()
-    known = {row["group"]: row["split"] for row in stored}
-    known |= {group: row["split"] for group, row in zip(groups, rows, strict=True) if row["split"]}
-    merged = twins.merge_groups(groups, [digests.get(row["track_id"]) for row in rows], known)
-    known_merged = {merged[group]: split for group, split in known.items() if group in merged}
-    assigned_merged = assign_splits([merged[group] for group in groups], [row["tags"] for row in rows], known_merged)
-    assigned = {group: assigned_merged[merged[group]] for group in merged}
-    _store_splits(splits_uri, {group: split for group, split in assigned.items() if group not in known})
+    of_catalog = {group: row["split"] for group, row in zip(groups, rows, strict=True) if row["split"]}
+    tags_of_rows = [row["tags"] for row in rows]
+    digests_of_rows = [digests.get(row["track_id"]) for row in rows]
+    known = _read_splits(splits_uri) | of_catalog
+    assigned, merged = _assign_groups(groups, tags_of_rows, digests_of_rows, known)
+    if new := {group: split for group, split in assigned.items() if group not in known}:
+        _store_splits(splits_uri, new)
+        # Another job may have assigned the same groups meanwhile.
+        known = _read_splits(splits_uri) | of_catalog
+        assigned, merged = _assign_groups(groups, tags_of_rows, digests_of_rows, known)
 
     splits = {
         row["track_id"]: row["split"] or assigned[group]
@@ -187,9 +189,31 @@ def folds(labels: Labels, n_folds: int) -> list[dict[str, dict[str, list[str]]]]
     ]  # fmt: skip
 
 
+def _assign_groups(
+    groups: Sequence[str], tags: Sequence[Sequence[str]], digests: Sequence[str | None], known: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the split of each group, and the group with which it is merged because they share audio, or itself.
+
+    Args:
+        groups: the group of each track.
+        tags: its tags.
+        digests: the digest of its audio, or None.
+        known: splits of groups that have one.
+    """
+    merged = twins.merge_groups(groups, digests, known)
+    known_merged = {merged[group]: split for group, split in known.items() if group in merged}
+    assigned = assign_splits([merged[group] for group in groups], tags, known_merged)
+    return {group: assigned[merged[group]] for group in merged}, merged
+
+
+def _read_splits(uri: str) -> dict[str, str]:
+    """Return the stored split of each group; if two jobs stored one at once, the earlier one counts for both."""
+    rows = tables.read_columns(uri, ("group", "split", "assigned_at")).to_pylist()
+    rows.sort(key=lambda row: (row["assigned_at"], row["split"]), reverse=True)
+    return {row["group"]: row["split"] for row in rows}
+
+
 def _store_splits(uri: str, assigned: Mapping[str, str]) -> None:
-    if not assigned:
-        return
     now = datetime.datetime.now(datetime.UTC)
     rows = [{"group": group, "split": split, "assigned_at": now} for group, split in sorted(assigned.items())]
     tables.create_table(uri, SCHEMA)

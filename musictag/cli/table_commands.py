@@ -5,7 +5,6 @@ import argparse
 from musictag.cli import options
 from musictag.errors import LedgerError
 from musictag.jobs import maintenance, progress
-from musictag.storage import rewrite
 
 KEEP_HOURS = 7 * 24
 MAX_VERSIONS = 20
@@ -74,6 +73,6 @@ def run_vacuum(args: argparse.Namespace) -> None:
 
 def run_compact(args: argparse.Namespace) -> None:
     """Join the small files of a table."""
-    done = rewrite.compact(args.table)
+    done = maintenance.compact(args.table)
     before, after = progress.counted(done.n_before, "file"), progress.counted(done.n_after, "file")
     progress.echo(f"{before} before, {after} now; {args.table} (musictag vacuum removes the old ones later)")

@@ -6,8 +6,10 @@ import os
 import secrets
 from collections.abc import Iterator
 
-# Ray reads this variable when it is imported.
+# Ray reads these variables when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Otherwise Ray logs, as an error, the way in which Ray Data starts the actors of `map_batches`.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 from ray.exceptions import AuthenticationError, RayTaskError

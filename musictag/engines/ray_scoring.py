@@ -8,15 +8,10 @@ import dataclasses
 import functools
 import itertools
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-# Ray reads this variable when it is imported. Otherwise it logs, as an error, the way in which Ray Data starts the
-# actors of `map_batches`.
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 from musictag.engines import ray_cluster  # isort: skip # first: it prepares the environment for Ray
 
@@ -28,6 +23,7 @@ import torch
 from musictag.features import table
 from musictag.features.config import FeatureConfig
 from musictag.features.limits import Limits
+from musictag.features.reader import newest_rows
 from musictag.jobs import copy_sources, ledger
 from musictag.jobs.entry_point import n_cores
 from musictag.jobs.featurizing import featurize_tasks
@@ -126,17 +122,19 @@ def _is_done(row: dict[str, Any]) -> bool:
 
 def from_features(plan: Shards, features_uri: str, store_timeout_s: float) -> ray.data.Dataset:
     """Read the feature rows of the tasks; files and row groups without such a row are not read."""
-    schema = pa.schema([table.SCHEMA.field(name) for name in (*SCORE_COLUMNS, *IDENTITY_COLUMNS)])
+    names = (*SCORE_COLUMNS, *IDENTITY_COLUMNS, "featurized_at")
+    schema = pa.schema([table.SCHEMA.field(name) for name in names])
     table_uri = tables.absolute(features_uri)  # workers have other folders
 
-    def read_file(path: str, track_ids: set[str]) -> list[pa.Table]:
-        return list(tables.read_file(table_uri, path, schema, track_ids))
+    def read_file(path: str, track_ids: set[str]) -> pa.Table:
+        rows = pa.concat_tables([schema.empty_table(), *tables.read_file(table_uri, path, schema, track_ids)])
+        return newest_rows(rows).drop_columns("featurized_at")
 
     def read(tasks: list[Task]) -> Iterator[pa.Table]:
         for path, of_file in itertools.groupby(tasks, lambda task: str(task.features_file)):
             # Read again as a whole if the store does not answer; a part has some 128 MiB.
             read_tasks = functools.partial(read_file, path, {task.track_id for task in of_file})
-            yield from ask_table_store(read_tasks, store_timeout_s)
+            yield ask_table_store(read_tasks, store_timeout_s)
 
     return from_shards(plan, read)
 

@@ -69,7 +69,7 @@ def worker_error(error: TrainingFailedError, checkpoints: str) -> MusictagError:
     ours = [cause for cause in causes if isinstance(cause, MusictagError)]
     if ours:
         return ours[0]
-    reasons = [str(cause).strip().splitlines()[-1] for cause in causes]
+    reasons = [(str(cause).strip().splitlines() or [type(cause).__name__])[-1] for cause in causes]
     for reason in reasons:
         if any(words in reason.lower() for words in TIMEOUTS):
             return TrainingError(

@@ -41,11 +41,16 @@ def group_by_file(uri: str, version: int, files: Mapping[str, str]) -> dict[str,
         uri: the features table.
         version: its version.
         files: `files[track_id]` is the file that holds the track, see `catalog.splits.Labels`.
+
+    Raises `StoreError` if the version does not have one of the files.
     """
     by_file = collections.defaultdict(list)
     for track_id, path in sorted(files.items()):
         by_file[path].append(track_id)
-    return {file.path: by_file[file.path] for file in tables.files(uri, version) if file.path in by_file}
+    in_order = {file.path: by_file[file.path] for file in tables.files(uri, version) if file.path in by_file}
+    if missing := by_file.keys() - in_order.keys():
+        raise StoreError(f"table {uri}: version {version} does not have the file {min(missing)}")
+    return in_order
 
 
 def read_tracks(uri: str, columns: Collection[str], files: Mapping[str, Collection[str]]) -> Iterator[dict[str, Any]]:
@@ -69,6 +74,16 @@ def read_tracks(uri: str, columns: Collection[str], files: Mapping[str, Collecti
                 yield from ahead.popleft().rows()
         while ahead:
             yield from ahead.popleft().rows()
+
+
+def newest_rows(rows: pa.Table) -> pa.Table:
+    """Return the newest row of each track, by `featurized_at`: files that were joined may hold earlier ones, too."""
+    newest: dict[str, int] = {}
+    times = rows["featurized_at"].to_pylist()
+    for number, track_id in enumerate(rows["track_id"].to_pylist()):
+        if track_id not in newest or times[number] >= times[newest[track_id]]:
+            newest[track_id] = number
+    return rows if len(newest) == len(rows) else rows.take(sorted(newest.values()))
 
 
 class _File:

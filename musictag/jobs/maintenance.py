@@ -1,6 +1,5 @@
 """Maintain tables between runs: verify them, restore an older version, list versions, delete unused files."""
 
-import concurrent.futures
 import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator
@@ -9,8 +8,11 @@ from pyarrow.fs import FileInfo, FileSelector
 
 from musictag.errors import StoreError
 from musictag.jobs import row_checks
-from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, started_at
-from musictag.storage import checksums, drivers, folders, staging, tables
+from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, run_name, started_at
+from musictag.storage import checksums, drivers, folders, rewrite, staging, tables
+
+_FAILURES = tables.companion_uri("", "failures")
+_CLOCK_MARGIN = datetime.timedelta(minutes=5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +86,33 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
         if not is_running[run] and started_at(run) < started - datetime.timedelta(hours=keep_hours):
             staging.delete_run(uri, run)
             delete_plan(plan_uri(uri), run)
-    writing_since = min([started, *(started_at(run) for run in is_running if is_running[run])])
+    if uri.rstrip("/").endswith(_FAILURES):  # a run has its driver's file in the table of its rows
+        is_running |= drivers.running_states(uri.rstrip("/").removesuffix(_FAILURES))
+    # The clocks of drivers and of the store may differ.
+    starts = [started_at(run) - _CLOCK_MARGIN for run in is_running if is_running[run]]
+    writing_since = min([started, *starts])
     staged = set(staging.staged_files(uri))
     with folders.store_errors(uri):
         unused = set(table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True))
         folder = folders.open_folder(uri)
-        unused -= {file.path for file in folder.get_file_info(sorted(unused)) if _written_at(file) >= writing_since}
+        existing = {file.path: file for file in folder.get_file_info(FileSelector(""))}
+        unused -= {path for path in unused if path in existing and _written_at(existing[path]) >= writing_since}
         # A run may have committed staged files meanwhile.
         deleted = sorted(unused - staged - {file.path for file in tables.files(uri)})
-        with concurrent.futures.ThreadPoolExecutor(folders.DELETE_THREADS) as threads:
-            list(threads.map(folder.delete_file, deleted))
+        folders.delete_files(folder, deleted)
         recorded = checksums.recorded_paths(folder)  # before the files, to which a run may add some
-        existing = {file.base_name for file in folder.get_file_info(FileSelector(""))}
-        checksums.delete_checksums(folder, recorded - existing)
+        left = {file.base_name for file in folder.get_file_info(FileSelector(""))}
+        checksums.delete_checksums(folder, recorded - left)
     return deleted
+
+
+def compact(uri: str) -> rewrite.Compaction:
+    """Join the small files of the table at `uri`, see `rewrite.compact`; a vacuum meanwhile keeps the new ones."""
+    run = run_name(datetime.datetime.now(datetime.UTC))
+    with drivers.running(uri, run):
+        compaction = rewrite.compact(uri)
+    staging.delete_run(uri, run)
+    return compaction
 
 
 def _written_at(file: FileInfo) -> datetime.datetime:

@@ -1,8 +1,8 @@
 """The tasks of a plan as Parquet files, from which workers read their shares.
 
 An engine distributes numbers alone, so that its job is as small for ten million tracks as for ten. A *part* is what a
-worker commits or loses as a whole; a *shard* is a file of parts, one row group each, and one number for the engine.
-The files of a run are in the folder `RUN` of the table's companion `-plan`.
+worker stages as a whole, and what is lost if it is killed before. A *shard* is a file of parts, one row group each, and
+one number for the engine. The files of a run are in the folder `RUN` of the table's companion `-plan`.
 """
 
 import dataclasses
@@ -108,16 +108,18 @@ class PlanFiles:
 
     def _read_part(self, shard: int, part: int) -> list[Task]:
         path = _path(self.run, shard)
-        if open_folder(self.uri).get_file_info(path).type != FileType.File:
-            raise StoreError(
-                f"{self.uri}/{path}: the plan is gone; another run took this one for ended: run again, and if this "
-                "happens often, look whether the machines reach the store"
-            )
-        with store_errors(self.uri), open_folder(self.uri).open_input_file(path) as stream:
-            file = pq.ParquetFile(stream)
-            if (run := (file.schema_arrow.metadata or {}).get(_RUN_KEY)) != self.run.encode():
-                raise StoreError(f"{self.uri}/{path}: is the plan of another run, {run!r}")
-            return [_task(row) for row in file.read_row_group(part).to_pylist()]
+        with store_errors(self.uri):
+            plans = open_folder(self.uri)
+            if plans.get_file_info(path).type != FileType.File:
+                raise StoreError(
+                    f"{self.uri}/{path}: the plan is gone; another run took this one for ended: run again, and if this "
+                    "happens often, look whether the machines reach the store"
+                )
+            with plans.open_input_file(path) as stream:
+                file = pq.ParquetFile(stream)
+                if (run := (file.schema_arrow.metadata or {}).get(_RUN_KEY)) != self.run.encode():
+                    raise StoreError(f"{self.uri}/{path}: is the plan of another run, {run!r}")
+                return [_task(row) for row in file.read_row_group(part).to_pylist()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +198,7 @@ def planned_runs(uri: str) -> set[str]:
     with store_errors(uri):
         # Object stores have no folders that could be listed.
         found = open_folder(uri).get_file_info(FileSelector("", allow_not_found=True, recursive=True))
-    return {each.path.split("/")[0] for each in found}
+    return {each.path.split("/")[0] for each in found if not each.is_file or "/" in each.path}
 
 
 def run_name(started: datetime.datetime) -> str:

@@ -9,7 +9,7 @@ import datetime
 from collections import defaultdict
 from typing import Any
 
-from musictag.errors import BrokenManifestError, ConflictError
+from musictag.errors import BrokenManifestError, ConflictError, StoreError
 from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.output import Output
 from musictag.jobs.progress import echo
@@ -39,11 +39,11 @@ class StagedParts:
         """Time that these tracks took, on one core each."""
         self._seen: set[str] = set()
         self._staged: dict[int, dict[int, Manifest]] = defaultdict(dict)  # by shard and part, until committed
-        # The last committed part of each shard, and the last one whose failures are committed. Asking the tables for
-        # them reads their logs for each shard, and is needed only if another driver may have committed some.
+        # The last committed part of each shard, and the last one whose failures are committed; -1 if there is none.
+        self._done: defaultdict[int, int] = defaultdict(lambda: -1)
+        self._failures_done: defaultdict[int, int] = defaultdict(lambda: -1)
+        # Asking the tables for them reads their logs for each shard: only if another driver may have committed some.
         self._asks_tables = is_taken_over
-        self._done: dict[int, int] = {}
-        self._failures_done: dict[int, int] = {}
 
     def collect(self) -> None:
         """Read the manifests that have arrived; a broken one is deleted, and its part is not committed."""
@@ -55,7 +55,7 @@ class StagedParts:
                     continue
                 parts = self._staged[manifest.shard]
                 # Another worker may have done the part as well: the first one counts.
-                if manifest.part in parts or manifest.part <= self._done.get(manifest.shard, -1):
+                if manifest.part in parts or manifest.part <= self._done[manifest.shard]:
                     continue
                 parts[manifest.part] = manifest
                 self.n_tracks += manifest.n_tracks
@@ -68,6 +68,10 @@ class StagedParts:
             echo(f"{error}; its tracks are processed again")
             staging.delete_manifest(self.output.uri, path)
             return None
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # another run has taken the part over
+                return None
+            raise
         return manifest if manifest.producer == self.output.producer else None
 
     def commit(self) -> int:
@@ -85,12 +89,13 @@ class StagedParts:
                 return self._commit()
             except ConflictError:  # another run took this one for ended, or the response to a commit was lost
                 self._asks_tables = True
-                self._done.clear()
-                self._failures_done.clear()
         return self._commit()
 
     def _commit(self) -> int:
-        self._ask_for_done(self.output.uri, self._done)
+        if self._asks_tables:
+            self._ask_for_done(self.output.uri, self._done)
+            self._ask_for_done(self.output.failures_uri, self._failures_done)
+            self._asks_tables = False
         ready: dict[int, list[Manifest]] = {}
         for shard, parts in self._staged.items():
             part = self._done[shard] + 1
@@ -114,12 +119,13 @@ class StagedParts:
         return sum(manifest.n_tracks for manifests in ready.values() for manifest in manifests)
 
     def _ask_for_done(self, uri: str, done: dict[int, int]) -> None:
-        """Add to `done` the last part that the table at `uri` has recorded, of shards that are not in it yet."""
-        names = {shard: self._name(shard) for shard, parts in self._staged.items() if parts and shard not in done}
-        recorded = commits.recorded_numbers(uri, names.values()) if names and self._asks_tables else {}
-        done.update({shard: recorded.get(name, -1) for shard, name in names.items()})
-        for shard in self._staged:
-            done.setdefault(shard, -1)
+        """Raise the numbers in `done` to those that the table at `uri` has recorded.
+
+        They may be higher than the recorded ones: of a part without rows or failures, a table records nothing.
+        """
+        shards = {self._name(shard): shard for shard in self._staged}
+        for name, part in commits.recorded_numbers(uri, shards).items():
+            done[shards[name]] = max(part, done[shards[name]])
 
     def _name(self, shard: int) -> str:
         """Return the name under which the tables record the last part of a shard."""
@@ -127,7 +133,6 @@ class StagedParts:
 
     def _commit_failures(self) -> None:
         """Commit the failures of the parts whose rows are committed."""
-        self._ask_for_done(self.output.failures_uri, self._failures_done)
         now = datetime.datetime.now(datetime.UTC)
         rows, done = [], {}
         for shard, parts in self._staged.items():
@@ -142,7 +147,7 @@ class StagedParts:
         self._failures_done |= done
 
     def discard(self) -> None:
-        """Delete what is staged of the run; the files of parts that were not committed are deleted, too."""
+        """Delete what is staged of the run, and the files of collected parts that were not committed."""
         existing = {file.path for file in tables.files(self.output.uri)}
         left = [file.path for parts in self._staged.values() for part in parts.values() for file in part.files]
         staging.delete_run(self.output.uri, self.run, [path for path in left if path not in existing])

@@ -12,6 +12,8 @@ from typing import IO
 
 from pyarrow.fs import FileSelector, LocalFileSystem, SubTreeFileSystem
 
+from musictag.storage.folders import delete_files
+
 FOLDER = "_checksums"
 SUFFIX = ".sha256"
 # Checksum files read in parallel: reading waits for the store, not for a core.
@@ -83,8 +85,7 @@ def read_checksums(table: SubTreeFileSystem) -> dict[str, str]:
 
 def delete_checksums(table: SubTreeFileSystem, paths: Iterable[str]) -> None:
     """Delete the checksum files of deleted files."""
-    for path in paths:
-        table.delete_file(_checksum_path(path))
+    delete_files(table, map(_checksum_path, paths))
 
 
 def _checksum_path(path: str) -> str:

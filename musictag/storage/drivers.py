@@ -76,7 +76,10 @@ def running_states(uri: str, others_than: Set[str] = frozenset(), planned: Colle
     with store_errors(uri):
         # Object stores have no folders that could be listed.
         found = open_folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
-    others = sorted({*planned, *(each.path.split("/")[1] for each in found if each.is_file)} - others_than)
+    others = sorted(
+        {*planned, *(each.path.split("/")[1] for each in found if each.is_file and each.path.count("/") > 1)}
+        - others_than
+    )
     is_running = {other: _is_running_here(uri, other) for other in others}
     unknown = {other: _modified(uri, other) for other in others if is_running[other] is None}
     deadline = time.monotonic() + ENDED_S

@@ -2,9 +2,8 @@
 
 import concurrent.futures
 import contextlib
-import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow.fs
 from deltalake.exceptions import DeltaError
@@ -13,8 +12,8 @@ from musictag.errors import StoreError
 from musictag.storage import stores
 from musictag.storage.text import without_colours
 
-DELETE_THREADS = 16
-"""Files that are deleted in parallel: a deletion waits for the store, not for a core."""
+# Files that are deleted in parallel: a deletion waits for the store, not for a core.
+_DELETE_THREADS = 16
 
 
 @contextlib.contextmanager
@@ -45,13 +44,18 @@ def delete_folder(uri: str, path: str) -> None:
         parent = open_folder(uri)
         # Object stores have no folders, at most objects in their place: the files are deleted one by one.
         found = parent.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True, recursive=True))
-        with concurrent.futures.ThreadPoolExecutor(DELETE_THREADS) as threads:
-            list(threads.map(functools.partial(_delete_file, parent), (each.path for each in found if each.is_file)))
+        delete_files(parent, [each.path for each in found if each.is_file])
         with contextlib.suppress(FileNotFoundError):
             if parent.get_file_info(path).type == pyarrow.fs.FileType.Directory:
                 parent.delete_dir(path)
 
 
-def _delete_file(parent: pyarrow.fs.FileSystem, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # another run deletes the same folder
-        parent.delete_file(path)
+def delete_files(table: pyarrow.fs.FileSystem, paths: Iterable[str]) -> None:
+    """Delete files in parallel; files that do not exist are ignored, because another process may delete the same."""
+
+    def delete(path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            table.delete_file(path)
+
+    with concurrent.futures.ThreadPoolExecutor(_DELETE_THREADS) as threads:
+        list(threads.map(delete, paths))

@@ -11,16 +11,22 @@ from musictag.errors import MusictagError
 def repeating(action: Callable[[], float], pause_s: float, name: str) -> Iterator[None]:
     """Call `action` in a thread named `name` while the body runs; the body's end waits for the call in progress.
 
-    The first call is after `pause_s`, each further one after the pause, s, that the call before has returned. After a
-    `MusictagError`, the pause stays the same: a store that does not answer may answer later.
+    The first call is after `pause_s`, each further one after the pause, s, that the call before has returned. After an
+    error, the pause stays the same. A `MusictagError` is ignored: a store that does not answer may answer later. The
+    first other error is raised at the body's end.
     """
     finished = threading.Event()
+    errors: list[BaseException] = []
 
     def repeat() -> None:
         pause = pause_s
         while not finished.wait(pause):
-            with contextlib.suppress(MusictagError):
+            try:
                 pause = action()
+            except MusictagError:
+                continue
+            except BaseException as error:  # noqa: BLE001 # a panic of deltalake is a `BaseException`
+                errors.append(error)
 
     thread = threading.Thread(target=repeat, name=name, daemon=True)
     thread.start()
@@ -29,3 +35,5 @@ def repeating(action: Callable[[], float], pause_s: float, name: str) -> Iterato
     finally:
         finished.set()
         thread.join()
+    if errors:
+        raise errors[0]

@@ -69,11 +69,12 @@ def remove_rows(connection: duckdb.DuckDBPyConnection, obsolete: str, uri: str, 
     rest = counts.keys() - {file.path for file in whole}
     # Each commit reads the whole list of files.
     files_per_commit = max(_FILES_PER_COMMIT, len(existing) // _MAX_COMMITS)
-    for batch in _batches(_by_file(connection, obsolete, rest), files_per_commit):
-        new: list[DataFile] = []
-        for path, rows in batch:
-            new += write_batches(uri, schema, _without(uri, path, schema, time_column, rows))
-        replace_files(uri, schema, [existing[path] for path, _ in batch], new)
+    rewritten = (
+        (existing[path], write_batches(uri, schema, _without(uri, path, schema, time_column, rows)))
+        for path, rows in _by_file(connection, obsolete, rest)
+    )
+    for batch in _batches(rewritten, files_per_commit):
+        replace_files(uri, schema, [old for old, _ in batch], [file for _, new in batch for file in new])
     return sum(counts.values())
 
 

@@ -8,21 +8,25 @@ Manifests are `_staged/RUN/SHARD/PART-ATTEMPT.json` in the table's folder. Delta
 `_`.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem, SubTreeFileSystem
 
 from musictag.errors import BrokenManifestError
 from musictag.storage.data_files import DataFile
-from musictag.storage.folders import delete_folder, open_folder, store_errors
+from musictag.storage.folders import delete_files, delete_folder, open_folder, store_errors
 
 FOLDER = "_staged"
+# Manifests read in parallel: reading waits for the store, not for a core.
+_READ_THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +107,24 @@ def staged_files(uri: str) -> Iterator[str]:
     """Yield the names of the files that the manifests of all runs name. Incomplete manifests name none."""
     with store_errors(uri):
         found = open_folder(uri).get_file_info(FileSelector(FOLDER, allow_not_found=True, recursive=True))
-        for file in filter(_is_manifest, found):
-            with open_folder(uri).open_input_stream(file.path) as stream:
-                text = stream.read()
-            try:
-                yield from (each["path"] for each in json.loads(text)["files"])
-            except (ValueError, TypeError, KeyError):
-                continue
+        paths = [file.path for file in found if _is_manifest(file)]
+        with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
+            for names in threads.map(functools.partial(_named_files, open_folder(uri)), paths):
+                yield from names
+
+
+def _named_files(table: SubTreeFileSystem, path: str) -> list[str]:
+    try:
+        with table.open_input_stream(path) as stream:
+            return [str(file["path"]) for file in json.loads(stream.read())["files"]]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # its run ended meanwhile, or it is incomplete
+        return []
 
 
 def delete_run(uri: str, run: str, paths: Sequence[str] = ()) -> None:
-    """Delete what is staged of a run: its manifests, and the files at `paths`, which no manifest names any more."""
+    """Delete what is staged of a run: its manifests, and the files at `paths`, which none names then."""
     with store_errors(uri):
-        table = open_folder(uri)
-        for path in paths:
-            if table.get_file_info(path).type == FileType.File:
-                table.delete_file(path)
+        delete_files(open_folder(uri), paths)
     delete_folder(uri, f"{FOLDER}/{run}")
 
 

@@ -60,38 +60,29 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
             is_transient,
         )
         table = delta_table(uri)
-    if _missing_columns(table, schema) or not _has_properties(table):
-        table = _upgrade(uri, schema)
     names = [field.name for field in table.schema().fields]
-    if names != schema.names:
+    if names != schema.names[: len(names)]:
         raise StoreError(f"table {uri}: has the columns {', '.join(names)} instead of {', '.join(schema.names)}")
-    return table
+    return _upgrade(uri, schema)
 
 
 def _upgrade(uri: str, schema: pa.Schema) -> DeltaTable:
     """Give a table of an earlier version of musictag the columns and properties that it lacks; return it."""
-    with store_errors(uri):
-        try:
-            if missing := _missing_columns(delta_table(uri), schema):
-                delta_table(uri).alter.add_columns(missing)
-            if not _has_properties(delta_table(uri)):
-                delta_table(uri).alter.set_table_properties(_PROPERTIES)
-        except DeltaError:
-            # Another run may have done it at the same moment.
-            if _missing_columns(delta_table(uri), schema) or not _has_properties(delta_table(uri)):
-                raise
-        return delta_table(uri)
-
-
-def _missing_columns(table: DeltaTable, schema: pa.Schema) -> list[DeltaField]:
-    """Return the last columns of `schema`, if the table has all before them and no others."""
-    names = [field.name for field in table.schema().fields]
-    is_older = names == schema.names[: len(names)]
-    return [DeltaField.from_arrow(field) for field in list(schema)[len(names) :]] if is_older else []
-
-
-def _has_properties(table: DeltaTable) -> bool:
-    return _PROPERTIES.keys() <= table.metadata().configuration.keys()
+    for is_last in (False, False, True):
+        with store_errors(uri):
+            table = delta_table(uri)
+            missing = [DeltaField.from_arrow(field) for field in list(schema)[len(table.schema().fields) :]]
+            try:
+                if missing:
+                    table.alter.add_columns(missing)
+                elif not _PROPERTIES.keys() <= table.metadata().configuration.keys():
+                    table.alter.set_table_properties(_PROPERTIES)
+                else:
+                    break
+            except DeltaError:  # another run may have done it at the same moment
+                if is_last:
+                    raise
+    return delta_table(uri)
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:

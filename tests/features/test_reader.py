@@ -2,6 +2,7 @@ import datetime
 import threading
 import time
 
+import pyarrow as pa
 import pytest
 
 from musictag.errors import StoreError
@@ -93,6 +94,18 @@ def test_memory_holds_a_limited_number_of_tracks(features, opened, monkeypatch):
         next(rows)
         assert len(opened) <= n_read / TRACKS_OF_A_FILE + 1 + 6 / TRACKS_OF_A_FILE
     rows.close()
+
+
+def test_newest_row_of_each_track_is_kept():
+    days = [datetime.datetime(2026, 1, day, tzinfo=datetime.UTC) for day in (2, 1, 3, 1)]
+    rows = pa.table({"track_id": ["a", "b", "a", "a"], "featurized_at": days, "n": [1, 2, 3, 4]})
+    assert reader.newest_rows(rows)["n"].to_pylist() == [2, 3]
+    assert reader.newest_rows(rows.slice(0, 2)).equals(rows.slice(0, 2))
+
+
+def test_file_that_the_version_does_not_have_is_named(features):
+    with pytest.raises(StoreError, match=r"version 0 does not have the file part-"):
+        reader.group_by_file(features, 0, {"t1": next(iter(find_files(features, ["t1"])))})
 
 
 def test_missing_file_is_named(features):

@@ -1,18 +1,20 @@
 """A worker stages each part once, also after another worker was lost or does the same."""
 
+import itertools
 import threading
 
 import pyarrow as pa
 import pytest
 
-from musictag.errors import StoreError
+from musictag.errors import ConflictError, StoreError
+from musictag.jobs import plan_files
 from musictag.jobs.committer import Committer
 from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, write_plan
 from musictag.jobs.shards import stage_shard
 from musictag.jobs.staged_parts import StagedParts
-from musictag.storage import staging, tables
+from musictag.storage import commits, staging, tables
 from plans import planned
 from sample_tables import SCHEMA, make_table
 
@@ -184,6 +186,53 @@ def test_rows_that_arrive_in_the_driver_are_committed_at_the_end(uri, tmp_path):
     assert tables.track_ids(uri) == {"a"}
     assert tables.track_ids(committer.output.failures_uri) == {"b"}
     assert committer.n_tracks == 2
+
+
+@pytest.fixture
+def long_plan(tmp_path, monkeypatch) -> PlanFiles:
+    """Eight tasks in eight parts of two shards."""
+    monkeypatch.setattr(plan_files, "MAX_SHARDS", 2)
+    with planned([(f"t{n}", f"{n}.mp3", "e") for n in range(8)]) as made:
+        return write_plan(made.connection, str(tmp_path / "plan"), "r1", 8)
+
+
+def test_commits_of_long_shards_go_on_after_a_commit_without_response(uri, long_plan, monkeypatch):
+    assert (long_plan.n_shards, long_plan.n_parts) == (2, 8)
+    parts, add_files = staged_parts(uri), commits.add_files
+
+    def stage_parts(shard, n, process=succeed):
+        return list(itertools.islice(stage_shard(output(uri), long_plan, shard, process), n))
+
+    def commit():
+        parts.collect()
+        parts.commit()
+        return sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist())
+
+    stage_parts(0, 2)
+    stage_parts(1, 1, fail)
+    assert commit() == ["t0", "t1"]
+    stage_parts(1, 1)
+
+    def without_response(*arguments):
+        monkeypatch.setattr(commits, "add_files", add_files)
+        add_files(*arguments)
+        raise ConflictError("the response was lost")
+
+    monkeypatch.setattr(commits, "add_files", without_response)
+    assert commit() == ["t0", "t1", "t5"]
+    stage_parts(0, 2)
+    stage_parts(1, 2)
+    assert commit() == ["t0", "t1", "t2", "t3", "t5", "t6", "t7"]
+    assert tables.track_ids(parts.output.failures_uri) == {"t4"}
+
+
+def test_part_that_another_run_has_taken_over_is_left_out(uri, plan, monkeypatch):
+    stage(uri, plan)
+    parts, paths = staged_parts(uri), staging.manifest_paths(uri, "r1")
+    monkeypatch.setattr(staging, "manifest_paths", lambda *_: paths)  # listed before the other run deleted it
+    staging.delete_manifest(uri, paths[0])
+    parts.collect()
+    assert (parts.n_tracks, parts.commit()) == (0, 0)
 
 
 def test_two_drivers_that_commit_the_same_parts_commit_them_once(uri, plan, tmp_path):

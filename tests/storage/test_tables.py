@@ -37,6 +37,14 @@ def test_table_of_other_columns_is_refused(uri):
         tables.create_table(uri, pa.schema([("track_id", pa.string()), ("m", pa.int32())]))
 
 
+def test_refused_table_is_left_as_it_is(tmp_path):
+    uri = str(tmp_path / "foreign")
+    DeltaTable.create(uri, pa.schema([("id", pa.int64())]))
+    with pytest.raises(StoreError, match="has the columns id instead of track_id, n"):
+        tables.create_table(uri, SCHEMA)
+    assert tables.version(uri) == 0
+
+
 @pytest.mark.parametrize(("row_group_bytes", "n_groups"), [(1, [100]), (200, range(2, 100)), (1 << 20, [1])])
 def test_rows_of_some_tracks_are_read_in_table_order(uri, monkeypatch, row_group_bytes, n_groups):
     monkeypatch.setattr(data_files, "ROW_GROUP_BYTES", row_group_bytes)
