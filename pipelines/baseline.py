@@ -72,14 +72,14 @@ def fit_and_log(
     targets: Mapping[str, Bools],
     vocabulary: tuple[str, ...],
     config: FeatureConfig,
-    version: int,
+    features_version: int,
     params: Mapping[str, object],
     args: argparse.Namespace,
 ) -> tuple[str, float]:
     """Fit one method on the train split, log it as an MLflow run, register it.
 
-    Descriptors (N, D) and targets (N, K) are given by split; `version` is that of the features table. Returns the
-    version of the model, and the macro PR-AUC on the validation split.
+    Descriptors (N, D) and targets (N, K) are given by split. `features_version` is the version of the features table.
+    Returns the version of the model, and the macro PR-AUC on the validation split.
     """
     started = time.perf_counter()
     model, chosen = baselines.fit(
@@ -93,7 +93,7 @@ def fit_and_log(
         f"baseline {method}", {"model": method, **params, **chosen}, {"feature_hash": config.feature_hash}
     )
     with run as run_id, tempfile.TemporaryDirectory() as folder:
-        mlflow_runs.log_features(args.features, version, config.feature_hash)
+        mlflow_runs.log_features(args.features, features_version, config.feature_hash)
         mlflow_runs.log_metrics(run_id, {f"best_{name}": figure for name, figure in figures.items()})
         mlflow_runs.log_metrics(run_id, {"fit_seconds": fit_seconds})
         min_precision = by_tag(args.min_precision, vocabulary)

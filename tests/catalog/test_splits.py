@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sample_tables
-from musictag.catalog import validation
+from musictag.catalog import splits, validation
 from musictag.catalog.matching import TrackCount
 from musictag.catalog.splits import SHARES, SPLITS, assign_splits, folds, group_of, tags_by_split
 from musictag.errors import CatalogError
@@ -193,6 +193,27 @@ def test_unlisted_tracks_with_features_are_counted_and_named(tmp_path):
     assert str(labels).endswith(
         "0 tagged but without features, 4 (old-0, old-1, old-2, \u2026) with features but not in the catalog"
     )
+
+
+def test_two_jobs_that_assign_splits_at_once_agree(tmp_path, monkeypatch):
+    uri, rows = str(tmp_path / "splits"), artists(20)
+    few, digests = rows[:12], dict.fromkeys(row[0] for row in rows)
+    store = splits._store_splits
+    meanwhile = []
+
+    def store_after_another_job(*arguments):
+        monkeypatch.setattr(splits, "_store_splits", store)
+        meanwhile.append(labels_of(catalog_of(*few), digests, uri))
+        store(*arguments)
+
+    monkeypatch.setattr(splits, "_store_splits", store_after_another_job)
+    labels = labels_of(catalog_of(*rows), digests, uri)
+    stored = tables.read_columns(uri, ("group", "split")).to_pylist()
+    assert len({(row["group"], row["split"]) for row in stored}) > len(
+        {row["group"] for row in stored}
+    )  # they differed
+    assert split_of(*meanwhile).items() <= split_of(labels).items()
+    assert split_of(labels_of(catalog_of(*rows), digests, uri)) == split_of(labels)
 
 
 def test_splits_are_stored_when_the_catalog_grows(tmp_path):

@@ -155,6 +155,17 @@ def test_parts_are_staged_and_committed_although_the_store_of_tables_is_stopped(
         assert tables.track_ids(uri) == {str(n) for n in range(6)}
 
 
+def test_a_part_that_begins_while_the_store_of_tables_is_stopped_is_waited_for(store: Store) -> None:
+    output = Output("s3://music/table", pa.schema([("track_id", pa.string())]), "made_at", "p")
+    with contextlib.ExitStack() as stack:
+        with store(), planned([("a", "a.mp3", "e")]) as made:
+            plan = write_plan(made.connection, "s3://music/table-plan", "r1", 1, store_timeout_s=120)
+        restart = threading.Timer(5, lambda: stack.enter_context(store()))
+        restart.start()
+        assert list(stage_shard(output, plan, 0, lambda tasks: [({"track_id": "a"}, None)])) == [1]
+        restart.join()
+
+
 def test_a_store_of_tables_that_is_gone_for_good_is_an_error_after_the_limit(store: Store, tmp_path: Path) -> None:
     with planned([("a", "a.mp3", "e")]) as made:
         plan = write_plan(made.connection, str(tmp_path / "plan"), "r1", 1, store_timeout_s=10)

@@ -20,7 +20,7 @@ from musictag.features.limits import Limits
 from musictag.features.table import SCHEMA, open_features
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import Task, TaskList
-from musictag.storage import commits, tables
+from musictag.storage import commits, rewrite, tables
 from musictag.tagging.table import TAGS_SCHEMA, ModelIdentity
 from processes import committing_often
 
@@ -242,6 +242,21 @@ def test_model_of_other_features_is_refused_before_ray_starts(home, corpus, tagg
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "tags").exists()
+
+
+def test_newest_features_of_a_track_are_tagged_although_their_file_holds_earlier_ones(
+    home, call, corpus, tags, tmp_path
+):
+    uri = str(shutil.copytree(corpus.features, tmp_path / "features"))
+    before = rows_of(tags)
+    # Featurizing changed audio was killed before it removed the earlier row, and compaction joined the files.
+    changed = extract.featurize("track-07", before["track-08"]["uri"], extract.FeatureConfig())
+    commits.append_rows(uri, SCHEMA, [{**changed, "uri": before["track-07"]["uri"]}])
+    rewrite.compact(uri)
+    assert len(tables.files(uri)) == 1
+    last = last_line(call(home, "tag", "--features", uri, "--tags", tags, "--model", "models:/musictag/1"))
+    assert last.startswith("50 listed = 1 written + 49 unchanged + 0 failed (")
+    np.testing.assert_allclose(rows_of(tags)["track-07"]["scores"], before["track-08"]["scores"], atol=1e-6)
 
 
 def test_damaged_features_end_the_run_with_an_error(home, call, corpus, tags, tmp_path):
