@@ -95,9 +95,9 @@ def main(argv: list[str]) -> None:
         n_workers = beam_runner.n_workers(beam_arguments)
         yield Workers(n_workers, n_cores=n_workers)
 
-    def featurize(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def featurize(plan: PlanFiles, committer: Committer) -> None:
         featurize_shard = FeaturizeShard(output, plan, config, args.clips_per_track, options.limits(args))
-        with polling_bar("featurize", n_tasks, lambda: committer.n_tracks):
+        with polling_bar("featurize", plan.n_tasks, lambda: committer.n_tracks):
             beam_runner.run(
                 lambda pipeline: (
                     pipeline

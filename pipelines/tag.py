@@ -30,7 +30,7 @@ from musictag.jobs.entry_point import run_main
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
-from musictag.jobs.run import Run, Workers, execute
+from musictag.jobs.run import Run, execute
 from musictag.models.artifact_files import read_spec
 from musictag.models.specs import check_features
 from musictag.storage import etags, tables
@@ -82,10 +82,9 @@ def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[pa.Recor
     if catalog:
         yield from etags.with_etags(catalog.tracks)
         return
-    columns = ("track_id", "uri", "audio_etag", "featurized_at", "__filename")
+    columns = ("track_id", "uri", "audio_etag", "featurized_at", tables.FILE)
     for batch in tables.scan(features_uri, columns):
-        names = pc.replace_substring_regex(batch["__filename"], ".*/", "")
-        yield batch.append_column("features_file", names)
+        yield batch.rename_columns([*columns[:-1], "features_file"])
 
 
 def main(argv: list[str]) -> None:
@@ -137,8 +136,8 @@ def main(argv: list[str]) -> None:
 
     tables.create_table(args.tags, TAGS_SCHEMA)
 
-    def tag(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
-        with bar((), "tag", n_tasks, "track") as progress_bar:
+    def tag(plan: PlanFiles, committer: Committer) -> None:
+        with bar((), "tag", plan.n_tasks, "track") as progress_bar:
             for rows in scoring().score(plan):
                 failures = pc.drop_null(rows["failure"]).to_pylist()
                 committer.add(rows.filter(pc.is_null(rows["failure"])).select(TAGS_SCHEMA.names), failures)

@@ -5,7 +5,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from musictag.features import reader
-from musictag.storage import checksums, folders, queries, rewrite, tables
+from musictag.storage import checksums, folders, heartbeats, queries, rewrite, tables
 
 SCHEMA = pa.schema([("track_id", pa.string()), ("n", pa.int32())])
 
@@ -32,13 +32,17 @@ def delete_tracks(uri: str, track_ids: Iterable[str]) -> None:
 def remove_tracks(uri: str, track_ids: Iterable[str]) -> None:
     """Remove rows as a run does; the column `n` takes the place of a time."""
     with queries.connect() as connection:
-        connection.register("found", tables.scan(uri, ("track_id", "n", "__filename")).read_all())
+        connection.register("found", tables.scan(uri, ("track_id", "n", "file")).read_all())
         connection.register("gone", pa.table({"track_id": pa.array(track_ids, pa.string())}))
         connection.execute(
-            "CREATE TABLE obsolete AS "
-            "SELECT parse_filename(__filename) AS file, track_id, n AS time FROM found SEMI JOIN gone USING (track_id)"
+            "CREATE TABLE obsolete AS SELECT file, track_id, n AS time FROM found SEMI JOIN gone USING (track_id)"
         )
         rewrite.remove_rows(connection, "obsolete", uri, "n")
+
+
+def ended_runs(uri: str) -> list[str]:
+    """Return the runs that have staged something in a table, and have ended."""
+    return [run for run, is_running in heartbeats.running_states(uri).items() if not is_running]
 
 
 def features(digests: Mapping[str, str | None]) -> pa.Table:

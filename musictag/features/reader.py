@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from musictag.errors import StoreError
 from musictag.features.table import SCHEMA
@@ -20,16 +19,7 @@ TRACKS_AHEAD = 64
 
 def scan_for_labels(uri: str, version: int | None = None) -> pa.RecordBatchReader:
     """Return a reader of `track_id, audio_sha256, featurized_at, file` of the features table, in batches."""
-    columns = ("track_id", "audio_sha256", "featurized_at", "__filename")
-    scanned = tables.scan(uri, columns, version)
-    schema = pa.schema([*list(scanned.schema)[:-1], ("file", pa.string())])
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in scanned:
-            names = pc.replace_substring_regex(batch["__filename"], ".*/", "")
-            yield pa.record_batch([*batch.columns[:-1], names], schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    return tables.scan(uri, ("track_id", "audio_sha256", "featurized_at", tables.FILE), version)
 
 
 def group_by_file(uri: str, version: int, files: Mapping[str, str]) -> dict[str, list[str]]:

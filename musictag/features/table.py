@@ -86,9 +86,9 @@ def load_rows(connection: duckdb.DuckDBPyConnection, name: str, uri: str, config
         uri: the features table.
         config: its settings, whose hash is the producer of all rows (see `open_features`).
     """
-    rows = tables.scan(uri, ("track_id", "uri", "audio_etag", "featurized_at", "__filename"))
-    columns = "featurized_at AS time, parse_filename(__filename) AS file"
-    queries.load(connection, name, rows, f"track_id, uri, audio_etag, '{config.feature_hash}' AS producer, {columns}")
+    rows = tables.scan(uri, ("track_id", "uri", "audio_etag", "featurized_at", tables.FILE))
+    producer = f"'{config.feature_hash}' AS producer"
+    queries.load(connection, name, rows, f"track_id, uri, audio_etag, {producer}, featurized_at AS time, file")
 
 
 def estimated_row_bytes(config: FeatureConfig, clips_per_track: int | None) -> int:

@@ -42,10 +42,8 @@ def create_copy_sources(connection: duckdb.DuckDBPyConnection, producer: str, ou
         output_uri: the table whose rows may be copied; None if the job copies none.
     """
     connection.execute(_CANDIDATES, {"producer": producer})
-    if output_uri is None:
-        connection.execute("DELETE FROM candidates")
     (n_candidates,) = connection.execute("SELECT count(*) FROM candidates").fetchall()[0]
-    columns = ("track_id", "audio_sha256", "__filename")
+    columns = ("track_id", "audio_sha256", tables.FILE)
     if n_candidates and output_uri is not None:
         digests = tables.scan(output_uri, columns)
     else:
@@ -90,7 +88,7 @@ SELECT
     candidates.track_id, source_track_id, audio_sha256 AS source_sha256, existing.file AS source_file
 FROM candidates
 JOIN existing ON existing.track_id = source_track_id
-JOIN digests ON digests.track_id = source_track_id AND parse_filename(__filename) = existing.file
+JOIN digests ON digests.track_id = source_track_id AND digests.file = existing.file
 WHERE audio_sha256 IS NOT NULL
     AND existing.file IN (SELECT file FROM rows_before GROUP BY file HAVING count(*) <= $max_file_rows)
 QUALIFY row_number() OVER (PARTITION BY candidates.track_id) = 1

@@ -106,8 +106,8 @@ FROM problems LEFT JOIN failed USING (track_id)
 
 def load_failures(connection: duckdb.DuckDBPyConnection, failures_uri: str) -> None:
     """Create the table `failures_now` with the `track_id`, `stage`, `time` and `file` of each present failure."""
-    rows = tables.scan(failures_uri, ("track_id", "stage", "failed_at", "__filename"))
-    columns = "track_id, stage, failed_at AS time, parse_filename(__filename) AS file"
+    rows = tables.scan(failures_uri, ("track_id", "stage", "failed_at", tables.FILE))
+    columns = "track_id, stage, failed_at AS time, file"
     queries.load(connection, "failures_now", rows, columns)
 
 
@@ -181,7 +181,7 @@ def delete_resolved_failures(
         connection.execute(_RESOLVED, {"planned_at": planned_at, "prune": prune})
         rewrite.remove_rows(connection, "resolved", failures_uri, "failed_at")
 
-    rewrite.repeat_after_conflicts(remove, lambda: load_failures(connection, failures_uri))
+    commits.repeat_after_conflicts(remove, lambda: load_failures(connection, failures_uri))
 
 
 # Failures of tracks that may be listed in what cannot be read stay, as their rows do; see `plan`.

@@ -8,8 +8,9 @@ from pyarrow.fs import FileInfo, FileSelector
 
 from musictag.errors import StoreError
 from musictag.jobs import row_checks
-from musictag.jobs.plan_files import delete_plan, plan_uri, planned_runs, run_name, started_at
-from musictag.storage import checksums, drivers, folders, rewrite, staging, tables
+from musictag.jobs.output import plan_uri
+from musictag.jobs.plan_files import delete_plan, planned_runs
+from musictag.storage import checksums, folders, heartbeats, rewrite, staging, tables
 
 _FAILURES = tables.companion_uri("", "failures")
 _CLOCK_MARGIN = datetime.timedelta(minutes=5)
@@ -81,15 +82,15 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     """
     table = tables.open_table(uri)
     started = datetime.datetime.now(datetime.UTC)
-    is_running = drivers.running_states(uri, planned=planned_runs(plan_uri(uri)))
+    is_running = heartbeats.running_states(uri, planned_runs(plan_uri(uri)))
     for run in is_running:
-        if not is_running[run] and started_at(run) < started - datetime.timedelta(hours=keep_hours):
+        if not is_running[run] and heartbeats.started_at(run) < started - datetime.timedelta(hours=keep_hours):
             staging.delete_run(uri, run)
             delete_plan(plan_uri(uri), run)
     if uri.rstrip("/").endswith(_FAILURES):  # a run has its driver's file in the table of its rows
-        is_running |= drivers.running_states(uri.rstrip("/").removesuffix(_FAILURES))
+        is_running |= heartbeats.running_states(uri.rstrip("/").removesuffix(_FAILURES))
     # The clocks of drivers and of the store may differ.
-    starts = [started_at(run) - _CLOCK_MARGIN for run in is_running if is_running[run]]
+    starts = [heartbeats.started_at(run) - _CLOCK_MARGIN for run in is_running if is_running[run]]
     writing_since = min([started, *starts])
     staged = set(staging.staged_files(uri))
     with folders.store_errors(uri):
@@ -108,8 +109,8 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
 
 def compact(uri: str) -> rewrite.Compaction:
     """Join the small files of the table at `uri`, see `rewrite.compact`; a vacuum meanwhile keeps the new ones."""
-    run = run_name(datetime.datetime.now(datetime.UTC))
-    with drivers.running(uri, run):
+    run = heartbeats.run_name(datetime.datetime.now(datetime.UTC))
+    with heartbeats.running(uri, run):
         compaction = rewrite.compact(uri)
     staging.delete_run(uri, run)
     return compaction

@@ -8,7 +8,7 @@ import duckdb
 
 from musictag.jobs.output import Output
 from musictag.jobs.plan import LoadRows
-from musictag.storage import rewrite
+from musictag.storage import commits, rewrite
 
 
 def remove_obsolete_rows(
@@ -30,7 +30,7 @@ def remove_obsolete_rows(
         connection.execute(_OBSOLETE, {"prune": prune})
         rewrite.remove_rows(connection, "obsolete", output.uri, output.time_column)
 
-    rewrite.repeat_after_conflicts(remove, lambda: load_rows(connection, "rows_now"))
+    commits.repeat_after_conflicts(remove, lambda: load_rows(connection, "rows_now"))
 
 
 _OBSOLETE = """

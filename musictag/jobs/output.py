@@ -24,3 +24,13 @@ class Output:
     def failures_uri(self) -> str:
         """The table of the tracks that failed."""
         return tables.companion_uri(self.uri, "failures")
+
+    @property
+    def plan_uri(self) -> str:
+        """The folder of the plans of runs."""
+        return plan_uri(self.uri)
+
+
+def plan_uri(uri: str) -> str:
+    """Return the folder of the plans of runs that write the table at `uri`."""
+    return tables.absolute(tables.companion_uri(uri, "plan"))

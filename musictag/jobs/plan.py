@@ -85,7 +85,7 @@ def load_listed(connection: duckdb.DuckDBPyConnection, listed: Iterable[pa.Recor
     if n_featurized:
         connection.execute(
             "CREATE OR REPLACE TABLE listed AS SELECT * FROM listed "
-            "QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY featurized_at DESC) = 1"
+            "QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY featurized_at DESC, features_file DESC) = 1"
         )
 
 

@@ -6,11 +6,9 @@ one number for the engine. The files of a run are in the folder `RUN` of the tab
 """
 
 import dataclasses
-import datetime
 import functools
 import itertools
 import math
-import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -20,7 +18,6 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
 from musictag.errors import StoreError
-from musictag.storage import tables
 from musictag.storage.data_files import FILE_BYTES
 from musictag.storage.folders import delete_folder, open_folder, store_errors
 from musictag.storage.outages import ask_table_store
@@ -41,7 +38,6 @@ _SCHEMA = pa.schema(
     ]
 )
 _RUN_KEY = b"musictag.run"
-_TIME_FORMAT = "%Y%m%dT%H%M%S"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,6 +88,7 @@ class PlanFiles:
     uri: str
     """The folder of all plans of the table."""
     run: str
+    n_tasks: int
     n_shards: int
     n_parts: int
     store_timeout_s: float = 0.0
@@ -180,7 +177,7 @@ def write_plan(
             with plans.open_output_stream(_path(run, shard)) as stream, pq.ParquetWriter(stream, schema) as writer:
                 for _ in range(_n_parts_of(shard, n_shards, n_parts)):
                     writer.write_table(next(parts).cast(schema))
-    return PlanFiles(uri, run, n_shards, n_parts, store_timeout_s)
+    return PlanFiles(uri, run, n_tasks, n_shards, n_parts, store_timeout_s)
 
 
 def _n_parts_of(shard: int, n_shards: int, n_parts: int) -> int:
@@ -199,26 +196,6 @@ def planned_runs(uri: str) -> set[str]:
         # Object stores have no folders that could be listed.
         found = open_folder(uri).get_file_info(FileSelector("", allow_not_found=True, recursive=True))
     return {each.path.split("/")[0] for each in found if not each.is_file or "/" in each.path}
-
-
-def run_name(started: datetime.datetime) -> str:
-    """Return a new name for a run that starts at a time; names are in the order of time."""
-    return f"{started:{_TIME_FORMAT}}-{secrets.token_hex(4)}"
-
-
-def started_at(run: str) -> datetime.datetime:
-    """Return the start of a run, to the second, by its name. Raises `StoreError` if it is not the name of a run."""
-    try:
-        return datetime.datetime.strptime(run.partition("-")[0], _TIME_FORMAT).replace(tzinfo=datetime.UTC)
-    except ValueError as error:
-        raise StoreError(
-            f"{run}: not the name of a run, but a folder in `_staged` or in the plan of the table: move it elsewhere"
-        ) from error
-
-
-def plan_uri(output_uri: str) -> str:
-    """Return the folder of the plans of the table at `output_uri`."""
-    return tables.absolute(tables.companion_uri(output_uri, "plan"))
 
 
 _TASKS = """

@@ -33,15 +33,13 @@ from musictag.jobs.plan_files import (
     PlanFiles,
     count_parts,
     delete_plan,
-    plan_uri,
     planned_runs,
-    run_name,
     write_plan,
 )
 from musictag.jobs.progress import counted, echo
 from musictag.jobs.sharing import check_not_shared
 from musictag.jobs.staged_parts import StagedParts
-from musictag.storage import drivers, queries, rewrite, staging, tables
+from musictag.storage import heartbeats, queries, rewrite, staging, tables
 
 MANY_FILES = 200
 """Number of small files from which on joining them is suggested; opening a file takes a millisecond or more."""
@@ -92,8 +90,8 @@ class Run:
     """The start of the run."""
 
 
-Process = Callable[[PlanFiles, int, Workers, Committer], None]
-"""Makes a row or a failure of each task: takes the tasks, their number, the workers, and what commits the rows."""
+Process = Callable[[PlanFiles, Committer], None]
+"""Makes a row or a failure of each task, and stages it or hands it to the committer."""
 
 
 def execute(run: Run, process: Process, *, purpose: str) -> None:
@@ -110,8 +108,8 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
     tables.create_table(run.output.failures_uri, FAILURES_SCHEMA)
-    name = run_name(run.started)
-    with drivers.running(run.output.uri, name):
+    name = heartbeats.run_name(run.started)
+    with heartbeats.running(run.output.uri, name):
         adopt_staged(run, name)
         with queries.connect() as connection:
             planned_at = datetime.datetime.now(datetime.UTC)
@@ -137,8 +135,9 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
 def adopt_staged(run: Run, name: str) -> None:
     """Commit what the workers of ended runs have staged; delete their plans and whatever else they left."""
     n_tracks = 0
-    plans = plan_uri(run.output.uri)
-    for ended in drivers.ended_runs(run.output.uri, name, planned_runs(plans)):
+    plans = run.output.plan_uri
+    states = heartbeats.running_states(run.output.uri, planned_runs(plans))
+    for ended in [other for other, is_running in states.items() if not is_running]:
         staged = StagedParts(run.output, ended, is_taken_over=True)
         staged.collect()
         n_tracks += staged.commit()
@@ -174,11 +173,11 @@ def _process(connection: duckdb.DuckDBPyConnection, run: Run, plan: Plan, proces
     """Process the tasks, while what is staged is committed; return the cost."""
     with run.engine() as workers:
         n_parts = count_parts(plan.n_tasks, run.task_bytes, workers.n)
-        files = write_plan(connection, plan_uri(run.output.uri), name, n_parts, run.store_timeout_s)
+        files = write_plan(connection, run.output.plan_uri, name, n_parts, run.store_timeout_s)
         committer = Committer(run.output, name, workers.n_cores, run.store_timeout_s)
         started = time.monotonic()
         with committer.running():
-            process(files, plan.n_tasks, workers, committer)
+            process(files, committer)
         seconds = time.monotonic() - started
     delete_plan(files.uri, name)
     return Cost(committer.n_tracks, committer.core_seconds, workers.n_gpus * seconds)

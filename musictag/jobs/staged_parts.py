@@ -9,7 +9,7 @@ import datetime
 from collections import defaultdict
 from typing import Any
 
-from musictag.errors import BrokenManifestError, ConflictError, StoreError
+from musictag.errors import BrokenManifestError, StoreError
 from musictag.jobs.ledger import FAILURES_SCHEMA
 from musictag.jobs.output import Output
 from musictag.jobs.progress import echo
@@ -17,7 +17,6 @@ from musictag.storage import commits, staging, tables
 from musictag.storage.data_files import write_rows
 from musictag.storage.staging import Manifest
 
-_MAX_CONFLICTS = 10
 # Manifests read in parallel: reading waits for the store, not for a core.
 _READ_THREADS = 16
 
@@ -84,12 +83,11 @@ class StagedParts:
         """
         if not any(self._staged.values()):
             return 0
-        for _ in range(_MAX_CONFLICTS - 1):
-            try:
-                return self._commit()
-            except ConflictError:  # another run took this one for ended, or the response to a commit was lost
-                self._asks_tables = True
-        return self._commit()
+        # After a conflict, another run took this one for ended, or the response to a commit was lost.
+        return commits.repeat_after_conflicts(self._commit, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asks_tables = True
 
     def _commit(self) -> int:
         if self._asks_tables:

@@ -8,9 +8,9 @@ import functools
 import json
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -21,8 +21,15 @@ from musictag.errors import ConflictError
 from musictag.storage.data_files import DataFile, write_rows
 from musictag.storage.folders import store_errors
 from musictag.storage.retry import retry
-from musictag.storage.tables import MAX_COMMIT_RETRIES, delta_table, is_transient
+from musictag.storage.tables import delta_table, is_transient
 
+Result = TypeVar("Result")
+
+# Concurrent writers conflict in the table's log, which costs a retry of some milliseconds: deltalake repeats a commit
+# where another one only added files, and we repeat it where another one removed some.
+_MAX_COMMITS = 100
+# A change that has to be determined again after a conflict takes longer.
+_MAX_CONFLICTS = 10
 # Maximum pause before a commit is repeated after a conflict, s.
 _MAX_CONFLICT_PAUSE_S = 0.2
 
@@ -77,6 +84,19 @@ def recorded_numbers(uri: str, names: Iterable[str]) -> dict[str, int]:
     return {name: int(number) for name, number in numbers.items() if number is not None}
 
 
+def repeat_after_conflicts(change: Callable[[], Result], look_again: Callable[[], None]) -> Result:
+    """Return the result of `change`, which changes a table; after a conflict, call `look_again` and repeat it.
+
+    Raises `ConflictError` if there is a conflict each time.
+    """
+    for _ in range(_MAX_CONFLICTS - 1):
+        try:
+            return change()
+        except ConflictError:
+            look_again()
+    return change()
+
+
 def commit(
     uri: str,
     schema: pa.Schema,
@@ -92,13 +112,13 @@ def commit(
     """
     removed = {action.path for action in actions if isinstance(action, RemoveAction)}
     numbers = dict(transactions or {})
-    for attempt in range(MAX_COMMIT_RETRIES):
+    for attempt in range(_MAX_COMMITS):
         with store_errors(uri):
             try:
                 retry(functools.partial(_commit, uri, schema, list(actions), removed, numbers, info), is_transient)
             except CommitFailedError:
                 # deltalake lets a transaction fail if another one removed any file, whichever it was.
-                if attempt == MAX_COMMIT_RETRIES - 1:
+                if attempt == _MAX_COMMITS - 1:
                     raise
                 time.sleep(random.uniform(0, _MAX_CONFLICT_PAUSE_S))  # noqa: S311
                 continue
@@ -123,7 +143,7 @@ def _commit(
     properties = CommitProperties(
         custom_metadata=dict(info or {}),
         app_transactions=[Transaction(name, number, now_ms) for name, number in numbers.items()],
-        max_commit_retries=MAX_COMMIT_RETRIES,
+        max_commit_retries=_MAX_COMMITS,
     )
     table.create_write_transaction(actions, mode="append", schema=schema, commit_properties=properties)
 

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -27,22 +27,8 @@ _MAX_COMMITS = 100
 # Files below this size are joined.
 _SMALL_BYTES = FILE_BYTES // 4
 
-_MAX_CONFLICTS = 10
-
 Row = tuple[str, Any]
 """The track and the time of a row."""
-
-
-def repeat_after_conflicts(remove: Callable[[], None], look_again: Callable[[], None]) -> None:
-    """Call `remove`, which removes rows that were determined before; after a conflict, `look_again` and repeat it."""
-    for _ in range(_MAX_CONFLICTS - 1):
-        try:
-            remove()
-        except ConflictError:
-            look_again()
-        else:
-            return
-    remove()
 
 
 def remove_rows(connection: duckdb.DuckDBPyConnection, obsolete: str, uri: str, time_column: str) -> int:

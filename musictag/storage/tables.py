@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake import Field as DeltaField
@@ -17,10 +18,11 @@ from musictag.storage.data_files import DataFile
 from musictag.storage.folders import open_folder, store_errors
 from musictag.storage.retry import retry
 
+FILE = "file"
+"""In `scan`, the column with the name of the file that holds a row."""
+_PATH = "__filename"  # Arrow's column with the path of the file
 # Numbers that `commits` records are forgotten after this time; else those of all runs would stay in the table's log.
 _PROPERTIES = {"delta.setTransactionRetentionDuration": "interval 30 days"}
-# Concurrent writers conflict in the table's log; each conflict costs one of them a retry of some milliseconds.
-MAX_COMMIT_RETRIES = 100
 # Rows of a file that are in memory at once.
 BATCH_ROWS = 16
 
@@ -108,22 +110,9 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
-def read_columns(
-    uri: str, columns: Collection[str], version: int | None = None, *, added: Collection[str] = ()
-) -> pa.Table:
-    """Read columns of the table at `uri`, at its current or at an earlier version; no rows if there is no table.
-
-    Those of `columns` that are also in `added` may be missing in older tables, and are null then.
-    """
-    if not table_exists(uri):
-        return pa.table({name: pa.array([], pa.string()) for name in columns})
-    with store_errors(uri):
-        existing = {field.name for field in open_table(uri, version).schema().fields}
-        missing = [name for name in columns if name in added and name not in existing]
-        rows = _read(uri, [name for name in columns if name not in missing], version)
-        for name in missing:
-            rows = rows.append_column(name, pa.nulls(len(rows)))
-        return rows.select(list(columns))
+def read_columns(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
+    """Read columns of the table at `uri`, as `scan` reads them; no rows if there is no table."""
+    return scan(uri, columns, version).read_all()
 
 
 def track_ids(uri: str, version: int | None = None) -> set[str]:
@@ -155,8 +144,8 @@ def read_file(uri: str, path: str, schema: pa.Schema, track_ids: AbstractSet[str
     """Yield tables with the rows of some tracks in one file of the table at `uri`, as columns of `schema`.
 
     Apart from `track_id`, only row groups that hold such a row are read. Raises `StoreError` if a page does not match
-    its checksum; pages that a delete rewrote have no checksum. Rows are filtered here because deletes write text as
-    `string_view`, on which Arrow 25's filters fail.
+    its checksum; files that deltalake's delete wrote have none, and earlier versions of musictag used it. Rows are
+    filtered here because it wrote text as `string_view`, on which Arrow 25's filters fail.
     """
     with store_errors(f"{uri}/{path}"), open_folder(uri).open_input_file(path) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
@@ -184,44 +173,48 @@ def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 def scan(
     uri: str, columns: Collection[str], version: int | None = None, *, added: Collection[str] = ()
 ) -> pa.RecordBatchReader:
-    """Return a reader of columns of the table at `uri`, as `read_columns` reads them; memory holds some batches.
+    """Return a reader of columns of the table at `uri`, at its current or at an earlier version; memory holds batches.
 
-    `__filename` is the name of the file that holds a row. Text is `string`, also in files that a delete wrote.
+    The column `FILE` is the name of the file that holds a row. Text is `string`, also in files that deltalake's delete
+    wrote. There are no rows if there is no table.
+
+    Args:
+        uri: the table.
+        columns: names of columns.
+        version: an earlier version of the table, whose files must not have been vacuumed.
+        added: columns that may be missing in tables of earlier versions of musictag, and are null then.
     """
     if not table_exists(uri):
         schema = pa.schema([(name, pa.string()) for name in columns])
         return pa.RecordBatchReader.from_batches(schema, [])
     with store_errors(uri):
         dataset = open_table(uri, version).to_pyarrow_dataset(filesystem=open_folder(uri))
-        types = {field.name: _plain_type(field.type) for field in dataset.schema} | {"__filename": pa.string()}
+        types = {field.name: _plain_type(field.type) for field in dataset.schema} | {FILE: pa.string()}
         missing = [name for name in columns if name in added and name not in types]
         schema = pa.schema([(name, types.get(name, pa.null())) for name in columns])
+        scanned = [_PATH if name == FILE else name for name in columns if name not in missing]
         # Without caching: the footers of all files would take most of the memory.
-        scanner = dataset.scanner([name for name in columns if name not in missing], cache_metadata=False)
+        scanner = dataset.scanner(scanned, cache_metadata=False)
+
+    def column(batch: pa.RecordBatch, name: str) -> pa.Array:
+        if name in missing:
+            return pa.nulls(len(batch))
+        if name == FILE:
+            paths = batch[_PATH].dictionary_encode()  # one or few different ones
+            names = pc.replace_substring_regex(paths.dictionary, r"(?s).*/", "")
+            return names.take(paths.indices)
+        return batch[name].cast(schema.field(name).type)
 
     def batches() -> Iterator[pa.RecordBatch]:
         with store_errors(uri):
             for batch in scanner.to_batches():
-                arrays = [
-                    pa.nulls(len(batch)) if name in missing else batch[name].cast(schema.field(name).type)
-                    for name in columns
-                ]
-                yield pa.record_batch(arrays, schema)
+                yield pa.record_batch([column(batch, name) for name in columns], schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _plain_type(data_type: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_string_view(data_type) or pa.types.is_large_string(data_type) else data_type
-
-
-def _read(uri: str, columns: Collection[str], version: int | None = None) -> pa.Table:
-    # Without caching: the footers of all files would take most of the memory.
-    return (
-        open_table(uri, version)
-        .to_pyarrow_dataset(filesystem=open_folder(uri))
-        .to_table(list(columns), cache_metadata=False)
-    )
 
 
 def version(uri: str) -> int:

@@ -61,7 +61,7 @@ def load_rows(connection: duckdb.DuckDBPyConnection, name: str, tags_uri: str, f
     finds it by name and version. The producer is `UNKNOWN_MODEL` if it finds none, or if the model got its version
     after the row was written.
     """
-    columns = ("track_id", "uri", "audio_etag", "model", "model_version", "model_digest", "tagged_at", "__filename")
+    columns = ("track_id", "uri", "audio_etag", "model", "model_version", "model_digest", "tagged_at", tables.FILE)
     queries.load(connection, "scanned_tags", tables.scan(tags_uri, columns, added=ADDED_COLUMNS))
     models = connection.execute(
         "SELECT DISTINCT model, model_version FROM scanned_tags WHERE model_digest IS NULL"
@@ -76,7 +76,7 @@ def load_rows(connection: duckdb.DuckDBPyConnection, name: str, tags_uri: str, f
     connection.execute(
         f"CREATE OR REPLACE TABLE {name} AS SELECT track_id, uri, audio_etag, coalesce(model_digest, "
         "CASE WHEN since <= tagged_at THEN digest END, $unknown) AS producer, "
-        "tagged_at AS time, parse_filename(__filename) AS file "
+        "tagged_at AS time, file "
         "FROM scanned_tags LEFT JOIN models USING (model, model_version)",
         {"unknown": UNKNOWN_MODEL},
     )

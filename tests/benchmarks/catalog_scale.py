@@ -128,8 +128,8 @@ class Planned(Exception):  # noqa: N818 # it is no error
 def plan(folder: Path, n_rows: int) -> dict[str, Any]:
     """Read the catalog and the features table, and write the plan of the new tracks."""
 
-    def process(files: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
-        raise Planned(files, n_tasks)
+    def process(files: PlanFiles, committer: Committer) -> None:
+        raise Planned(files)
 
     def load(connection: duckdb.DuckDBPyConnection, name: str) -> None:
         table.load_rows(connection, name, str(folder / "features"), CONFIG)
@@ -140,11 +140,11 @@ def plan(folder: Path, n_rows: int) -> dict[str, Any]:
     try:
         execute(run, process, purpose="to do")
     except Planned as planned:
-        files, n_tasks = planned.args
+        (files,) = planned.args
     return {
         "read the catalog s": read_s,
         "seconds": time.perf_counter() - started,
-        "n_tasks": n_tasks,
+        "n_tasks": files.n_tasks,
         "n_parts": files.n_parts,
         "peak GiB": peak_gib(),
     }
@@ -170,7 +170,7 @@ def tag(folder: Path, n_rows: int) -> dict[str, Any]:
 def tag_by(folder: Path, uri: str, digest: str) -> float:
     made_s = 0.0
 
-    def process(files: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def process(files: PlanFiles, committer: Committer) -> None:
         nonlocal made_s
         for shard in range(files.n_shards):
             for _, tasks in files.read_shard(shard):

@@ -15,7 +15,7 @@ from musictag.errors import StoreError
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import ledger, maintenance
-from musictag.storage import commits, drivers, staging, tables
+from musictag.storage import commits, heartbeats, staging, tables
 from musictag.storage import data_files as data_files_
 
 CONFIG = FeatureConfig(n_mels=8, clip_frames=4)
@@ -239,7 +239,7 @@ def test_vacuum_keeps_what_a_run_that_is_running_has_written_and_not_staged_yet(
     an_hour_ago = time.time() - 3600
     os.utime(Path(uri) / old.path, (an_hour_ago, an_hour_ago))
     run = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-0123"
-    with drivers.running(uri, run):
+    with heartbeats.running(uri, run):
         (written,) = data_files_.write_rows(uri, SCHEMA, [row("written")])
         deleted = maintenance.vacuum(uri, 0)
         assert old.path in deleted

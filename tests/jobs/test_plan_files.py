@@ -77,7 +77,7 @@ def test_plan_of_another_run_is_an_error(tmp_path):
     other.mkdir()
     (tmp_path / "rows-plan/r1/shard-0000.parquet").rename(other / "shard-0000.parquet")
     with pytest.raises(StoreError, match=r"shard-0000\.parquet: is the plan of another run"):
-        list(plan_files.PlanFiles(files.uri, "r2", 1, 1).read_shard(0))
+        list(plan_files.PlanFiles(files.uri, "r2", 1, 1, 1).read_shard(0))
 
 
 def test_missing_or_broken_plan_file_is_an_error_that_names_it(tmp_path):

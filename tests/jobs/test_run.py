@@ -56,11 +56,11 @@ class Job:
         return {row["track_id"]: (row["error"], row["attempts"]) for row in rows}
 
     def load_rows(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
-        columns = ("track_id", "uri", "audio_etag", "producer", "written_at", "__filename")
+        columns = ("track_id", "uri", "audio_etag", "producer", "written_at", "file")
         connection.register("scanned", tables.scan(self.uri, columns))
         connection.execute(
             f"CREATE OR REPLACE TABLE {name} AS SELECT track_id, uri, audio_etag, producer, written_at AS time, "
-            "parse_filename(__filename) AS file FROM scanned"
+            "file FROM scanned"
         )
 
     def process(self, plan: PlanFiles, failing: Collection[str] = (), lost: Collection[str] = ()) -> None:
@@ -113,7 +113,7 @@ class Job:
         self.processed = []
         execute(
             run,
-            process or (lambda plan, n_tasks, workers, committer: self.process(plan, failing, lost)),
+            process or (lambda plan, committer: self.process(plan, failing, lost)),
             purpose="to do",
         )
 
@@ -127,7 +127,7 @@ def equation(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out.splitlines()[-1].partition(" (")[0]
 
 
-def fail_if_called(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+def fail_if_called(plan: PlanFiles, committer: Committer) -> None:
     raise AssertionError(plan)
 
 
@@ -256,7 +256,7 @@ def test_too_many_failures_are_an_error_after_everything_is_written(job: Job) ->
 
 
 def test_rows_of_two_simultaneous_runs_are_deduplicated(job: Job) -> None:
-    def process_within_another_run(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def process_within_another_run(plan: PlanFiles, committer: Committer) -> None:
         job.execute("ab")
         job.process(plan)
 
@@ -265,7 +265,7 @@ def test_rows_of_two_simultaneous_runs_are_deduplicated(job: Job) -> None:
 
 
 def test_error_of_process_is_raised_and_its_rows_are_kept(job: Job) -> None:
-    def crash(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def crash(plan: PlanFiles, committer: Committer) -> None:
         job.process(plan, lost="b")
         raise ZeroDivisionError
 
@@ -284,7 +284,7 @@ def test_a_row_of_a_worker_whose_clock_is_behind_replaces_the_earlier_one(job: J
 
 
 def test_the_plan_of_a_run_that_staged_nothing_is_deleted_by_the_next(job: Job) -> None:
-    def interrupt(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def interrupt(plan: PlanFiles, committer: Committer) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -298,7 +298,7 @@ def test_a_new_row_replaces_an_earlier_one_at_the_end_of_the_run(job: Job) -> No
     job.execute("ab")
     seen = []
 
-    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def process(plan: PlanFiles, committer: Committer) -> None:
         job.process(plan)
         committer.staged.collect()
         committer.staged.commit()
@@ -312,7 +312,7 @@ def test_a_new_row_replaces_an_earlier_one_at_the_end_of_the_run(job: Job) -> No
 def leave_staged(job: Job, *, is_committed: bool = False) -> None:
     """Execute a run that ends as if it was killed, after the rows of `a` and the failure of `b` were staged."""
 
-    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def process(plan: PlanFiles, committer: Committer) -> None:
         job.process(plan, failing="b", lost="c")
         if not is_committed:
             committer.staged.collect = committer.staged.commit = lambda: 0  # type: ignore[method-assign]
@@ -366,7 +366,7 @@ def test_a_broken_manifest_costs_only_repeated_work(job: Job, capsys, damage: st
 
 
 def test_a_worker_that_wakes_up_after_its_part_was_committed_changes_nothing(job: Job) -> None:
-    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def process(plan: PlanFiles, committer: Committer) -> None:
         job.process(plan)
         committer.staged.collect()
         committer.staged.commit()
@@ -382,7 +382,7 @@ def test_a_worker_that_wakes_up_after_its_part_was_committed_changes_nothing(job
 def test_a_run_that_is_still_running_is_left_alone(job: Job, monkeypatch) -> None:
     monkeypatch.setattr(committing, "COMMIT_S", 1e9)
 
-    def process(plan: PlanFiles, n_tasks: int, workers: Workers, committer: Committer) -> None:
+    def process(plan: PlanFiles, committer: Committer) -> None:
         job.process(plan)
         staged = {path.name for path in Path(job.uri, staging.FOLDER).rglob("*.json")}
         job.execute("c")  # another run meanwhile

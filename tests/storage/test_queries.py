@@ -52,10 +52,10 @@ def test_a_scan_reads_columns_and_the_names_of_files(tmp_path):
     commits.append_rows(uri, sample_tables.SCHEMA, sample_tables.rows("a", "b"))
     commits.append_rows(uri, sample_tables.SCHEMA, sample_tables.rows("c"))
     sample_tables.delete_tracks(uri, ["a"])  # the rest of the file has text as string_view
-    found = tables.scan(uri, ("track_id", "later", "__filename"), added=("later",)).read_all()
+    found = tables.scan(uri, ("track_id", "later", "file"), added=("later",)).read_all()
     assert found.schema.types == [pa.string(), pa.null(), pa.string()]
     assert sorted(found["track_id"].to_pylist()) == ["b", "c"]
-    assert {Path(path).name for path in found["__filename"].to_pylist()} == {file.path for file in tables.files(uri)}
+    assert set(found["file"].to_pylist()) == {file.path for file in tables.files(uri)}
 
 
 def test_a_scan_of_no_table_has_no_rows(tmp_path):

@@ -36,12 +36,9 @@ def contents(uri, version=None):
 def remove(uri, where):
     """Remove the rows for which an SQL condition on `file`, `track_id` and `time` holds."""
     with queries.connect() as connection:
-        found = tables.scan(uri, ("__filename", "track_id", "made_at")).read_all()
-        connection.register("found", found.rename_columns(["path", "track_id", "time"]))
-        connection.execute(
-            "CREATE TABLE gone AS "
-            f"SELECT * FROM (SELECT parse_filename(path) AS file, track_id, time FROM found) WHERE {where}"
-        )
+        found = tables.scan(uri, ("file", "track_id", "made_at")).read_all()
+        connection.register("found", found.rename_columns(["file", "track_id", "time"]))
+        connection.execute(f"CREATE TABLE gone AS SELECT * FROM found WHERE {where}")
         return rewrite.remove_rows(connection, "gone", uri, "made_at")
 
 

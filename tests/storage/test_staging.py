@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from musictag.errors import BrokenManifestError
-from musictag.storage import data_files, drivers, staging
-from sample_tables import SCHEMA, make_table, rows
+from musictag.storage import data_files, heartbeats, staging
+from sample_tables import SCHEMA, ended_runs, make_table, rows
 
 
 @pytest.fixture
@@ -74,16 +74,16 @@ def test_a_deleted_run_leaves_the_others(uri):
 
 
 def test_the_run_of_this_process_is_running_until_its_body_ends(uri):
-    with drivers.running(uri, "r2"):
-        with drivers.running(uri, "r1"):
+    with heartbeats.running(uri, "r2"):
+        with heartbeats.running(uri, "r1"):
             staging.write_manifest(uri, manifest_of(uri, "a"))
-            assert drivers.ended_runs(uri, "r2") == []
-        assert drivers.ended_runs(uri, "r2") == ["r1"]
+            assert ended_runs(uri) == []
+        assert ended_runs(uri) == ["r1"]
 
 
 def test_the_driver_file_is_written_again_and_again(uri, monkeypatch):
-    monkeypatch.setattr(drivers, "WRITE_S", 0.01)
-    with drivers.running(uri, "r1"):
+    monkeypatch.setattr(heartbeats, "WRITE_S", 0.01)
+    with heartbeats.running(uri, "r1"):
         file = Path(uri) / staging.FOLDER / "r1" / "driver"
         file.write_text("")
         for _ in range(1_000):
@@ -95,28 +95,30 @@ def test_the_driver_file_is_written_again_and_again(uri, monkeypatch):
 
 KILLED_DRIVER = """
 import os, sys
-from musictag.storage import drivers
-with drivers.running(*sys.argv[1:]):
+from musictag.storage import heartbeats
+with heartbeats.running(*sys.argv[1:]):
     os._exit(9)
 """
 
 
 def test_the_run_of_a_killed_process_has_ended(uri):
     assert subprocess.run([sys.executable, "-c", KILLED_DRIVER, uri, "r1"], check=False).returncode == 9
-    assert drivers.ended_runs(uri, "r2") == ["r1"]
+    assert ended_runs(uri) == ["r1"]
 
 
 def test_a_run_without_a_driver_file_has_ended(uri):
     staging.write_manifest(uri, manifest_of(uri, "a"))
-    assert drivers.ended_runs(uri, "r2") == ["r1"]
+    assert ended_runs(uri) == ["r1"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", json.dumps({"machine": "m", "pid": 1, "started": 0}).encode()])
 @pytest.mark.parametrize("is_running", [True, False])
 def test_the_driver_of_another_machine_is_watched(uri, monkeypatch, content, is_running):
-    monkeypatch.setattr(drivers, "ENDED_S", 5.0)
-    monkeypatch.setattr(drivers.time, "sleep", lambda seconds: is_running and staging.write_file(uri, path, b"again"))
-    monkeypatch.setattr(drivers.time, "monotonic", iter(range(1_000)).__next__)
+    monkeypatch.setattr(heartbeats, "ENDED_S", 5.0)
+    monkeypatch.setattr(
+        heartbeats.time, "sleep", lambda seconds: is_running and staging.write_file(uri, path, b"again")
+    )
+    monkeypatch.setattr(heartbeats.time, "monotonic", iter(range(1_000)).__next__)
     path = f"{staging.FOLDER}/r1/driver"
     staging.write_file(uri, path, content)
-    assert drivers.ended_runs(uri, "r2") == ([] if is_running else ["r1"])
+    assert ended_runs(uri) == ([] if is_running else ["r1"])

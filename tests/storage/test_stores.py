@@ -17,10 +17,10 @@ from musictag.jobs.output import Output
 from musictag.jobs.plan_files import delete_plan, write_plan
 from musictag.jobs.shards import stage_shard
 from musictag.jobs.staged_parts import StagedParts
-from musictag.storage import checksums, commits, drivers, etags, fetch, folders, rewrite, staging, stores, tables
+from musictag.storage import checksums, commits, etags, fetch, folders, heartbeats, rewrite, staging, stores, tables
 from object_stores import AZURE_KEY, STORES, put, set_environment
 from plans import planned
-from sample_tables import SCHEMA, remove_tracks, rows
+from sample_tables import SCHEMA, ended_runs, remove_tracks, rows
 
 REMOTE = [pytest.param(name, marks=pytest.mark.slow) for name in STORES if name != "local"]
 
@@ -54,20 +54,20 @@ def test_parts_are_staged_and_taken_over(store: str) -> None:
     tables.create_table(output.failures_uri, FAILURES_SCHEMA)
     with planned([("a", "a.mp3", "e"), ("b", "b.mp3", "e")]) as made:
         plan = write_plan(made.connection, f"{uri}-plan", "r1", 1)
-    with drivers.running(uri, "r1"):
+    with heartbeats.running(uri, "r1"):
         outcomes = [({"track_id": "a", "n": 1}, None), (None, {"track_id": "b", "attempts": 1})]
         assert list(stage_shard(output, plan, 0, lambda tasks: outcomes)) == [2]
         assert list(stage_shard(output, plan, 0, lambda tasks: pytest.fail("staged already"))) == []
-        with drivers.running(uri, "r2"):
-            assert drivers.ended_runs(uri, "r2") == []
-    assert drivers.ended_runs(uri, "r2") == ["r1"]
+        with heartbeats.running(uri, "r2"):
+            assert ended_runs(uri) == []
+    assert ended_runs(uri) == ["r1"]
     parts = StagedParts(output, "r1", is_taken_over=True)
     parts.collect()
     assert parts.commit() == 2
     assert (tables.track_ids(uri), tables.track_ids(f"{uri}-failures")) == ({"a"}, {"b"})
     parts.discard()
     delete_plan(f"{uri}-plan", "r1")
-    assert staging.manifest_paths(uri, "r1") == drivers.ended_runs(uri, "r2") == []
+    assert staging.manifest_paths(uri, "r1") == ended_runs(uri) == []
 
 
 def test_table_is_verified_and_vacuumed(store: str) -> None:

@@ -1,16 +1,18 @@
-"""Tell which runs of a table are still running.
+"""The heartbeats of runs, which tell whether the runs of a table are still running.
 
 The driver of a run writes the file `_staged/RUN/driver` again and again, and deletes it when it ends. What a killed
 driver leaves tells another process of the same machine that it is gone; on another machine, the file is watched.
 """
 
 import contextlib
+import datetime
 import functools
 import json
 import os
+import secrets
 import socket
 import time
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,25 @@ WRITE_S = 10.0
 ENDED_S = 60.0
 """A driver of another machine has ended if its file does not change for this time, s."""
 _NAME = "driver"
+_TIME_FORMAT = "%Y%m%dT%H%M%S"
 _BOOT_ID, _PID_NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 # The time at which a process started changes a little when the machine's clock is set.
 _CLOCK_CHANGE_S = 5.0
+
+
+def run_name(started: datetime.datetime) -> str:
+    """Return a new name for a run that starts at a time; names are in the order of time."""
+    return f"{started:{_TIME_FORMAT}}-{secrets.token_hex(4)}"
+
+
+def started_at(run: str) -> datetime.datetime:
+    """Return the start of a run, to the second, by its name. Raises `StoreError` if it is not the name of a run."""
+    try:
+        return datetime.datetime.strptime(run.partition("-")[0], _TIME_FORMAT).replace(tzinfo=datetime.UTC)
+    except ValueError as error:
+        raise StoreError(
+            f"{run}: not the name of a run, but a folder in `_staged` or in the plan of the table: move it elsewhere"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -55,40 +73,25 @@ def _write(uri: str, run: str) -> None:
     staging.write_file(uri, _path(run), json.dumps(_this_process()).encode())
 
 
-def ended_runs(uri: str, run: str, planned: Collection[str] = ()) -> list[str]:
-    """Return the runs other than `run` that have staged something or are among `planned`, and have ended; oldest first.
-
-    See `running_states`.
-    """
-    return [other for other, is_running in running_states(uri, {run}, planned).items() if not is_running]
-
-
-def running_states(uri: str, others_than: Set[str] = frozenset(), planned: Collection[str] = ()) -> dict[str, bool]:
-    """Return whether each run is running that has staged something or is among `planned`; oldest first.
+def running_states(uri: str, planned: Collection[str] = ()) -> dict[str, bool]:
+    """Return run to whether it is running, oldest first, of each run that has staged something or is among `planned`.
 
     This takes up to `ENDED_S` if the driver of such a run was on another machine.
-
-    Args:
-        uri: the table.
-        others_than: runs to leave out.
-        planned: further runs.
     """
     with store_errors(uri):
         # Object stores have no folders that could be listed.
         found = open_folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
-    others = sorted(
-        {*planned, *(each.path.split("/")[1] for each in found if each.is_file and each.path.count("/") > 1)}
-        - others_than
-    )
-    is_running = {other: _is_running_here(uri, other) for other in others}
-    unknown = {other: _modified(uri, other) for other in others if is_running[other] is None}
+    staged = {file.path.split("/")[1] for file in found if file.is_file and file.path.count("/") > 1}
+    runs = sorted({*planned, *staged})
+    is_running = {run: _is_running_here(uri, run) for run in runs}
+    unknown = {run: _modified(uri, run) for run in runs if is_running[run] is None}
     deadline = time.monotonic() + ENDED_S
     while unknown and time.monotonic() < deadline:
         time.sleep(1)
-        for other in [other for other, modified in unknown.items() if _modified(uri, other) != modified]:
-            del unknown[other]
-            is_running[other] = _modified(uri, other) is not None
-    return {other: bool(is_running[other]) for other in others}
+        for run in [run for run, modified in unknown.items() if _modified(uri, run) != modified]:
+            del unknown[run]
+            is_running[run] = _modified(uri, run) is not None
+    return {run: bool(is_running[run]) for run in runs}
 
 
 def _is_running_here(uri: str, run: str) -> bool | None:
