@@ -37,7 +37,7 @@ class StoreError(MusictagError):
 
 
 class ConflictError(StoreError):
-    """Another writer changed the same files of a table meanwhile."""
+    """Another writer removed the same files of a table, or committed the same parts, meanwhile."""
 
 
 class BrokenManifestError(StoreError):
@@ -65,7 +65,7 @@ class PromotionError(MusictagError):
 
 
 class LedgerError(MusictagError):
-    """The accounting equation does not hold, or too many tracks failed."""
+    """Tracks are not accounted for, or more of them failed or would be deleted than is allowed."""
 
 
 class AudioError(MusictagError):

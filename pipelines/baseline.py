@@ -150,7 +150,7 @@ def main(argv: list[str]) -> None:
     by_tag(args.min_precision, vocabulary)  # refuses unknown tags before the work starts
 
     started = time.perf_counter()
-    learned = {track_id: labels.files[track_id] for part in tags.values() for track_id in part}
+    learned = {track_id: labels.file_by_track[track_id] for part in tags.values() for track_id in part}
     files = group_by_file(args.features, version, learned)
     by_track = describe_tracks(args.features, files, config)
     describe_seconds = time.perf_counter() - started

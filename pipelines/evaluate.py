@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
     version = tables.version(args.features)
     labels = read_labels(catalog, args.features, version, merge_tag_case=spelling)
     progress.echo(str(labels))
-    of_split = {track_id: labels.files[track_id] for track_id in labels.tags[args.split]}
+    of_split = {track_id: labels.file_by_track[track_id] for track_id in labels.tags[args.split]}
     files = group_by_file(args.features, version, of_split)
     result = evaluate(source, args.features, files, labels, args.split)
     log_evaluation(source, result)

@@ -46,9 +46,9 @@ from musictag.features.config import FeatureConfig
 from musictag.features.reader import group_by_file
 from musictag.features.table import feature_config
 from musictag.jobs import progress
+from musictag.jobs.cost import Cost
 from musictag.jobs.entry_point import n_cores, run_main
 from musictag.jobs.labels import echo_problems, read_labels
-from musictag.jobs.ledger import Cost
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
 from musictag.models.artifact import save_model
 from musictag.models.artifact_files import copy_notices
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> None:
     spelling = (args.vocabulary or ()) if args.merge_tag_case else None
     labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)
     progress.echo(str(labels))
-    files = group_by_file(args.features, table.version(), labels.files)
+    files = group_by_file(args.features, table.version(), labels.file_by_track)
     dataset = split_tracks(labels, args, files, config)
     min_precision = by_tag(args.min_precision, dataset.vocabulary)
     network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)

@@ -134,7 +134,7 @@ def test_old_features_are_planned_as_unchanged(old):
     listed = tables.read_columns(uri, ("track_id", "uri", "audio_etag"))
     with queries.connect() as connection:
         queries.load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
-        ledger.load_failed(connection, f"{uri}-failures")
+        ledger.load_earlier_failures(connection, f"{uri}-failures")
         config = feature_config(tables.open_table(uri))
         features_table.load_rows(connection, "rows_before", uri, config)
         load_listed(connection, [listed])
@@ -143,7 +143,7 @@ def test_old_features_are_planned_as_unchanged(old):
 
 def attempts(uri):
     with queries.connect() as connection:
-        ledger.load_failed(connection, uri)
+        ledger.load_earlier_failures(connection, uri)
         return dict(connection.sql("SELECT track_id, attempts FROM failed").fetchall())
 
 
@@ -157,7 +157,7 @@ def test_tags_of_an_old_model_are_up_to_date_unless_model_or_audio_changed(name,
     listed = tables.read_columns(str(store / "features"), ("track_id", "uri", "audio_etag"))
     with queries.connect() as connection:
         queries.load(connection, "problems", PROBLEMS_SCHEMA.empty_table())
-        ledger.load_failed(connection, None)
+        ledger.load_earlier_failures(connection, None)
         load_rows(connection, "rows_before", str(store / name), mlflow_registry.find_digest)
         load_listed(connection, [listed])
         ((producer,),) = connection.sql("SELECT DISTINCT producer FROM rows_before").fetchall()

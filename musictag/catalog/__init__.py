@@ -4,5 +4,5 @@ A catalog is a CSV, JSON Lines or Parquet file, or a folder of music. `reader` r
 its problems: `formats` reads files and `folder` lists folders, in batches of `rows`; `validation` checks them, by
 `column_rules` and `row_rules`, finds `repeated_ids` and resolves `places`. `vocabulary` turns tag lists into multi-hot
 targets, `splits` assigns artists to train, validation and test (by `stratification`) and stores the assignment; `twins`
-finds tracks with the same audio, whose digests come from `matching` a features table.
+finds tracks with the same audio, by digests that `matching` finds in a features table.
 """

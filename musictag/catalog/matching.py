@@ -59,8 +59,8 @@ class Matches:
 
     digests: dict[str, str | None]
     """`digests[track_id]` is the SHA-256 of the track's audio, or None if it is not known."""
-    files: dict[str, str]
-    """`files[track_id]` is the name of the file that holds the row."""
+    file_by_track: dict[str, str]
+    """`file_by_track[track_id]` is the name of the file that holds the row."""
     orphaned: TrackCount
     """Tracks that have rows but are not in the catalog."""
 
@@ -82,6 +82,6 @@ def match_features(tracks: pa.Table, features: pa.Table | pa.RecordBatchReader) 
     names: dict[str, str] = {}  # one string for each file, not for each track
     return Matches(
         digests=dict(zip(track_ids, digests, strict=True)),
-        files={track_id: names.setdefault(file, file) for track_id, file in zip(track_ids, files, strict=True)},
+        file_by_track={track_id: names.setdefault(file, file) for track_id, file in zip(track_ids, files, strict=True)},
         orphaned=TrackCount(n_orphaned, tuple(first or ())),
     )

@@ -74,8 +74,8 @@ class Labels:
     """Tracks that have features but are not in the catalog."""
     groups: dict[str, str]
     """`groups[track_id]` of the tracks in `tags`."""
-    files: dict[str, str]
-    """`files[track_id]` is the name of the file of the features table with the row of a track in `tags`."""
+    file_by_track: dict[str, str]
+    """`file_by_track[track_id]` is the name of the file of the features table with the row of a track in `tags`."""
     twins: TrackCount
     """Validation and test tracks whose audio is also in an earlier split; they are not in `tags`."""
 
@@ -150,7 +150,7 @@ def tags_by_split(
         without_features=TrackCount.of(row["track_id"] for row in rows if row["track_id"] not in digests),
         orphaned=matches.orphaned,
         groups=group_by_track,
-        files={track_id: matches.files[track_id] for track_id in group_by_track},
+        file_by_track={track_id: matches.file_by_track[track_id] for track_id in group_by_track},
         twins=TrackCount.of(left_out),
     )
 

@@ -8,6 +8,7 @@ musictag register msd-musicnn
 musictag verify data/features
 musictag rollback data/tags
 musictag vacuum data/features
+musictag compact data/features
 """
 
 import argparse

@@ -104,8 +104,8 @@ def add_audio(parser: argparse.ArgumentParser, when: str = "") -> None:
     add_limits(parser, when)
     parser.add_argument(
         "--store-timeout", type=minutes, default=STORE_TIMEOUT_MINUTES, metavar="MINUTES",
-        help=f"{when}wait for a store of audio that does not answer, such as S3 or a mount; after that, its tracks "
-        "fail, and the next run tries them (default: %(default)g)",
+        help="wait for a store that does not answer, such as S3 or a mount; after that, its tracks fail or the run "
+        "ends, and the next run tries them (default: %(default)g)",
     )  # fmt: skip
 
 

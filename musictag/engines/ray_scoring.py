@@ -35,7 +35,7 @@ from musictag.storage.data_files import table_of
 from musictag.storage.outages import ask_table_store
 from musictag.tagging.rows import feature_rows, tag_rows
 from musictag.tagging.scorers import SCORE_COLUMNS
-from musictag.tagging.table import IDENTITY_COLUMNS, TAGS_SCHEMA, ModelIdentity
+from musictag.tagging.table import COPIED_COLUMNS, TAGS_SCHEMA, ModelIdentity
 from musictag.tagging.tagger import Tagger
 
 # Clips that an actor with a GPU scores in one call, about: two of the network's batches.
@@ -122,7 +122,7 @@ def _is_done(row: dict[str, Any]) -> bool:
 
 def from_features(plan: Shards, features_uri: str, store_timeout_s: float) -> ray.data.Dataset:
     """Read the feature rows of the tasks; files and row groups without such a row are not read."""
-    names = (*SCORE_COLUMNS, *IDENTITY_COLUMNS, "featurized_at")
+    names = (*SCORE_COLUMNS, *COPIED_COLUMNS, "featurized_at")
     schema = pa.schema([table.SCHEMA.field(name) for name in names])
     table_uri = tables.absolute(features_uri)  # workers have other folders
 
@@ -168,9 +168,9 @@ def from_shards(plan: Shards, read: Callable[[list[Task]], Iterator[pa.Table]]) 
 
 
 def score_rows(
-    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, gpu_tracks: int | None, n: int
+    rows: ray.data.Dataset, model: ModelIdentity, folder: Path, gpu_tracks: int | None, n_actors: int
 ) -> ray.data.Dataset:
-    """Score feature rows by actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`.
+    """Score feature rows by `n_actors` actors with the model artifact in `folder`; returns rows of `SCORED_SCHEMA`.
 
     Each actor has a GPU and scores about `gpu_tracks` tracks in a call, or has none if this is None.
     """
@@ -185,8 +185,8 @@ def score_rows(
         batch_size=gpu_tracks,
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
-            initial_size=n,
-            max_size=n,
+            initial_size=n_actors,
+            max_size=n_actors,
             # With a GPU, the tracks of the next call are put together while it scores.
             max_concurrent_calls_per_actor=2 if gpu_tracks else 1,
         ),

@@ -22,7 +22,7 @@ def scan_for_labels(uri: str, version: int | None = None) -> pa.RecordBatchReade
     return tables.scan(uri, ("track_id", "audio_sha256", "featurized_at", tables.FILE), version)
 
 
-def group_by_file(uri: str, version: int, files: Mapping[str, str]) -> dict[str, list[str]]:
+def group_by_file(uri: str, version: int, file_by_track: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the files of a version of the features table that hold some tracks, each with its tracks.
 
     Files have the order of the table, and the tracks of a file are sorted.
@@ -30,12 +30,12 @@ def group_by_file(uri: str, version: int, files: Mapping[str, str]) -> dict[str,
     Args:
         uri: the features table.
         version: its version.
-        files: `files[track_id]` is the file that holds the track, see `catalog.splits.Labels`.
+        file_by_track: the file that holds each track, see `catalog.splits.Labels`.
 
     Raises `StoreError` if the version does not have one of the files.
     """
     by_file = collections.defaultdict(list)
-    for track_id, path in sorted(files.items()):
+    for track_id, path in sorted(file_by_track.items()):
         by_file[path].append(track_id)
     in_order = {file.path: by_file[file.path] for file in tables.files(uri, version) if file.path in by_file}
     if missing := by_file.keys() - in_order.keys():

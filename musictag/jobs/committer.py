@@ -21,13 +21,13 @@ from musictag.storage.outages import ask_table_store
 from musictag.storage.repeating import repeating
 
 POLL_S = 1.0
-"""Least pause between two looks at what has been staged, s."""
+"""Least pause between two listings of staged parts, s."""
 MAX_POLL_S = 60.0
-"""Largest pause between two looks, s."""
+"""Largest pause between two listings, s."""
 COMMIT_S = 10.0
 """Least pause between two commits, s."""
 MAX_SHARE = 0.05
-"""Share of the time that commits may take, and looks as well: after slow ones, the pause is longer."""
+"""Largest share of the time that commits may take, and listing staged parts: after slow ones, the pause is longer."""
 
 
 class Committer:
@@ -35,7 +35,7 @@ class Committer:
 
     Args:
         output: the output of the run.
-        run: the run.
+        run: name of the run.
         n_cores: number of cores that make the rows that arrive in the driver; staged parts tell their own time.
         store_timeout_s: how long to wait for a store that does not answer.
     """
@@ -66,13 +66,13 @@ class Committer:
     def running(self) -> Iterator[None]:
         """Commit what is staged in a thread while the body runs, and everything at its end, also if it raises."""
         try:
-            with repeating(self._look, POLL_S, "committer"):
+            with repeating(self._poll, POLL_S, "committer"):
                 yield
         finally:
             ask_table_store(self._commit_all, self.store_timeout_s)
 
-    def _look(self) -> float:
-        """Collect what has been staged, commit it if it is time, and return the pause until the next look, s."""
+    def _poll(self) -> float:
+        """Collect what has been staged, commit it if it is time, and return the pause until the next listing, s."""
         started = time.monotonic()
         self.staged.collect()
         collected = time.monotonic()

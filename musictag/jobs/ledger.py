@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
+from musictag.jobs.cost import Cost
 from musictag.jobs.plan import IN_UNREADABLE_FOLDERS, Plan
 from musictag.jobs.plan_files import Task
 from musictag.jobs.progress import echo
@@ -62,7 +63,7 @@ def failure_row(task: Task, error: AudioError) -> dict[str, Any]:
     }
 
 
-def load_failed(connection: duckdb.DuckDBPyConnection, failures_uri: str | None) -> None:
+def load_earlier_failures(connection: duckdb.DuckDBPyConnection, failures_uri: str | None) -> None:
     """Create the table `failed` of the failures in earlier runs; of several rows of a track, the one of most attempts.
 
     It has no rows for a job that tries all tracks again, whose `failures_uri` is None.
@@ -104,7 +105,7 @@ FROM problems LEFT JOIN failed USING (track_id)
 """
 
 
-def load_failures(connection: duckdb.DuckDBPyConnection, failures_uri: str) -> None:
+def load_present_failures(connection: duckdb.DuckDBPyConnection, failures_uri: str) -> None:
     """Create the table `failures_now` with the `track_id`, `stage`, `time` and `file` of each present failure."""
     rows = tables.scan(failures_uri, ("track_id", "stage", "failed_at", tables.FILE))
     columns = "track_id, stage, failed_at AS time, file"
@@ -181,7 +182,7 @@ def delete_resolved_failures(
         connection.execute(_RESOLVED, {"planned_at": planned_at, "prune": prune})
         rewrite.remove_rows(connection, "resolved", failures_uri, "failed_at")
 
-    commits.repeat_after_conflicts(remove, lambda: load_failures(connection, failures_uri))
+    commits.repeat_after_conflicts(remove, lambda: load_present_failures(connection, failures_uri))
 
 
 # Failures of tracks that may be listed in what cannot be read stay, as their rows do; see `plan`.
@@ -212,27 +213,6 @@ def check_failures(account: Account, max_failures: float, failures_uri: str) -> 
             f"{account.failed} of {account.listed} tracks failed, more than --max-failures {max_failures} allows: "
             f"see the reasons in {failures_uri}; everything else is written"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """The computing time of the tracks that a run processed."""
-
-    n_tracks: int
-    """Tracks that were written or failed."""
-    core_seconds: float = 0.0
-    gpu_seconds: float = 0.0
-
-    def __str__(self) -> str:
-        parts = [_cost(self.core_seconds, self.n_tracks, "core")]
-        if self.gpu_seconds:
-            parts.append(_cost(self.gpu_seconds, self.n_tracks, "GPU"))
-        return ", ".join(parts)
-
-
-def _cost(seconds: float, n_tracks: int, unit: str) -> str:
-    per_track = seconds / n_tracks
-    return f"{per_track:.2g} {unit}-seconds a track ({per_track * 1e6 / 3600:,.0f} {unit}-hours for a million)"
 
 
 def echo_account(

@@ -1,4 +1,4 @@
-"""The plan of a batch job: which of the listed tracks it processes, which it skips, and which rows it deletes.
+"""The plan of a batch job: which of the listed tracks it processes, and which it skips.
 
 Featurizing and tagging share it. A plan compares what is listed with what the output table holds and with the failures
 of earlier runs. It is made by queries over columns, because ten million tracks do not fit into Python objects. The
@@ -13,6 +13,9 @@ tables of its connection:
   the `reason` why it is processed, the `existing_uri` and `existing_time` of its row, and whether that row `is_stale`:
   of other audio;
 - `unlisted`: the tracks that have a row but are not listed, and whether that `is_hidden`.
+
+Other modules add `copy_sources` and, after the tasks are processed, `rows_now`, `failures_now`, `outcomes`, `obsolete`
+and `resolved` (`run`, `ledger`, `obsolete_rows`).
 """
 
 import dataclasses

@@ -14,15 +14,15 @@ from musictag.catalog.validation import PROBLEMS_SCHEMA
 from musictag.errors import LedgerError
 from musictag.jobs.committer import Committer
 from musictag.jobs.copy_sources import count_known_audio, create_copy_sources
+from musictag.jobs.cost import Cost
 from musictag.jobs.ledger import (
     FAILURES_SCHEMA,
     Account,
-    Cost,
     check_failures,
     delete_resolved_failures,
     echo_account,
-    load_failed,
-    load_failures,
+    load_earlier_failures,
+    load_present_failures,
     make_account,
     record_problems,
 )
@@ -159,7 +159,7 @@ def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
     """Make the plan, with the rows that may be copied, as tables of the connection."""
     queries.load(connection, "problems", run.catalog.problems if run.catalog else PROBLEMS_SCHEMA.empty_table())
     # A job that does not decode audio ignores earlier failures and tries all tracks again.
-    load_failed(connection, None if run.max_attempts is None else run.output.failures_uri)
+    load_earlier_failures(connection, None if run.max_attempts is None else run.output.failures_uri)
     run.load_rows(connection, "rows_before")
     load_listed(connection, run.listed)
     plan = make_plan(connection, run.output.producer, run.max_attempts or 1)
@@ -191,7 +191,7 @@ def _finish(
         run.load_rows(connection, "rows_now")
     else:
         connection.execute("CREATE TABLE rows_now AS SELECT * FROM rows_before")
-    load_failures(connection, run.output.failures_uri)
+    load_present_failures(connection, run.output.failures_uri)
     account = make_account(connection, plan, run.output.failures_uri, planned_at)
     remove_obsolete_rows(connection, run.output, run.load_rows, prune=prune)
     delete_resolved_failures(connection, run.output.failures_uri, planned_at, prune=prune)

@@ -26,7 +26,7 @@ class StagedParts:
 
     Args:
         output: the output of the run; parts of another producer are not committed.
-        run: the run.
+        run: name of the run.
         is_taken_over: whether another driver may have committed parts of the run.
     """
 

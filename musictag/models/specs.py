@@ -111,9 +111,9 @@ def check_features(spec: TaggerSpec, feature_hash: str) -> None:
     needed = spec.feature_config.feature_hash
     if feature_hash != needed:
         raise FeatureMismatchError(
-            f"the features have hash {feature_hash}, the model needs {needed}: run featurize with the settings of "
-            f"the model, {spec.feature_config.to_dict()}, into another table, or choose a model that was trained on "
-            "these features"
+            f"the features have hash {feature_hash}, the model needs {needed}, of the settings "
+            f"{spec.feature_config.to_dict()}: name a table that was made with them by --features, or a model that was "
+            "trained on these features"
         )
 
 

@@ -48,6 +48,7 @@ def wait_for_store(
 
     The pauses grow to `MAX_PAUSE_S`. When the store has not answered for `timeout_s`, the last error is re-raised.
     Later calls with the same `outage` then fail at once, and ask the store every `MAX_PAUSE_S` only, until it answers.
+    If the store answers others and not this call, the error is re-raised after `TRIES` tries.
 
     Args:
         fn: the operation.
@@ -55,10 +56,9 @@ def wait_for_store(
         timeout_s: time to wait in all, s.
         outage: what is known of the store; by default, nothing.
 
-    If the store answers others and not this call, the error is re-raised after `TRIES` tries.
     """
     outage = outage or Outage()
-    pause, n_answering = FIRST_PAUSE_S, 0
+    pause, n_failed_while_answering = FIRST_PAUSE_S, 0
     while True:
         # The first operation that is given up may have failed for a reason of its own: the next one asks.
         last = outage.error
@@ -70,12 +70,12 @@ def wait_for_store(
             if not is_gone(error):
                 _answered(outage)
                 raise
-            n_answering += outage.since is None
+            n_failed_while_answering += outage.since is None
             left_s = _not_answered(outage, error) + timeout_s - time.monotonic()
             if left_s <= 0:
                 outage.n_given_up += 1
                 raise
-            if n_answering >= TRIES:
+            if n_failed_while_answering >= TRIES:
                 raise
         else:
             _answered(outage)

@@ -27,7 +27,7 @@ _MAX_COMMITS = 100
 # Files below this size are joined.
 _SMALL_BYTES = FILE_BYTES // 4
 
-Row = tuple[str, Any]
+RowKey = tuple[str, Any]
 """The track and the time of a row."""
 
 
@@ -66,7 +66,7 @@ def remove_rows(connection: duckdb.DuckDBPyConnection, obsolete: str, uri: str, 
 
 def _by_file(
     connection: duckdb.DuckDBPyConnection, obsolete: str, paths: Collection[str]
-) -> Iterator[tuple[str, Counter[Row]]]:
+) -> Iterator[tuple[str, Counter[RowKey]]]:
     """Yield the obsolete rows of each of some files; memory holds those of one file."""
     if not paths:
         return
@@ -93,11 +93,11 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _without(uri: str, path: str, schema: pa.Schema, time_column: str, obsolete: Counter[Row]) -> Iterator[pa.Table]:
+def _without(uri: str, path: str, schema: pa.Schema, time_column: str, obsolete: Counter[RowKey]) -> Iterator[pa.Table]:
     """Yield the row groups of a file without the obsolete rows; of equal rows, as many as `obsolete` counts."""
     left = Counter(obsolete)
 
-    def is_kept(row: Row) -> bool:
+    def is_kept(row: RowKey) -> bool:
         left[row] -= 1
         return left[row] < 0
 

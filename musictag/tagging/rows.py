@@ -11,7 +11,7 @@ import pyarrow as pa
 from musictag.features.clips import is_silent
 from musictag.features.table import decode_clips
 from musictag.tagging.scorers import Row
-from musictag.tagging.table import IDENTITY_COLUMNS, ModelIdentity
+from musictag.tagging.table import COPIED_COLUMNS, ModelIdentity
 from musictag.tagging.tagger import Tagger
 
 
@@ -43,7 +43,7 @@ def tag_rows(tagger: Tagger, rows: Sequence[Row], model: ModelIdentity) -> list[
     return [
         {
             "track_id": row["track_id"],
-            **{name: row[name] for name in IDENTITY_COLUMNS},
+            **{name: row[name] for name in COPIED_COLUMNS},
             "model": model.name,
             "model_version": model.version,
             "model_digest": model.digest,

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from musictag.storage import queries, tables
 
-IDENTITY_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash", "damaged_s")
+COPIED_COLUMNS = ("uri", "audio_etag", "audio_sha256", "feature_hash", "damaged_s")
 """Columns that a tags row copies from its features row."""
 
 TAGS_SCHEMA = pa.schema(

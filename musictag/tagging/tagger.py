@@ -1,6 +1,6 @@
 """Tag with a model: compute calibrated scores from feature rows, and compare them with the thresholds.
 
-It needs no engine. The command line, the tagging job, evaluation and the validation of training all score with it.
+It needs no engine. The command line and the tagging job score with it; evaluation and training use `scorers`.
 """
 
 from collections.abc import Iterable

@@ -15,7 +15,7 @@ def tracks(tags: dict[str, list[str]]) -> pa.Table:
 def test_digests_and_files_of_tagged_tracks_are_found() -> None:
     features = sample_tables.features({"a": "1", "b": "2", "c": None})
     assert match_features(tracks({"a": ["x"], "b": [], "c": ["x"], "d": ["x"]}), features) == Matches(
-        digests={"a": "1", "c": None}, files={"a": "a.parquet", "c": "c.parquet"}, orphaned=TrackCount(0)
+        digests={"a": "1", "c": None}, file_by_track={"a": "a.parquet", "c": "c.parquet"}, orphaned=TrackCount(0)
     )
 
 

@@ -71,7 +71,7 @@ class Output:
 
     def failed(self):
         with queries.connect() as connection:
-            ledger.load_failed(connection, self.failures)
+            ledger.load_earlier_failures(connection, self.failures)
             rows = connection.sql("SELECT track_id, uri, audio_etag, error, attempts FROM failed").fetchall()
         return {track_id: FailedTrack(*failure) for track_id, *failure in rows}
 
@@ -81,7 +81,7 @@ class Output:
     def account(self, listed, existing=None, problems=(), failed=None, *, prune=False):
         with planned(listed, existing, self.failed() if failed is None else failed, problems) as made:
             queries.load(made.connection, "rows_now", tables.scan(self.uri, ("track_id", "time")))
-            ledger.load_failures(made.connection, self.failures)
+            ledger.load_present_failures(made.connection, self.failures)
             account = ledger.make_account(made.connection, made.plan, self.failures, NOW)
             ledger.delete_resolved_failures(made.connection, self.failures, NOW, prune=prune)
         return account
@@ -194,7 +194,7 @@ def test_failure_with_most_attempts_counts(output):
 def test_a_job_that_tries_all_tracks_again_has_no_failed_track(output):
     output.fail(EARLIER, "a", attempts=3)
     with queries.connect() as connection:
-        ledger.load_failed(connection, None)
+        ledger.load_earlier_failures(connection, None)
         assert connection.sql("SELECT * FROM failed").fetchall() == []
 
 
