@@ -145,7 +145,7 @@ def test_parts_are_staged_and_committed_although_the_store_of_tables_is_stopped(
         tables.create_table(uri, schema)
         tables.create_table(output.failures_uri, FAILURES_SCHEMA)
         committer = Committer(output, "r1", store_timeout_s=120)
-        restart = threading.Timer(20, lambda: stack.enter_context(store()))
+        restart = threading.Timer(8, lambda: stack.enter_context(store()))
         with committer.running():
             first.close()  # the store stops
             restart.start()
