@@ -15,7 +15,7 @@ from musictag.catalog import stratification, twins
 from musictag.catalog.matching import TrackCount, is_tagged, match_features
 from musictag.catalog.vocabulary import merge_case
 from musictag.errors import CatalogError
-from musictag.storage import commits, tables
+from musictag.storage import commits, data_files, tables
 
 SPLITS = ("train", "validation", "test")
 _FOLD_SPLITS = ("train", "validation")
@@ -24,6 +24,8 @@ SHARES = (0.70, 0.15, 0.15)
 
 SCHEMA = pa.schema([("group", pa.string()), ("split", pa.string()), ("assigned_at", pa.timestamp("us", "UTC"))])
 """Columns of the splits table."""
+# The name under which the table records the number of the last assignment.
+_ASSIGNMENTS = "splits"
 LABEL_COLUMNS = ("track_id", "artist", "tags", "split")
 """Columns of a catalog that labels are made of."""
 
@@ -120,14 +122,18 @@ def tags_by_split(
     of_catalog = {group: row["split"] for group, row in zip(groups, rows, strict=True) if row["split"]}
     tags_of_rows = [row["tags"] for row in rows]
     digests_of_rows = [digests.get(row["track_id"]) for row in rows]
-    known = _read_splits(splits_uri) | of_catalog
-    assigned, merged = _assign_groups(groups, tags_of_rows, digests_of_rows, known)
-    if new := {group: split for group, split in assigned.items() if group not in known}:
-        _store_splits(splits_uri, new)
-        # Another job may have assigned the same groups meanwhile.
-        known = _read_splits(splits_uri) | of_catalog
-        assigned, merged = _assign_groups(groups, tags_of_rows, digests_of_rows, known)
 
+    def assign() -> tuple[dict[str, str], dict[str, str]]:
+        n_before, stored = _read_splits(splits_uri)
+        known = stored | of_catalog
+        assigned, merged = _assign_groups(groups, tags_of_rows, digests_of_rows, known)
+        new = {group: split for group, split in assigned.items() if group not in known}
+        if new:
+            _store_splits(splits_uri, new, n_before + 1)
+        return assigned, merged
+
+    # After a conflict, another job has assigned splits meanwhile: they are read.
+    assigned, merged = commits.repeat_after_conflicts(assign, lambda: None)
     splits = {
         row["track_id"]: row["split"] or assigned[group]
         for group, row in zip(groups, rows, strict=True)
@@ -206,15 +212,19 @@ def _assign_groups(
     return {group: assigned[merged[group]] for group in merged}, merged
 
 
-def _read_splits(uri: str) -> dict[str, str]:
-    """Return the stored split of each group; if two jobs stored one at once, the earlier one counts for both."""
+def _read_splits(uri: str) -> tuple[int, dict[str, str]]:
+    """Return the number of the last assignment, and the stored split of each group, which does not change."""
+    if not tables.table_exists(uri):
+        return 0, {}
+    number = commits.recorded_numbers(uri, [_ASSIGNMENTS]).get(_ASSIGNMENTS, 0)
     rows = tables.read_columns(uri, ("group", "split", "assigned_at")).to_pylist()
-    rows.sort(key=lambda row: (row["assigned_at"], row["split"]), reverse=True)
-    return {row["group"]: row["split"] for row in rows}
+    rows.sort(key=lambda row: row["assigned_at"], reverse=True)  # of two rows of a group, the earlier one counts
+    return number, {row["group"]: row["split"] for row in rows}
 
 
-def _store_splits(uri: str, assigned: Mapping[str, str]) -> None:
+def _store_splits(uri: str, assigned: Mapping[str, str], number: int) -> None:
+    """Store splits of groups as assignment `number`; raise `ConflictError` if another job stored it meanwhile."""
     now = datetime.datetime.now(datetime.UTC)
     rows = [{"group": group, "split": split, "assigned_at": now} for group, split in sorted(assigned.items())]
     tables.create_table(uri, SCHEMA)
-    commits.append_rows(uri, SCHEMA, rows)
+    commits.add_files(uri, SCHEMA, data_files.write_rows(uri, SCHEMA, rows), {_ASSIGNMENTS: number})

@@ -119,8 +119,9 @@ def find_row(task: Task, sha256: str, output: Output, limits: Limits) -> Row | N
         return None
     try:
         found = tables.read_file(output.uri, source.file, output.schema, {source.track_id})
-        # A file that was joined with others may hold an older row of the track, too.
-        row = next((row for rows in found for row in rows.to_pylist() if row["audio_sha256"] == sha256), None)
+        # A file that was joined with others may hold older rows of the track, too.
+        same = [row for rows in found for row in rows.to_pylist() if row["audio_sha256"] == sha256]
+        row = max(same, key=lambda row: row[output.time_column], default=None)
     except StoreError:  # the file was vacuumed, or is damaged: the audio is there, and is decoded
         return None
     if row is None or row["damaged_s"] is None:

@@ -87,15 +87,11 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
         if not is_running[run] and heartbeats.started_at(run) < started - datetime.timedelta(hours=keep_hours):
             staging.delete_run(uri, run)
             delete_plan(plan_uri(uri), run)
-    if uri.rstrip("/").endswith(_FAILURES):  # a run has its driver's file in the table of its rows
-        is_running |= heartbeats.running_states(uri.rstrip("/").removesuffix(_FAILURES))
-    # The clocks of drivers and of the store may differ.
-    starts = [heartbeats.started_at(run) - _CLOCK_MARGIN for run in is_running if is_running[run]]
-    writing_since = min([started, *starts])
     staged = set(staging.staged_files(uri))
     with folders.store_errors(uri):
         unused = set(table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True))
         folder = folders.open_folder(uri)
+        writing_since = min([started, *_starts(uri)])
         existing = {file.path: file for file in folder.get_file_info(FileSelector(""))}
         unused -= {path for path in unused if path in existing and _written_at(existing[path]) >= writing_since}
         # A run may have committed staged files meanwhile.
@@ -107,13 +103,24 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     return deleted
 
 
+def _starts(uri: str) -> Iterator[datetime.datetime]:
+    """Yield when the runs that write the table at `uri` have started; the store's clock may be behind the drivers'."""
+    # A run has its heartbeat in the table of its rows.
+    for table_uri in {uri, uri.rstrip("/").removesuffix(_FAILURES)}:
+        for run, is_running in heartbeats.running_states(table_uri).items():
+            if is_running:
+                yield heartbeats.started_at(run) - _CLOCK_MARGIN
+
+
 def compact(uri: str) -> rewrite.Compaction:
     """Join the small files of the table at `uri`, see `rewrite.compact`; a vacuum meanwhile keeps the new ones."""
+    tables.open_table(uri)  # raises if there is none, before anything is written
     run = heartbeats.run_name(datetime.datetime.now(datetime.UTC))
-    with heartbeats.running(uri, run):
-        compaction = rewrite.compact(uri)
-    staging.delete_run(uri, run)
-    return compaction
+    try:
+        with heartbeats.running(uri, run):
+            return rewrite.compact(uri)
+    finally:
+        staging.delete_run(uri, run)
 
 
 def _written_at(file: FileInfo) -> datetime.datetime:

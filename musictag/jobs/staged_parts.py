@@ -7,6 +7,7 @@ committed before the failures of the same parts.
 import concurrent.futures
 import datetime
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from musictag.errors import BrokenManifestError, StoreError
@@ -42,7 +43,9 @@ class StagedParts:
         self._done: defaultdict[int, int] = defaultdict(lambda: -1)
         self._failures_done: defaultdict[int, int] = defaultdict(lambda: -1)
         # Asking the tables for them reads their logs for each shard: only if another driver may have committed some.
-        self._asks_tables = is_taken_over
+        self._is_shared = is_taken_over
+        self._asked: set[int] = set()
+        """Shards for which the tables were asked."""
 
     def collect(self) -> None:
         """Read the manifests that have arrived; a broken one is deleted, and its part is not committed."""
@@ -87,13 +90,14 @@ class StagedParts:
         return commits.repeat_after_conflicts(self._commit, self._ask_again)
 
     def _ask_again(self) -> None:
-        self._asks_tables = True
+        self._is_shared = True
+        self._asked.clear()
 
     def _commit(self) -> int:
-        if self._asks_tables:
-            self._ask_for_done(self.output.uri, self._done)
-            self._ask_for_done(self.output.failures_uri, self._failures_done)
-            self._asks_tables = False
+        if self._is_shared and (shards := self._staged.keys() - self._asked):
+            self._ask_for_done(self.output.uri, shards, self._done)
+            self._ask_for_done(self.output.failures_uri, shards, self._failures_done)
+            self._asked |= shards
         ready: dict[int, list[Manifest]] = {}
         for shard, parts in self._staged.items():
             part = self._done[shard] + 1
@@ -116,14 +120,14 @@ class StagedParts:
                 del parts[part]
         return sum(manifest.n_tracks for manifests in ready.values() for manifest in manifests)
 
-    def _ask_for_done(self, uri: str, done: dict[int, int]) -> None:
-        """Raise the numbers in `done` to those that the table at `uri` has recorded.
+    def _ask_for_done(self, uri: str, shards: Iterable[int], done: dict[int, int]) -> None:
+        """Raise the numbers in `done` to those that the table at `uri` has recorded of some shards.
 
         They may be higher than the recorded ones: of a part without rows or failures, a table records nothing.
         """
-        shards = {self._name(shard): shard for shard in self._staged}
-        for name, part in commits.recorded_numbers(uri, shards).items():
-            done[shards[name]] = max(part, done[shards[name]])
+        shard_by_name = {self._name(shard): shard for shard in shards}
+        for name, part in commits.recorded_numbers(uri, shard_by_name).items():
+            done[shard_by_name[name]] = max(part, done[shard_by_name[name]])
 
     def _name(self, shard: int) -> str:
         """Return the name under which the tables record the last part of a shard."""

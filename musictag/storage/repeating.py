@@ -26,7 +26,8 @@ def repeating(action: Callable[[], float], pause_s: float, name: str) -> Iterato
             except MusictagError:
                 continue
             except BaseException as error:  # noqa: BLE001 # a panic of deltalake is a `BaseException`
-                errors.append(error)
+                if not errors:
+                    errors.append(error)
 
     thread = threading.Thread(target=repeat, name=name, daemon=True)
     thread.start()

@@ -22,9 +22,11 @@ SCHEMA = pa.schema(
         ("audio_sha256", pa.string()),
         ("duration_s", pa.float64()),
         ("damaged_s", pa.float64()),
+        ("made_at", pa.timestamp("us", "UTC")),
     ]
 )
 LIMITS = Limits(max_damage=0.05)
+MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def uri(tmp_path):
     uri = str(tmp_path / "rows")
     tables.create_table(uri, SCHEMA)
     rows = [("a", "da", None), ("b", "db", 0.3), ("gone", "dg", 0.0), ("unknown", None, 0.0)]
-    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, (*row[:2], 10.0, row[2]), strict=True)) for row in rows])
+    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, (*row[:2], 10.0, row[2], MOMENT), strict=True)) for row in rows])
     return uri
 
 
@@ -154,8 +156,16 @@ def test_of_two_rows_of_a_track_in_one_file_that_with_the_digest_is_copied(tmp_p
     uri = str(tmp_path / "joined")
     tables.create_table(uri, SCHEMA)
     rows = [("gone", "old", 10.0, 0.0), ("gone", "dg", 10.0, 0.0)]
-    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, row, strict=True)) for row in rows])
+    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, (*row, MOMENT), strict=True)) for row in rows])
     assert copied(task_with_source(uri), "dg", uri)["audio_sha256"] == "dg"
+
+
+def test_of_two_rows_with_the_digest_in_one_file_the_newer_one_is_copied(tmp_path):
+    uri = str(tmp_path / "joined")
+    tables.create_table(uri, SCHEMA)
+    rows = [("gone", "dg", seconds, 0.0, MOMENT + datetime.timedelta(seconds)) for seconds in (10.0, 30.0, 20.0)]
+    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, row, strict=True)) for row in rows])
+    assert copied(task_with_source(uri), "dg", uri)["duration_s"] == 30.0
 
 
 def test_many_tracks_of_one_name_and_size_are_matched_in_linear_time(uri):

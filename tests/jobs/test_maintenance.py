@@ -247,6 +247,22 @@ def test_vacuum_keeps_what_a_run_that_is_running_has_written_and_not_staged_yet(
     assert written.path in maintenance.vacuum(uri, 0)
 
 
+def test_compaction_leaves_nothing_but_the_table(uri: str, tmp_path: Path) -> None:
+    assert maintenance.compact(uri).n_after == 1
+    assert not list((Path(uri) / staging.FOLDER).iterdir())
+    with pytest.raises(StoreError, match="there is none"):
+        maintenance.compact(str(tmp_path / "typo"))
+    assert not (tmp_path / "typo").exists()
+
+
+def test_vacuum_keeps_what_a_run_is_writing_to_its_failures_table(uri: str) -> None:
+    failures = tables.companion_uri(uri, "failures")
+    with heartbeats.running(uri, heartbeats.run_name(datetime.datetime.now(datetime.UTC))):
+        (written,) = data_files_.write_rows(failures, ledger.FAILURES_SCHEMA, [{"track_id": "written"}])
+        assert maintenance.vacuum(failures, 0) == []
+    assert maintenance.vacuum(failures, 0) == [written.path]
+
+
 def test_vacuum_names_a_folder_that_belongs_to_no_run(uri: str) -> None:
     foreign = Path(uri) / staging.FOLDER / "mine"
     foreign.mkdir(parents=True)
