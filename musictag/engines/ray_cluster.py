@@ -14,7 +14,7 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 import ray
 from ray.exceptions import AuthenticationError, RayTaskError
 
-from musictag.errors import MusictagError, UsageError
+from musictag.errors import MusictagError, UsageError, WorkerLostError
 from musictag.jobs.entry_point import n_cores
 from musictag.storage.text import without_colours
 
@@ -28,6 +28,7 @@ def connect(num_cpus: int) -> Iterator[None]:
 
     Raises:
         UsageError: the cluster of RAY_ADDRESS does not answer, or refuses the token.
+        WorkerLostError: this process got SIGTERM.
     """
     if "RAY_ADDRESS" in os.environ:
         try:
@@ -45,6 +46,11 @@ def connect(num_cpus: int) -> Iterator[None]:
         )
     try:
         yield
+    except SystemExit as error:  # Ray's handler of SIGTERM, which Ray also sends when its own processes end
+        raise WorkerLostError(
+            "Ray ended, because this process got SIGTERM or a process of Ray was lost; what was lost is in the logs, "
+            "/tmp/ray/session_latest/logs. What is committed is kept: run again"
+        ) from error
     finally:
         ray.shutdown()
 

@@ -1,6 +1,7 @@
 """A Ray of our own has a token, and refuses clients without it; a cluster's token is its user's."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,16 @@ from musictag.jobs.entry_point import run_main
 def main(argv):
     with ray_cluster.connect(num_cpus=1):
         print("in")
+sys.exit(run_main(main))
+"""
+STOPPED = """
+import os, signal, sys, time
+from musictag.engines import ray_cluster
+from musictag.jobs.entry_point import run_main
+def main(argv):
+    with ray_cluster.connect(num_cpus=1):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
 sys.exit(run_main(main))
 """
 
@@ -94,3 +105,14 @@ def test_client_without_the_token_of_a_run_is_refused(tmp_path):
     assert host.returncode == 0
     assert not [text for text in (out, err, friend.stderr) if token in text]
     assert not list(homes["host"].rglob("*token*"))
+
+
+@pytest.mark.slow
+def test_job_that_gets_sigterm_says_so(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", STOPPED], env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode in (1, -signal.SIGABRT)  # threads of Ray may abort the process after that
+    assert any(
+        line.startswith("error: Ray ended, because this process got SIGTERM") for line in ended.stderr.splitlines()
+    )

@@ -35,7 +35,9 @@ def uri(tmp_path):
     uri = str(tmp_path / "rows")
     tables.create_table(uri, SCHEMA)
     rows = [("a", "da", None), ("b", "db", 0.3), ("gone", "dg", 0.0), ("unknown", None, 0.0)]
-    commits.append_rows(uri, SCHEMA, [dict(zip(SCHEMA.names, (*row[:2], 10.0, row[2], MOMENT), strict=True)) for row in rows])
+    commits.append_rows(
+        uri, SCHEMA, [dict(zip(SCHEMA.names, (*row[:2], 10.0, row[2], MOMENT), strict=True)) for row in rows]
+    )
     return uri
 
 
