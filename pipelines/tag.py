@@ -99,11 +99,11 @@ def main(argv: list[str]) -> None:
     if args.catalog:
         columns = etags.CATALOG_COLUMNS
         catalog = read_catalog(args.catalog, args.allow, follow_links=args.follow_links, columns=columns)
+        n_clips = args.clips_per_track
     else:
-        check_features(spec, table.feature_config(tables.open_table(args.features)).feature_hash)
-
-    n_clips = args.clips_per_track if catalog else table.stored_clips_per_track(tables.open_table(args.features))
-
+        features = tables.open_table(args.features)
+        check_features(spec, table.feature_config(features).feature_hash)
+        n_clips = table.stored_clips_per_track(features)
     output = Output(tables.absolute(args.tags), TAGS_SCHEMA, "tagged_at", model.digest)
 
     @functools.cache

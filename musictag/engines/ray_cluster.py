@@ -28,7 +28,7 @@ def connect(num_cpus: int) -> Iterator[None]:
 
     Raises:
         UsageError: the cluster of RAY_ADDRESS does not answer, or refuses the token.
-        WorkerLostError: this process got SIGTERM.
+        WorkerLostError: Ray ended the process, for example after SIGTERM.
     """
     if "RAY_ADDRESS" in os.environ:
         try:
@@ -46,10 +46,10 @@ def connect(num_cpus: int) -> Iterator[None]:
         )
     try:
         yield
-    except SystemExit as error:  # Ray's handler of SIGTERM, which Ray also sends when its own processes end
+    except SystemExit as error:  # raised by Ray's handler of SIGTERM
         raise WorkerLostError(
-            "Ray ended, because this process got SIGTERM or a process of Ray was lost; what was lost is in the logs, "
-            "/tmp/ray/session_latest/logs. What is committed is kept: run again"
+            "Ray ended, because this process got SIGTERM, or for a reason in Ray's logs, /tmp/ray/session_latest/logs; "
+            "committed rows are kept: run again"
         ) from error
     finally:
         ray.shutdown()

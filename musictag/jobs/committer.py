@@ -45,7 +45,7 @@ class Committer:
         self.commit_seconds = 0.0
         """Time that commits took."""
         self.staged = StagedParts(output, run)
-        """What workers have staged."""
+        """The parts that workers have staged."""
         self._rows: list[pa.Table] = []
         self._failures: list[dict[str, Any]] = []
         self._n_added, self._core_seconds = 0, 0.0

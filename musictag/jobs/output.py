@@ -9,7 +9,7 @@ from musictag.storage import tables
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """The table that a run writes, and what is the same in all rows of the run."""
+    """The table that a run writes. All rows of a run have the same producer."""
 
     uri: str
     """An absolute path or a URL, because workers have other folders."""

@@ -66,7 +66,7 @@ class Run:
     catalog: Catalog | None
     """The catalog that lists the tracks; None if a table lists them."""
     output: Output
-    """What the run writes; the table must exist."""
+    """The table that the run writes, which must exist."""
     load_rows: LoadRows
     copies_rows: bool
     """Whether `process` copies the row of a task with the same audio instead of decoding it."""

@@ -18,9 +18,6 @@ from musictag.storage import commits, staging, tables
 from musictag.storage.data_files import write_rows
 from musictag.storage.staging import Manifest
 
-# Manifests read in parallel: reading waits for the store, not for a core.
-_READ_THREADS = 16
-
 
 class StagedParts:
     """The parts that the workers of a run have staged, and what of them is committed.
@@ -50,7 +47,7 @@ class StagedParts:
     def collect(self) -> None:
         """Read the manifests that have arrived; a broken one is deleted, and its part is not committed."""
         new = [path for path in staging.manifest_paths(self.output.uri, self.run) if path not in self._seen]
-        with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
+        with concurrent.futures.ThreadPoolExecutor(staging.READ_THREADS) as threads:
             for path, manifest in zip(new, threads.map(self._read, new), strict=True):
                 self._seen.add(path)
                 if manifest is None:

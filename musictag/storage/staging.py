@@ -25,8 +25,8 @@ from musictag.storage.data_files import DataFile
 from musictag.storage.folders import delete_files, delete_folder, open_folder, store_errors
 
 FOLDER = "_staged"
-# Manifests read in parallel: reading waits for the store, not for a core.
-_READ_THREADS = 16
+READ_THREADS = 16
+"""Manifests that are read in parallel: reading waits for the store, not for a core."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def staged_files(uri: str) -> Iterator[str]:
     with store_errors(uri):
         found = open_folder(uri).get_file_info(FileSelector(FOLDER, allow_not_found=True, recursive=True))
         paths = [file.path for file in found if _is_manifest(file)]
-        with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
+        with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as threads:
             for names in threads.map(functools.partial(_named_files, open_folder(uri)), paths):
                 yield from names
 

@@ -61,30 +61,31 @@ def create_table(uri: str, schema: pa.Schema, configuration: Mapping[str, str] |
             ),
             is_transient,
         )
-        table = delta_table(uri)
-    names = [field.name for field in table.schema().fields]
-    if names != schema.names[: len(names)]:
-        raise StoreError(f"table {uri}: has the columns {', '.join(names)} instead of {', '.join(schema.names)}")
     return _upgrade(uri, schema)
 
 
 def _upgrade(uri: str, schema: pa.Schema) -> DeltaTable:
-    """Give a table of an earlier version of musictag the columns and properties that it lacks; return it."""
+    """Open a table, and give it the columns and properties that tables of earlier versions of musictag lack."""
     for is_last in (False, False, True):
         with store_errors(uri):
             table = delta_table(uri)
-            missing = [DeltaField.from_arrow(field) for field in list(schema)[len(table.schema().fields) :]]
+            names = [field.name for field in table.schema().fields]
+            if names != schema.names[: len(names)]:
+                raise StoreError(
+                    f"table {uri}: has the columns {', '.join(names)} instead of {', '.join(schema.names)}"
+                )
+            missing = [DeltaField.from_arrow(field) for field in list(schema)[len(names) :]]
             try:
                 if missing:
                     table.alter.add_columns(missing)
                 elif not _PROPERTIES.keys() <= table.metadata().configuration.keys():
                     table.alter.set_table_properties(_PROPERTIES)
                 else:
-                    break
+                    return table
             except DeltaError:  # another run may have done it at the same moment
                 if is_last:
                     raise
-    return delta_table(uri)
+    return open_table(uri)
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:

@@ -23,36 +23,12 @@ from musictag.jobs.shards import stage_shard
 from musictag.storage import outages, tables
 from object_stores import free_port, running
 from plans import planned
+from torture.s3 import proxied
 
 pytestmark = pytest.mark.slow
 
 N_TRACKS = 12
-# Forwards connections to a server, which keeps its content when this is killed.
-PROXY = """
-import asyncio, sys
-
-async def copy(source, target):
-    try:
-        while block := await source.read(1 << 16):
-            target.write(block)
-            await target.drain()
-    except ConnectionError:
-        pass
-    target.close()
-
-async def serve(reader, writer):
-    answer, upstream = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
-    await asyncio.gather(copy(reader, upstream), copy(answer, writer))
-
-async def main():
-    async with await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1])) as server:
-        await server.serve_forever()
-
-asyncio.run(main())
-"""
-
-
-Store = Callable[[], contextlib.AbstractContextManager[None]]
+Store = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 @pytest.fixture
@@ -73,8 +49,8 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, music, write_audio) -
     outages._outages.clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
-    def start() -> contextlib.AbstractContextManager[None]:
-        return running(port, sys.executable, "-c", PROXY, port, server_port)
+    def start() -> contextlib.AbstractContextManager[object]:
+        return proxied(port, server_port)
 
     with running(server_port, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", server_port):
         with start():
