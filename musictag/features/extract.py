@@ -68,7 +68,7 @@ def featurize(
         AudioError: the track cannot be fetched or decoded; the subclass says why.
         StoreError: the folder for temporary files is full.
     """
-    etag = audio_etag or fetch.ask_store(uri, lambda: etags.audio_etag(uri), limits.store_timeout_s)
+    etag = audio_etag or etags.audio_etag(uri, limits.store_timeout_s)
     with fetch.local_audio(uri, limits.store_timeout_s) as path:
         with fetch.unreachable_errors(uri):
             sha256 = file_sha256(path)

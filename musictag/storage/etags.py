@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from musictag.errors import AudioUnreachableError, StoreError
 from musictag.storage import queries, stores, urls
-from musictag.storage.fetch import ETAG_THREADS, unreachable_errors
+from musictag.storage.fetch import ETAG_THREADS, ask_store, unreachable_errors
 
 LISTING_THREADS = 16
 """Ranges of keys that are listed in parallel, and local folders."""
@@ -45,16 +45,22 @@ _REFUSED = re.compile(r"status code: (?:3|4(?!08|29))\d\d\b|incorrectly configur
 _ODD_KEY_LISTED = "object with invalid path"
 
 
-def audio_etag(uri: str) -> str | None:
+def audio_etag(uri: str, store_timeout_s: float = 0.0) -> str | None:
     """Return a text that changes when the file at `uri` does: the store's ETag or checksum, else size and time.
 
-    Return None if the store tells nothing that changes with the file's content. Raises `AudioUnreachableError`.
+    Return None if the store tells nothing that changes with the file's content. A store that does not answer is waited
+    for `store_timeout_s`. Raises `AudioUnreachableError`.
     """
     with unreachable_errors(uri):
-        if (local := _local_path(uri)) is not None:
-            return _local_etag(local)
-        filesystem, path = stores.open_filesystem(uri)
-        return etag_of(filesystem.info(path))
+        return ask_store(uri, lambda: single_etag(uri), store_timeout_s)
+
+
+def single_etag(uri: str) -> str | None:
+    """Ask the store once for the etag of the file at `uri`. Raises errors of many libraries."""
+    if (local := _local_path(uri)) is not None:
+        return _local_etag(local)
+    filesystem, path = stores.open_filesystem(uri)
+    return etag_of(filesystem.info(path))
 
 
 def etag_of(info: Mapping[str, Any]) -> str | None:
@@ -183,7 +189,8 @@ def _store_or_none(url: stores.ObjectUrl) -> "obstore.store.ObjectStore | None":
 
 def _etag_or_none(uri: str) -> str | None:
     try:
-        return audio_etag(uri)
+        with unreachable_errors(uri):
+            return single_etag(uri)
     except AudioUnreachableError:
         return None
 

@@ -1,6 +1,7 @@
 """An etag changes whenever a store tells that a file changed; there is none if the store tells nothing."""
 
 import http.server
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from musictag.storage import etags, fetch
+from musictag.errors import AudioUnreachableError
+from musictag.storage import etags, fetch, outages, retry
 from websites import serving
 
 Headers = dict[str, str]
@@ -70,6 +72,13 @@ def test_etag_changes_with_what_the_server_tells(
     fill(after)
     assert None not in (etag, etags.audio_etag(uri))
     assert etags.audio_etag(uri) != etag
+
+
+def test_store_that_another_request_gave_up_is_an_error_of_this_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = retry.Outage(0.0, time.monotonic(), ConnectionError("no route to the store"), n_given_up=2)
+    monkeypatch.setattr(outages, "_outages", {"s3://": outage})
+    with pytest.raises(AudioUnreachableError, match=r"s3://bucket/a\.mp3: cannot be read: no route to the store"):
+        etags.audio_etag("s3://bucket/a.mp3", store_timeout_s=5.0)
 
 
 @pytest.mark.parametrize("headers", [{}, SIZE])

@@ -52,7 +52,7 @@ def ask(bucket: Bucket, keys: Sequence[str], page: int = etags.PAGE_KEYS) -> lis
     """Return the etags of keys of the bucket."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stores, "object_store", lambda url: bucket)
-        patch.setattr(etags, "audio_etag", bucket.single)
+        patch.setattr(etags, "single_etag", bucket.single)
         patch.setattr(etags, "PAGE_KEYS", page)
         return etags.etags_of(pa.chunked_array([[f"s3://bucket/{key}" for key in keys]], pa.string())).to_pylist()
 
