@@ -6,7 +6,8 @@ python pipelines/train.py --catalog catalog.csv --features features --init msd-m
 
 Each worker trains on its share of the tracks, and opens only the files of the table that hold them, as they were at the
 start of the run. Several workers share each batch: the number of workers changes the speed, not the steps. Each epoch
-ends with a checkpoint, from which training continues if a worker is lost.
+ends with a checkpoint, from which training continues if a worker is lost. If training is interrupted as a whole, the
+same command continues it, in the same MLflow run; --fresh starts anew.
 
 With --init, networks are trained in folds, one after another. Each fold holds back other tracks of the train and
 validation splits. The model is the mean of their weights. Calibration and thresholds are fitted on the tracks that were
@@ -17,6 +18,7 @@ The new version gets the alias `candidate` in MLflow.
 """
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -24,12 +26,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from musictag.engines import ray_cluster  # isort: skip # first: it prepares the environment for Ray
 
 import numpy as np
+import numpy.typing as npt
 import ray.train
 import ray.train.torch
 import torch
@@ -39,7 +42,7 @@ from musictag.catalog import splits
 from musictag.catalog.reader import read_catalog
 from musictag.catalog.vocabulary import by_tag, coverage_warnings
 from musictag.cli import options, training_options
-from musictag.engines import mlflow_registry, mlflow_runs, ray_training
+from musictag.engines import interrupted_training, mlflow_registry, mlflow_runs, ray_training
 from musictag.errors import TrainingError
 from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
@@ -48,16 +51,16 @@ from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.cost import Cost
 from musictag.jobs.entry_point import n_cores, run_main
-from musictag.jobs.labels import echo_problems, read_labels
+from musictag.jobs.labels import echo_problems, read_labels, tag_counts_csv
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
 from musictag.models.artifact import save_model
 from musictag.models.artifact_files import copy_notices
-from musictag.models.specs import TaggerSpec
-from musictag.storage import tables
+from musictag.storage import heartbeats, tables
 from musictag.training.checkpoints import Scored, TrainingState, load_scored, load_states, save_scored, save_states
 from musictag.training.config import TrainingConfig
 from musictag.training.dataset import Dataset, make_dataset
 from musictag.training.finetune import Network, average_weights, make_network
+from musictag.training.fingerprint import fingerprint
 from musictag.training.folds import score_fold, score_held_back, train_folds, validation_metrics
 from musictag.training.loader import loading
 from musictag.training.loop import fit
@@ -83,6 +86,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--checkpoints", type=options.location, default="data/checkpoints",
         help="folder or URL that all workers can reach (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--fresh", action="store_true", help="do not continue an interrupted training of the same model"
+    )
     parser.add_argument("--alias", default="candidate", help="alias of the new version (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.use_gpu:
@@ -91,60 +97,114 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The model to train, and the tracks to train it on."""
+
+    labels: splits.Labels
+    features_version: int
+    dataset: Dataset
+    network: Network
+    training: TrainingConfig
+    min_precision: npt.NDArray[np.float64]
+    """Minimum precision (K,) of each tag, or NaN."""
+    sources: Sequence[mlflow_registry.ModelSource]
+    """The models that the network starts from."""
+    n_near_duplicates: int
+
+    @property
+    def init(self) -> dict[str, str]:
+        """Return the sources as params and provenance."""
+        return {"init": ",".join(source.uri for source in self.sources)} if self.sources else {}
+
+    @property
+    def n_epochs(self) -> int:
+        """Return the maximum number of epochs of all folds."""
+        return len(self.dataset.folds) * self.training.epochs
+
+
 def main(argv: list[str]) -> None:
     """Train, fit thresholds, log and register the model."""
     args = parse(argv)
-    training = training_options.training_config(args, fine_tuning=bool(args.init))
-    of_worker = training.per_worker(args.num_workers)
     tracking_uri = mlflow_runs.connect()
-    table = tables.open_table(args.features)
-    config = feature_config(table)
-    sources = [mlflow_registry.fetch(uri) for uri in args.init]
-    catalog = read_catalog(args.catalog, columns=splits.LABEL_COLUMNS)
-    echo_problems(catalog, merge_tag_case=args.merge_tag_case)
-    spelling = (args.vocabulary or ()) if args.merge_tag_case else None
-    labels = read_labels(catalog, args.features, table.version(), merge_tag_case=spelling)
-    progress.echo(str(labels))
-    files = group_by_file(args.features, table.version(), labels.file_by_track)
-    dataset = split_tracks(labels, args, files, config)
-    min_precision = by_tag(args.min_precision, dataset.vocabulary)
-    network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)
-    network.build(training.seed)  # raises here what would fail in the workers
-    near_duplicates = find_near_duplicates(labels, args.features, files, config)
-    echo_near_duplicates(near_duplicates, labels)
-
-    init = {"init": ",".join(source.uri for source in sources)} if sources else {}
-    params = {"model": network.architecture, **init, "features": args.features, "catalog": args.catalog,
-              **{f"n_{split}": len(labels.tags[split]) for split in ("train", "validation")},
-              "near_duplicates": len(near_duplicates),
-              "folds": len(dataset.folds), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
-              "batch_size_per_worker": of_worker.batch_size,
-              "vocabulary": ",".join(dataset.vocabulary), "min_precision": args.min_precision,
-              **dataclasses.asdict(training)}  # fmt: skip
-    run = mlflow_runs.start_run(f"train {network.architecture}", params, {"feature_hash": config.feature_hash})
-    with run as run_id, ray_cluster.connect(num_cpus=args.num_workers):
-        mlflow_runs.log_features(str(args.features), table.version(), config.feature_hash)
-        job = Job(network, dataset, training, run_id, tracking_uri)
-        n_epochs = len(dataset.folds) * training.epochs
+    plan = make_plan(args)
+    checkpoints = tables.absolute(args.checkpoints)
+    key = fingerprint(plan.network, plan.dataset, plan.training, args.min_precision, plan.labels.row_versions)
+    interrupted = interrupted_training.take_over(key, checkpoints, fresh=args.fresh)
+    seconds_before = mlflow_runs.logged_seconds(interrupted) if interrupted else 0.0
+    run = mlflow_runs.continue_run(interrupted) if interrupted else start_run(plan, args, key, checkpoints)
+    with run as run_id, heartbeats.running(checkpoints, run_id):
+        if interrupted:
+            n_logged = mlflow_runs.latest_step(run_id)
+            progress.echo(
+                f"continuing the interrupted run {run_id}: {n_logged} of {plan.n_epochs} epochs are logged; --fresh "
+                "starts anew"
+            )
+        # Before the first epoch, because it also shows that the artifact store takes files.
+        mlflow_runs.log_text(run_id, tag_counts_csv(plan.labels, plan.dataset.vocabulary), "training/tags.csv")
+        mlflow_runs.wait_for_server()
         started = time.monotonic()
-        with progress.polling_bar("train", n_epochs, lambda: mlflow_runs.latest_step(run_id), unit="epoch"):
-            states, held_back = train_on_ray(job, args)
-        cost = training_cost(len(dataset.train_targets()), time.monotonic() - started, args)
-        model = network.build(training.seed).eval()
-        model.load_state_dict(average_weights([state.best_weights for state in states]))
-        figures = validation_metrics(held_back, labels.tags["validation"])
+        job = Job(plan.network, plan.dataset, plan.training, run_id, tracking_uri)
+        with (
+            ray_cluster.connect(num_cpus=args.num_workers),
+            progress.polling_bar("train", plan.n_epochs, lambda: mlflow_runs.latest_step(run_id), unit="epoch"),
+        ):
+            states, held_back = train_on_ray(job, args, checkpoints)
+        seconds = seconds_before + time.monotonic() - started
+        cost = training_cost(len(plan.dataset.train_targets()), seconds, args)
+        figures = validation_metrics(held_back, plan.labels.tags["validation"])
         mlflow_runs.log_metrics(run_id, {**figures, "core_seconds": cost.core_seconds, "gpu_seconds": cost.gpu_seconds})
         best = ", ".join(str(state.epoch - state.epochs_since_best) for state in states)
-        spec = network.spec(*held_back[1:], {"run_id": run_id, "best_epoch": best, **init}, min_precision)
-        uri = log_artifact(run_id, model, spec, [source.folder for source in sources])
-    version = mlflow_registry.register(mlflow_registry.fetch(uri))
-    mlflow_registry.set_alias(version, args.alias)
+        uri = log_artifact(run_id, plan, states, held_back, best)
+        version = mlflow_registry.register(mlflow_registry.fetch(uri))
+        mlflow_registry.set_alias(version, args.alias)
+    interrupted_training.delete_checkpoints(checkpoints, run_id)
     clips_per_s = [epoch["clips_per_s"] for state in states for epoch in state.history]
     progress.echo(
         f"{len(clips_per_s)} epochs, best {best} (validation loss {figures['best_val_loss']:.4f}, macro PR-AUC "
         f"{figures['best_val_macro_pr_auc']:.3f}, ROC-AUC {figures['best_val_macro_roc_auc']:.3f}), "
         f"{np.mean(clips_per_s):.0f} clips/s, {cost}; version {version} is the {args.alias}: {uri}"
     )
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """Read the labels, and prepare the dataset and the network; print what is left out."""
+    training = training_options.training_config(args, fine_tuning=bool(args.init))
+    training.per_worker(args.num_workers)  # raises if the workers cannot divide a batch
+    table = tables.open_table(args.features)
+    version, config = table.version(), feature_config(table)
+    sources = [mlflow_registry.fetch(uri) for uri in args.init]
+    catalog = read_catalog(args.catalog, columns=splits.LABEL_COLUMNS)
+    echo_problems(catalog, merge_tag_case=args.merge_tag_case)
+    spelling = (args.vocabulary or ()) if args.merge_tag_case else None
+    labels = read_labels(catalog, args.features, version, merge_tag_case=spelling)
+    progress.echo(str(labels))
+    files = group_by_file(args.features, version, labels.file_by_track)
+    dataset = split_tracks(labels, args, files, config)
+    min_precision = by_tag(args.min_precision, dataset.vocabulary)
+    network = make_network(dataset, [source.folder for source in sources], args.model, args.model_params)
+    network.build(training.seed)  # raises here what would fail in the workers
+    near_duplicates = find_near_duplicates(labels, args.features, files, config)
+    echo_near_duplicates(near_duplicates, labels)
+    return Plan(labels, version, dataset, network, training, min_precision, sources, len(near_duplicates))
+
+
+@contextlib.contextmanager
+def start_run(plan: Plan, args: argparse.Namespace, key: str, checkpoints: str) -> Iterator[str]:
+    """Start the MLflow run, with its params, tags and dataset; yield its id."""
+    params = {"model": plan.network.architecture, **plan.init, "features": args.features, "catalog": args.catalog,
+              "checkpoints": checkpoints,
+              **{f"n_{split}": len(plan.labels.tags[split]) for split in ("train", "validation")},
+              "near_duplicates": plan.n_near_duplicates,
+              "folds": len(plan.dataset.folds), "num_workers": args.num_workers, "use_gpu": args.use_gpu,
+              "batch_size_per_worker": plan.training.per_worker(args.num_workers).batch_size,
+              "vocabulary": ",".join(plan.dataset.vocabulary), "min_precision": args.min_precision,
+              **dataclasses.asdict(plan.training)}  # fmt: skip
+    feature_hash = plan.dataset.feature_config.feature_hash
+    tags = {"feature_hash": feature_hash, mlflow_runs.FINGERPRINT: key}
+    with mlflow_runs.start_run(f"train {plan.network.architecture}", params, tags) as run_id:
+        mlflow_runs.log_features(str(args.features), plan.features_version, feature_hash)
+        yield run_id
 
 
 def training_cost(n_tracks: int, seconds: float, args: argparse.Namespace) -> Cost:
@@ -165,23 +225,26 @@ def split_tracks(
     return dataset
 
 
-def log_artifact(run_id: str, model: nn.Module, spec: TaggerSpec, sources: Sequence[Path]) -> str:
-    """Log the model to its run, with the licenses of the models that it started from; return its URI."""
+def log_artifact(run_id: str, plan: Plan, states: Sequence[TrainingState], held_back: Scored, best_epoch: str) -> str:
+    """Log the trained model to its run, with the licenses of the models that it started from; return its URI."""
+    model = plan.network.build(plan.training.seed).eval()
+    model.load_state_dict(average_weights([state.best_weights for state in states]))
+    provenance = {"run_id": run_id, "best_epoch": best_epoch, **plan.init}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        save_model(folder, model, spec)
-        for source in sources:
-            copy_notices(source, folder)
+        save_model(folder, model, plan.network.spec(*held_back[1:], provenance, plan.min_precision))
+        for source in plan.sources:
+            copy_notices(source.folder, folder)
         return mlflow_runs.log_model(run_id, folder)
 
 
-def train_on_ray(job: Job, args: argparse.Namespace) -> tuple[list[TrainingState], Scored]:
+def train_on_ray(job: Job, args: argparse.Namespace, checkpoints: str) -> tuple[list[TrainingState], Scored]:
     """Run the workers; return the last state of each fold, and the tracks that the folds held back, with scores."""
     checkpoint = ray_training.run_workers(
         train_worker,
         {"job": job},
         name=job.run_id,
-        storage=tables.absolute(args.checkpoints),
+        storage=checkpoints,
         num_workers=args.num_workers,
         use_gpu=args.use_gpu,
     )
@@ -204,6 +267,7 @@ def train_worker(loop_config: dict[str, Job]) -> None:
     job, context = loop_config["job"], ray.train.get_context()
     rank, n_workers = context.get_world_rank(), context.get_world_size()
     os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
+    mlflow_runs.wait_for_server()
     torch.set_num_threads(max(1, n_cores() // context.get_local_world_size()))
     bare = job.network.build(job.training.seed)
     if n_workers > 1 and ray.train.torch.get_device().type == "cuda":  # there is none for CPUs
@@ -215,7 +279,9 @@ def train_worker(loop_config: dict[str, Job]) -> None:
         bare.load_state_dict(initial_weights)
         return train_fold(job, model, number, finished, state)
 
-    saved, _ = read_checkpoint(ray.train.get_checkpoint())
+    saved, held_back = read_checkpoint(ray.train.get_checkpoint())
+    if held_back is not None:  # all is done, and was not logged
+        return
     states = train_folds(len(job.dataset.folds), saved, train)
     held_back = score_held_back(bare, job.dataset, states, rank=rank, n_workers=n_workers)
     report_checkpoint({}, states, held_back)

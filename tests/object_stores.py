@@ -6,6 +6,8 @@ Each is a process of its own: a client of this process may hold the lock that a 
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,8 +42,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(port: int, *command: object) -> Iterator[None]:
-    """Run a server until the end of the body, which begins when the port answers."""
-    server = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Run a server, with its child processes, until the end of the body, which begins when the port answers."""
+    server = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + 60
         while not answers(port):
@@ -50,7 +54,7 @@ def running(port: int, *command: object) -> Iterator[None]:
             time.sleep(0.1)
         yield
     finally:
-        server.kill()
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 

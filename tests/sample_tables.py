@@ -42,7 +42,9 @@ def remove_tracks(uri: str, track_ids: Iterable[str]) -> None:
 
 def ended_runs(uri: str) -> list[str]:
     """Return the runs that have staged something in a table, and have ended."""
-    return [run for run, is_running in heartbeats.running_states(uri).items() if not is_running]
+    return [
+        run for run, is_running in heartbeats.running_states(uri, heartbeats.staged_runs(uri)).items() if not is_running
+    ]
 
 
 def features(digests: Mapping[str, str | None]) -> pa.Table:

@@ -24,7 +24,8 @@ _MATCH = """
 """
 # Until a run ends, a track may have several rows.
 _NEWEST = """
-    SELECT track_id, audio_sha256, file FROM matched WHERE is_tagged
+    SELECT track_id, audio_sha256, file, concat_ws(' ', audio_sha256, epoch_us(featurized_at))
+    FROM matched WHERE is_tagged
     QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY featurized_at DESC NULLS LAST, file DESC) = 1
 """
 _ORPHANED = f"SELECT count(DISTINCT track_id), min(DISTINCT track_id, {N_NAMED}) FROM matched WHERE is_tagged IS NULL"
@@ -61,6 +62,8 @@ class Matches:
     """`digests[track_id]` is the SHA-256 of the track's audio, or None if it is not known."""
     file_by_track: dict[str, str]
     """`file_by_track[track_id]` is the name of the file that holds the row."""
+    row_versions: dict[str, str]
+    """`row_versions[track_id]` is a text that changes when the row does: its digest and its time in µs."""
     orphaned: TrackCount
     """Tracks that have rows but are not in the catalog."""
 
@@ -78,10 +81,11 @@ def match_features(tracks: pa.Table, features: pa.Table | pa.RecordBatchReader) 
         connection.execute(_MATCH)
         newest = connection.sql(_NEWEST).to_arrow_table()
         n_orphaned, first = connection.execute(_ORPHANED).fetchall()[0]
-    track_ids, digests, files = (newest[name].to_pylist() for name in ("track_id", "audio_sha256", "file"))
+    track_ids, digests, files, row_versions = (newest[name].to_pylist() for name in newest.column_names)
     names: dict[str, str] = {}  # one string for each file, not for each track
     return Matches(
         digests=dict(zip(track_ids, digests, strict=True)),
         file_by_track={track_id: names.setdefault(file, file) for track_id, file in zip(track_ids, files, strict=True)},
+        row_versions=dict(zip(track_ids, row_versions, strict=True)),
         orphaned=TrackCount(n_orphaned, tuple(first or ())),
     )

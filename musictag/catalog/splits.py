@@ -78,6 +78,8 @@ class Labels:
     """`groups[track_id]` of the tracks in `tags`."""
     file_by_track: dict[str, str]
     """`file_by_track[track_id]` is the name of the file of the features table with the row of a track in `tags`."""
+    row_versions: dict[str, str]
+    """`row_versions[track_id]` is a text that changes when the features row of a track in `tags` does."""
     twins: TrackCount
     """Validation and test tracks whose audio is also in an earlier split; they are not in `tags`."""
 
@@ -157,6 +159,7 @@ def tags_by_split(
         orphaned=matches.orphaned,
         groups=group_by_track,
         file_by_track={track_id: matches.file_by_track[track_id] for track_id in group_by_track},
+        row_versions={track_id: matches.row_versions[track_id] for track_id in group_by_track},
         twins=TrackCount.of(left_out),
     )
 

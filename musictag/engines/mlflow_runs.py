@@ -29,6 +29,12 @@ from musictag.storage.text import without_colours
 from musictag.storage.urls import redacted
 
 EXPERIMENT = "musictag"
+FINGERPRINT = "fingerprint"
+"""Tag of a run with the fingerprint of its training."""
+PATIENT_RETRIES = "6"
+"""Retries of a request, with growing pauses: two minutes in all."""
+MAX_PARAM_LENGTH = 6000
+"""Characters of a param's value that MLflow stores."""
 # In the text of an error of SQLAlchemy: the driver's error, such as "(sqlite3.OperationalError) database is locked".
 _DATABASE_ERROR = re.compile(r"\(\w+(?:\.\w+)*Error\) (.*)")
 # Names of packages whose module has another name; the plain psycopg packages need a compiler or a library.
@@ -72,20 +78,78 @@ def connect() -> str:
 def start_run(
     name: str, params: Mapping[str, object], tags: Mapping[str, str], *, system_metrics: bool = True
 ) -> Iterator[str]:
-    """Start an MLflow run and yield its id; the run ends with the body, and is marked as failed if the body raises."""
+    """Start an MLflow run and yield its id; the run ends with the body, see `_ending`."""
     with mlflow_errors("MLflow"):
         mlflow.set_experiment(EXPERIMENT)
         mlflow.set_system_metrics_sampling_interval(5)
         run = mlflow.start_run(run_name=name, tags=dict(tags), log_system_metrics=system_metrics)
-        mlflow.log_params({key: redacted(str(value))[:6000] for key, value in params.items()})
-    try:
+    with _ending():
+        with mlflow_errors("MLflow"):
+            mlflow.log_params({key: _param(value) for key, value in params.items()})
         yield run.info.run_id
-    except BaseException:
+
+
+def _param(value: object) -> str:
+    return redacted(str(value))[:MAX_PARAM_LENGTH]
+
+
+@contextlib.contextmanager
+def continue_run(run_id: str) -> Iterator[str]:
+    """Set an unfinished run to running again, and yield its id; the run ends with the body, see `_ending`."""
+    with mlflow_errors("MLflow"):
+        mlflow.set_experiment(EXPERIMENT)
+        mlflow.set_system_metrics_sampling_interval(5)
+        mlflow.start_run(run_id=run_id, log_system_metrics=True)
+    with _ending():
+        yield run_id
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """End the current run with the body: as failed if the body raises, as killed if somebody stops it."""
+    try:
+        yield
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
         with contextlib.suppress(RegistryError), mlflow_errors("MLflow"):  # the error of the body matters more
-            mlflow.end_run("FAILED")
+            mlflow.end_run(status)
         raise
     with mlflow_errors("MLflow"):
         mlflow.end_run()
+
+
+def unfinished_runs(fingerprint: str, checkpoints: str) -> list[str]:
+    """Return the ids of the runs of a training that have not finished, newest first.
+
+    Args:
+        fingerprint: the fingerprint of the training, which is a tag of its runs.
+        checkpoints: the place of its checkpoints, which is a param of its runs.
+    """
+    query = f"tags.{FINGERPRINT} = '{fingerprint}' and attributes.status != 'FINISHED'"
+    with mlflow_errors("MLflow"):
+        found = mlflow.search_runs(
+            experiment_names=[EXPERIMENT], filter_string=query, order_by=["attributes.start_time DESC"],
+            output_format="list",
+        )  # fmt: skip
+    return [run.info.run_id for run in found if run.data.params.get("checkpoints") == _param(checkpoints)]
+
+
+def discard_run(run_id: str) -> None:
+    """Mark an interrupted run as killed, and let no attempt find it again."""
+    with mlflow_errors("MLflow"):
+        MlflowClient().delete_tag(run_id, FINGERPRINT)
+        MlflowClient().set_terminated(run_id, "KILLED")
+
+
+def wait_for_server() -> None:
+    """Let the requests of this process wait some minutes for an MLflow server that is being restarted."""
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = PATIENT_RETRIES
+
+
+def log_text(run_id: str, text: str, path: str) -> None:
+    """Store a text as an artifact of a run. Raises `RegistryError` if the artifact store takes no file."""
+    with mlflow_errors("MLflow's artifact store (if the server keeps the artifacts, see its log)"):
+        MlflowClient().log_text(run_id, text, path)
 
 
 def log_features(uri: str, version: int, digest: str) -> None:
@@ -94,6 +158,13 @@ def log_features(uri: str, version: int, digest: str) -> None:
         source = DeltaDatasetSource(path=redacted(uri), delta_table_version=version)
         dataset = MetaDataset(source, name="features", digest=digest)  # type: ignore[abstract] # MLflow's own use
         mlflow.log_input(dataset, context="training")
+
+
+def logged_seconds(run_id: str) -> float:
+    """Return the sum of the durations of a run's logged epochs, s; of an epoch that was logged twice, the last one."""
+    with mlflow_errors("MLflow"):
+        history = MlflowClient().get_metric_history(run_id, "seconds")
+    return sum({point.step: point.value for point in history}.values())
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -182,6 +253,11 @@ def _reason(error: Exception) -> str:
         package = _PACKAGES.get(error.name, error.name)
         return f"the Python package {package} is missing; install it, such as by pip install '{package}'"
     text = without_colours(str(error)).strip()
+    if "Invalid Host header" in text:
+        return (
+            "the server refuses the name by which it was asked (Invalid Host header): start `mlflow server` with "
+            "--allowed-hosts and this name, with its port"
+        )
     if of_database := _DATABASE_ERROR.search(text):
         return of_database[1]
     return text.splitlines()[-1] if text else type(error).__name__

@@ -12,6 +12,14 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from musictag.errors import MusictagError, TrainingError
 
+
+class _Trainer(ray.train.torch.TorchTrainer):
+    """A trainer that leaves SIGINT to Python: Ray's own handler ends the process without a message."""
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        """Register none."""
+
+
 MAX_WORKER_FAILURES = 3
 # A worker that the others wait for longer than this is lost. Reading may wait ten minutes for a store.
 HANG_LIMIT_S = 900
@@ -30,7 +38,8 @@ def run_workers(
 ) -> ray.train.Checkpoint | None:
     """Run `worker(loop_config)` in each worker process, and return the last checkpoint; Ray must run.
 
-    After a lost worker, all start again from the last checkpoint.
+    After a lost worker, all start again from the last checkpoint. If an earlier call with the same name and storage was
+    interrupted, they start from its last checkpoint.
 
     Args:
         worker: trains in one process; reports its checkpoints to Ray.
@@ -45,7 +54,7 @@ def run_workers(
         TrainingError: the workers failed otherwise, or one of them hung.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _Trainer(
         worker,
         train_loop_config=loop_config,
         torch_config=ray.train.torch.TorchConfig(timeout_s=HANG_LIMIT_S),

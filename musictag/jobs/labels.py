@@ -1,12 +1,15 @@
 """Read the labels of a job that trains or judges a model."""
 
-from collections.abc import Iterable
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from musictag.catalog.matching import is_tagged
 from musictag.catalog.reader import Catalog
-from musictag.catalog.splits import Labels, tags_by_split
+from musictag.catalog.splits import SPLITS, Labels, tags_by_split
 from musictag.catalog.validation import iter_problems
-from musictag.catalog.vocabulary import case_variants
+from musictag.catalog.vocabulary import case_variants, normalized_tag
 from musictag.features.reader import scan_for_labels
 from musictag.jobs.progress import counted, echo
 from musictag.storage import tables
@@ -32,6 +35,18 @@ def read_labels(
     features = scan_for_labels(features_uri, version)
     splits_uri = tables.companion_uri(features_uri, "splits")
     return tags_by_split(catalog.tracks, features, splits_uri, merge_tag_case=merge_tag_case)
+
+
+def tag_counts_csv(labels: Labels, vocabulary: Sequence[str]) -> str:
+    """Return a CSV text with the number of tracks of each tag of the vocabulary in each split."""
+    counts = {
+        split: Counter(normalized_tag(tag) for tags in labels.tags[split].values() for tag in tags) for split in SPLITS
+    }
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["tag", *SPLITS])
+    writer.writerows([tag, *(counts[split][normalized_tag(tag)] for split in SPLITS)] for tag in vocabulary)
+    return text.getvalue()
 
 
 def echo_problems(catalog: Catalog, *, merge_tag_case: bool) -> None:

@@ -82,7 +82,7 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     """
     table = tables.open_table(uri)
     started = datetime.datetime.now(datetime.UTC)
-    is_running = heartbeats.running_states(uri, planned_runs(plan_uri(uri)))
+    is_running = heartbeats.running_states(uri, planned_runs(plan_uri(uri)) | heartbeats.staged_runs(uri))
     for run in is_running:
         if not is_running[run] and heartbeats.started_at(run) < started - datetime.timedelta(hours=keep_hours):
             staging.delete_run(uri, run)
@@ -107,7 +107,7 @@ def _starts(uri: str) -> Iterator[datetime.datetime]:
     """Yield when the runs that write the table at `uri` have started; the store's clock may be behind the drivers'."""
     # A run has its heartbeat in the table of its rows.
     for table_uri in {uri, uri.rstrip("/").removesuffix(_FAILURES)}:
-        for run, is_running in heartbeats.running_states(table_uri).items():
+        for run, is_running in heartbeats.running_states(table_uri, heartbeats.staged_runs(table_uri)).items():
             if is_running:
                 yield heartbeats.started_at(run) - _CLOCK_MARGIN
 

@@ -136,7 +136,8 @@ def adopt_staged(run: Run, name: str) -> None:
     """Commit what the workers of ended runs have staged; delete their plans and whatever else they left."""
     n_tracks = 0
     plans = run.output.plan_uri
-    states = heartbeats.running_states(run.output.uri, planned_runs(plans))
+    uri = run.output.uri
+    states = heartbeats.running_states(uri, planned_runs(plans) | heartbeats.staged_runs(uri))
     for ended in [other for other, is_running in states.items() if not is_running]:
         staged = StagedParts(run.output, ended, is_taken_over=True)
         staged.collect()

@@ -1,4 +1,4 @@
-"""The heartbeats of runs, which tell whether the runs of a table are still running.
+"""The heartbeats of runs, which tell whether the runs of a table, or of a folder of checkpoints, are still running.
 
 The driver of a run writes the file `_staged/RUN/driver` again and again, and deletes it when it ends. What a killed
 driver leaves tells another process of the same machine that it is gone; on another machine, the file is watched.
@@ -73,16 +73,20 @@ def _write(uri: str, run: str) -> None:
     staging.write_file(uri, _path(run), json.dumps(_this_process()).encode())
 
 
-def running_states(uri: str, planned: Collection[str] = ()) -> dict[str, bool]:
-    """Return run to whether it is running, oldest first, of each run that has staged something or is among `planned`.
-
-    This takes up to `ENDED_S` if the driver of such a run was on another machine.
-    """
+def staged_runs(uri: str) -> set[str]:
+    """Return the runs that have staged something, or whose driver's file is there."""
     with store_errors(uri):
         # Object stores have no folders that could be listed.
         found = open_folder(uri).get_file_info(FileSelector(staging.FOLDER, allow_not_found=True, recursive=True))
-    staged = {file.path.split("/")[1] for file in found if file.is_file and file.path.count("/") > 1}
-    runs = sorted({*planned, *staged})
+    return {file.path.split("/")[1] for file in found if file.is_file and file.path.count("/") > 1}
+
+
+def running_states(uri: str, runs: Collection[str]) -> dict[str, bool]:
+    """Return run to whether it is running, in the order of the names.
+
+    This takes up to `ENDED_S` if the driver of a run was on another machine.
+    """
+    runs = sorted(runs)
     is_running = {run: _is_running_here(uri, run) for run in runs}
     unknown = {run: _modified(uri, run) for run in runs if is_running[run] is None}
     deadline = time.monotonic() + ENDED_S

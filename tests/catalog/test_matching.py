@@ -15,14 +15,17 @@ def tracks(tags: dict[str, list[str]]) -> pa.Table:
 def test_digests_and_files_of_tagged_tracks_are_found() -> None:
     features = sample_tables.features({"a": "1", "b": "2", "c": None})
     assert match_features(tracks({"a": ["x"], "b": [], "c": ["x"], "d": ["x"]}), features) == Matches(
-        digests={"a": "1", "c": None}, file_by_track={"a": "a.parquet", "c": "c.parquet"}, orphaned=TrackCount(0)
+        digests={"a": "1", "c": None},
+        file_by_track={"a": "a.parquet", "c": "c.parquet"},
+        row_versions={"a": "1", "c": ""},
+        orphaned=TrackCount(0),
     )
 
 
 def test_ids_that_differ_in_case_or_unicode_form_are_not_matched() -> None:
     features = sample_tables.features({"A": "1", "\u00e9": "2"})
     matches = match_features(tracks({"a": ["x"], "e\u0301": ["x"]}), features)
-    assert matches == Matches({}, {}, TrackCount(2, ("A", "\u00e9")))
+    assert matches == Matches({}, {}, {}, TrackCount(2, ("A", "\u00e9")))
 
 
 def test_of_a_track_with_several_rows_the_newest_counts() -> None:
@@ -35,7 +38,9 @@ def test_of_a_track_with_several_rows_the_newest_counts() -> None:
             "file": ["first", "second", "third", "first", "second"],
         }
     )
-    assert match_features(tracks({"a": ["x"]}), rows) == Matches({"a": "2"}, {"a": "second"}, TrackCount(1, ("old",)))
+    assert match_features(tracks({"a": ["x"]}), rows) == Matches(
+        {"a": "2"}, {"a": "second"}, {"a": f"2 {1_000_000 * int(hours[1].timestamp())}"}, TrackCount(1, ("old",))
+    )
 
 
 def test_the_first_of_many_tracks_are_named() -> None:

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from musictag.engines import mlflow_runs
 from musictag.errors import ModelError, RegistryError
+from object_stores import free_port, running
 
 pytestmark = pytest.mark.usefixtures("mlflow_home")
 
@@ -154,3 +155,28 @@ def crash_with_a_locked_database(database: Path) -> None:
 def test_error_at_the_end_of_a_run_does_not_hide_that_of_its_body(mlflow_home: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         crash_with_a_locked_database(mlflow_home / "mlflow.db")
+
+
+def test_killed_run_is_not_a_failed_one() -> None:
+    with contextlib.suppress(KeyboardInterrupt), mlflow_runs.start_run("a run", {}, {}) as run_id:
+        raise KeyboardInterrupt
+    assert MlflowClient().get_run(run_id).info.status == "KILLED"
+
+
+def test_seconds_of_an_epoch_that_was_repeated_count_once(run_id: str) -> None:
+    for step, seconds in ((1, 5.0), (2, 7.0), (2, 6.0)):
+        mlflow_runs.log_metrics(run_id, {"seconds": seconds}, step)
+        time.sleep(0.002)
+    assert mlflow_runs.logged_seconds(run_id) == 11.0
+
+
+@pytest.mark.slow
+def test_server_that_refuses_its_name_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    server = sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", 1
+    store = "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--allowed-hosts", "mlflow:5000"
+    with running(port, *server, *store):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        with pytest.raises(RegistryError, match="start `mlflow server` with --allowed-hosts and this name"):
+            mlflow_runs.connect()

@@ -34,7 +34,7 @@ def files_of(features):
 
 def labels(**tracks: str) -> Labels:
     tags = {split: {name: ["x"] for name in names} for split, names in tracks.items()}
-    return Labels(tags, 0, (), (), {}, {}, ())
+    return Labels(tags, 0, (), (), {}, {}, {}, ())
 
 
 def test_pairs_in_different_splits_are_reported(features, capsys):
