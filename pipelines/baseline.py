@@ -34,8 +34,9 @@ from musictag.features.descriptors import VERSION, describe
 from musictag.features.reader import group_by_file, read_tracks
 from musictag.features.table import decode_clips, feature_config
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores, run_main
+from musictag.jobs.entry_point import run_main
 from musictag.jobs.labels import echo_problems, read_labels
+from musictag.jobs.machine import n_cores
 from musictag.models.artifact import save_model
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_descriptors

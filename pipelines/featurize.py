@@ -78,7 +78,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: list[str]) -> None:
     """Featurize the tracks that are new, changed or failed before."""
     args, beam_arguments = parse(argv)
-    beam_runner.make_pipeline(beam_arguments)  # raises for a wrong option before anything is done
+    beam_runner.check_options(beam_arguments)
     started = datetime.datetime.now(datetime.UTC)
     if args.catalog == options.CATALOG and not Path(args.catalog).exists():
         from musictag.corpora import demo  # here: SciPy takes half a second to import

@@ -50,8 +50,9 @@ from musictag.features.reader import group_by_file
 from musictag.features.table import feature_config
 from musictag.jobs import progress
 from musictag.jobs.cost import Cost
-from musictag.jobs.entry_point import n_cores, run_main
+from musictag.jobs.entry_point import run_main
 from musictag.jobs.labels import echo_problems, read_labels, tag_counts_csv
+from musictag.jobs.machine import n_cores
 from musictag.jobs.near_duplicates import echo_near_duplicates, find_near_duplicates
 from musictag.models.artifact import save_model
 from musictag.models.artifact_files import copy_notices

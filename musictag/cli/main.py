@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import musictag
 from musictag.cli import file_commands, model_commands, table_commands
-from musictag.jobs.entry_point import run_main
+from musictag.jobs.entry_point import open_missing_streams, run_main
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -43,15 +43,12 @@ def main(argv: list[str]) -> None:
 
 def entry(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Standard output is UTF-8 in every locale."""
+    open_missing_streams()
     if argv is None:
         _keep_stderr()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    try:
-        return run_main(main, argv)
-    except BrokenPipeError:  # the reader, such as `head`, has closed its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return run_main(main, argv)
 
 
 def _keep_stderr() -> None:

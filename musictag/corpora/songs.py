@@ -24,7 +24,7 @@ from musictag.corpora.essen import Tune
 from musictag.corpora.melody import beats_per_bar
 from musictag.errors import UsageError
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 
 _COLUMNS = ("track_id", "uri", "artist", "album", "title", "tags")
 # (file type, sample rate in Hz, channels), used in turn, so that every decoder and resampling ratio is exercised.

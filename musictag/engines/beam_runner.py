@@ -5,10 +5,16 @@ Importing this module silences Python's root logger, because Beam logs warnings 
 
 import contextlib
 import logging
+import os
+import shutil
 from collections.abc import Callable, Sequence
 
 # Before Beam is imported. Errors that Beam logs are raised as well, also the critical ones of a worker that is stopped.
 logging.basicConfig(level=logging.CRITICAL + 1)
+
+# gRPC would ask an HTTP proxy for the processes of this machine, and wait for ever.
+_PROXY_EXCEPTIONS = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""  # noqa: SIM112 # as gRPC reads it
+os.environ["no_grpc_proxy"] = ",".join(filter(None, [_PROXY_EXCEPTIONS, "localhost", "127.0.0.1", "::1"]))  # noqa: SIM112
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
@@ -18,13 +24,15 @@ from apache_beam.runners.runner import PipelineResult
 from musictag.engines import beam_cluster
 from musictag.engines.beam_workers import WorkerProcesses, silent_streams
 from musictag.errors import StoreError, UsageError, WorkerLostError
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs import machine
 from musictag.jobs.progress import echo
 
 MAX_PIPELINE_RUNS = 3
 """Number of times that a local pipeline is run if workers are lost, for example killed because memory is short."""
 STALL_MINUTES = 30.0
 """Time without progress after which a pipeline on a cluster is given up: starting machines takes minutes."""
+WORKER_BYTES = 640 << 20
+"""Memory of a worker process with its decoder; seen: 300 and 150 MB, and more for tracks of an hour."""
 DEFAULT_WORKERS = 32
 """Number of workers that is assumed of a cluster that does not tell it."""
 # Options of Beam's runners that name a number of workers.
@@ -34,6 +42,12 @@ _WORKER_OPTIONS = ("parallelism", "max_num_workers", "num_workers")
 def is_local(arguments: Sequence[str]) -> bool:
     """Return whether Beam's options name the runner of this machine."""
     return PipelineOptions(list(arguments)).view_as(StandardOptions).runner in (None, "DirectRunner")
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Raise `UsageError`, or the error of Beam, for a wrong option."""
+    pipeline = make_pipeline(arguments)
+    shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # Beam deletes it only after a run
 
 
 def make_pipeline(arguments: Sequence[str], workers: WorkerProcesses | None = None) -> beam.Pipeline:
@@ -56,7 +70,7 @@ def make_pipeline(arguments: Sequence[str], workers: WorkerProcesses | None = No
     if "--direct_running_mode" in given:
         return beam.Pipeline(runner=FnApiRunner(), options=options)
     if "--direct_num_workers" not in given:
-        options.view_as(DirectOptions).direct_num_workers = n_cores()
+        options.view_as(DirectOptions).direct_num_workers = machine.n_workers(WORKER_BYTES)
     workers = workers or WorkerProcesses()
     return beam.Pipeline(runner=FnApiRunner(default_environment=workers.environment()), options=options)
 
@@ -84,8 +98,8 @@ def n_workers(arguments: Sequence[str]) -> int:
     if is_local(arguments):
         given = _names(arguments)
         if "--direct_running_mode" not in given and "--direct_num_workers" not in given:
-            return n_cores()
-        return options.view_as(DirectOptions).direct_num_workers or n_cores()
+            return machine.n_workers(WORKER_BYTES)
+        return options.view_as(DirectOptions).direct_num_workers or machine.n_cores()
     values = options.get_all_options(retain_unknown_options=True)
     for name in _WORKER_OPTIONS:
         with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -101,7 +115,7 @@ def n_workers(arguments: Sequence[str]) -> int:
 def _n_dask_workers(address: str | None) -> int:
     """Return the number of workers of a Dask scheduler; of the one that Beam would start here if it is None."""
     if address is None:
-        return n_cores()
+        return machine.n_cores()
     import distributed
 
     try:

@@ -15,8 +15,12 @@ import ray
 from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag.errors import MusictagError, UsageError, WorkerLostError
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs import machine
+from musictag.jobs.entry_point import handle_sigterm
 from musictag.storage.text import without_colours
+
+WORKER_BYTES = 3 << 29
+"""Memory of an actor that scores, with a decoder and its share of Ray's object store; seen: 520 and 150 MB."""
 
 
 @contextlib.contextmanager
@@ -28,7 +32,7 @@ def connect(num_cpus: int) -> Iterator[None]:
 
     Raises:
         UsageError: the cluster of RAY_ADDRESS does not answer, or refuses the token.
-        WorkerLostError: Ray ended the process, for example after SIGTERM.
+        WorkerLostError: Ray ended the process.
     """
     if "RAY_ADDRESS" in os.environ:
         try:
@@ -44,12 +48,13 @@ def connect(num_cpus: int) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    handle_sigterm()  # Ray has set its own handler
     try:
         yield
-    except SystemExit as error:  # raised by Ray's handler of SIGTERM
+    except SystemExit as error:
         raise WorkerLostError(
-            "Ray ended, because this process got SIGTERM, or for a reason in Ray's logs, /tmp/ray/session_latest/logs; "
-            "committed rows are kept: run again"
+            "Ray ended this process, for a reason in its logs, /tmp/ray/session_latest/logs; what is committed stays: "
+            "run again"
         ) from error
     finally:
         ray.shutdown()
@@ -58,7 +63,7 @@ def connect(num_cpus: int) -> Iterator[None]:
 def n_workers(*, use_gpu: bool) -> int:
     """Return how many workers the connected Ray has room for: its GPUs, or its CPUs; at least 1.
 
-    Of a Ray of our own, whose logical CPUs are more, the cores of this machine count.
+    Of a Ray of our own, whose logical CPUs are more, the cores and the memory of this machine count.
     """
     resources = ray.cluster_resources()
     if use_gpu:
@@ -66,7 +71,7 @@ def n_workers(*, use_gpu: bool) -> int:
     elif "RAY_ADDRESS" in os.environ:
         n = resources.get("CPU", 0)
     else:
-        n = n_cores()
+        n = machine.n_workers(WORKER_BYTES)
     return max(1, int(n))
 
 

@@ -25,8 +25,8 @@ from musictag.features.config import FeatureConfig
 from musictag.features.limits import Limits
 from musictag.features.reader import newest_rows
 from musictag.jobs import copy_sources, ledger
-from musictag.jobs.entry_point import n_cores
 from musictag.jobs.featurizing import featurize_tasks
+from musictag.jobs.machine import n_cores
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import Shards, Task
 from musictag.jobs.run import Workers

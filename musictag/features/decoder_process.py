@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,8 @@ CHILD_MODULE = "musictag.features.decoder_child"
 _TIME_LIMIT_S, _MEMORY_LIMIT_GIB = 300.0, 4.0
 # A child needs half a second to start, on a machine that is busy some seconds.
 _START_LIMIT_S, _STARTS = 120.0, 3
+# Variables of the system's loader, of Python and of numerical libraries.
+_CHILD_VARIABLES = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_\w+|PYTHON\w*|\w+_NUM_THREADS|OPENBLAS_\w+|OMP_\w+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +144,7 @@ class DecoderProcess:
             limits = self.time_limit_s, self.memory_limit_gib
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", CHILD_MODULE, *map(str, (*descriptors, *limits))],
-                env={**os.environ, "PYTHONPATH": modules},
+                env={**_child_environment(), "PYTHONPATH": modules},
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
             )
@@ -162,6 +165,11 @@ class DecoderProcess:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _child_environment() -> dict[str, str]:
+    """Return the variables that the child needs: a decoder that a file has taken over must not find credentials."""
+    return {name: value for name, value in os.environ.items() if _CHILD_VARIABLES.fullmatch(name)}
 
 
 @functools.cache

@@ -1,31 +1,86 @@
-"""The exit code of a job's process, and the number of its cores."""
+"""Run the main function of a job: exit codes, signals and missing standard streams."""
 
 import os
+import select
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 from musictag.errors import MusictagError
 from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
+STOPPED = "what is committed stays, and the same command continues from there"
+
+
+class Terminated(BaseException):
+    """SIGTERM was sent to this process. As `KeyboardInterrupt`, it is no `Exception`: no handler of errors stops it."""
+
 
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
     """Call `main` with `argv`, or the arguments of the command line if it is None, and return the exit code.
 
-    An error of `musictag.errors` is printed as one line, without a traceback. Other errors are raised.
+    An error of `musictag.errors` is printed as one line, without a traceback. Other errors are raised. After Ctrl-C the
+    code is 130, after SIGTERM 143.
     """
+    open_missing_streams()
+    handle_sigterm()
     try:
         main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except MusictagError as error:
         message = printable(redacted(str(error)), "\n\t")
         sys.stderr.write(f"error: {message}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; committed rows are kept, and the next run continues from there\n")
-        return 130
+        sys.stderr.write(f"stopped; {STOPPED}\n")
+        return 128 + signal.SIGINT
+    except Terminated:
+        sys.stderr.write(f"stopped by SIGTERM; {STOPPED}\n")
+        return 128 + signal.SIGTERM
+    except BrokenPipeError:
+        if not _is_reader_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes at exit
+        return 128 + signal.SIGPIPE
     return 0
 
 
-def n_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _is_reader_gone() -> bool:
+    """Return whether the program that read our standard output, such as `head`, has ended."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def handle_sigterm() -> None:
+    """Raise `Terminated` in the main thread after SIGTERM, so that files, runs and child processes are ended.
+
+    As process 1 of a container, this process would otherwise ignore the signal. Other threads cannot set a handler.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what ends the process must not be interrupted
+    raise Terminated
+
+
+def open_missing_streams() -> None:
+    """Open `/dev/null` in place of standard streams that are closed: the next file would get their descriptors.
+
+    C libraries write messages to descriptor 2, whatever file it is.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115 # for the process

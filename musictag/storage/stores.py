@@ -60,7 +60,14 @@ def object_url(uri: str) -> ObjectUrl | None:
 
 
 def delta_uri(uri: str) -> str:
-    """Return the URL by which deltalake knows a table."""
+    """Return the URL by which deltalake knows a table.
+
+    Raises `ValueError` for a place that deltalake would read as another one.
+    """
+    is_local = "://" not in uri
+    unusable = set(str(Path(uri).absolute()) if is_local else uri) & set("%\\" if is_local else "?#\\")
+    if unusable:
+        raise ValueError(f"the path of a table cannot hold {' '.join(sorted(unusable))}: name another place")
     return re.sub("^gcs://", "gs://", uri)
 
 
@@ -197,7 +204,23 @@ def _google_options() -> dict[str, str]:
 async def _http_client(**options: Any) -> "aiohttp.ClientSession":
     import aiohttp
 
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_checked_socket), **options)
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_check_redirect)
+    # `trust_env`: the proxy that `http_proxy`, `https_proxy` and `no_proxy` name, as for other programs.
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=_checked_socket),
+        trace_configs=[trace],
+        trust_env=True,
+        **options,
+    )
+
+
+async def _check_redirect(session: object, context: object, params: "aiohttp.TraceRequestRedirectParams") -> None:
+    """Raise `ValueError` for a redirect to a metadata service: through a proxy, our sockets lead to the proxy alone."""
+    location = urllib.parse.urljoin(str(params.url), params.response.headers.get("Location", ""))
+    host = urllib.parse.urlsplit(location).hostname
+    if host and urls.is_metadata(host):
+        raise ValueError(f"it leads to {host}, where a cloud keeps its machines' credentials")
 
 
 def _checked_socket(address: tuple[Any, ...]) -> socket.socket:

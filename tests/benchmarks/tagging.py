@@ -12,7 +12,7 @@ import torch
 
 from musictag.features.config import FeatureConfig
 from musictag.features.table import CELL_DTYPE, SCHEMA, encode_clips, open_features
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 from musictag.models.published import pretrained
 from musictag.storage import commits
 from musictag.tagging.scorers import BATCH_SIZE, BATCHES_PER_GROUP

@@ -28,8 +28,8 @@ from musictag.evaluation import bootstrap, metrics
 from musictag.evaluation.report import format_table
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
 from musictag.jobs.labels import read_labels
+from musictag.jobs.machine import n_cores
 from musictag.models.architectures import build_model
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled

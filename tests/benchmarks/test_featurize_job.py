@@ -14,7 +14,7 @@ import threadpoolctl
 from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "featurize.py"
 SUFFIXES, SECONDS, SAMPLE_RATE = (".mp3", ".flac", ".ogg", ".m4a"), 240, 44_100

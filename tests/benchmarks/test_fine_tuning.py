@@ -28,7 +28,7 @@ from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 from musictag.features.table import decode_clips, encode_clips
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 from musictag.models.artifact import load_model
 from musictag.models.embedding_cache import EmbeddingCache
 from musictag.models.published import pretrained

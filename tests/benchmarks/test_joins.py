@@ -28,8 +28,8 @@ from musictag.evaluation.report import format_table
 from musictag.features.clips import clip_weights
 from musictag.features.table import decode_clips
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
 from musictag.jobs.labels import read_labels
+from musictag.jobs.machine import n_cores
 from musictag.storage import tables
 from musictag.tagging.scorers import SCORE_COLUMNS
 from musictag.tagging.tagger import Tagger

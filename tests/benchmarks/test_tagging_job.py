@@ -20,7 +20,7 @@ from benchmarks.tagging import CONFIG, add_tracks, networks_clips_per_s
 from musictag.engines import mlflow_registry, mlflow_runs
 from musictag.features import extract
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 from musictag.models.published import pretrained
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "tag.py"

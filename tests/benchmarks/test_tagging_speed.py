@@ -25,7 +25,7 @@ from musictag.features.clips import clip_starts
 from musictag.features.config import FeatureConfig
 from musictag.features.extract import track_clips
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 from musictag.models.musicnn import FilterBlock, Musicnn
 from musictag.models.published import conversion, pretrained
 from musictag.tagging.tagger import Tagger

@@ -24,7 +24,7 @@ from musictag.evaluation import metrics
 from musictag.features.config import FeatureConfig
 from musictag.features.table import SCHEMA, encode_clips, open_features
 from musictag.jobs import progress
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 from musictag.models.architectures import build_model
 from musictag.storage import commits, tables
 from musictag.tagging.scorers import SCORE_COLUMNS, score_labelled

@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import DirectOptions
 from musictag.engines import beam_runner
 from musictag.engines.beam_workers import WorkerProcesses
 from musictag.errors import StoreError, WorkerLostError
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 
 
 @pytest.mark.parametrize(

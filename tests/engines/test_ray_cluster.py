@@ -10,7 +10,7 @@ import pytest
 
 from musictag.engines import ray_cluster
 from musictag.errors import UsageError
-from musictag.jobs.entry_point import n_cores
+from musictag.jobs.machine import n_cores
 
 HOST = """
 import os, sys
@@ -112,7 +112,5 @@ def test_job_that_gets_sigterm_says_so(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-c", STOPPED], env=environment(tmp_path), capture_output=True, text=True, check=False
     )
-    assert ended.returncode in (1, -signal.SIGABRT)  # threads of Ray may abort the process after that
-    assert any(
-        line.startswith("error: Ray ended, because this process got SIGTERM") for line in ended.stderr.splitlines()
-    )
+    assert ended.returncode in (143, -signal.SIGABRT)  # threads of Ray may abort the process after that
+    assert "stopped by SIGTERM; what is committed stays" in ended.stderr

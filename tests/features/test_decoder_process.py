@@ -218,3 +218,13 @@ def test_child_that_cannot_be_started_is_an_error_of_one_sentence(tmp_path, monk
         with DecoderProcess() as decoder, pytest.raises(WorkerLostError, match="decodes audio does not start") as error:
             decoder.track_clips(tmp_path / "a.wav", "a", CONFIG)
         assert "\n" not in str(error.value)
+
+
+def test_decoder_has_no_credentials_in_its_environment(tmp_path, music, write_audio, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a secret")
+    with DecoderProcess() as decoder:
+        decoder.track_clips(write_audio(tmp_path / "a.wav", music(1.0), 44_100), "a.wav", CONFIG)
+        environment = psutil.Process(decoder._child.process.pid).environ()
+    assert "a secret" not in environment.values()
+    assert "PYTHONPATH" in environment

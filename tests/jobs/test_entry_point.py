@@ -1,9 +1,11 @@
-import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 
 from musictag import errors
-from musictag.jobs.entry_point import n_cores, run_main
+from musictag.jobs.entry_point import run_main
 
 
 def test_success_exits_with_0(capsys):
@@ -57,8 +59,68 @@ def test_interrupt_exits_with_130(capsys):
         raise KeyboardInterrupt
 
     assert run_main(main, []) == 130
-    assert "committed rows are kept" in capsys.readouterr().err
+    assert "what is committed stays" in capsys.readouterr().err
 
 
-def test_n_cores_is_at_most_the_cores_of_the_machine():
-    assert 1 <= n_cores() <= os.cpu_count()
+def run_python(program: str, redirection: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a program whose main function is `main(argv)` in a shell."""
+    program = f"import sys\nfrom musictag.jobs.entry_point import run_main\n{program}\nsys.exit(run_main(main))"
+    command = f"{shlex.join([sys.executable, '-c', program])} {redirection}"
+    return subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_sigterm_exits_with_143_and_ends_what_the_body_began(tmp_path):
+    program = f"""
+import contextlib, os, signal, pathlib, time
+@contextlib.contextmanager
+def run():
+    try:
+        yield
+    finally:
+        pathlib.Path({str(tmp_path / "ended")!r}).touch()
+def main(argv):
+    with run():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(50)
+"""
+    ended = run_python(program)
+    assert (ended.returncode, ended.stderr.partition(";")[0]) == (143, "stopped by SIGTERM")
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error_and_no_file_gets_their_place(tmp_path, closed):
+    path = tmp_path / "opened"
+    program = f"""
+import os, pathlib
+from musictag.jobs.progress import echo
+def main(argv):
+    echo("a line")
+    print("an error", file=sys.stderr)
+    with open({str(path)!r}, "w") as file:
+        os.write(1, b"of a C library"), os.write(2, b"of a C library")
+        file.write(str(file.fileno() > 2))
+"""
+    assert run_python(program, closed).returncode == 0
+    assert path.read_text() == "True"
+
+
+@pytest.mark.slow
+def test_reader_that_ends_early_is_no_traceback():
+    program = """
+def main(argv):
+    for n in range(100_000):
+        print(n)
+"""
+    ended = run_python(program, "| head -1; echo ${PIPESTATUS[0]}")
+    assert (ended.stdout.split()[0], ended.stderr) == ("0", "")
+
+
+def test_other_broken_pipes_are_raised():
+    def main(argv):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_main(main, [])

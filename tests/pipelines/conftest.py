@@ -25,7 +25,8 @@ from musictag.features import extract
 from musictag.features.config import FeatureConfig
 from musictag.features.reader import scan_for_labels
 from musictag.features.table import SCHEMA, open_features
-from musictag.jobs.entry_point import n_cores, run_main
+from musictag.jobs.entry_point import run_main
+from musictag.jobs.machine import n_cores
 from musictag.models.architectures import build_model
 from musictag.models.artifact import save_model
 from musictag.models.specs import TaggerSpec

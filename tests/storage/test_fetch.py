@@ -224,3 +224,53 @@ def test_memory_error_is_not_an_error_of_the_track(moody, monkeypatch):
     with pytest.raises(MemoryError):
         fetch("moody://song.wav")
     assert moody == []
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """An HTTP proxy: it answers for one host, which only it knows, and redirects from its page `moved.wav`."""
+
+    asked: list[str]
+
+    def do_GET(self):
+        Proxy.asked.append(self.path)
+        if self.path.endswith("moved.wav"):
+            self.send_response(302)
+            self.send_header("Location", "http://169.254.169.254/latest/meta-data/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            self.wfile.write(b"some bytes" if self.command == "GET" else b"")
+
+    do_HEAD = do_GET  # noqa: N815 # the name of http.server
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """The uris that a proxy was asked for."""
+    monkeypatch.setattr(Proxy, "asked", [], raising=False)
+    with serving(Proxy) as url:
+        monkeypatch.setenv("http_proxy", url)
+        yield Proxy.asked
+
+
+def test_websites_are_asked_through_the_proxy_of_the_environment(proxy):
+    assert fetch("http://songs.example/a.wav") == b"some bytes"
+    assert set(proxy) == {"http://songs.example/a.wav"}
+
+
+def test_no_proxy_is_obeyed(proxy, website, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert fetch(f"{website}/song.wav") == b"some bytes"
+    assert proxy == []
+
+
+def test_redirect_to_a_metadata_service_is_refused_behind_a_proxy(proxy):
+    with pytest.raises(AudioUnreachableError, match=r"moved.wav: cannot be read: it leads to 169\.254\.169\.254"):
+        fetch("http://songs.example/moved.wav")
+    assert set(proxy) == {"http://songs.example/moved.wav"}

@@ -133,3 +133,25 @@ def test_store_that_cannot_be_asked_whether_a_table_exists_is_an_error():
         tables.read_columns("abfs://c@a/x", ("track_id",))
     assert "\n" not in str(error.value)
     assert "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["per%20cent", "per%cent", "a%2Fb", "back\\slash", "in a per%20cent/table"])
+def test_place_that_deltalake_reads_as_another_one_is_refused_before_anything_is_made(tmp_path, name):
+    for use in (lambda uri: tables.create_table(uri, SCHEMA), tables.open_table, tables.table_exists):
+        with pytest.raises(StoreError, match="the path of a table cannot hold"):
+            use(str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a?b", "s3://bucket/a#b", "az://bucket/a\\b"])
+def test_url_that_deltalake_reads_as_another_one_is_refused(uri):
+    with pytest.raises(StoreError, match="the path of a table cannot hold"):
+        tables.open_table(uri)
+
+
+@pytest.mark.parametrize("name", ["with a space", "ä", "hash#", "question?", "star*", "br[a]cket", "colon:", "plus+"])
+def test_place_with_other_characters_is_read_as_it_is_written(tmp_path, name):
+    uri = str(tmp_path / name)
+    tables.create_table(uri, SCHEMA)
+    assert tables.table_exists(uri)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
