@@ -33,7 +33,7 @@ from musictag.jobs.featurizing import Outcome, featurize_tasks
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task
 from musictag.jobs.progress import polling_bar
-from musictag.jobs.run import Run, Workers, execute
+from musictag.jobs.run import Run, Workers, execute, plan_only
 from musictag.jobs.shards import stage_shard
 from musictag.storage import etags, tables
 
@@ -68,6 +68,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )  # fmt: skip
     options.add_audio(parser)
     options.add_ledger(parser)
+    options.add_night(parser)
     args, rest = parser.parse_known_args(argv)
     for before, argument in zip(["", *rest], rest, strict=False):
         if not argument.startswith("-") and (not before.startswith("--") or "=" in before):
@@ -75,7 +76,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, rest
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Featurize the tracks that are new, changed or failed before."""
     args, beam_arguments = parse(argv)
     beam_runner.check_options(beam_arguments)
@@ -125,8 +126,13 @@ def main(argv: list[str]) -> None:
         store_timeout_s=options.limits(args).store_timeout_s,
         replace=args.replace,
         started=started,
+        budget=options.budget(args),
+        report_uri=args.report,
     )
+    if args.plan_only:
+        return plan_only(run, purpose="to do")
     execute(run, featurize, purpose="to do")
+    return 0
 
 
 if __name__ == "__main__":

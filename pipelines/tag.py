@@ -30,7 +30,7 @@ from musictag.jobs.entry_point import run_main
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task, TaskList
 from musictag.jobs.progress import bar
-from musictag.jobs.run import Run, execute
+from musictag.jobs.run import Run, execute, plan_only
 from musictag.models.artifact_files import read_spec
 from musictag.models.specs import check_features
 from musictag.storage import etags, tables
@@ -63,6 +63,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"only say what would change, on N tracks of the tags table (without N: {DIFF_TRACKS:,}); write nothing",
     )  # fmt: skip
     options.add_ledger(parser)
+    options.add_night(parser)
     options.add_workers(parser, None, "actors that score", "one for each GPU or core")
     args = parser.parse_args(argv)
     if args.use_gpu:
@@ -87,7 +88,7 @@ def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[pa.Recor
         yield batch.rename_columns([*columns[:-1], "features_file"])
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Tag what is new, changed or was tagged by another model; with --diff, only print what would change."""
     args = parse(argv)
     started = datetime.datetime.now(datetime.UTC)
@@ -132,7 +133,7 @@ def main(argv: list[str]) -> None:
             args.tags, source, list_tracks(catalog, args.features), args.diff, model=model,
             vocabulary=spec.vocabulary, vocabulary_of=mlflow_registry.vocabulary_of, score=score_sample,
         )  # fmt: skip
-        return
+        return 0
 
     tables.create_table(args.tags, TAGS_SCHEMA)
 
@@ -159,8 +160,14 @@ def main(argv: list[str]) -> None:
         store_timeout_s=options.limits(args).store_timeout_s,
         replace=args.replace,
         started=started,
+        budget=options.budget(args),
+        report_uri=args.report,
     )
-    execute(run, tag, purpose=f"to tag by {model_source.uri}")
+    purpose = f"to tag by {model_source.uri}"
+    if args.plan_only:
+        return plan_only(run, purpose=purpose)
+    execute(run, tag, purpose=purpose)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Command-line options that several commands share: defaults, parsers of values, groups of options."""
 
 import argparse
+import datetime
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from musictag.features.limits import Limits
+from musictag.jobs.budget import WORK_TO_DO, Budget
 from musictag.storage import urls
 
 CATALOG = "data/demo/catalog.csv"
@@ -67,6 +69,17 @@ def _allowed(kind: type, minimum: float | None, above: float | None, maximum: fl
         bounds = (("of at least", minimum), ("above", above), ("of at most", maximum))
         noun += " and".join(f" {bound} {value:g}" for bound, value in bounds if value is not None)
     return " or ".join([noun, *map(repr, words)])
+
+
+def moment(text: str) -> datetime.datetime:
+    """Parse a time in ISO 8601, with a time zone. Raises `argparse.ArgumentTypeError`."""
+    try:
+        parsed = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-12-01T06:00+01:00") from error
+    if parsed.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone; write {text}Z for UTC, or {text}+01:00")
+    return parsed
 
 
 count = number(int, minimum=1)
@@ -136,6 +149,29 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         "--merge-tag-case", action="store_true",
         help="count tags that differ by case alone as one, in the model's or the most frequent spelling",
     )  # fmt: skip
+
+
+def add_night(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a job that runs every night: its limits, its report, and whether it only plans."""
+    parser.add_argument(
+        "--max-tracks", type=number(int, minimum=0), metavar="N",
+        help="process at most N tracks: first what is new, changed or failed before, then what another model tagged; "
+        "the next run does the others",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deadline", type=moment, metavar="TIME",
+        help="begin nothing more at this time, such as 2026-12-01T06:00+01:00; the next run does the rest",
+    )  # fmt: skip
+    parser.add_argument("--report", type=location, metavar="FILE", help="write the outcome as JSON to this path or URL")
+    parser.add_argument(
+        "--plan-only", action="store_true",
+        help=f"only say what is to do; exit with {WORK_TO_DO} if there is something, else with 0",
+    )  # fmt: skip
+
+
+def budget(args: argparse.Namespace) -> Budget:
+    """Return the limits that were given to the options of `add_night`."""
+    return Budget(args.max_tracks, args.deadline)
 
 
 def add_workers(parser: argparse.ArgumentParser, default: int | None, noun: str, meaning: str = "") -> None:

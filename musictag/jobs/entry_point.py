@@ -19,16 +19,16 @@ class Terminated(BaseException):
     """SIGTERM was sent to this process. As `KeyboardInterrupt`, it is no `Exception`: no handler of errors stops it."""
 
 
-def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
+def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
     """Call `main` with `argv`, or the arguments of the command line if it is None, and return the exit code.
 
-    An error of `musictag.errors` is printed as one line, without a traceback. Other errors are raised. After Ctrl-C the
-    code is 130, after SIGTERM 143.
+    It is the one that `main` returns; None is 0. An error of `musictag.errors` is printed as one line, without a
+    traceback. Other errors are raised. After Ctrl-C the code is 130, after SIGTERM 143.
     """
     open_missing_streams()
     handle_sigterm()
     try:
-        main(sys.argv[1:] if argv is None else argv)
+        code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except MusictagError as error:
         message = printable(redacted(str(error)), "\n\t")
@@ -45,7 +45,7 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes at exit
         return 128 + signal.SIGPIPE
-    return 0
+    return code or 0
 
 
 def _is_reader_gone() -> bool:

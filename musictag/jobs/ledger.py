@@ -1,4 +1,4 @@
-"""The failures table, and the account of a run: `listed = written + unchanged + failed`.
+"""The failures table, and the account of a run: `listed = written + unchanged + failed + deferred`.
 
 The account is computed from the tables after the run, not from counters, so that it is correct on every engine and
 after every crash. All of it are queries over the tables of `plan`.
@@ -6,6 +6,7 @@ after every crash. All of it are queries over the tables of `plan`.
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
+from musictag.jobs.budget import count_deferred, defer_unprocessed
 from musictag.jobs.cost import Cost
 from musictag.jobs.plan import IN_UNREADABLE_FOLDERS, Plan
 from musictag.jobs.plan_files import Task
@@ -43,11 +45,21 @@ class Account:
     written: int
     unchanged: int
     failed: int
+    deferred: int = 0
+    """Tracks that are left to the next run, because this one had reached its limits."""
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.listed:,} listed = {self.written:,} written + {self.unchanged:,} unchanged + {self.failed:,} failed"
         )
+        return text + (f" + {self.deferred:,} deferred" if self.deferred else "")
+
+    @property
+    def runs_left(self) -> int | None:
+        """Return how many further runs the deferred tracks need, if each writes as many; None if this wrote none."""
+        if not self.deferred:
+            return 0
+        return math.ceil(self.deferred / self.written) if self.written else None
 
 
 def failure_row(task: Task, error: AudioError) -> dict[str, Any]:
@@ -113,11 +125,17 @@ def load_present_failures(connection: duckdb.DuckDBPyConnection, failures_uri: s
 
 
 def make_account(
-    connection: duckdb.DuckDBPyConnection, plan: Plan, failures_uri: str, planned_at: datetime.datetime
+    connection: duckdb.DuckDBPyConnection,
+    plan: Plan,
+    failures_uri: str,
+    planned_at: datetime.datetime,
+    *,
+    was_stopped: bool = False,
 ) -> Account:
     """Return the account of a run.
 
-    A task is written if the output table has a row of it that was not there before the run.
+    A task is written if the output table has a row of it that was not there before the run. After a run that
+    `was_stopped`, tasks without an outcome are deferred.
 
     Args:
         connection: holds the tables of `plan`, `rows_now` with the rows of the output table after the run, and
@@ -131,6 +149,8 @@ def make_account(
             message names some.
     """
     connection.execute(_OUTCOMES, {"planned_at": planned_at})
+    if was_stopped:
+        defer_unprocessed(connection)
     missing = connection.execute(_MISSING).fetchall()
     counts = dict(connection.execute("SELECT outcome, count(*) FROM outcomes GROUP BY outcome").fetchall())
     if missing:
@@ -144,6 +164,7 @@ def make_account(
         written=counts.get("written", 0),
         unchanged=plan.n_unchanged,
         failed=counts.get("failed", 0) + plan.n_problems,
+        deferred=count_deferred(connection),
     )
 
 
@@ -169,7 +190,48 @@ FROM plan
 LEFT JOIN new_rows USING (track_id)
 LEFT JOIN failed_now USING (track_id)
 LEFT JOIN recorded USING (track_id)
-WHERE state <> 'unchanged'
+WHERE state NOT IN ('unchanged', 'deferred')
+"""
+
+
+def oldest_waiting(connection: duckdb.DuckDBPyConnection) -> datetime.datetime | None:
+    """Return when the oldest features were made of the tracks that have no row; None if there are no such tracks.
+
+    `connection` holds the tables of `plan`, and `outcomes` after a run. Tracks of a catalog have no such time.
+    """
+    has_outcomes = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'outcomes'").fetchall()
+    written = "ANTI JOIN (SELECT track_id FROM outcomes WHERE outcome = 'written') USING (track_id)"
+    ((found,),) = connection.execute(
+        f"SELECT min(featurized_at) FROM plan {written if has_outcomes else ''} WHERE existing_uri IS NULL"
+    ).fetchall()
+    return found if isinstance(found, datetime.datetime) else None
+
+
+def count_failures(
+    connection: duckdb.DuckDBPyConnection, failures_uri: str, planned_at: datetime.datetime
+) -> dict[str, int]:
+    """Return the number of failed tracks of a run by error, such as `AudioEmptyError`, the most frequent one first.
+
+    `connection` holds the tables of `plan`; failures that are later than `planned_at` belong to the run, and those of
+    exhausted tracks.
+    """
+    columns = ("track_id", "error", "failed_at")
+    connection.register("recorded_failures", tables.scan(failures_uri, columns))
+    rows = connection.execute(_COUNTS, {"planned_at": planned_at}).fetchall()
+    connection.unregister("recorded_failures")
+    return dict(rows)
+
+
+_COUNTS = """
+WITH newest AS (
+    SELECT track_id, error, failed_at FROM recorded_failures
+    QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY failed_at DESC) = 1
+)
+SELECT error, count(*) AS n
+FROM newest LEFT JOIN plan USING (track_id)
+WHERE failed_at >= $planned_at OR state = 'exhausted'
+GROUP BY error
+ORDER BY n DESC, error
 """
 
 
@@ -227,4 +289,7 @@ def echo_account(
         text += f", {cost}"
     if account.failed:
         echo(f"{account.failed:,} failed: the reasons are in {failures_uri}")
+    if account.deferred:
+        n_runs = "unknown" if account.runs_left is None else f"{account.runs_left:,}"
+        echo(f"{account.deferred:,} deferred: the limit of this run was reached; runs left at this rate: {n_runs}")
     echo(f"{account} ({text}); {uri}")

@@ -16,8 +16,9 @@ def remove_obsolete_rows(
 ) -> None:
     """Remove the rows that are no longer needed from the output table.
 
-    These are all but the newest row of each track (a row of this run is newer than those before it), stale rows, and
-    with `prune` the rows of tracks that are no longer listed.
+    These are all but the newest row of each track (a row of this run is newer than those before it), stale rows
+    (of other audio than the listed one, unless the track is deferred to the next run), and with `prune` the rows of
+    tracks that are no longer listed.
 
     Args:
         connection: holds the tables of `plan`, and `rows_now` with the present rows.
@@ -45,5 +46,5 @@ FROM (
 )
 LEFT JOIN plan USING (track_id)
 LEFT JOIN unlisted USING (track_id)
-WHERE age > 1 OR (is_stale AND time = existing_time) OR ($prune AND NOT is_hidden)
+WHERE age > 1 OR (is_stale AND time = existing_time AND state <> 'deferred') OR ($prune AND NOT is_hidden)
 """

@@ -9,9 +9,10 @@ tables of its connection:
 - `rows_before`: `track_id, uri, audio_etag, producer, time, file`, the rows of the output table before the run, and
   `existing`, the newest of them for each track;
 - `failed`: `track_id, uri, audio_etag, error, attempts`, one row for each track that failed in earlier runs;
-- `plan`: the columns of `listed`, with the `state` of each track (`task`, `unchanged` or `exhausted`), its `attempts`,
-  the `reason` why it is processed, the `existing_uri` and `existing_time` of its row, and whether that row `is_stale`:
-  of other audio;
+- `plan`: the columns of `listed`, with the `state` of each track (`task`, `unchanged`, `exhausted`, or `deferred` to
+  the next run, see `budget`), its `attempts`, the `reason` why it is processed, whether it `is_backfill`: only the
+  producer of its row is another one, the `existing_uri` and `existing_time` of its row, and whether that row
+  `is_stale`: of other audio;
 - `unlisted`: the tracks that have a row but are not listed, and whether that `is_hidden`.
 
 Other modules add `copy_sources` and, after the tasks are processed, `rows_now`, `failures_now`, `outcomes`, `obsolete`
@@ -180,6 +181,7 @@ SELECT
         WHEN {SIZE_OF_ROW} = {SIZE_OF_LISTED} THEN 'with another time'
         ELSE 'with another size'
     END AS reason,
+    reason LIKE 'by %' AS is_backfill,
     existing.uri AS existing_uri,
     existing.time AS existing_time,
     -- Without an etag, the audio may be that of the row.

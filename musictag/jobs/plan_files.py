@@ -38,6 +38,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _RUN_KEY = b"musictag.run"
+_STOP = "stop"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,13 +96,25 @@ class PlanFiles:
     """How long workers wait for the store of a table that does not answer."""
 
     def read_shard(self, shard: int) -> Iterator[Part]:
-        """Yield the parts of a shard; memory holds one.
+        """Yield the parts of a shard until the run is stopped; memory holds one.
 
         Raises:
             StoreError: the file is missing, or is that of another run.
         """
         for part in range(_n_parts_of(shard, self.n_shards, self.n_parts)):
+            if ask_table_store(self.is_stopped, self.store_timeout_s):
+                return
             yield part, ask_table_store(functools.partial(self._read_part, shard, part), self.store_timeout_s)
+
+    def stop(self) -> None:
+        """Let the workers begin no further part."""
+        with store_errors(self.uri), open_folder(self.uri).open_output_stream(f"{self.run}/{_STOP}") as stream:
+            stream.write(b"")
+
+    def is_stopped(self) -> bool:
+        """Return whether `stop` was called."""
+        with store_errors(self.uri):
+            return bool(open_folder(self.uri).get_file_info(f"{self.run}/{_STOP}").type == FileType.File)
 
     def _read_part(self, shard: int, part: int) -> list[Task]:
         path = _path(self.run, shard)
@@ -161,7 +174,8 @@ def write_plan(
 ) -> PlanFiles:
     """Write the tasks of the plan of `connection` (see `plan` and `copy_sources`) below the folder `uri`.
 
-    Tasks of one features file are in one part or in successive ones; else they are in the order of the catalog.
+    Tasks of one features file are in one part or in successive ones; else they are in the order of the catalog. Tasks
+    whose row is only of another model come last, in the last shards.
     """
     (n_tasks,) = connection.execute("SELECT count(*) FROM plan WHERE state = 'task'").fetchall()[0]
     n_shards = min(n_parts, MAX_SHARDS)
@@ -202,7 +216,7 @@ _TASKS = """
 SELECT track_id, uri, audio_etag, attempts, features_file, source_track_id, source_sha256, source_file
 FROM plan LEFT JOIN copy_sources USING (track_id)
 WHERE state = 'task'
-ORDER BY features_file, number
+ORDER BY is_backfill, features_file, number
 """
 
 

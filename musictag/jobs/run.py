@@ -12,6 +12,7 @@ import pyarrow as pa
 from musictag.catalog.reader import Catalog
 from musictag.catalog.validation import PROBLEMS_SCHEMA
 from musictag.errors import LedgerError
+from musictag.jobs.budget import WORK_TO_DO, Budget, defer_tasks
 from musictag.jobs.committer import Committer
 from musictag.jobs.copy_sources import count_known_audio, create_copy_sources
 from musictag.jobs.cost import Cost
@@ -19,11 +20,13 @@ from musictag.jobs.ledger import (
     FAILURES_SCHEMA,
     Account,
     check_failures,
+    count_failures,
     delete_resolved_failures,
     echo_account,
     load_earlier_failures,
     load_present_failures,
     make_account,
+    oldest_waiting,
     record_problems,
 )
 from musictag.jobs.obsolete_rows import remove_obsolete_rows
@@ -37,6 +40,7 @@ from musictag.jobs.plan_files import (
     write_plan,
 )
 from musictag.jobs.progress import counted, echo
+from musictag.jobs.report import finished_report, planned_report, write_report
 from musictag.jobs.sharing import check_not_shared
 from musictag.jobs.staged_parts import StagedParts
 from musictag.storage import heartbeats, queries, rewrite, staging, tables
@@ -88,10 +92,32 @@ class Run:
     """Whether the rows of a track may be replaced although other audio is still at their uri."""
     started: datetime.datetime
     """The start of the run."""
+    budget: Budget
+    report_uri: str | None
+    """Where to write the outcome as JSON (`jobs.report`); None writes none."""
 
 
 Process = Callable[[PlanFiles, Committer], None]
 """Makes a row or a failure of each task, and stages it or hands it to the committer."""
+
+
+def plan_only(run: Run, *, purpose: str) -> int:
+    """Print what a run would do, and write it to `report_uri`; return 0 if nothing is to do, else `WORK_TO_DO`.
+
+    Nothing is changed, except that tables that do not exist are created. No engine is started.
+    """
+    tables.create_table(run.output.failures_uri, FAILURES_SCHEMA)
+    uri = run.output.uri
+    n_left = len(planned_runs(run.output.plan_uri) | heartbeats.staged_runs(uri))
+    with queries.connect() as connection:
+        plan = _plan(connection, run)
+        waiting_since = oldest_waiting(connection)
+        echo_plan(run.source, plan, purpose, prune=run.prune, left_out=run.catalog.left_out if run.catalog else {})
+    if n_left:
+        echo(f"{uri}: {counted(n_left, 'other run')} may be running, or has left what the next run takes over")
+    has_work = bool(plan.n_tasks or n_left or (run.prune and plan.n_orphaned) or plan.n_problems)
+    write_report(run.report_uri, planned_report(plan, waiting_since, has_work=has_work))
+    return WORK_TO_DO if has_work else 0
 
 
 def execute(run: Run, process: Process, *, purpose: str) -> None:
@@ -118,10 +144,18 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             prune = run.prune and not exceeds_limit
             echo_plan(run.source, plan, purpose, prune=prune, left_out=run.catalog.left_out if run.catalog else {})
             record_problems(connection, run.output.failures_uri)
-            cost = _process(connection, run, plan, process, name) if plan.n_tasks else None
+            n_to_do = plan.n_tasks
+            if run.budget.max_tracks is not None:
+                n_to_do -= defer_tasks(connection, run.budget.max_tracks)
+            if run.budget.is_over:
+                n_to_do = 0
+            cost = _process(connection, run, n_to_do, process, name) if n_to_do else None
             account = _finish(connection, run, plan, planned_at, prune=prune)
+            waiting_since = oldest_waiting(connection)
+            failures = count_failures(connection, run.output.failures_uri, planned_at) if account.failed else {}
         staging.delete_run(run.output.uri, name)
     suggest_compaction(run.output.uri)
+    write_report(run.report_uri, finished_report(account, failures, waiting_since, run.started, cost))
     echo_account(account, run.output.uri, run.output.failures_uri, run.started, cost)
     check_failures(account, run.max_failures, run.output.failures_uri)
     if exceeds_limit:
@@ -170,14 +204,14 @@ def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
     return plan
 
 
-def _process(connection: duckdb.DuckDBPyConnection, run: Run, plan: Plan, process: Process, name: str) -> Cost:
+def _process(connection: duckdb.DuckDBPyConnection, run: Run, n_tasks: int, process: Process, name: str) -> Cost:
     """Process the tasks, while what is staged is committed; return the cost."""
     with run.engine() as workers:
-        n_parts = count_parts(plan.n_tasks, run.task_bytes, workers.n)
+        n_parts = count_parts(n_tasks, run.task_bytes, workers.n)
         files = write_plan(connection, run.output.plan_uri, name, n_parts, run.store_timeout_s)
         committer = Committer(run.output, name, workers.n_cores, run.store_timeout_s)
         started = time.monotonic()
-        with committer.running():
+        with committer.running(), run.budget.stopping(files):
             process(files, committer)
         seconds = time.monotonic() - started
     delete_plan(files.uri, name)
@@ -193,7 +227,8 @@ def _finish(
     else:
         connection.execute("CREATE TABLE rows_now AS SELECT * FROM rows_before")
     load_present_failures(connection, run.output.failures_uri)
-    account = make_account(connection, plan, run.output.failures_uri, planned_at)
+    was_stopped = run.budget.is_over
+    account = make_account(connection, plan, run.output.failures_uri, planned_at, was_stopped=was_stopped)
     remove_obsolete_rows(connection, run.output, run.load_rows, prune=prune)
     delete_resolved_failures(connection, run.output.failures_uri, planned_at, prune=prune)
     if n_known := count_known_audio(connection, run.output.uri):

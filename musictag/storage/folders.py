@@ -3,7 +3,9 @@
 import concurrent.futures
 import contextlib
 import re
+import uuid
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 
 import pyarrow.fs
 from deltalake.exceptions import DeltaError
@@ -59,3 +61,18 @@ def delete_files(table: pyarrow.fs.FileSystem, paths: Iterable[str]) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(_DELETE_THREADS) as threads:
         list(threads.map(delete, paths))
+
+
+def write_file(uri: str, path: str, content: bytes) -> None:
+    """Write a file of the table's folder at once: also in a local folder, no reader ever sees a part of it."""
+    with store_errors(f"{uri}/{path}"):
+        table = open_folder(uri)
+        if not isinstance(table.base_fs, pyarrow.fs.LocalFileSystem):
+            with table.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        table.create_dir(str(PurePosixPath(path).parent))
+        temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
+        with table.open_output_stream(temporary) as stream:
+            stream.write(content)
+        table.move(temporary, path)

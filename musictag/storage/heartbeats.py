@@ -21,7 +21,7 @@ from pyarrow.fs import FileSelector, FileType
 
 from musictag.errors import StoreError
 from musictag.storage import staging
-from musictag.storage.folders import open_folder, store_errors
+from musictag.storage.folders import open_folder, store_errors, write_file
 from musictag.storage.repeating import repeating
 
 WRITE_S = 10.0
@@ -70,7 +70,7 @@ def running(uri: str, run: str) -> Iterator[None]:
 
 
 def _write(uri: str, run: str) -> None:
-    staging.write_file(uri, _path(run), json.dumps(_this_process()).encode())
+    write_file(uri, _path(run), json.dumps(_this_process()).encode())
 
 
 def staged_runs(uri: str) -> set[str]:

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem, SubTreeFileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileType, SubTreeFileSystem
 
 from musictag.errors import BrokenManifestError
 from musictag.storage.data_files import DataFile
-from musictag.storage.folders import delete_files, delete_folder, open_folder, store_errors
+from musictag.storage.folders import delete_files, delete_folder, open_folder, store_errors, write_file
 
 FOLDER = "_staged"
 READ_THREADS = 16
@@ -126,21 +126,6 @@ def delete_run(uri: str, run: str, paths: Sequence[str] = ()) -> None:
     with store_errors(uri):
         delete_files(open_folder(uri), paths)
     delete_folder(uri, f"{FOLDER}/{run}")
-
-
-def write_file(uri: str, path: str, content: bytes) -> None:
-    """Write a file of the table's folder at once: also in a local folder, no reader ever sees a part of it."""
-    with store_errors(f"{uri}/{path}"):
-        table = open_folder(uri)
-        if not isinstance(table.base_fs, LocalFileSystem):
-            with table.open_output_stream(path) as stream:
-                stream.write(content)
-            return
-        table.create_dir(str(PurePosixPath(path).parent))
-        temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
-        with table.open_output_stream(temporary) as stream:
-            stream.write(content)
-        table.move(temporary, path)
 
 
 def _shard_folder(run: str, shard: int) -> str:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from musictag.catalog.reader import read_catalog
 from musictag.features import table
 from musictag.features.config import FeatureConfig
+from musictag.jobs.budget import Budget
 from musictag.jobs.committer import Committer
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles
@@ -118,6 +119,7 @@ def run_of(
         task_bytes=table.estimated_row_bytes(CONFIG, 10),
         engine=lambda: contextlib.nullcontext(Workers(2, n_cores=2)), max_attempts=3, max_failures=1.0, prune=False,
         prune_limit=1.0, replace=False, store_timeout_s=0.0, started=datetime.datetime.now(datetime.UTC),
+        budget=Budget(), report_uri=None,
     )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def test_from_audio_to_tags(home):
     kept = [path for path in (home / "data/mlartifacts").rglob("*") if path.is_file()]
     assert {path.name for path in kept} >= {"weights.safetensors", "tagger.json"}
     # MLflow runs code only of models with an MLmodel file; no file here is code or a pickle.
-    assert {path.suffix for path in kept} <= {".safetensors", ".json", ".parquet", ".png", ".txt"}
+    assert {path.suffix for path in kept} <= {".safetensors", ".json", ".parquet", ".png", ".txt", ".csv"}
 
     tracks = read_catalog("data/demo/catalog.csv").tracks.to_pylist()
     rows = tables.read_columns("data/tags", ("track_id", "model", "model_version", "scores", "tags")).to_pylist()

@@ -1,6 +1,8 @@
 import contextlib
+import dataclasses
 import datetime
 import shutil
+import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,16 @@ from musictag.catalog.reader import Catalog
 from musictag.catalog.validation import SCHEMA as CATALOG_SCHEMA
 from musictag.catalog.validation import Problem, problems_table
 from musictag.errors import AudioCorruptError, LedgerError, UsageError
+from musictag.jobs import budget as budgets
 from musictag.jobs import committer as committing
 from musictag.jobs import run as running
+from musictag.jobs.budget import WORK_TO_DO, Budget
 from musictag.jobs.committer import Committer
 from musictag.jobs.ledger import failure_row
 from musictag.jobs.output import Output
 from musictag.jobs.plan_files import PlanFiles, Task
-from musictag.jobs.run import Process, Run, Workers, execute
+from musictag.jobs.report import read_report
+from musictag.jobs.run import Process, Run, Workers, execute, plan_only
 from musictag.jobs.shards import stage_shard
 from musictag.storage import staging, tables
 from plans import LISTED_SCHEMA, table_of
@@ -33,6 +38,9 @@ SCHEMA = pa.schema(
         ("written_at", pa.timestamp("us", "UTC")),
     ]
 )
+
+
+NO_LIMITS = Budget()
 
 
 class Job:
@@ -91,8 +99,10 @@ class Job:
         replace: bool = False,
         folder: str = "",
         process: Process | None = None,
-    ) -> None:
-        """Run the job on the tracks `track_ids`."""
+        budget: Budget = NO_LIMITS,
+        only_plan: bool = False,
+    ) -> int:
+        """Run the job on the tracks `track_ids`, or only plan it; return the exit code of a plan, else 0."""
         run = Run(
             source="catalog.csv",
             listed=[table_of([(track_id, f"{folder}{track_id}.mp3", etag) for track_id in track_ids], LISTED_SCHEMA)],
@@ -109,13 +119,22 @@ class Job:
             store_timeout_s=0.0,
             replace=replace,
             started=datetime.datetime.now(datetime.UTC),
+            budget=budget,
+            report_uri=f"{self.uri}-report.json",
         )
         self.processed = []
+        if only_plan:
+            return plan_only(run, purpose="to do")
         execute(
             run,
             process or (lambda plan, committer: self.process(plan, failing, lost)),
             purpose="to do",
         )
+        return 0
+
+    def report(self) -> dict[str, Any]:
+        """Return the report of the last run."""
+        return {key: value for key, value in read_report(f"{self.uri}-report.json").items() if "seconds" not in key}
 
 
 @pytest.fixture
@@ -398,3 +417,93 @@ def test_joining_small_files_is_suggested_when_there_are_many(job: Job, capsys, 
     monkeypatch.setattr(running, "MANY_FILES", 2)
     job.execute("ab")
     assert f"2 of the 2 files are small; to join them: musictag compact {job.uri}\n" in capsys.readouterr().out
+
+
+def set_producer(job: Job, producer: str) -> None:
+    job.output = dataclasses.replace(job.output, producer=producer)
+
+
+def test_limit_of_tracks_defers_the_backfill_and_counts_the_runs_left(job: Job, capsys) -> None:
+    job.execute(["a", "b", "c", "d"])
+    set_producer(job, "q")  # a new champion
+    job.execute(["a", "b", "c", "d", "new"], budget=Budget(max_tracks=2))
+    assert job.processed == ["new", "a"]
+    assert equation(capsys) == "5 listed = 2 written + 0 unchanged + 0 failed + 3 deferred"
+    assert {key: job.report()[key] for key in ("written", "deferred", "runs_left")} == {
+        "written": 2, "deferred": 3, "runs_left": 2,
+    }  # fmt: skip
+    assert set(job.uris()) == {"a", "b", "c", "d", "new"}  # the old rows stay
+
+
+def test_limit_of_no_track_starts_no_engine(job: Job, capsys) -> None:
+    job.execute(["a"], budget=Budget(max_tracks=0), process=fail_if_called)
+    out = capsys.readouterr().out
+    assert "1 deferred: the limit of this run was reached; runs left at this rate: unknown" in out
+    assert job.report()["runs_left"] is None
+
+
+def test_row_of_changed_audio_stays_until_its_track_is_processed(job: Job) -> None:
+    job.execute(["a", "b"])
+    job.execute(["a", "b"], etag="changed", budget=Budget(max_tracks=1))
+    assert job.processed == ["a"]
+    assert set(job.uris()) == {"a", "b"}
+    job.execute(["a", "b"], etag="changed")
+    assert job.processed == ["b"]
+
+
+def test_deadline_that_has_passed_defers_everything(job: Job, capsys) -> None:
+    over = Budget(deadline=datetime.datetime.now(datetime.UTC))
+    job.execute(["a", "b"], budget=over, process=fail_if_called)
+    assert equation(capsys) == "2 listed = 0 written + 0 unchanged + 0 failed + 2 deferred"
+
+
+def test_deadline_in_the_middle_ends_the_run_after_the_parts_in_progress(job: Job, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(budgets, "_POLL_S", 0.02)
+    deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
+
+    def process(plan: PlanFiles, committer: Committer) -> None:
+        def outcomes(tasks: list[Task]) -> Iterator[tuple[Any, Any]]:
+            while any(task.track_id == "2" for task in tasks) and not plan.is_stopped():
+                time.sleep(0.02)
+            now = datetime.datetime.now(datetime.UTC)
+            for task in tasks:
+                identity = {"track_id": task.track_id, "uri": task.uri, "audio_etag": task.audio_etag}
+                yield {**identity, "producer": "p", "written_at": now}, None
+
+        for shard in range(plan.n_shards):
+            list(stage_shard(job.output, plan, shard, outcomes))
+
+    tracks = [str(n) for n in range(6)]
+    job.execute(tracks, process=process, budget=Budget(deadline=deadline))
+    written = len(job.uris())
+    assert 1 <= written < 6
+    assert "2" in job.uris()  # its part was in progress
+    assert equation(capsys) == f"6 listed = {written} written + 0 unchanged + 0 failed + {6 - written} deferred"
+    job.execute(tracks)
+    assert set(job.uris()) == set(tracks)
+
+
+def test_plan_says_by_its_exit_code_and_report_whether_there_is_work(job: Job, capsys) -> None:
+    assert job.execute(["a"], only_plan=True) == WORK_TO_DO
+    assert (job.report()["has_work"], job.report()["reasons"]) == (True, {"new": 1})
+    assert job.uris() == {}
+    job.execute(["a"])
+    assert job.execute(["a"], only_plan=True) == 0
+    assert job.report() == {
+        "has_work": False, "listed": 1, "tasks": 0, "unchanged": 1, "failed": 0, "reasons": {},
+    }  # fmt: skip
+    assert job.execute([], only_plan=True, prune=True) == WORK_TO_DO
+    leave_staged(job)
+    assert job.execute(["a"], only_plan=True) == WORK_TO_DO
+    assert "may be running, or has left what the next run takes over" in capsys.readouterr().out
+
+
+def test_report_counts_failures_by_error(job: Job) -> None:
+    job.execute(["a", "b", "c"], failing=["a", "b"], problems=[Problem(3, "x", "x.mp3", "why")])
+    report = job.report()
+    assert report["failed_by_error"] == {"AudioCorruptError": 2, "CatalogError": 1}
+    assert (report["listed"], report["written"], report["failed"]) == (4, 1, 3)
+    job.execute(["a", "b", "c"], failing=["a", "b"])
+    job.execute(["a", "b", "c"], failing=["a", "b"])  # now the tracks are exhausted
+    assert job.processed == []
+    assert job.report()["failed_by_error"] == {"AudioCorruptError": 2}

@@ -32,6 +32,7 @@ def runs_of(home) -> list[Run]:
 def interrupt(home, corpus, ending: signal.Signals, n_epochs: int = 3) -> tuple[str, int, str]:
     """Start a training, and send it a signal when epochs are logged; return the run, exit code and stderr."""
     before = {run.info.run_id for run in runs_of(home)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore it
     process = home.start("train.py", *options(corpus))
     deadline = time.monotonic() + 240
     while True:

@@ -1,0 +1,145 @@
+"""Bring features and tags up to date, and keep the tables small: what a scheduler starts every night.
+
+python pipelines/nightly.py --config my/catalog.toml
+
+Featurizes what is new or changed, tags what is new, changed or of an earlier champion, joins small files, and removes
+files that no recent version needs. Each job is a script of this folder, and is started only if its plan says that there
+is something to do. On a cluster, `command` of a job names the program that starts the engine, waits for the script and
+removes the engine; see infra/README.md.
+
+A night ends at the deadline, or after a number of tracks, of the settings; the next night does the rest. It may be
+killed at any moment, and two may run at once: the tables keep what is committed, and no track is there twice.
+
+The settings are explained in musictag/jobs/night_config.py. The exit code is 0 if everything succeeded, else 1.
+"""
+
+import argparse
+import datetime
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from musictag.errors import LedgerError, MusictagError, StoreError
+from musictag.jobs import maintenance
+from musictag.jobs.budget import WORK_TO_DO
+from musictag.jobs.entry_point import run_main
+from musictag.jobs.night_config import JOBS, NightConfig, arguments, read_config
+from musictag.jobs.night_summary import JobResult, openmetrics, summary
+from musictag.jobs.progress import counted, echo
+from musictag.jobs.report import delete_report, read_report, write_report, write_text
+from musictag.storage import tables
+
+PIPELINES = Path(__file__).parent
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings of the night, as TOML")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Run the jobs and the housekeeping, and write the summary and the metrics."""
+    config = read_config(parse(argv).config)
+    started = datetime.datetime.now(datetime.UTC)
+    deadline = config.deadline_after(started)
+    if deadline:
+        echo(f"this night ends at {deadline.isoformat(timespec='minutes')}")
+    results = {job: run_job(config, job, deadline) for job in JOBS}
+    problems = keep_house(config)
+    night = summary(started, datetime.datetime.now(datetime.UTC), results, problems)
+    write_report(config.summary, night)
+    if config.metrics:
+        write_text(config.metrics, openmetrics(night))
+    echo_night(night)
+    if not night["succeeded"]:
+        failed = [f"{job} (exit code {result.exit_code})" for job, result in results.items() if result.exit_code]
+        raise LedgerError(f"not everything succeeded: {', '.join([*failed, *problems])}; see the messages above")
+
+
+def run_job(config: NightConfig, job: str, deadline: datetime.datetime | None) -> JobResult:
+    """Plan a job, and run it if there is something to do."""
+    report = f"{config.reports.rstrip('/')}/{job}.json"
+    script = [sys.executable, str(PIPELINES / f"{job}.py")]
+    delete_report(report)
+    echo(f"{job}: planning")
+    code = run([*script, *arguments(config, job, deadline, report, plan_only=True)])
+    if code != WORK_TO_DO:
+        return JobResult(code, read_if_written(report), was_needed=False)
+    delete_report(report)
+    echo(f"{job}: running")
+    command = config.jobs[job].command
+    code = run([*(command or script[:1]), script[1], *arguments(config, job, deadline, report)])
+    return JobResult(code, read_if_written(report), was_needed=True)
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command; return its exit code, or 128 and the number of the signal that ended it. It ends with us."""
+    try:
+        process = subprocess.Popen(command)
+    except OSError as error:
+        echo(f"{command[0]}: cannot be started: {error.strerror or error}")
+        return 127
+    with process:
+        try:
+            code = process.wait()
+        except BaseException:  # Ctrl-C or SIGTERM
+            process.terminate()
+            process.wait()
+            raise
+    return code if code >= 0 else 128 - code
+
+
+def read_if_written(report: str) -> dict[str, Any] | None:
+    """Return the report of a job; None, with a message, if the job has not written it."""
+    try:
+        return read_report(report)
+    except StoreError as error:
+        echo(f"no report of the job: {error}")
+        return None
+
+
+def keep_house(config: NightConfig) -> list[str]:
+    """Join small files of the tables and remove those that no recent version needs; return the messages of errors."""
+    problems = []
+    for uri in (config.features, config.tags):
+        for table in (uri, tables.companion_uri(uri, "failures")):
+            try:
+                if tables.table_exists(table):
+                    keep_table(table, config)
+            except MusictagError as error:
+                problems.append(str(error))
+                echo(f"housekeeping: {error}")
+    return problems
+
+
+def keep_table(table: str, config: NightConfig) -> None:
+    """Join small files of a table, if the settings say so, and remove those that no recent version needs."""
+    if config.compact:
+        done = maintenance.compact(table)
+        if done.n_before != done.n_after:
+            echo(f"{table}: {counted(done.n_before, 'file')} joined, {done.n_after:,} now")
+    if removed := maintenance.vacuum(table, config.keep_hours):
+        echo(f"{table}: {counted(len(removed), 'old file')} removed")
+
+
+def echo_night(night: dict[str, Any]) -> None:
+    """Print a line for each job, and when the rest will be done."""
+    for name, job in night["jobs"].items():
+        if not job["was_needed"] and job["exit_code"] == 0:
+            echo(f"{name}: nothing to do, {job.get('unchanged', 0):,} unchanged, {job.get('failed', 0):,} failed")
+        elif "written" in job:
+            echo(
+                f"{name}: {job['listed']:,} listed = {job['written']:,} written + {job['unchanged']:,} unchanged + "
+                f"{job['failed']:,} failed + {job['deferred']:,} deferred; "
+                f"{job['core_seconds'] / 3600:,.2f} core-hours, {job['gpu_seconds'] / 3600:,.2f} GPU-hours"
+            )
+    if night["nights_left"] != 0:
+        left = "an unknown number of" if night["nights_left"] is None else f"{night['nights_left']:,}"
+        echo(f"the rest needs {left} more nights like this one")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
