@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadsco
 AZURITE = .venv/azurite/node_modules/azurite/package.json
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify experiment line install azurite check test-fast test bench torture fuzz format clean
+.PHONY: demo emotify experiment line install azurite check test-fast test test-infra bench torture fuzz format clean
 
 demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -52,7 +52,7 @@ install: $(INSTALLED) $(PUBLISHED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3.11 -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo,dev]"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo,dev,cluster]"
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tinysoundfont
 	touch $@
 
@@ -70,7 +70,7 @@ check: install
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases --follow-imports=silent -p benchmarks -p torture
+	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases --follow-imports=silent -p benchmarks -p torture -p infra
 	.venv/bin/lint-imports
 
 test-fast: install  ## Everything that needs no engine: under 90 s on 2 cores.
@@ -89,6 +89,9 @@ fuzz: install  ## Bytes that no encoder made, against the decoding layer: make f
 
 torture: install  ## Jobs killed, disks full, stores that fail: half an hour on 2 cores. The same again: make torture TORTURE_SEED=7
 	$(PYTHON) -m pytest tests/torture -s
+
+test-infra: install  ## A night on the Kubernetes of KUBECONFIG, which has the images (see infra/README.md and .ci/run).
+	$(PYTHON) -m pytest tests/infra
 
 format: install
 	.venv/bin/ruff format .

@@ -1,0 +1,206 @@
+"""Run a script on an engine that exists only as long as it is needed; started by a pod of Kubernetes.
+
+python infra/run_on_cluster.py MANIFEST SCRIPT [ARGUMENT...]
+
+MANIFEST is a YAML file. In it, $ENGINE is replaced by a new name, so that two nights have engines of their own, and
+$IMAGE and $GPU_IMAGE by the environment variables MUSICTAG_IMAGE and MUSICTAG_GPU_IMAGE.
+If it holds a RayJob, the script is its entrypoint. Otherwise its Deployments are waited for, and the script runs in
+this pod with the arguments that the annotation musictag/arguments names as well. In the end everything is deleted; if
+this pod is killed, Kubernetes deletes it, because the pod owns it (POD_NAME, POD_UID). The exit code is that of the
+script.
+"""
+
+import contextlib
+import os
+import secrets
+import shlex
+import string
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import yaml
+from kubernetes.client.exceptions import ApiException
+from kubernetes.dynamic import DynamicClient
+
+from musictag.errors import UsageError, WorkerLostError
+from musictag.jobs.entry_point import run_main
+from musictag.jobs.progress import echo
+
+Manifest = dict[str, Any]
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+START_LIMIT_S = 600.0
+"""Time in which the pods of an engine must start: machines may have to be added."""
+POLL_S = 2.0
+ARGUMENTS = "musictag/arguments"
+"""Annotation with the arguments by which a script finds the engine."""
+
+
+def main(argv: list[str]) -> int:
+    """Create the engine, run the script, delete the engine; return the exit code of the script."""
+    if len(argv) < 2:
+        raise UsageError("usage: run_on_cluster.py MANIFEST SCRIPT [ARGUMENT...]")
+    path, *command = argv
+    name = f"{Path(path).stem}-{secrets.token_hex(3)}"
+    manifests = read_manifests(Path(path), name, command)
+    kubernetes.config.load_incluster_config()
+    namespace = NAMESPACE_FILE.read_text().strip()
+    client = DynamicClient(kubernetes.client.ApiClient())
+    with created(client, namespace, manifests):
+        for manifest in manifests:
+            if manifest["kind"] == "RayJob":
+                return wait_for_ray_job(client, namespace, manifest["metadata"]["name"])
+        for manifest in manifests:
+            if manifest["kind"] == "Deployment":
+                wait_for_deployment(client, namespace, manifest["metadata"]["name"])
+        return subprocess.run([sys.executable, *command, *engine_arguments(manifests)], check=False).returncode
+
+
+def read_manifests(path: Path, name: str, command: Sequence[str]) -> list[Manifest]:
+    """Return the objects of a manifest with a name for the engine; a RayJob gets the command as its entrypoint."""
+    values = {"ENGINE": name} | {
+        variable.removeprefix("MUSICTAG_"): value
+        for variable, value in os.environ.items()
+        if variable in ("MUSICTAG_IMAGE", "MUSICTAG_GPU_IMAGE")
+    }
+    try:
+        text = string.Template(path.read_text()).substitute(values)
+        manifests = [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except KeyError as error:
+        raise UsageError(f"{path}: needs the environment variable MUSICTAG_{error.args[0]}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    if missing := {"POD_NAME", "POD_UID"} - os.environ.keys():
+        raise UsageError(f"{' and '.join(sorted(missing))} must name this pod, which owns the engine")
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": os.environ["POD_NAME"], "uid": os.environ["POD_UID"]}
+    for manifest in manifests:
+        manifest["metadata"]["ownerReferences"] = [owner]
+        if manifest["kind"] == "RayJob":
+            manifest["spec"]["entrypoint"] = shlex.join(["python", *command])
+    return manifests
+
+
+def engine_arguments(manifests: Sequence[Manifest]) -> list[str]:
+    """Return the arguments by which a script finds the engine."""
+    return [
+        argument
+        for manifest in manifests
+        for argument in shlex.split(manifest["metadata"].get("annotations", {}).get(ARGUMENTS, ""))
+    ]
+
+
+@contextlib.contextmanager
+def created(client: DynamicClient, namespace: str, manifests: Sequence[Manifest]) -> Iterator[None]:
+    """Create objects, and delete them after the body."""
+    try:
+        for manifest in manifests:
+            resource = resource_of(client, manifest)
+            with api_errors(f"{manifest['kind']} {manifest['metadata']['name']}"):
+                made = resource.create(body=manifest, namespace=namespace)
+            if manifest["kind"] == "RayJob" and not made.spec.rayClusterSpec.authOptions:
+                echo(
+                    "this KubeRay has no token authentication (before 1.5.1): only network policies protect Ray's ports"
+                )
+        yield
+    finally:
+        for manifest in reversed(manifests):
+            with contextlib.suppress(ApiException):  # the owner's end deletes it, too
+                resource_of(client, manifest).delete(
+                    name=manifest["metadata"]["name"], namespace=namespace, propagation_policy="Background"
+                )
+
+
+def resource_of(client: DynamicClient, manifest: Manifest) -> Any:
+    """Return the client of a kind of objects."""
+    return client.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
+
+
+@contextlib.contextmanager
+def api_errors(subject: str) -> Iterator[None]:
+    """Raise an error of Kubernetes in the body as one sentence."""
+    try:
+        yield
+    except ApiException as error:
+        raise WorkerLostError(f"{subject}: Kubernetes refuses it: {error.reason}: {error.body}") from error
+
+
+def wait_for_deployment(client: DynamicClient, namespace: str, name: str) -> None:
+    """Wait until all pods of a Deployment are ready. Raises `WorkerLostError` after `START_LIMIT_S`."""
+    deployments = client.resources.get(api_version="apps/v1", kind="Deployment")
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        with api_errors(f"Deployment {name}"):
+            found = deployments.get(name=name, namespace=namespace)
+        if (found.status.readyReplicas or 0) >= found.spec.replicas:
+            return
+        if time.monotonic() > deadline:
+            raise WorkerLostError(
+                f"Deployment {name}: {found.status.readyReplicas or 0} of {found.spec.replicas} pods are ready after "
+                f"{START_LIMIT_S:g} s: {pending_reason(client, namespace, f'musictag/engine={name}')}"
+            )
+        time.sleep(POLL_S)
+
+
+def wait_for_ray_job(client: DynamicClient, namespace: str, name: str) -> int:
+    """Wait until a RayJob ends, and print its log meanwhile; return 0 if it succeeded, else 1."""
+    jobs = client.resources.get(api_version="ray.io/v1", kind="RayJob")
+    started = time.monotonic()
+    log = threading.Thread(target=print_log, args=(client, namespace, f"job-name={name}"), daemon=True)
+    log.start()
+    is_running = False
+    while True:
+        with api_errors(f"RayJob {name}"):
+            status = jobs.get(name=name, namespace=namespace).status or {}
+        phase = status.get("jobDeploymentStatus")
+        is_running = is_running or phase == "Running"
+        if phase in ("Complete", "Failed"):
+            log.join(POLL_S * 5)
+            if phase == "Complete" and status.get("jobStatus") == "SUCCEEDED":
+                return 0
+            echo(f"RayJob {name}: {status.get('reason') or status.get('jobStatus')}: {status.get('message') or ''}")
+            return 1
+        if not is_running and time.monotonic() - started > START_LIMIT_S:
+            reason = pending_reason(client, namespace, f"ray.io/originated-from-cr-name={name}")
+            raise WorkerLostError(f"RayJob {name}: has not started after {START_LIMIT_S:g} s: {reason}")
+        time.sleep(POLL_S)
+
+
+def print_log(client: DynamicClient, namespace: str, selector: str) -> None:
+    """Print the logs of the pods with a label, one after another, as they are written."""
+    api = kubernetes.client.CoreV1Api()
+    pods = client.resources.get(api_version="v1", kind="Pod")
+    seen: set[str] = set()
+    while True:
+        with contextlib.suppress(ApiException):
+            for pod in pods.get(namespace=namespace, label_selector=selector).items:
+                if pod.metadata.name not in seen and pod.status.phase != "Pending":
+                    seen.add(pod.metadata.name)
+                    lines = kubernetes.watch.Watch().stream(
+                        api.read_namespaced_pod_log, name=pod.metadata.name, namespace=namespace
+                    )
+                    for line in lines:
+                        sys.stdout.write(f"{line}\n")
+                        sys.stdout.flush()
+        time.sleep(POLL_S)
+
+
+def pending_reason(client: DynamicClient, namespace: str, selector: str) -> str:
+    """Return why the pods with a label do not start, in the scheduler's words."""
+    pods = client.resources.get(api_version="v1", kind="Pod")
+    for pod in pods.get(namespace=namespace, label_selector=selector).items:
+        for condition in pod.status.conditions or []:
+            if condition.status == "False" and condition.message:
+                return f"pod {pod.metadata.name}: {condition.message}"
+    return "look at the events of its pods"
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
