@@ -72,6 +72,7 @@ check: install
 	.venv/bin/mypy
 	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases --follow-imports=silent -p benchmarks -p torture -p infra
 	.venv/bin/lint-imports
+	.venv/bin/hadolint infra/images/*/Dockerfile
 
 test-fast: install  ## Everything that needs no engine: under 90 s on 2 cores.
 	$(PYTEST) -m "not slow" --ignore=tests/pipelines --ignore=tests/e2e --ignore=tests/engines

@@ -17,7 +17,9 @@ from typing import IO, Any
 import psutil
 import threadpoolctl
 
+from musictag.audio import mpg123
 from musictag.errors import MusictagError
+from musictag.features.confinement import confine
 from musictag.features.extract import track_clips
 from musictag.features.table import encode_clips
 from musictag.features.track_errors import decoding_errors
@@ -54,13 +56,15 @@ def _receive(connection: Connection, requests: "queue.SimpleQueue[tuple[Any, ...
 
 
 def _prepare(memory_limit_gib: float) -> None:
-    """Set one thread and a memory limit, silence standard error, and leave Ctrl-C to the parent."""
+    """Set one thread and a memory limit, silence standard error, confine this process; leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends the process, whatever it does
     threadpoolctl.threadpool_limits(1)
     initial_bytes = psutil.Process().memory_info().data if sys.platform == "linux" else 0
     resource.setrlimit(resource.RLIMIT_DATA, (initial_bytes + int(memory_limit_gib * 2**30),) * 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write messages there
+    mpg123.library()  # finding a library starts a program
+    confine()
 
 
 def _answer(file: IO[bytes], arguments: tuple[Any, ...]) -> Description | MusictagError | MemoryError:

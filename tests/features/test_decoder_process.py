@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -228,3 +229,12 @@ def test_decoder_has_no_credentials_in_its_environment(tmp_path, music, write_au
         environment = psutil.Process(decoder._child.process.pid).environ()
     assert "a secret" not in environment.values()
     assert "PYTHONPATH" in environment
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+def test_decoder_is_confined(tmp_path, music, write_audio):
+    with DecoderProcess() as decoder:
+        decoder.track_clips(write_audio(tmp_path / "a.mp3", music(1.0), 44_100), "a.mp3", CONFIG)
+        status = Path(f"/proc/{decoder._child.process.pid}/status").read_text()
+    assert "Seccomp:\t2\n" in status  # a filter
+    assert "NoNewPrivs:\t1\n" in status
