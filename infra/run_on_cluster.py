@@ -6,8 +6,8 @@ MANIFEST is a YAML file. In it, $ENGINE is replaced by a new name, so that two n
 $IMAGE and $GPU_IMAGE by the environment variables MUSICTAG_IMAGE and MUSICTAG_GPU_IMAGE.
 If it holds a RayJob, the script is its entrypoint. Otherwise its Deployments are waited for, and the script runs in
 this pod with the arguments that the annotation musictag/arguments names as well. In the end everything is deleted; if
-this pod is killed, Kubernetes deletes it, because the pod owns it (POD_NAME, POD_UID). The exit code is that of the
-script.
+this pod is deleted, Kubernetes deletes it, because the pod owns it (POD_NAME, POD_UID); what a pod has left that was
+killed and still has its object is deleted by the next one. The exit code is that of the script.
 """
 
 import contextlib
@@ -15,11 +15,10 @@ import os
 import secrets
 import shlex
 import string
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,13 @@ import kubernetes
 import yaml
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
+from urllib3.exceptions import HTTPError
 
 from musictag.errors import UsageError, WorkerLostError
+from musictag.jobs.commands import run_command
 from musictag.jobs.entry_point import run_main
 from musictag.jobs.progress import echo
+from musictag.storage.retry import wait_for_store
 
 Manifest = dict[str, Any]
 
@@ -38,6 +40,12 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 START_LIMIT_S = 600.0
 """Time in which the pods of an engine must start: machines may have to be added."""
 POLL_S = 2.0
+API_LIMIT_S = 300.0
+"""Time for which an API server that does not answer is asked again."""
+KINDS = (("apps/v1", "Deployment"), ("v1", "Service"), ("ray.io/v1", "RayJob"))
+"""Kinds of the objects of engines."""
+ENGINE = "musictag/engine"
+"""Label with the name of an engine."""
 ARGUMENTS = "musictag/arguments"
 """Annotation with the arguments by which a script finds the engine."""
 
@@ -52,6 +60,7 @@ def main(argv: list[str]) -> int:
     kubernetes.config.load_incluster_config()
     namespace = NAMESPACE_FILE.read_text().strip()
     client = DynamicClient(kubernetes.client.ApiClient())
+    delete_orphans(client, namespace)
     with created(client, namespace, manifests):
         for manifest in manifests:
             if manifest["kind"] == "RayJob":
@@ -59,7 +68,7 @@ def main(argv: list[str]) -> int:
         for manifest in manifests:
             if manifest["kind"] == "Deployment":
                 wait_for_deployment(client, namespace, manifest["metadata"]["name"])
-        return subprocess.run([sys.executable, *command, *engine_arguments(manifests)], check=False).returncode
+        return run_command([sys.executable, *command, *engine_arguments(manifests)])
 
 
 def read_manifests(path: Path, name: str, command: Sequence[str]) -> list[Manifest]:
@@ -83,6 +92,7 @@ def read_manifests(path: Path, name: str, command: Sequence[str]) -> list[Manife
     owner = {"apiVersion": "v1", "kind": "Pod", "name": os.environ["POD_NAME"], "uid": os.environ["POD_UID"]}
     for manifest in manifests:
         manifest["metadata"]["ownerReferences"] = [owner]
+        manifest["metadata"].setdefault("labels", {})[ENGINE] = name
         if manifest["kind"] == "RayJob":
             manifest["spec"]["entrypoint"] = shlex.join(["python", *command])
     return manifests
@@ -118,6 +128,27 @@ def created(client: DynamicClient, namespace: str, manifests: Sequence[Manifest]
                 )
 
 
+def delete_orphans(client: DynamicClient, namespace: str) -> None:
+    """Delete the engines whose pod has ended without deleting them, for example because memory ran out."""
+    pods = client.resources.get(api_version="v1", kind="Pod")
+    with api_errors("pods"):
+        running = {
+            pod.metadata.uid
+            for pod in pods.get(namespace=namespace).items
+            if pod.status.phase not in ("Failed", "Succeeded")
+        }
+    for api_version, kind in KINDS:
+        resource = client.resources.get(api_version=api_version, kind=kind)
+        with api_errors(kind):
+            found = resource.get(namespace=namespace, label_selector=ENGINE).items
+        for each in found:
+            owners = {owner.uid for owner in each.metadata.ownerReferences or []}
+            if owners and not owners & running:
+                echo(f"{kind} {each.metadata.name}: deleted, because the pod that made it has ended")
+                with contextlib.suppress(ApiException):  # another night has deleted it
+                    resource.delete(name=each.metadata.name, namespace=namespace, propagation_policy="Background")
+
+
 def resource_of(client: DynamicClient, manifest: Manifest) -> Any:
     """Return the client of a kind of objects."""
     return client.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
@@ -130,6 +161,18 @@ def api_errors(subject: str) -> Iterator[None]:
         yield
     except ApiException as error:
         raise WorkerLostError(f"{subject}: Kubernetes refuses it: {error.reason}: {error.body}") from error
+    except HTTPError as error:
+        raise WorkerLostError(f"{subject}: the API server of Kubernetes does not answer: {error}") from error
+
+
+def ask(fn: Callable[[], Any], subject: str) -> Any:
+    """Call `fn`, which asks the API server; ask again for some minutes while it does not answer, or is overloaded."""
+
+    def is_gone(error: Exception) -> bool:
+        return isinstance(error, HTTPError) or (isinstance(error, ApiException) and (error.status or 0) >= 500)
+
+    with api_errors(subject):
+        return wait_for_store(fn, is_gone, API_LIMIT_S)
 
 
 def wait_for_deployment(client: DynamicClient, namespace: str, name: str) -> None:
@@ -137,14 +180,14 @@ def wait_for_deployment(client: DynamicClient, namespace: str, name: str) -> Non
     deployments = client.resources.get(api_version="apps/v1", kind="Deployment")
     deadline = time.monotonic() + START_LIMIT_S
     while True:
-        with api_errors(f"Deployment {name}"):
-            found = deployments.get(name=name, namespace=namespace)
+        found = ask(lambda: deployments.get(name=name, namespace=namespace), f"Deployment {name}")
         if (found.status.readyReplicas or 0) >= found.spec.replicas:
             return
         if time.monotonic() > deadline:
+            selector = ",".join(f"{key}={value}" for key, value in found.spec.selector.matchLabels.to_dict().items())
             raise WorkerLostError(
                 f"Deployment {name}: {found.status.readyReplicas or 0} of {found.spec.replicas} pods are ready after "
-                f"{START_LIMIT_S:g} s: {pending_reason(client, namespace, f'musictag/engine={name}')}"
+                f"{START_LIMIT_S:g} s: {pending_reason(client, namespace, selector)}"
             )
         time.sleep(POLL_S)
 
@@ -157,8 +200,7 @@ def wait_for_ray_job(client: DynamicClient, namespace: str, name: str) -> int:
     log.start()
     is_running = False
     while True:
-        with api_errors(f"RayJob {name}"):
-            status = jobs.get(name=name, namespace=namespace).status or {}
+        status = ask(lambda: jobs.get(name=name, namespace=namespace), f"RayJob {name}").status or {}
         phase = status.get("jobDeploymentStatus")
         is_running = is_running or phase == "Running"
         if phase in ("Complete", "Failed"):
@@ -195,7 +237,7 @@ def print_log(client: DynamicClient, namespace: str, selector: str) -> None:
 def pending_reason(client: DynamicClient, namespace: str, selector: str) -> str:
     """Return why the pods with a label do not start, in the scheduler's words."""
     pods = client.resources.get(api_version="v1", kind="Pod")
-    for pod in pods.get(namespace=namespace, label_selector=selector).items:
+    for pod in ask(lambda: pods.get(namespace=namespace, label_selector=selector), "pods").items:
         for condition in pod.status.conditions or []:
             if condition.status == "False" and condition.message:
                 return f"pod {pod.metadata.name}: {condition.message}"

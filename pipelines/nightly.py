@@ -14,16 +14,17 @@ The settings are explained in musictag/jobs/night_config.py. The exit code is 0 
 """
 
 import argparse
+import contextlib
 import datetime
-import subprocess
+import secrets
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from musictag.errors import LedgerError, MusictagError, StoreError
 from musictag.jobs import maintenance
 from musictag.jobs.budget import WORK_TO_DO
+from musictag.jobs.commands import run_command
 from musictag.jobs.entry_point import run_main
 from musictag.jobs.night_config import JOBS, NightConfig, arguments, read_config
 from musictag.jobs.night_summary import JobResult, openmetrics, summary
@@ -44,52 +45,66 @@ def main(argv: list[str]) -> None:
     """Run the jobs and the housekeeping, and write the summary and the metrics."""
     config = read_config(parse(argv).config)
     started = datetime.datetime.now(datetime.UTC)
-    deadline = config.deadline_after(started)
-    if deadline:
-        echo(f"this night ends at {deadline.isoformat(timespec='minutes')}")
-    results = {job: run_job(config, job, deadline) for job in JOBS}
-    problems = keep_house(config)
+    deadlines = config.deadlines(started)
+    for job, deadline in deadlines.items():
+        if deadline:
+            echo(f"{job}: begins nothing more at {deadline.isoformat(timespec='minutes')}")
+    results: dict[str, JobResult] = {}
+    problems: list[str] = []
+    try:
+        for job in JOBS:
+            results[job] = run_job(config, job, deadlines[job], started)
+        problems += keep_house(config)
+    except BaseException as error:
+        problems.append(f"the night was stopped: {type(error).__name__}")
+        with contextlib.suppress(MusictagError):
+            publish(config, summary(started, datetime.datetime.now(datetime.UTC), results, problems))
+        raise
     night = summary(started, datetime.datetime.now(datetime.UTC), results, problems)
-    write_report(config.summary, night)
-    if config.metrics:
-        write_text(config.metrics, openmetrics(night))
+    publish(config, night)
     echo_night(night)
     if not night["succeeded"]:
         failed = [f"{job} (exit code {result.exit_code})" for job, result in results.items() if result.exit_code]
         raise LedgerError(f"not everything succeeded: {', '.join([*failed, *problems])}; see the messages above")
 
 
-def run_job(config: NightConfig, job: str, deadline: datetime.datetime | None) -> JobResult:
+def publish(config: NightConfig, night: dict[str, Any]) -> None:
+    """Write the summary and the metrics of a night."""
+    write_report(config.summary, night)
+    if config.metrics:
+        write_text(config.metrics, openmetrics(night))
+
+
+def run_job(config: NightConfig, job: str, deadline: datetime.datetime | None, started: datetime.datetime) -> JobResult:
     """Plan a job, and run it if there is something to do."""
-    report = f"{config.reports.rstrip('/')}/{job}.json"
+    # Other nights may run at the same time, or have the same folder.
+    report = f"{config.reports.rstrip('/')}/{started:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}-{job}.json"
+    try:
+        return plan_and_run(config, job, deadline, report)
+    finally:
+        delete_report(report)
+
+
+def plan_and_run(config: NightConfig, job: str, deadline: datetime.datetime | None, report: str) -> JobResult:
+    """Plan a job, and run it if there is something to do; both write `report`."""
     script = [sys.executable, str(PIPELINES / f"{job}.py")]
-    delete_report(report)
     echo(f"{job}: planning")
-    code = run([*script, *arguments(config, job, deadline, report, plan_only=True)])
+    code = run_command([*script, *arguments(config, job, deadline, report, plan_only=True)])
+    planned = read_if_written(report)
     if code != WORK_TO_DO:
-        return JobResult(code, read_if_written(report), was_needed=False)
+        return JobResult(code, planned, was_needed=False)
+    if deadline and datetime.datetime.now(datetime.UTC) >= deadline:
+        echo(f"{job}: not started, because the deadline has passed")
+        n_tasks = (planned or {}).get("tasks", 0)
+        return JobResult(0, {**(planned or {}), "deferred": n_tasks, "runs_left": None}, was_needed=True)
     delete_report(report)
     echo(f"{job}: running")
-    command = config.jobs[job].command
-    code = run([*(command or script[:1]), script[1], *arguments(config, job, deadline, report)])
+    options = arguments(config, job, deadline, report)
+    if planned and planned["tasks"] == 0:  # what is left needs no engine
+        code = run_command([*script, *options, "--max-tracks", "0"])
+    else:
+        code = run_command([*(config.jobs[job].command or script[:1]), script[1], *options])
     return JobResult(code, read_if_written(report), was_needed=True)
-
-
-def run(command: Sequence[str]) -> int:
-    """Run a command; return its exit code, or 128 and the number of the signal that ended it. It ends with us."""
-    try:
-        process = subprocess.Popen(command)
-    except OSError as error:
-        echo(f"{command[0]}: cannot be started: {error.strerror or error}")
-        return 127
-    with process:
-        try:
-            code = process.wait()
-        except BaseException:  # Ctrl-C or SIGTERM
-            process.terminate()
-            process.wait()
-            raise
-    return code if code >= 0 else 128 - code
 
 
 def read_if_written(report: str) -> dict[str, Any] | None:
@@ -130,7 +145,9 @@ def echo_night(night: dict[str, Any]) -> None:
     for name, job in night["jobs"].items():
         if not job["was_needed"] and job["exit_code"] == 0:
             echo(f"{name}: nothing to do, {job.get('unchanged', 0):,} unchanged, {job.get('failed', 0):,} failed")
-        elif "written" in job:
+        elif "written" not in job:
+            echo(f"{name}: not run, {job.get('deferred', 0):,} deferred (exit code {job['exit_code']})")
+        else:
             echo(
                 f"{name}: {job['listed']:,} listed = {job['written']:,} written + {job['unchanged']:,} unchanged + "
                 f"{job['failed']:,} failed + {job['deferred']:,} deferred; "

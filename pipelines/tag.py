@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options.add_night(parser)
     options.add_workers(parser, None, "actors that score", "one for each GPU or core")
     args = parser.parse_args(argv)
-    if args.use_gpu:
+    if args.use_gpu and not args.plan_only:
         import torch  # here: torch and Ray take two seconds to import
 
         from musictag.engines import ray_cluster

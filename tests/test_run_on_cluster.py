@@ -11,7 +11,7 @@ from musictag.errors import UsageError
 from musictag.jobs.entry_point import run_main
 
 ROOT = Path(__file__).parents[1]
-ENGINES = sorted([*ROOT.glob("infra/base/engines/*.yaml"), *ROOT.glob("infra/overlays/aws/t*.yaml")])
+ENGINES = sorted([*ROOT.glob("infra/base/engines/*.yaml"), *ROOT.glob("infra/overlays/aws/ray.yaml")])
 COMMAND = ["pipelines/tag.py", "--tags", "s3://b/a tag's table"]
 
 

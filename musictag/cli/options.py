@@ -155,7 +155,7 @@ def add_night(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job that runs every night: its limits, its report, and whether it only plans."""
     parser.add_argument(
         "--max-tracks", type=number(int, minimum=0), metavar="N",
-        help="process at most N tracks: first what is new, changed or failed before, then what another model tagged; "
+        help="process at most N tracks: first what is new or changed, then what failed before or another model tagged; "
         "the next run does the others",
     )  # fmt: skip
     parser.add_argument(

@@ -27,7 +27,9 @@ def take_over(fingerprint: str, checkpoints: str, *, fresh: bool) -> str | None:
             f"another process is training the same model, in MLflow's run {running[0]}: wait for it, or train a second "
             "model of the same data by --fresh"
         )
-    interrupted = [run for run in runs if not is_running[run]]
+    # A run may have finished while its driver was watched.
+    unfinished = mlflow_runs.unfinished_runs(fingerprint, checkpoints)
+    interrupted = [run for run in runs if run in unfinished and not is_running[run]]
     for run in interrupted if fresh else interrupted[1:]:
         delete_checkpoints(checkpoints, run)
         mlflow_runs.discard_run(run)

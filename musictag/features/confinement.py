@@ -1,4 +1,4 @@
-"""Confine the process that decodes: it opens no connection, starts no program and reads no other process's memory.
+"""Confine the process that decodes: it opens no connection, starts no program and traces no process.
 
 A decoder that a hostile file has taken over could do what its process may do. Linux filters system calls (seccomp) for
 any process that asks for it, also in containers without privileges. See "Seccomp BPF" in the kernel's documentation,

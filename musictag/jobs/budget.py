@@ -50,7 +50,8 @@ class Budget:
 def defer_tasks(connection: "duckdb.DuckDBPyConnection", max_tracks: int) -> int:
     """Set the state of all but `max_tracks` tasks of the table `plan` to `deferred`; return their number.
 
-    Tasks whose row is only of another model come last, so that a new champion does not delay new tracks.
+    Tasks whose row is only of another model come last, so that a new champion does not delay new tracks. Before them
+    come tasks that failed before, of which some may fail in every run.
     """
     connection.execute(_DEFER, {"max_tracks": max_tracks})
     return count_deferred(connection)
@@ -71,7 +72,7 @@ def count_deferred(connection: "duckdb.DuckDBPyConnection") -> int:
 _DEFER = """
 UPDATE plan SET state = 'deferred' WHERE track_id IN (
     SELECT track_id FROM plan WHERE state = 'task'
-    QUALIFY row_number() OVER (ORDER BY is_backfill, number) > $max_tracks
+    QUALIFY row_number() OVER (ORDER BY is_backfill, attempts, number) > $max_tracks
 )
 """
 _DEFER_UNPROCESSED = """

@@ -68,6 +68,16 @@ class NightConfig:
     jobs: Mapping[str, JobConfig] = dataclasses.field(default_factory=dict)
     """Settings of each of `JOBS`."""
 
+    def deadlines(self, started: datetime.datetime) -> dict[str, datetime.datetime | None]:
+        """Return when each job of a night begins nothing more.
+
+        Featurizing has half of the night, so that new tracks are tagged although a large backlog is featurized.
+        """
+        deadline = self.deadline_after(started)
+        if deadline is None:
+            return dict.fromkeys(JOBS)
+        return {"featurize": started.astimezone() + (deadline - started) / 2, "tag": deadline}
+
     def deadline_after(self, started: datetime.datetime) -> datetime.datetime | None:
         """Return the first moment after the start of a night at which the clock shows `deadline`."""
         if self.deadline is None:

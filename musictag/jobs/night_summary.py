@@ -25,12 +25,12 @@ def summary(
     started: datetime.datetime, ended: datetime.datetime, results: Mapping[str, JobResult], problems: Sequence[str]
 ) -> dict[str, Any]:
     """Return the summary of a night as JSON types. `problems` are the messages of what failed beside the jobs."""
-    runs_left = [result.report.get("runs_left", 0) for result in results.values() if result.report]
+    runs_left = [result.report.get("runs_left", 0) if result.report else None for result in results.values()]
     return {
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
         "succeeded": not problems and all(result.exit_code == 0 for result in results.values()),
-        "nights_left": None if None in runs_left else max(runs_left, default=0),
+        "nights_left": None if None in runs_left else max((n for n in runs_left if n is not None), default=0),
         "jobs": {
             name: {"exit_code": result.exit_code, "was_needed": result.was_needed, **(result.report or {})}
             for name, result in results.items()

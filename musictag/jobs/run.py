@@ -115,7 +115,9 @@ def plan_only(run: Run, *, purpose: str) -> int:
         echo_plan(run.source, plan, purpose, prune=run.prune, left_out=run.catalog.left_out if run.catalog else {})
     if n_left:
         echo(f"{uri}: {counted(n_left, 'other run')} may be running, or has left what the next run takes over")
-    has_work = bool(plan.n_tasks or n_left or (run.prune and plan.n_orphaned) or plan.n_problems)
+    n_failed = plan.n_exhausted + plan.n_problems
+    fails = n_failed > run.max_failures * plan.n_listed  # the run says so by its exit code
+    has_work = bool(plan.n_tasks or n_left or (run.prune and plan.n_orphaned) or plan.n_problems or fails)
     write_report(run.report_uri, planned_report(plan, waiting_since, has_work=has_work))
     return WORK_TO_DO if has_work else 0
 

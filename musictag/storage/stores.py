@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,6 +136,8 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     options: dict[str, Any] = {}
     if uri.lower().startswith(("http://", "https://")):
         options = {"get_client": _http_client}
+        if proxy := _proxy_of(uri):
+            options["proxy"] = proxy
     elif url:
         options = _fsspec_s3_options()
     filesystem, path = fsspec.core.url_to_fs(urls.local_path(uri) or uri, **options)
@@ -206,18 +209,28 @@ async def _http_client(**options: Any) -> "aiohttp.ClientSession":
 
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_check_redirect)
-    # `trust_env`: the proxy that `http_proxy`, `https_proxy` and `no_proxy` name, as for other programs.
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(socket_factory=_checked_socket),
         trace_configs=[trace],
-        trust_env=True,
         **options,
     )
 
 
+def _proxy_of(uri: str) -> str | None:
+    """Return the proxy that `http_proxy`, `https_proxy` and `no_proxy` name for a website.
+
+    aiohttp's own `trust_env` would also send the passwords of `~/.netrc` to hosts that a catalog names.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    return urllib.request.getproxies().get(parts.scheme.lower())
+
+
 async def _check_redirect(session: object, context: object, params: "aiohttp.TraceRequestRedirectParams") -> None:
     """Raise `ValueError` for a redirect to a metadata service: through a proxy, our sockets lead to the proxy alone."""
-    location = urllib.parse.urljoin(str(params.url), params.response.headers.get("Location", ""))
+    headers = params.response.headers
+    location = urllib.parse.urljoin(str(params.url), headers.get("Location") or headers.get("URI") or "")
     host = urllib.parse.urlsplit(location).hostname
     if host and urls.is_metadata(host):
         raise ValueError(f"it leads to {host}, where a cloud keeps its machines' credentials")

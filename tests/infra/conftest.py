@@ -10,6 +10,12 @@ import soundfile
 from infra import cluster
 
 SAMPLE_RATE = 16_000
+ORDER = ("test_nights", "test_training", "test_faults")
+"""The modules are one story: each uses what the one before has left on the cluster."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ORDER.index(item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -123,3 +123,12 @@ def test_deadline_is_the_next_moment_of_its_time_of_day(started: str, ends: str)
     moment = config.deadline_after(datetime.datetime.fromisoformat(started))
     assert moment == datetime.datetime.fromisoformat(ends)
     assert parse_config(PLACES).deadline_after(datetime.datetime.fromisoformat(started)) is None
+
+
+def test_featurizing_has_half_of_the_night() -> None:
+    started = datetime.datetime(2026, 12, 1, 22, tzinfo=UTC)
+    config = NightConfig("c", "f", "t", deadline=datetime.time(6))
+    deadlines = config.deadlines(started)
+    assert deadlines["tag"] == config.deadline_after(started)
+    assert deadlines["featurize"] - started == (deadlines["tag"] - started) / 2
+    assert parse_config(PLACES).deadlines(started) == {"featurize": None, "tag": None}

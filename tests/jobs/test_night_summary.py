@@ -31,7 +31,7 @@ def test_summary_of_jobs_that_failed_or_wrote_nothing() -> None:
     assert (night["succeeded"], night["nights_left"]) == (False, None)
     night = summary(STARTED, ENDED, {"featurize": JobResult(137, None, was_needed=True)}, [])
     assert night["jobs"] == {"featurize": {"exit_code": 137, "was_needed": True}}
-    assert night["nights_left"] == 0
+    assert night["nights_left"] is None
 
 
 def test_metrics_are_read_back_by_the_parser_of_prometheus() -> None:
