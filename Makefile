@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadsco
 AZURITE = .venv/azurite/node_modules/azurite/package.json
 PUBLISHED = .venv/share/musictag/mtt-vgg/tagger.json
 
-.PHONY: demo emotify experiment line install azurite check test-fast test test-infra bench torture fuzz format clean
+.PHONY: demo emotify experiment line install azurite check test-fast test test-infra torture-infra bench torture fuzz format clean
 
 demo: install  ## The whole line on music that it makes itself: some minutes on 2 cores.
 	$(PYTHON) -m musictag.corpora.demo data/demo
@@ -92,6 +92,9 @@ torture: install  ## Jobs killed, disks full, stores that fail: half an hour on 
 	$(PYTHON) -m pytest tests/torture -s
 
 test-infra: install  ## A night on the Kubernetes of KUBECONFIG, which has the images (see infra/README.md and .ci/run).
+	$(PYTHON) -m pytest tests/infra --ignore=tests/infra/test_faults.py
+
+torture-infra: install  ## The same, and pods that are lost, on the same cluster.
 	$(PYTHON) -m pytest tests/infra
 
 format: install
