@@ -4,10 +4,11 @@ python infra/run_on_cluster.py MANIFEST SCRIPT [ARGUMENT...]
 
 MANIFEST is a YAML file. In it, $ENGINE is replaced by a new name, so that two nights have engines of their own, and
 $IMAGE and $GPU_IMAGE by the environment variables MUSICTAG_IMAGE and MUSICTAG_GPU_IMAGE.
+
 If it holds a RayJob, the script is its entrypoint. Otherwise its Deployments are waited for, and the script runs in
-this pod with the arguments that the annotation musictag/arguments names as well. In the end everything is deleted; if
-this pod is deleted, Kubernetes deletes it, because the pod owns it (POD_NAME, POD_UID); what a pod has left that was
-killed and still has its object is deleted by the next one. The exit code is that of the script.
+this pod, with the arguments of the annotation musictag/arguments added. Then everything is deleted. This pod owns the
+objects (POD_NAME, POD_UID): if it is deleted, Kubernetes deletes them. If it is killed and its object stays, the next
+night deletes them. The exit code is that of the script; of a RayJob it is 0 or 1.
 """
 
 import contextlib

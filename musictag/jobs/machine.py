@@ -1,4 +1,4 @@
-"""What a process may use of its machine: cores and memory, as affinity, containers and service managers limit them."""
+"""Count the CPU cores and the memory that this process may use; affinity and cgroups limit them."""
 
 import math
 import os

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 @dataclasses.dataclass(frozen=True)
 class JobResult:
-    """What a job of a night did."""
+    """The exit code and the report of one job of a night."""
 
     exit_code: int
     """Of the plan if it failed, else of the job; 0 if nothing was to do."""
