@@ -3,10 +3,13 @@
 import concurrent.futures
 import contextlib
 import re
+import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+import obstore
+import obstore.exceptions
 import pyarrow.fs
 from deltalake.exceptions import DeltaError
 
@@ -64,8 +67,12 @@ def delete_files(table: pyarrow.fs.FileSystem, paths: Iterable[str]) -> None:
 
 
 def write_file(uri: str, path: str, content: bytes) -> None:
-    """Write a file of the table's folder at once: also in a local folder, no reader ever sees a part of it."""
+    """Write a file of the table's folder at once: in no store does a reader ever see an empty file or a part of one."""
     with store_errors(f"{uri}/{path}"):
+        url = stores.object_url(uri)
+        if url and url.scheme in stores.AZURE:
+            _put(url, path, content)
+            return
         table = open_folder(uri)
         if not isinstance(table.base_fs, pyarrow.fs.LocalFileSystem):
             with table.open_output_stream(path) as stream:
@@ -76,3 +83,12 @@ def write_file(uri: str, path: str, content: bytes) -> None:
         with table.open_output_stream(temporary) as stream:
             stream.write(content)
         table.move(temporary, path)
+
+
+def _put(url: stores.ObjectUrl, path: str, content: bytes) -> None:
+    """Write an object by one request: on Azure, Arrow writes an empty object first."""
+    key = f"{urllib.parse.unquote(url.key).rstrip('/')}/{path}"
+    try:
+        obstore.put(stores.object_store(url), key, content)
+    except obstore.exceptions.BaseError as error:
+        raise OSError(str(error)) from error

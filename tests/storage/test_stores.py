@@ -1,5 +1,6 @@
 """The same tests on each store: all clients of a URL reach the same place."""
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -45,6 +46,18 @@ def test_rows_are_written_read_and_removed(store: str) -> None:
     assert tables.open_table(uri).metadata().configuration["musictag.made"] == "once"
     assert rewrite.compact(uri) == rewrite.Compaction(2, 1)
     assert tables.track_ids(uri) == {"b", "c", "ü's"}
+
+
+def test_file_that_is_written_again_and_again_is_never_seen_empty(store: str) -> None:
+    uri, path, content = f"{store}/tables/of files", "_staged/r1/a file.json", b"x" * 1_000
+    folders.write_file(uri, path, content)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        writer = threads.submit(lambda: [folders.write_file(uri, path, content) for _ in range(40)])
+        while not writer.done():
+            with folders.open_folder(uri).open_input_stream(path) as stream:
+                assert stream.read() == content
+        writer.result()
+    folders.delete_folder(uri, "_staged")
 
 
 def test_parts_are_staged_and_taken_over(store: str) -> None:
