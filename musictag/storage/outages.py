@@ -1,7 +1,7 @@
-"""Tell a store that does not answer at all from a file that is missing or refused, and wait for such a store.
+"""Tell a store that is gone from a file that is missing or refused, and wait for such a store.
 
-A store is what fails as a whole: the endpoint of an object store, the host of a website, a mount. A file of it that
-does not exist, or may not be read, is an answer.
+A store is what fails as a whole: the endpoint of an object store, the host of a website, a mount. It is gone if it does
+not answer at all, or with 502, 503 or 504. A file of it that does not exist, or may not be read, is an answer.
 
 Websites are waited for only if they have answered this process before. A catalog may name many hosts, of which some
 have been gone for years: each would cost the whole wait.
@@ -9,10 +9,13 @@ have been gone for years: each would cost the whole wait.
 
 import collections
 import errno
+import http
 import os
 import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+import obstore.exceptions
 
 from musictag.errors import AudioUnreachableError, MusictagError, StoreError
 from musictag.storage import urls
@@ -37,10 +40,16 @@ _NO_NETWORK = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUN
 # Errors of each folder of a mount whose server or disk is gone.
 _DEAD_FOLDER = (*_NO_NETWORK, errno.ETIMEDOUT, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
-# In errors of the clients of deltalake (Rust) and Arrow (C++).
+# What the gateway of a store answers while the store is away, and stores that have too much to do.
+_UNAVAILABLE = (http.HTTPStatus.BAD_GATEWAY, http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.GATEWAY_TIMEOUT)
+_UNAVAILABLE_TEXT = (
+    r"HTTP status 50[234]|\b50[234] (?:Bad Gateway|Service Unavailable|Slow Down|Gateway Time|The server is busy)|"
+    r"\[ServerBusy\]|SLOW_DOWN|SERVICE_UNAVAILABLE"
+)
+# In errors of the clients of deltalake and obstore (Rust), and Arrow (C++).
 _NO_ANSWER_TEXT = re.compile(
     r"NETWORK_CONNECTION|curlCode: \d|CURL error|error sending request|connection (?:refused|reset)|timed out|"
-    r"dns error|could ?n[o']t (?:connect|resolve)",
+    rf"dns error|could ?n[o']t (?:connect|resolve)|{_UNAVAILABLE_TEXT}",
     re.IGNORECASE,
 )
 
@@ -90,14 +99,19 @@ def store_of(uri: str) -> str:
 
 
 def is_gone(error: BaseException) -> bool:
-    """Return whether an error means that a store did not answer at all: no connection, no response, no such host."""
+    """Return whether an error means that a store is gone: no connection, no response, no such host, or unavailable."""
     if isinstance(error, MusictagError) and not isinstance(error, AudioUnreachableError):
         return False
     for cause in _causes(error):
         names = {each.__name__ for each in type(cause).__mro__}
         if names & _ANSWER:
             return False
-        if names & _NO_ANSWER or (isinstance(cause, OSError) and cause.errno in _NO_NETWORK):
+        if names & _NO_ANSWER or getattr(cause, "status", None) in _UNAVAILABLE:
+            return True
+        # s3fs makes EBUSY of 503.
+        if isinstance(cause, OSError) and cause.errno in (*_NO_NETWORK, errno.EBUSY):
+            return True
+        if isinstance(cause, obstore.exceptions.BaseError) and _NO_ANSWER_TEXT.search(str(cause)):
             return True
     return False
 
@@ -111,7 +125,7 @@ def ask_table_store(fn: Callable[[], Result], timeout_s: float) -> Result:
 
 
 def is_table_store_gone(error: Exception) -> bool:
-    """Return whether a `StoreError` means that the store of a table did not answer at all.
+    """Return whether a `StoreError` means that the store of a table is gone.
 
     deltalake and Arrow raise `OSError` with the text of their clients' errors.
     """

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import obstore.exceptions
 import pytest
 
 from musictag.errors import AudioUnreachableError, StoreError
@@ -71,6 +72,13 @@ def of_library(name: str, *bases: type) -> Exception:
     return type(name, bases or (Exception,), {})("a message")  # type: ignore[no-any-return]
 
 
+def with_status(status: int) -> Exception:
+    """Return an error like those of aiohttp for an answer."""
+    error = of_library("ClientResponseError")
+    error.status = status  # type: ignore[attr-defined]
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "is_gone"),
     [
@@ -88,11 +96,19 @@ def of_library(name: str, *bases: type) -> Exception:
         (PermissionError(), False),
         (OSError(errno.EIO, "input/output error"), False),
         (of_library("ClientResponseError"), False),
+        (with_status(503), True),
+        (with_status(504), True),
+        (with_status(500), False),
+        (with_status(404), False),
+        (OSError(errno.EBUSY, "Service Unavailable"), True),
+        (obstore.exceptions.GenericError("Server returned non-2xx status code: 503 Service Unavailable"), True),
+        (obstore.exceptions.GenericError("Error after 5 retries: error sending request"), True),
+        (obstore.exceptions.GenericError("Server returned non-2xx status code: 400 Bad Request"), False),
         (ValueError("unknown scheme"), False),
         (raised(StoreError("the folder for temporary files"), TimeoutError()), False),
     ],
 )
-def test_only_no_answer_at_all_means_that_a_store_is_gone(error: Exception, is_gone: bool) -> None:
+def test_no_answer_means_that_a_store_is_gone(error: Exception, is_gone: bool) -> None:
     assert outages.is_gone(error) == is_gone
 
 
@@ -206,12 +222,20 @@ def test_dead_mount_is_waited_for(
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), False),
         (OSError("AWS Error ACCESS_DENIED during PutObject operation: Access denied"), False),
-        (OSError("Generic S3 error: SlowDown, 503 Service Unavailable"), False),
+        (
+            OSError("Generic S3 error: after 10 retries: Server returned non-2xx status code: 503 Service Unavailable"),
+            True,
+        ),
+        (OSError("AWS Error UNKNOWN (HTTP status 503) during ListObjectsV2 operation: No response body."), True),
+        (OSError("AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate."), True),
+        (OSError("CommitBlockList failed. Azure Error: [ServerBusy] 503 The server is busy."), True),
+        (OSError("AWS Error UNKNOWN (HTTP status 500) during ListObjectsV2 operation: No response body."), False),
+        (OSError("wrote 503 bytes of part-502.parquet"), False),
         (ValueError("connection refused"), False),
         (None, False),
     ],
 )
-def test_a_store_of_tables_is_gone_if_its_clients_had_no_answer(cause: Exception | None, is_gone: bool) -> None:
+def test_store_of_tables_is_gone_if_its_clients_had_no_answer(cause: Exception | None, is_gone: bool) -> None:
     error = StoreError("table s3://b/t: why")
     error.__cause__ = cause
     assert outages.is_table_store_gone(error) == is_gone
