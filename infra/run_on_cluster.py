@@ -2,13 +2,13 @@
 
 python infra/run_on_cluster.py MANIFEST SCRIPT [ARGUMENT...]
 
-MANIFEST is a YAML file. In it, $ENGINE is replaced by a new name, so that two nights have engines of their own, and
-$IMAGE and $GPU_IMAGE by the environment variables MUSICTAG_IMAGE and MUSICTAG_GPU_IMAGE.
+MANIFEST is a YAML file. In it, $ENGINE is replaced by a new name, so that two nights have engines of their own, $IMAGE
+by the image of this pod, so that all run the same code, and $GPU_IMAGE by the environment variable MUSICTAG_GPU_IMAGE.
 
 If it holds a RayJob, the script is its entrypoint. Otherwise its Deployments are waited for, and the script runs in
-this pod, with the arguments of the annotation musictag/arguments added. Then everything is deleted. This pod owns the
-objects (POD_NAME, POD_UID): if it is deleted, Kubernetes deletes them. If it is killed and its object stays, the next
-night deletes them. The exit code is that of the script; of a RayJob it is 0 or 1.
+this pod, with the arguments of the annotation musictag/arguments added. Then everything is deleted. This pod, which
+POD_NAME names, owns the objects: if it is deleted, Kubernetes deletes them. If it is killed and its object stays, the
+next night deletes them. The exit code is that of the script; of a RayJob it is 0 or 1.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import kubernetes
 import yaml
@@ -40,9 +40,15 @@ Manifest = dict[str, Any]
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 START_LIMIT_S = 600.0
 """Time in which the pods of an engine must start: machines may have to be added."""
+WORD_S = 60.0
+"""Time after which a run says again why its engine has not started."""
 POLL_S = 2.0
 API_LIMIT_S = 300.0
 """Time for which an API server that does not answer is asked again."""
+LOG_LIMIT_S = 10.0
+"""Time for which the end of a log is waited for."""
+ENDED = ("Complete", "Failed")
+"""States of a RayJob that has ended."""
 KINDS = (("apps/v1", "Deployment"), ("v1", "Service"), ("ray.io/v1", "RayJob"))
 """Kinds of the objects of engines."""
 ENGINE = "musictag/engine"
@@ -51,16 +57,28 @@ ARGUMENTS = "musictag/arguments"
 """Annotation with the arguments by which a script finds the engine."""
 
 
+class Pod(NamedTuple):
+    """The pod of this process."""
+
+    name: str
+    uid: str
+    image: str
+
+
 def main(argv: list[str]) -> int:
     """Create the engine, run the script, delete the engine; return the exit code of the script."""
     if len(argv) < 2:
         raise UsageError("usage: run_on_cluster.py MANIFEST SCRIPT [ARGUMENT...]")
     path, *command = argv
     name = f"{Path(path).stem}-{secrets.token_hex(3)}"
-    manifests = read_manifests(Path(path), name, command)
-    kubernetes.config.load_incluster_config()
+    try:
+        kubernetes.config.load_incluster_config()
+    except kubernetes.config.ConfigException as error:
+        raise UsageError(f"run_on_cluster.py runs in a pod of Kubernetes, with an identity: {error}") from error
     namespace = NAMESPACE_FILE.read_text().strip()
-    client = DynamicClient(kubernetes.client.ApiClient())
+    with api_errors("the API server"):
+        client = DynamicClient(kubernetes.client.ApiClient())
+    manifests = read_manifests(Path(path), name, command, this_pod(client, namespace))
     delete_orphans(client, namespace)
     with created(client, namespace, manifests):
         for manifest in manifests:
@@ -72,13 +90,28 @@ def main(argv: list[str]) -> int:
         return run_command([sys.executable, *command, *engine_arguments(manifests)])
 
 
-def read_manifests(path: Path, name: str, command: Sequence[str]) -> list[Manifest]:
-    """Return the objects of a manifest with a name for the engine; a RayJob gets the command as its entrypoint."""
-    values = {"ENGINE": name} | {
-        variable.removeprefix("MUSICTAG_"): value
-        for variable, value in os.environ.items()
-        if variable in ("MUSICTAG_IMAGE", "MUSICTAG_GPU_IMAGE")
-    }
+def this_pod(client: DynamicClient, namespace: str) -> Pod:
+    """Return the pod that POD_NAME names."""
+    name = os.environ.get("POD_NAME")
+    if not name:
+        raise UsageError("POD_NAME must name this pod, which owns the engine")
+    pods = client.resources.get(api_version="v1", kind="Pod")
+    found = ask(lambda: pods.get(name=name, namespace=namespace), f"pod {name}")
+    return Pod(name, found.metadata.uid, found.spec.containers[0].image)
+
+
+def read_manifests(path: Path, name: str, command: Sequence[str], pod: Pod) -> list[Manifest]:
+    """Return the objects of an engine, which `pod` owns; a RayJob gets the command as its entrypoint.
+
+    Args:
+        path: the file of the manifests.
+        name: name of the engine.
+        command: the script and its arguments.
+        pod: the pod of this process.
+    """
+    values = {"ENGINE": name, "IMAGE": pod.image}
+    if gpu_image := os.environ.get("MUSICTAG_GPU_IMAGE"):
+        values["GPU_IMAGE"] = gpu_image
     try:
         text = string.Template(path.read_text()).substitute(values)
         manifests = [manifest for manifest in yaml.safe_load_all(text) if manifest]
@@ -88,9 +121,7 @@ def read_manifests(path: Path, name: str, command: Sequence[str]) -> list[Manife
         raise UsageError(f"{path}: needs the environment variable MUSICTAG_{error.args[0]}") from error
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: {error}") from error
-    if missing := {"POD_NAME", "POD_UID"} - os.environ.keys():
-        raise UsageError(f"{' and '.join(sorted(missing))} must name this pod, which owns the engine")
-    owner = {"apiVersion": "v1", "kind": "Pod", "name": os.environ["POD_NAME"], "uid": os.environ["POD_UID"]}
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}
     for manifest in manifests:
         manifest["metadata"]["ownerReferences"] = [owner]
         manifest["metadata"].setdefault("labels", {})[ENGINE] = name
@@ -176,53 +207,75 @@ def ask(fn: Callable[[], Any], subject: str) -> Any:
         return wait_for_store(fn, is_gone, API_LIMIT_S)
 
 
-def wait_for_deployment(client: DynamicClient, namespace: str, name: str) -> None:
-    """Wait until all pods of a Deployment are ready. Raises `WorkerLostError` after `START_LIMIT_S`."""
-    deployments = client.resources.get(api_version="apps/v1", kind="Deployment")
-    deadline = time.monotonic() + START_LIMIT_S
-    while True:
-        found = ask(lambda: deployments.get(name=name, namespace=namespace), f"Deployment {name}")
-        if (found.status.readyReplicas or 0) >= found.spec.replicas:
-            return
-        if time.monotonic() > deadline:
-            selector = ",".join(f"{key}={value}" for key, value in found.spec.selector.matchLabels.to_dict().items())
-            raise WorkerLostError(
-                f"Deployment {name}: {found.status.readyReplicas or 0} of {found.spec.replicas} pods are ready after "
-                f"{START_LIMIT_S:g} s: {pending_reason(client, namespace, selector)}"
-            )
+def wait_for_start(subject: str, is_started: Callable[[], bool], reason: Callable[[], str]) -> None:
+    """Wait until an engine has started; say each minute why it has not. Raises `WorkerLostError` after the limit."""
+    started = time.monotonic()
+    next_word = started + WORD_S
+    while not is_started():
+        now = time.monotonic()
+        if now > started + START_LIMIT_S:
+            raise WorkerLostError(f"{subject}: has not started after {START_LIMIT_S:g} s: {reason()}")
+        if now > next_word:
+            echo(f"{subject}: has not started yet: {reason()}")
+            next_word = now + WORD_S
         time.sleep(POLL_S)
+
+
+def wait_for_deployment(client: DynamicClient, namespace: str, name: str) -> None:
+    """Wait until all pods of a Deployment are ready."""
+    deployments = client.resources.get(api_version="apps/v1", kind="Deployment")
+
+    def get() -> Any:
+        return ask(lambda: deployments.get(name=name, namespace=namespace), f"Deployment {name}")
+
+    def is_started() -> bool:
+        found = get()
+        return bool((found.status.readyReplicas or 0) >= found.spec.replicas)
+
+    def reason() -> str:
+        found = get()
+        selector = ",".join(f"{key}={value}" for key, value in found.spec.selector.matchLabels.to_dict().items())
+        n_ready, why = found.status.readyReplicas or 0, pending_reason(client, namespace, selector)
+        return f"{n_ready} of {found.spec.replicas} pods are ready: {why}"
+
+    wait_for_start(f"Deployment {name}", is_started, reason)
 
 
 def wait_for_ray_job(client: DynamicClient, namespace: str, name: str) -> int:
     """Wait until a RayJob ends, and print its log meanwhile; return 0 if it succeeded, else 1."""
     jobs = client.resources.get(api_version="ray.io/v1", kind="RayJob")
-    started = time.monotonic()
-    log = threading.Thread(target=print_log, args=(client, namespace, f"job-name={name}"), daemon=True)
+    subject = f"RayJob {name}"
+
+    def status() -> Any:
+        return ask(lambda: jobs.get(name=name, namespace=namespace), subject).status or {}
+
+    ended = threading.Event()
+    log = threading.Thread(target=print_log, args=(client, namespace, f"job-name={name}", ended), daemon=True)
     log.start()
-    is_running = False
-    while True:
-        status = ask(lambda: jobs.get(name=name, namespace=namespace), f"RayJob {name}").status or {}
-        phase = status.get("jobDeploymentStatus")
-        is_running = is_running or phase == "Running"
-        if phase in ("Complete", "Failed"):
-            log.join(POLL_S * 5)
-            if phase == "Complete" and status.get("jobStatus") == "SUCCEEDED":
-                return 0
-            echo(f"RayJob {name}: {status.get('reason') or status.get('jobStatus')}: {status.get('message') or ''}")
-            return 1
-        if not is_running and time.monotonic() - started > START_LIMIT_S:
-            reason = pending_reason(client, namespace, f"ray.io/originated-from-cr-name={name}")
-            raise WorkerLostError(f"RayJob {name}: has not started after {START_LIMIT_S:g} s: {reason}")
+    wait_for_start(
+        subject,
+        lambda: status().get("jobDeploymentStatus") in ("Running", *ENDED),
+        lambda: pending_reason(client, namespace, f"ray.io/originated-from-cr-name={name}"),
+    )
+    while (found := status()).get("jobDeploymentStatus") not in ENDED:
         time.sleep(POLL_S)
+    ended.set()
+    log.join(LOG_LIMIT_S)
+    if found.get("jobDeploymentStatus") == "Complete" and found.get("jobStatus") == "SUCCEEDED":
+        return 0
+    echo(f"{subject}: {found.get('reason') or found.get('jobStatus')}: {found.get('message') or ''}")
+    return 1
 
 
-def print_log(client: DynamicClient, namespace: str, selector: str) -> None:
-    """Print the logs of the pods with a label, one after another, as they are written."""
+def print_log(client: DynamicClient, namespace: str, selector: str, ended: threading.Event) -> None:
+    """Print the logs of the pods with a label as they are written, one after another, until `ended` is set."""
     api = kubernetes.client.CoreV1Api()
     pods = client.resources.get(api_version="v1", kind="Pod")
     seen: set[str] = set()
-    while True:
-        with contextlib.suppress(ApiException):
+    is_last = False
+    while not is_last:
+        is_last = ended.wait(POLL_S)
+        with contextlib.suppress(ApiException, HTTPError):
             for pod in pods.get(namespace=namespace, label_selector=selector).items:
                 if pod.metadata.name not in seen and pod.status.phase != "Pending":
                     seen.add(pod.metadata.name)
@@ -232,7 +285,6 @@ def print_log(client: DynamicClient, namespace: str, selector: str) -> None:
                     for line in lines:
                         sys.stdout.write(f"{line}\n")
                         sys.stdout.flush()
-        time.sleep(POLL_S)
 
 
 def pending_reason(client: DynamicClient, namespace: str, selector: str) -> str:

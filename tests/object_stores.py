@@ -95,7 +95,17 @@ def seaweed(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
         for server, _, grpc in [name.partition(".")]
     ]
     weed = Path(sys.executable).parent / "weed"
-    command = [weed, "server", "-ip=127.0.0.1", f"-dir={folder}", "-filer", "-s3", "-s3.config", folder / "s3.json"]
+    command = [
+        weed,
+        "server",
+        "-ip=127.0.0.1",
+        "-master.telemetry=false",
+        f"-dir={folder}",
+        "-filer",
+        "-s3",
+        "-s3.config",
+        folder / "s3.json",
+    ]
     with running(
         ports["s3"],
         *command,

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -27,18 +28,15 @@ def tool() -> ModuleType:
 
 
 @pytest.fixture
-def pod(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of a pod of the night."""
-    for name, value in {
-        "POD_NAME": "night-1", "POD_UID": "u", "MUSICTAG_IMAGE": "registry/musictag:1", "MUSICTAG_GPU_IMAGE": "gpu:1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
+def pod(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The pod of a night."""
+    monkeypatch.setenv("MUSICTAG_GPU_IMAGE", "gpu:1")
+    return tool.Pod("night-1", "u", "registry/musictag:1")
 
 
-@pytest.mark.usefixtures("pod")
 @pytest.mark.parametrize("path", ENGINES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_objects_of_an_engine_have_its_name_and_belong_to_the_pod(tool: ModuleType, path: Path) -> None:
-    manifests = tool.read_manifests(path, "engine-1", COMMAND)
+def test_objects_of_an_engine_have_its_name_and_belong_to_the_pod(tool: ModuleType, pod: Any, path: Path) -> None:
+    manifests = tool.read_manifests(path, "engine-1", COMMAND, pod)
     assert {manifest["metadata"]["ownerReferences"][0]["name"] for manifest in manifests} == {"night-1"}
     assert all(manifest["metadata"]["name"].startswith("engine-1") for manifest in manifests)
     text = str(manifests)
@@ -51,19 +49,20 @@ def test_objects_of_an_engine_have_its_name_and_belong_to_the_pod(tool: ModuleTy
         assert job["spec"]["entrypoint"] == "python pipelines/tag.py --tags 's3://b/a tag'\"'\"'s table'"
 
 
-@pytest.mark.usefixtures("pod")
-def test_what_is_wrong_is_named(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_what_is_wrong_is_named(
+    tool: ModuleType, pod: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_main(tool.main, []) == 2
     assert "usage: run_on_cluster.py MANIFEST SCRIPT" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"nothing\.yaml: cannot be read"):
-        tool.read_manifests(tmp_path / "nothing.yaml", "e", COMMAND)
+        tool.read_manifests(tmp_path / "nothing.yaml", "e", COMMAND, pod)
     (tmp_path / "broken.yaml").write_text("kind: [")
     with pytest.raises(UsageError, match=r"broken\.yaml: "):
-        tool.read_manifests(tmp_path / "broken.yaml", "e", COMMAND)
-    monkeypatch.delenv("MUSICTAG_IMAGE")
-    with pytest.raises(UsageError, match="needs the environment variable MUSICTAG_IMAGE"):
-        tool.read_manifests(ENGINES[0], "e", COMMAND)
-    monkeypatch.delenv("POD_UID")
-    (tmp_path / "empty.yaml").write_text("")
-    with pytest.raises(UsageError, match="POD_UID must name this pod"):
-        tool.read_manifests(tmp_path / "empty.yaml", "e", COMMAND)
+        tool.read_manifests(tmp_path / "broken.yaml", "e", COMMAND, pod)
+    assert run_main(tool.main, [str(ENGINES[0]), "pipelines/tag.py"]) == 2
+    assert "runs in a pod of Kubernetes" in capsys.readouterr().err
+    monkeypatch.delenv("MUSICTAG_GPU_IMAGE")
+    with pytest.raises(UsageError, match="needs the environment variable MUSICTAG_GPU_IMAGE"):
+        tool.read_manifests(ROOT / "infra/overlays/aws/ray.yaml", "e", COMMAND, pod)
+    with pytest.raises(UsageError, match="POD_NAME must name this pod"):
+        tool.this_pod(None, "musictag")

@@ -1,10 +1,12 @@
 """A cluster with the local overlay, as tests use it: by kubectl, and S3 by a forwarded port."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,9 +51,12 @@ def describe_pods() -> str:
 
 
 def apply() -> list[tuple[str, str]]:
-    """Apply the local overlay; return each object with its version, which changes when the object does."""
+    """Apply the local overlay; return each object with its version, which changes when the object does.
+
+    What earlier tests have patched is set back.
+    """
     output = kubectl(
-        "apply", "--server-side", "--kustomize", str(OVERLAY), "--validate=strict",
+        "apply", "--server-side", "--force-conflicts", "--kustomize", str(OVERLAY), "--validate=strict",
         "--output=jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{'\\n'}{end}",
     )  # fmt: skip
     return [(name, version) for name, _, version in (line.partition(" ") for line in output.splitlines())]
@@ -102,6 +107,20 @@ def finish_night(name: str, seconds: float = 600) -> tuple[bool, str]:
     return "Complete" in ended, kubectl("logs", pods[-1]["metadata"]["name"]) if pods else ""
 
 
+def setting(name: str) -> str:
+    """Return a setting of the nights."""
+    text = json.loads(kubectl("get", "configmap", "night", "--output=json"))["data"]["night.toml"]
+    return str(tomllib.loads(text)[name])
+
+
+def configure(old: str, new: str) -> None:
+    """Replace a text in the settings of the nights, or in the script of a training."""
+    files = json.loads(kubectl("get", "configmap", "night", "--output=json"))["data"]
+    assert any(old in text for text in files.values())
+    changed = {name: text.replace(old, new) for name, text in files.items()}
+    kubectl("patch", "configmap", "night", "--type=merge", "-p", json.dumps({"data": changed}))
+
+
 def engines() -> list[str]:
     """Return the names of what exists only while a night runs."""
     return [
@@ -112,6 +131,62 @@ def engines() -> list[str]:
         or each["metadata"].get("labels", {}).get("ray.io/cluster")
         or each["metadata"]["name"].startswith(("featurize-", "tag-", "train-"))
     ]
+
+
+def start(name: str, *command: str) -> None:
+    """Start a command in a pod of its own, as infra/README.md says."""
+    made = kubectl("create", "job", "--from=cronjob/retrain", name, "--dry-run=client", "--output=json")
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": list(command)}]
+    patched = kubectl(
+        "patch", "--local", "--filename=-", "--type=json", "--output=json", f"--patch={json.dumps(patch)}", text=made
+    )
+    kubectl("create", "--filename=-", text=patched)
+
+
+def run(name: str, *command: str, seconds: float = 600) -> tuple[bool, str]:
+    """Run a command in a pod of its own; return whether it succeeded, and its log."""
+    start(name, *command)
+    return finish_night(name, seconds)
+
+
+@dataclasses.dataclass
+class Observed:
+    """What was seen in the pods of a kind."""
+
+    ports: set[int] = dataclasses.field(default_factory=set)
+    """Ports on which they listened, not only for themselves."""
+    command_lines: str = ""
+    """The command lines of their processes."""
+
+
+KINDS = ("app.kubernetes.io/name", "musictag/role", "ray.io/node-type")
+"""Labels that tell pods of one kind from those of another."""
+
+
+def observe(seen: dict[str, Observed]) -> None:
+    """Look into all running pods, and add to what was seen of their kinds."""
+    for pod in objects("pods", "--field-selector=status.phase=Running"):
+        labels = pod["metadata"].get("labels", {})
+        kind = " ".join(labels[label] for label in KINDS if label in labels)
+        name = pod["metadata"]["name"]
+        text = kubectl("exec", name, "--", "sh", "-c", "cat /proc/net/tcp /proc/net/tcp6", check=False)
+        of_kind = seen.setdefault(kind, Observed())
+        of_kind.ports |= _listening(text)
+        of_kind.command_lines += kubectl("exec", name, "--", "sh", "-c", "cat /proc/[0-9]*/cmdline", check=False)
+
+
+def _listening(table: str) -> set[int]:
+    """Return the ports of a table of connections of Linux that are open to other hosts."""
+    ports = set()
+    for line in table.splitlines():
+        fields = line.split()
+        # "0A" is the state of a socket that listens; addresses are hexadecimal, in the byte order of the machine.
+        if len(fields) > 3 and fields[3] == "0A":
+            address, _, port = fields[1].partition(":")
+            is_local = address.endswith("7F") or address == "0" * 24 + "01000000"
+            if not is_local:
+                ports.add(int(port, 16))
+    return ports
 
 
 def is_available() -> str | None:

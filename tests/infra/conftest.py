@@ -10,7 +10,7 @@ import soundfile
 from infra import cluster
 
 SAMPLE_RATE = 16_000
-ORDER = ("test_nights", "test_training", "test_faults")
+ORDER = ("test_image", "test_nights", "test_security", "test_training", "test_backup", "test_gpus", "test_faults")
 """The modules are one story: each uses what the one before has left on the cluster."""
 
 
@@ -36,7 +36,9 @@ def store(overlay: None) -> Iterator[s3fs.S3FileSystem]:
             "AWS_SECRET_ACCESS_KEY": "only-for-a-try", "AWS_REGION": "us-east-1",
         }.items():  # fmt: skip
             patch.setenv(name, value)
-        filesystem = s3fs.S3FileSystem(skip_instance_cache=True, endpoint_url=f"http://127.0.0.1:{port}")
+        filesystem = s3fs.S3FileSystem(
+            skip_instance_cache=True, use_listings_cache=False, endpoint_url=f"http://127.0.0.1:{port}"
+        )
         for bucket in ("music", "mlflow"):
             if not filesystem.exists(bucket):
                 filesystem.mkdir(bucket)
@@ -73,6 +75,12 @@ class Library:
         stream = io.BytesIO()
         soundfile.write(stream, waveform.astype(np.float32), SAMPLE_RATE, format="FLAC")
         return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def observed() -> dict[str, cluster.Observed]:
+    """What was seen in the pods of the first night, by their kind."""
+    return {}
 
 
 @pytest.fixture(scope="session")

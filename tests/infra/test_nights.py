@@ -57,13 +57,16 @@ def test_typo_in_a_manifest_is_refused(overlay: None) -> None:
         assert wrong in refused
 
 
-def test_first_night_featurizes_and_tags_on_both_nodes(store: s3fs.S3FileSystem, library: Library) -> None:
+def test_first_night_featurizes_and_tags_on_both_nodes(
+    store: s3fs.S3FileSystem, library: Library, observed: dict[str, cluster.Observed]
+) -> None:
     library.add(*(f"track-{n}" for n in range(N_TRACKS)))
     library.write()
     cluster.start_night("night-1")
     nodes: dict[str, set[str]] = {"dask": set(), "ray": set()}
 
     def are_seen() -> bool:
+        cluster.observe(observed)
         for pod in cluster.objects("pods"):
             labels = pod["metadata"].get("labels", {})
             name, role = (

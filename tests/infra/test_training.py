@@ -1,30 +1,13 @@
 """Training on both nodes, evaluation and promotion; the next night tags with the champion, and a rollback goes back."""
 
-import json
-
 import s3fs
 
 from infra import cluster
 from infra.conftest import Library
 from infra.test_nights import summary
+from musictag.storage import tables
 
-
-def use_model(model: str) -> None:
-    """Let the nights tag with a model."""
-    settings = json.loads(cluster.kubectl("get", "configmap", "night", "--output=json"))
-    text = settings["data"]["night.toml"].replace('model = "mtt-musicnn"', f'model = "{model}"')
-    cluster.kubectl("patch", "configmap", "night", "--type=merge", "-p", json.dumps({"data": {"night.toml": text}}))
-
-
-def run_in_a_pod_of_retrain(name: str, *command: str) -> tuple[bool, str]:
-    """Run a command as infra/README.md says; return whether it succeeded, and its log."""
-    made = cluster.kubectl("create", "job", "--from=cronjob/retrain", name, "--dry-run=client", "--output=json")
-    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": list(command)}]
-    patched = cluster.kubectl(
-        "patch", "--local", "--filename=-", "--type=json", "--output=json", f"--patch={json.dumps(patch)}", text=made
-    )
-    cluster.kubectl("create", "--filename=-", text=patched)
-    return cluster.finish_night(name)
+PROMOTE = ("python", "pipelines/promote.py")
 
 
 def test_champion_is_trained_on_both_nodes_and_tags_the_next_night(store: s3fs.S3FileSystem, library: Library) -> None:
@@ -36,7 +19,7 @@ def test_champion_is_trained_on_both_nodes_and_tags_the_next_night(store: s3fs.S
     assert "version 1 is the candidate" in log
     assert "version 1 is the champion: promoted: there is no champion yet" in log
     assert not store.glob("music/checkpoints/[0-9a-f]*"), "the checkpoints of a finished run are deleted"
-    use_model("models:/musictag@champion")
+    cluster.configure('model = "mtt-musicnn"', 'model = "models:/musictag@champion"')
     succeeded, log = cluster.night("night-champion", 900)
     assert succeeded, log
     assert "by models:/musictag/1" in log
@@ -45,6 +28,28 @@ def test_champion_is_trained_on_both_nodes_and_tags_the_next_night(store: s3fs.S
 
 
 def test_rollback_needs_a_champion_before(store: s3fs.S3FileSystem) -> None:
-    succeeded, log = run_in_a_pod_of_retrain("rollback-1", "python", "pipelines/promote.py", "--rollback")
+    succeeded, log = cluster.run("rollback-1", "python", "pipelines/promote.py", "--rollback")
     assert not succeeded
     assert "version 1 is the first champion: there is none before it to roll back to" in log
+
+
+def test_nights_tag_with_a_new_champion_and_after_a_rollback_with_the_one_before(store: s3fs.S3FileSystem) -> None:
+    for name, command in (
+        ("register-2", ["musictag", "register", "mtt-vgg"]),
+        ("promote-2", [*PROMOTE, "--model", "models:/musictag/2", "--force", "--reason", "a try of the rollback"]),
+    ):
+        succeeded, log = cluster.run(name, *command)
+        assert succeeded, log
+    assert tagged_by("night-2nd-champion") == "models:/musictag/2"
+    succeeded, log = cluster.run("rollback-2", *PROMOTE, "--rollback")
+    assert succeeded, log
+    assert tagged_by("night-rolled-back") == "models:/musictag/1"
+
+
+def tagged_by(name: str) -> str:
+    """Run a night that tags all tracks; return the model that tagged them."""
+    succeeded, log = cluster.night(name, 900)
+    assert succeeded, log
+    models = set(tables.read_columns("s3://music/tags", ("model",))["model"].to_pylist())
+    assert len(models) == 1
+    return str(models.pop())
