@@ -90,7 +90,7 @@ def plan_and_run(config: NightConfig, job: str, deadline: datetime.datetime | No
     script = [sys.executable, str(PIPELINES / f"{job}.py")]
     echo(f"{job}: planning")
     code = run_command([*script, *arguments(config, job, deadline, report, plan_only=True)])
-    planned = read_if_written(report)
+    planned = read_if_written(report, code)
     if code != WORK_TO_DO:
         return JobResult(code, planned, was_needed=False)
     if deadline and datetime.datetime.now(datetime.UTC) >= deadline:
@@ -104,15 +104,19 @@ def plan_and_run(config: NightConfig, job: str, deadline: datetime.datetime | No
         code = run_command([*script, *options, "--max-tracks", "0"])
     else:
         code = run_command([*(config.jobs[job].command or script[:1]), script[1], *options])
-    return JobResult(code, read_if_written(report), was_needed=True)
+    return JobResult(code, read_if_written(report, code), was_needed=True)
 
 
-def read_if_written(report: str) -> dict[str, Any] | None:
-    """Return the report of a job; None, with a message, if the job has not written it."""
+def read_if_written(report: str, code: int) -> dict[str, Any] | None:
+    """Return the report of a job that ended with an exit code; None if the job has not written it.
+
+    A job that failed has said why.
+    """
     try:
         return read_report(report)
     except StoreError as error:
-        echo(f"no report of the job: {error}")
+        if code in (0, WORK_TO_DO):
+            echo(f"no report of the job: {error}")
         return None
 
 
@@ -153,9 +157,10 @@ def echo_night(night: dict[str, Any]) -> None:
                 f"{job['failed']:,} failed + {job['deferred']:,} deferred; "
                 f"{job['core_seconds'] / 3600:,.2f} core-hours, {job['gpu_seconds'] / 3600:,.2f} GPU-hours"
             )
-    if night["nights_left"] != 0:
-        left = "an unknown number of" if night["nights_left"] is None else f"{night['nights_left']:,}"
-        echo(f"the rest needs {left} more nights like this one")
+    if night["nights_left"]:
+        echo(f"the rest needs {counted(night['nights_left'], 'more night')} like this one")
+    elif night["nights_left"] is None and night["succeeded"]:
+        echo("how many more nights the rest needs is not known")
 
 
 if __name__ == "__main__":

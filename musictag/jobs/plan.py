@@ -230,10 +230,15 @@ FROM unlisted LEFT JOIN hidden USING (track_id)
 """
 
 
-def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool, left_out: Mapping[str, int]) -> None:
+def echo_plan(source: str, plan: Plan, purpose: str, *, unlisted: str, left_out: Mapping[str, int]) -> None:
     """Print what a run will do with the tracks of `source`, a catalog or a features table.
 
-    `left_out` counts the files of a folder that are not listed (see `catalog.folder.FolderListing`).
+    Args:
+        source: name of the catalog or table.
+        plan: the plan.
+        purpose: words after the number of tasks.
+        unlisted: words on what becomes of the rows of tracks that are not listed any more.
+        left_out: counts the files of a folder that are not listed (see `catalog.folder.FolderListing`).
     """
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(plan.reasons.items(), key=lambda item: -item[1]))
     echo(f"{source}: {counted(plan.n_listed, 'track')} listed, {plan.n_tasks:,} {purpose}{reasons and f': {reasons}'}")
@@ -246,7 +251,6 @@ def echo_plan(source: str, plan: Plan, purpose: str, *, prune: bool, left_out: M
         n_exhausted = counted(plan.n_exhausted, "listed track")
         echo(f"not tried again, failed --max-attempts times on the same audio: {n_exhausted}")
     if plan.n_orphaned:
-        end = "removed" if prune else "kept (--prune removes them)"
-        echo(f"not listed any more: {counted(plan.n_orphaned, 'track')}, {end}")
+        echo(f"not listed any more: {counted(plan.n_orphaned, 'track')}, {unlisted}")
     if plan.n_hidden:
         echo(f"perhaps listed in folders or rows that cannot be read: {counted(plan.n_hidden, 'track')}, kept")

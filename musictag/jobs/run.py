@@ -112,7 +112,7 @@ def plan_only(run: Run, *, purpose: str) -> int:
     with queries.connect() as connection:
         plan = _plan(connection, run)
         waiting_since = oldest_waiting(connection)
-        echo_plan(run.source, plan, purpose, prune=run.prune, left_out=run.catalog.left_out if run.catalog else {})
+        _echo_plan(run, plan, purpose)
     if n_left:
         echo(f"{uri}: {counted(n_left, 'other run')} may be running, or has left what the next run takes over")
     n_failed = plan.n_exhausted + plan.n_problems
@@ -142,9 +142,9 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
         with queries.connect() as connection:
             planned_at = datetime.datetime.now(datetime.UTC)
             plan = _plan(connection, run)
-            exceeds_limit = run.prune and plan.n_orphaned > run.prune_limit * plan.n_existing
+            exceeds_limit = _exceeds_prune_limit(run, plan)
             prune = run.prune and not exceeds_limit
-            echo_plan(run.source, plan, purpose, prune=prune, left_out=run.catalog.left_out if run.catalog else {})
+            _echo_plan(run, plan, purpose)
             record_problems(connection, run.output.failures_uri)
             n_to_do = plan.n_tasks
             if run.budget.max_tracks is not None:
@@ -190,6 +190,20 @@ def suggest_compaction(uri: str) -> None:
     n_small = sum(len(group) for group in rewrite.small_groups(files))
     if n_small >= MANY_FILES:
         echo(f"{n_small:,} of the {len(files):,} files are small; to join them: musictag compact {uri}")
+
+
+def _exceeds_prune_limit(run: Run, plan: Plan) -> bool:
+    """Return whether the rows of too many tracks would be pruned."""
+    return run.prune and plan.n_orphaned > run.prune_limit * plan.n_existing
+
+
+def _echo_plan(run: Run, plan: Plan, purpose: str) -> None:
+    if _exceeds_prune_limit(run, plan):
+        unlisted = f"kept, because they are more than --prune-limit {run.prune_limit:g} allows"
+    else:
+        unlisted = "removed" if run.prune else "kept (--prune removes them)"
+    left_out = run.catalog.left_out if run.catalog else {}
+    echo_plan(run.source, plan, purpose, unlisted=unlisted, left_out=left_out)
 
 
 def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:

@@ -146,18 +146,17 @@ def test_new_signature_in_uri_leaves_track_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("unlisted", "prune", "second"),
+    ("unlisted", "left_out", "second"),
     [
-        ((), False, ""),
-        (("x",), False, "not listed any more: 1 track, kept (--prune removes them)\n"),
-        (("x", "y"), False, "not listed any more: 2 tracks, kept (--prune removes them)\n"),
-        (("x", "y"), True, "left out: 2 .jpg\nnot listed any more: 2 tracks, removed\n"),
+        ((), {}, ""),
+        (("x",), {}, "not listed any more: 1 track, kept\n"),
+        (("x", "y"), {".jpg": 2}, "left out: 2 .jpg\nnot listed any more: 2 tracks, kept\n"),
     ],
 )
-def test_orphaned_tracks_are_printed(capsys, unlisted, prune, second):
+def test_orphaned_tracks_are_printed(capsys, unlisted, left_out, second):
     existing = {name: ExistingRow("", "", "") for name in ("a", *unlisted)}
     with planned([("a", "a", "e"), ("b", "b", "e")], existing) as made:
-        echo_plan("my/catalog.csv", made.plan, "to do", prune=prune, left_out={".jpg": 2} if prune else {})
+        echo_plan("my/catalog.csv", made.plan, "to do", unlisted="kept", left_out=left_out)
     assert capsys.readouterr().out == "my/catalog.csv: 2 tracks listed, 2 to do: 1 with another uri, 1 new\n" + second
 
 
@@ -187,7 +186,7 @@ def test_plan_counts_tracks_that_failed_before():
 def test_exhausted_tracks_are_printed(capsys):
     failed = {"a": FailedTrack("a", "e", "AudioCorruptError", 3)}
     with planned([("a", "a", "e"), ("b", "b", "e")], failed=failed) as made:
-        echo_plan("c.csv", made.plan, "to do", prune=False, left_out={})
+        echo_plan("c.csv", made.plan, "to do", unlisted="kept", left_out={})
     first, second = capsys.readouterr().out.splitlines()
     assert first == "c.csv: 2 tracks listed, 1 to do: 1 new"
     assert second == "not tried again, failed --max-attempts times on the same audio: 1 listed track"

@@ -189,11 +189,12 @@ def test_prune_deletes_rows_and_failures_of_unlisted_tracks(
     assert set(job.failed()) == failed
 
 
-def test_prune_above_the_limit_deletes_nothing_and_fails_the_run(job: Job) -> None:
+def test_prune_above_the_limit_deletes_nothing_and_fails_the_run(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     job.execute("abcdefghij")
     message = r"catalog.csv: 2 of the 10 tracks in .*rows are not listed any more, more than --prune-limit 0\.1 allows"
     with pytest.raises(LedgerError, match=message):
         job.execute("abcdefghx", prune=True, prune_limit=0.1)
+    assert "2 tracks, kept, because they are more than --prune-limit 0.1 allows\n" in capsys.readouterr().out
     assert tables.track_ids(job.uri) == set("abcdefghijx")
     job.execute("abcdefghijx", prune=True, prune_limit=0.1)
     job.execute("abcdefghix", prune=True, prune_limit=0.1)

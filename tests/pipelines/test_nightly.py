@@ -53,6 +53,24 @@ def test_failed_job_is_in_the_summary_and_the_others_run(library: Library) -> No
     assert library.tagged() == {"a"}
 
 
+def test_catalog_that_has_shrunk_and_a_missing_model_are_one_sentence_each(library: Library) -> None:
+    library.add("a", "b", "c")
+    library.configure("[featurize]\noptions = ['--prune']\n")
+    library.night()
+    for name in ("a", "b"):
+        (library.songs / f"{name}.flac").unlink()
+    library.configure("[featurize]\noptions = ['--prune']\n", model="models:/musictag@champion")
+    out, err, summary = library.night(code=1)
+    assert "not listed any more: 2 tracks, kept, because they are more than --prune-limit 0.1 allows" in out
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "2 of the 3 tracks in" in errors[0]
+    assert "model models:/musictag@champion: " in errors[1]
+    assert errors[2].startswith("error: not everything succeeded: featurize (exit code 1), tag (exit code 1)")
+    assert not summary["succeeded"]
+    assert "no report" not in out
+    assert library.tagged() == {"a", "b", "c"}
+
+
 def test_command_of_a_job_gets_the_script_and_its_options(library: Library) -> None:
     library.add("a")
     wrapper = library.folder / "on-a-cluster"
