@@ -31,6 +31,8 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except MusictagError as error:
+        if _was_terminated():  # DuckDB and other libraries make an error of their own of what a signal raises
+            return _end_after_sigterm()
         message = printable(redacted(str(error)), "\n\t")
         sys.stderr.write(f"error: {message}\n")
         return error.exit_code
@@ -38,14 +40,22 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         sys.stderr.write(f"stopped; {STOPPED}\n")
         return 128 + signal.SIGINT
     except Terminated:
-        sys.stderr.write(f"stopped by SIGTERM; {STOPPED}\n")
-        return 128 + signal.SIGTERM
+        return _end_after_sigterm()
     except BrokenPipeError:
         if not _is_reader_gone():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes at exit
         return 128 + signal.SIGPIPE
     return code or 0
+
+
+def _was_terminated() -> bool:
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def _end_after_sigterm() -> int:
+    sys.stderr.write(f"stopped by SIGTERM; {STOPPED}\n")
+    return 128 + signal.SIGTERM
 
 
 def _is_reader_gone() -> bool:

@@ -124,3 +124,27 @@ def test_other_broken_pipes_are_raised():
 
     with pytest.raises(BrokenPipeError):
         run_main(main, [])
+
+
+READS_A_CATALOG = """
+import os, signal, sys
+import pyarrow as pa
+from musictag.jobs.entry_point import run_main
+from musictag.storage import queries
+
+def batches():
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield pa.record_batch({"track_id": ["a"]})
+
+def main(argv):
+    with queries.connect() as connection:
+        rows = pa.RecordBatchReader.from_batches(pa.schema([("track_id", pa.string())]), batches())
+        queries.load(connection, "listed", rows)
+
+sys.exit(run_main(main, []))
+"""
+
+
+def test_sigterm_in_a_reader_of_duckdb_is_no_failed_query():
+    ended = subprocess.run([sys.executable, "-c", READS_A_CATALOG], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.partition(";")[0]) == (143, "stopped by SIGTERM")
