@@ -18,10 +18,10 @@ def remove_obsolete_rows(
 
     These are all but the newest row of each track (a row of this run is newer than those before it), stale rows
     (of other audio than the listed one, unless the track is deferred to the next run), and with `prune` the rows of
-    tracks that are no longer listed.
+    tracks that are no longer listed (unless a deferred track, such as a renamed one, may copy them in the next run).
 
     Args:
-        connection: holds the tables of `plan`, and `rows_now` with the present rows.
+        connection: holds the tables of `plan` and of `copy_sources`, and `rows_now` with the present rows.
         output: the output of the run.
         load_rows: reads `rows_now` again after a conflict with another run.
         prune: whether to remove the rows of unlisted tracks.
@@ -46,5 +46,9 @@ FROM (
 )
 LEFT JOIN plan USING (track_id)
 LEFT JOIN unlisted USING (track_id)
-WHERE age > 1 OR (is_stale AND time = existing_time AND state <> 'deferred') OR ($prune AND NOT is_hidden)
+WHERE age > 1
+    OR (is_stale AND time = existing_time AND state <> 'deferred')
+    OR ($prune AND NOT is_hidden AND track_id NOT IN (
+        SELECT source_track_id FROM copy_sources JOIN plan USING (track_id) WHERE state = 'deferred'
+    ))
 """

@@ -207,6 +207,21 @@ def test_moved_touched_and_renamed_audio_is_hashed_and_not_decoded(
     assert "5 tracks listed, 0 to do" in capsys.readouterr().out
 
 
+def test_row_of_renamed_audio_is_not_pruned_before_it_is_copied(tmp_path, featurize_here, capsys, music, write_audio):
+    library = tmp_path / "songs"
+    library.mkdir()
+    write_audio(library / "old.wav", music(2.0), 44_100)
+    call = ("--catalog", library, "--features", tmp_path / "features", "--prune", "--prune-limit", 1)
+    assert featurize_here(*call) == 0
+    (library / "old.wav").rename(library / "new.wav")
+    assert featurize_here(*call, "--max-tracks", 0) == 0
+    assert set(rows(tmp_path / "features")) == {"old.wav"}
+    capsys.readouterr()
+    assert featurize_here(*call) == 0
+    assert "with the audio of an earlier row: 1 track" in capsys.readouterr().out
+    assert set(rows(tmp_path / "features")) == {"new.wav"}
+
+
 def test_row_is_deleted_if_touched_audio_cannot_be_decoded(tmp_path, featurize_here, music, write_audio):
     path = write_audio(tmp_path / "a.wav", music(1.0), 44_100)
     call = ("--catalog", tmp_path, "--features", tmp_path / "features", "--max-failures", 1)
