@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+# First: it sets a variable that MLflow reads when it is imported.
+from musictag.engines.mlflow_runs import ARTIFACT, EXPERIMENT, download_artifacts, log_model, mlflow_errors, start_run  # isort: skip
+
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-from musictag.engines.mlflow_runs import ARTIFACT, EXPERIMENT, download_artifacts, log_model, mlflow_errors, start_run
 from musictag.errors import ModelError, RegistryError
 from musictag.jobs.progress import echo
 from musictag.models import artifact_files

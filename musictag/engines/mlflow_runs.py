@@ -16,6 +16,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+# MLflow reads this variable when it is imported. What a user runs is reported to nobody, unless the user says so.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 import mlflow
 import sqlalchemy.exc
 from mlflow import MlflowClient
