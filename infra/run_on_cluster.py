@@ -2,8 +2,9 @@
 
 python infra/run_on_cluster.py MANIFEST SCRIPT [ARGUMENT...]
 
-MANIFEST is a YAML file. In it, $ENGINE is replaced by a new name, so that two nights have engines of their own, $IMAGE
-by the image of this pod, so that all run the same code, and $GPU_IMAGE by the environment variable MUSICTAG_GPU_IMAGE.
+MANIFEST is a YAML file. In it, $ENGINE is replaced by a new name, so that two nights have engines of their own; $IMAGE
+by the image of this pod; and any other $NAME by the environment variable MUSICTAG_NAME. Without MUSICTAG_RAY_IMAGE,
+$RAY_IMAGE is the image of this pod, too.
 
 If it holds a RayJob, the script is its entrypoint. Otherwise its Deployments are waited for, and the script runs in
 this pod, with the arguments of the annotation musictag/arguments added. Then everything is deleted. This pod, which
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,9 +40,9 @@ from musictag.storage.retry import wait_for_store
 Manifest = dict[str, Any]
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-START_LIMIT_S = 600.0
-"""Time in which the pods of an engine must start: machines may have to be added."""
-WORD_S = 60.0
+START_LIMIT_S = 1800.0
+"""Time in which the pods of an engine must start: machines may have to be added, and fetch an image of gigabytes."""
+REPORT_S = 60.0
 """Time after which a run says again why its engine has not started."""
 POLL_S = 2.0
 API_LIMIT_S = 300.0
@@ -51,6 +53,8 @@ ENDED = ("Complete", "Failed")
 """States of a RayJob that has ended."""
 KINDS = (("apps/v1", "Deployment"), ("v1", "Service"), ("ray.io/v1", "RayJob"))
 """Kinds of the objects of engines."""
+PREFIX = "MUSICTAG_"
+"""What the names of environment variables begin with that are put into manifests."""
 ENGINE = "musictag/engine"
 """Label with the name of an engine."""
 ARGUMENTS = "musictag/arguments"
@@ -97,7 +101,13 @@ def this_pod(client: DynamicClient, namespace: str) -> Pod:
         raise UsageError("POD_NAME must name this pod, which owns the engine")
     pods = client.resources.get(api_version="v1", kind="Pod")
     found = ask(lambda: pods.get(name=name, namespace=namespace), f"pod {name}")
-    return Pod(name, found.metadata.uid, found.spec.containers[0].image)
+    # There may be other containers, for example of a service mesh.
+    (image,) = {
+        container.image
+        for container in found.spec.containers
+        if any(variable.name == "POD_NAME" for variable in container.env or [])
+    }
+    return Pod(name, found.metadata.uid, image)
 
 
 def read_manifests(path: Path, name: str, command: Sequence[str], pod: Pod) -> list[Manifest]:
@@ -109,16 +119,17 @@ def read_manifests(path: Path, name: str, command: Sequence[str], pod: Pod) -> l
         command: the script and its arguments.
         pod: the pod of this process.
     """
-    values = {"ENGINE": name, "IMAGE": pod.image}
-    if gpu_image := os.environ.get("MUSICTAG_GPU_IMAGE"):
-        values["GPU_IMAGE"] = gpu_image
+    settings = {
+        variable.removeprefix(PREFIX): value for variable, value in os.environ.items() if variable.startswith(PREFIX)
+    }
+    values = {"RAY_IMAGE": pod.image, **settings, "ENGINE": name, "IMAGE": pod.image}
     try:
         text = string.Template(path.read_text()).substitute(values)
         manifests = [manifest for manifest in yaml.safe_load_all(text) if manifest]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except KeyError as error:
-        raise UsageError(f"{path}: needs the environment variable MUSICTAG_{error.args[0]}") from error
+        raise UsageError(f"{path}: needs the environment variable {PREFIX}{error.args[0]}") from error
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: {error}") from error
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}
@@ -154,14 +165,27 @@ def created(client: DynamicClient, namespace: str, manifests: Sequence[Manifest]
         yield
     finally:
         for manifest in reversed(manifests):
-            with contextlib.suppress(ApiException):  # the owner's end deletes it, too
-                resource_of(client, manifest).delete(
-                    name=manifest["metadata"]["name"], namespace=namespace, propagation_policy="Background"
-                )
+            delete(client, namespace, manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"])
+
+
+def delete(client: DynamicClient, namespace: str, api_version: str, kind: str, name: str) -> None:
+    """Delete an object; if that fails, say so. The next night deletes it (`delete_orphans`)."""
+    resource = client.resources.get(api_version=api_version, kind=kind)
+    try:
+        ask(lambda: resource.delete(name=name, namespace=namespace, propagation_policy="Background"), f"{kind} {name}")
+    except WorkerLostError as error:
+        if not (isinstance(error.__cause__, ApiException) and error.__cause__.status == HTTPStatus.NOT_FOUND):
+            echo(f"not deleted: {error}")
 
 
 def delete_orphans(client: DynamicClient, namespace: str) -> None:
     """Delete the engines whose pod has ended without deleting them, for example because memory ran out."""
+    engines = []
+    for api_version, kind in KINDS:
+        resource = client.resources.get(api_version=api_version, kind=kind)
+        with api_errors(kind):
+            engines += resource.get(namespace=namespace, label_selector=ENGINE).items
+    # After the engines: the pod of each engine that exists now is among these pods.
     pods = client.resources.get(api_version="v1", kind="Pod")
     with api_errors("pods"):
         running = {
@@ -169,16 +193,11 @@ def delete_orphans(client: DynamicClient, namespace: str) -> None:
             for pod in pods.get(namespace=namespace).items
             if pod.status.phase not in ("Failed", "Succeeded")
         }
-    for api_version, kind in KINDS:
-        resource = client.resources.get(api_version=api_version, kind=kind)
-        with api_errors(kind):
-            found = resource.get(namespace=namespace, label_selector=ENGINE).items
-        for each in found:
-            owners = {owner.uid for owner in each.metadata.ownerReferences or []}
-            if owners and not owners & running:
-                echo(f"{kind} {each.metadata.name}: deleted, because the pod that made it has ended")
-                with contextlib.suppress(ApiException):  # another night has deleted it
-                    resource.delete(name=each.metadata.name, namespace=namespace, propagation_policy="Background")
+    for each in engines:
+        owners = {owner.uid for owner in each.metadata.ownerReferences or []}
+        if owners and not owners & running:
+            echo(f"{each.kind} {each.metadata.name}: deleted, because the pod that made it has ended")
+            delete(client, namespace, each.apiVersion, each.kind, each.metadata.name)
 
 
 def resource_of(client: DynamicClient, manifest: Manifest) -> Any:
@@ -210,14 +229,14 @@ def ask(fn: Callable[[], Any], subject: str) -> Any:
 def wait_for_start(subject: str, is_started: Callable[[], bool], reason: Callable[[], str]) -> None:
     """Wait until an engine has started; say each minute why it has not. Raises `WorkerLostError` after the limit."""
     started = time.monotonic()
-    next_word = started + WORD_S
+    next_report = started + REPORT_S
     while not is_started():
         now = time.monotonic()
         if now > started + START_LIMIT_S:
             raise WorkerLostError(f"{subject}: has not started after {START_LIMIT_S:g} s: {reason()}")
-        if now > next_word:
+        if now > next_report:
             echo(f"{subject}: has not started yet: {reason()}")
-            next_word = now + WORD_S
+            next_report = now + REPORT_S
         time.sleep(POLL_S)
 
 
@@ -255,7 +274,7 @@ def wait_for_ray_job(client: DynamicClient, namespace: str, name: str) -> int:
     wait_for_start(
         subject,
         lambda: status().get("jobDeploymentStatus") in ("Running", *ENDED),
-        lambda: pending_reason(client, namespace, f"ray.io/originated-from-cr-name={name}"),
+        lambda: pending_reason(client, namespace, f"{ENGINE}={name}"),
     )
     while (found := status()).get("jobDeploymentStatus") not in ENDED:
         time.sleep(POLL_S)
@@ -275,7 +294,7 @@ def print_log(client: DynamicClient, namespace: str, selector: str, ended: threa
     is_last = False
     while not is_last:
         is_last = ended.wait(POLL_S)
-        with contextlib.suppress(ApiException, HTTPError):
+        with reported_errors():
             for pod in pods.get(namespace=namespace, label_selector=selector).items:
                 if pod.metadata.name not in seen and pod.status.phase != "Pending":
                     seen.add(pod.metadata.name)
@@ -285,6 +304,15 @@ def print_log(client: DynamicClient, namespace: str, selector: str, ended: threa
                     for line in lines:
                         sys.stdout.write(f"{line}\n")
                         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def reported_errors() -> Iterator[None]:
+    """Print an error of Kubernetes in the body: a log that breaks off must not end a run."""
+    try:
+        yield
+    except (ApiException, HTTPError) as error:
+        echo(f"the log of the job broke off, or cannot be read: {error}")
 
 
 def pending_reason(client: DynamicClient, namespace: str, selector: str) -> str:

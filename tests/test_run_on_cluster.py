@@ -7,12 +7,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 from musictag.errors import UsageError
 from musictag.jobs.entry_point import run_main
 
 ROOT = Path(__file__).parents[1]
-ENGINES = sorted([*ROOT.glob("infra/base/engines/*.yaml"), *ROOT.glob("infra/overlays/aws/ray.yaml")])
+ENGINES = sorted(ROOT.glob("infra/base/engines/*.yaml"))
+OVERLAYS = sorted(ROOT.glob("infra/overlays/*/kustomization.yaml"))
 COMMAND = ["pipelines/tag.py", "--tags", "s3://b/a tag's table"]
 
 
@@ -28,25 +30,43 @@ def tool() -> ModuleType:
 
 
 @pytest.fixture
-def pod(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+def pod(tool: ModuleType) -> Any:
     """The pod of a night."""
-    monkeypatch.setenv("MUSICTAG_GPU_IMAGE", "gpu:1")
     return tool.Pod("night-1", "u", "registry/musictag:1")
 
 
-@pytest.mark.parametrize("path", ENGINES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_objects_of_an_engine_have_its_name_and_belong_to_the_pod(tool: ModuleType, pod: Any, path: Path) -> None:
+@pytest.fixture(params=OVERLAYS, ids=lambda path: path.parent.name)
+def settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment that an overlay gives to the pod of a night."""
+    maps = yaml.safe_load(request.param.read_text())["configMapGenerator"]
+    literals = next(each["literals"] for each in maps if each["name"] == "musictag")
+    found = dict(literal.split("=", 1) for literal in literals)
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.mark.parametrize("path", ENGINES, ids=lambda path: path.stem)
+def test_objects_of_an_engine_have_its_name_and_belong_to_the_pod(
+    tool: ModuleType, pod: Any, settings: dict[str, str], path: Path
+) -> None:
     manifests = tool.read_manifests(path, "engine-1", COMMAND, pod)
     assert {manifest["metadata"]["ownerReferences"][0]["name"] for manifest in manifests} == {"night-1"}
     assert all(manifest["metadata"]["name"].startswith("engine-1") for manifest in manifests)
     text = str(manifests)
     assert "$" not in text
-    assert "'image': 'registry/musictag:1'" in text or "'image': 'gpu:1'" in text
     if path.stem == "featurize":
+        assert "'image': 'registry/musictag:1'" in text
+        assert manifests[2]["spec"]["replicas"] == int(settings["MUSICTAG_DASK_WORKERS"])
         assert "--dask_client_address=tcp://engine-1:8786" in tool.engine_arguments(manifests)
     else:
         (job,) = manifests
+        assert f"'image': '{settings.get('MUSICTAG_RAY_IMAGE', 'registry/musictag:1')}'" in text
         assert job["spec"]["entrypoint"] == "python pipelines/tag.py --tags 's3://b/a tag'\"'\"'s table'"
+        (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        assert group["replicas"] == int(settings["MUSICTAG_RAY_WORKERS"])
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert limits["nvidia.com/gpu"] == int(settings["MUSICTAG_RAY_WORKER_GPUS"])
 
 
 def test_what_is_wrong_is_named(
@@ -61,8 +81,8 @@ def test_what_is_wrong_is_named(
         tool.read_manifests(tmp_path / "broken.yaml", "e", COMMAND, pod)
     assert run_main(tool.main, [str(ENGINES[0]), "pipelines/tag.py"]) == 2
     assert "runs in a pod of Kubernetes" in capsys.readouterr().err
-    monkeypatch.delenv("MUSICTAG_GPU_IMAGE")
-    with pytest.raises(UsageError, match="needs the environment variable MUSICTAG_GPU_IMAGE"):
-        tool.read_manifests(ROOT / "infra/overlays/aws/ray.yaml", "e", COMMAND, pod)
+    monkeypatch.delenv("MUSICTAG_DASK_WORKERS", raising=False)
+    with pytest.raises(UsageError, match="needs the environment variable MUSICTAG_DASK_WORKERS"):
+        tool.read_manifests(ROOT / "infra/base/engines/featurize.yaml", "e", COMMAND, pod)
     with pytest.raises(UsageError, match="POD_NAME must name this pod"):
         tool.this_pod(None, "musictag")

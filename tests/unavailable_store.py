@@ -1,10 +1,11 @@
-"""A relay to an S3 server, which answers 503 to every request while a file exists.
+"""A relay to an S3 server. While a file exists, it cuts open connections, and answers new ones with 503.
 
 python unavailable_store.py PORT HOST PORT-OF-HOST FILE
 """
 
 import asyncio
 import contextlib
+import re
 import sys
 from pathlib import Path
 
@@ -23,9 +24,12 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_u
 
 async def main(port: int, host: str, host_port: int, is_unavailable: Path) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             if is_unavailable.exists():
-                await reader.readuntil(b"\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: *(\d+)", head)
+                await reader.readexactly(int(length[1]) if length else 0)
+                print(head.split(b"\r\n")[0].decode(), "503", flush=True)  # noqa: T201 # the log of the pod
                 writer.write(ANSWER)
                 await writer.drain()
                 writer.close()

@@ -15,6 +15,10 @@ from musictag.storage.urls import redacted
 STOPPED = "what is committed stays, and the same command continues from there"
 
 
+_terminated = threading.Event()
+"""Set after SIGTERM."""
+
+
 class Terminated(BaseException):
     """SIGTERM was sent to this process. As `KeyboardInterrupt`, it is no `Exception`: no handler of errors stops it."""
 
@@ -31,7 +35,7 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except MusictagError as error:
-        if _was_terminated():  # DuckDB and other libraries make an error of their own of what a signal raises
+        if _terminated.is_set():  # DuckDB and other libraries make an error of their own of what a signal raises
             return _end_after_sigterm()
         message = printable(redacted(str(error)), "\n\t")
         sys.stderr.write(f"error: {message}\n")
@@ -47,10 +51,6 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes at exit
         return 128 + signal.SIGPIPE
     return code or 0
-
-
-def _was_terminated() -> bool:
-    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def _end_after_sigterm() -> int:
@@ -76,6 +76,7 @@ def handle_sigterm() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what ends the process must not be interrupted
+    _terminated.set()
     raise Terminated
 
 

@@ -207,9 +207,9 @@ def delete_plan(uri: str, run: str) -> None:
 def planned_runs(uri: str) -> set[str]:
     """Return the runs that have a plan in the folder `uri`."""
     with store_errors(uri):
-        # Object stores have no folders that could be listed.
+        # Object stores have no folders that could be listed; some keep that of a deleted plan for a while.
         found = open_folder(uri).get_file_info(FileSelector("", allow_not_found=True, recursive=True))
-    return {each.path.split("/")[0] for each in found if not each.is_file or "/" in each.path}
+    return {each.path.split("/")[0] for each in found if each.is_file and "/" in each.path}
 
 
 _TASKS = """

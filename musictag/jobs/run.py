@@ -200,8 +200,11 @@ def _exceeds_prune_limit(run: Run, plan: Plan) -> bool:
 def _echo_plan(run: Run, plan: Plan, purpose: str) -> None:
     if _exceeds_prune_limit(run, plan):
         unlisted = f"kept, because they are more than --prune-limit {run.prune_limit:g} allows"
+    elif run.prune:
+        has_limit = run.budget.max_tracks is not None or run.budget.deadline is not None
+        unlisted = "removed, unless a deferred track may have their audio" if has_limit else "removed"
     else:
-        unlisted = "removed" if run.prune else "kept (--prune removes them)"
+        unlisted = "kept (--prune removes them)"
     left_out = run.catalog.left_out if run.catalog else {}
     echo_plan(run.source, plan, purpose, unlisted=unlisted, left_out=left_out)
 

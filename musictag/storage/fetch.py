@@ -1,7 +1,7 @@
 """Audio files at any fsspec URL: local copies of their bytes.
 
 Transient errors (network, busy store) are retried a few times with growing pauses; permanent ones (no such file, no
-permission, unknown scheme) are not. A store that does not answer at all is waited for (`outages`).
+permission, unknown scheme) are not. A store that is gone is waited for (`outages`).
 """
 
 import contextlib

@@ -106,14 +106,21 @@ def is_gone(error: BaseException) -> bool:
         names = {each.__name__ for each in type(cause).__mro__}
         if names & _ANSWER:
             return False
-        if names & _NO_ANSWER or getattr(cause, "status", None) in _UNAVAILABLE:
+        if names & _NO_ANSWER or _status(cause) in _UNAVAILABLE:
             return True
-        # s3fs makes EBUSY of 503.
-        if isinstance(cause, OSError) and cause.errno in (*_NO_NETWORK, errno.EBUSY):
+        if isinstance(cause, OSError) and cause.errno in _NO_NETWORK:
             return True
         if isinstance(cause, obstore.exceptions.BaseError) and _NO_ANSWER_TEXT.search(str(cause)):
             return True
     return False
+
+
+def _status(error: BaseException) -> object:
+    """Return the HTTP status of an error of botocore or aiohttp; None for others."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "status", None)
 
 
 def ask_table_store(fn: Callable[[], Result], timeout_s: float) -> Result:

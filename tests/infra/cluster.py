@@ -11,6 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import s3fs
+from deltalake import DeltaTable
+
+from musictag.storage import stores
 from object_stores import answers, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -86,15 +91,15 @@ def forwarded(target: str, port: int) -> Iterator[int]:
 def night(name: str, seconds: float = 600) -> tuple[bool, str]:
     """Start a night now; return whether its Job succeeded, and the log of its last pod."""
     start_night(name)
-    return finish_night(name, seconds)
+    return finish_job(name, seconds)
 
 
 def start_night(name: str) -> None:
     kubectl("create", "job", "--from=cronjob/nightly", name)
 
 
-def finish_night(name: str, seconds: float = 600) -> tuple[bool, str]:
-    """Wait until the Job of a night has ended; return whether it succeeded, and the log of its last pod."""
+def finish_job(name: str, seconds: float = 600) -> tuple[bool, str]:
+    """Wait until a Job has ended; return whether it succeeded, and the log of its last pod."""
     ended: list[str] = []
 
     def is_ended() -> bool:
@@ -121,6 +126,21 @@ def configure(old: str, new: str) -> None:
     kubectl("patch", "configmap", "night", "--type=merge", "-p", json.dumps({"data": changed}))
 
 
+def summary(store: s3fs.S3FileSystem) -> dict[str, Any]:
+    """Return the summary of the last night."""
+    return dict(json.loads(store.cat("music/night/summary.json")))
+
+
+def models_by_track() -> dict[str, str]:
+    """Return the model that tagged each track of the tags table, as DuckDB reads it; no track is there twice."""
+    tags = DeltaTable("s3://music/tags", storage_options=stores.delta_options("s3://music/tags"))
+    with duckdb.connect() as connection:
+        connection.register("tags", tags.to_pyarrow_dataset())
+        rows = connection.execute("SELECT track_id, model FROM tags").fetchall()
+    assert len(dict(rows)) == len(rows)
+    return dict(rows)
+
+
 def engines() -> list[str]:
     """Return the names of what exists only while a night runs."""
     return [
@@ -133,7 +153,7 @@ def engines() -> list[str]:
     ]
 
 
-def start(name: str, *command: str) -> None:
+def start_job(name: str, *command: str) -> None:
     """Start a command in a pod of its own, as infra/README.md says."""
     made = kubectl("create", "job", "--from=cronjob/retrain", name, "--dry-run=client", "--output=json")
     patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": list(command)}]
@@ -143,10 +163,10 @@ def start(name: str, *command: str) -> None:
     kubectl("create", "--filename=-", text=patched)
 
 
-def run(name: str, *command: str, seconds: float = 600) -> tuple[bool, str]:
+def run_job(name: str, *command: str, seconds: float = 600) -> tuple[bool, str]:
     """Run a command in a pod of its own; return whether it succeeded, and its log."""
-    start(name, *command)
-    return finish_night(name, seconds)
+    start_job(name, *command)
+    return finish_job(name, seconds)
 
 
 @dataclasses.dataclass
@@ -159,7 +179,7 @@ class Observed:
     """The command lines of their processes."""
 
 
-KINDS = ("app.kubernetes.io/name", "musictag/role", "ray.io/node-type")
+KINDS = ("app.kubernetes.io/name", "musictag/role")
 """Labels that tell pods of one kind from those of another."""
 
 
@@ -169,10 +189,12 @@ def observe(seen: dict[str, Observed]) -> None:
         labels = pod["metadata"].get("labels", {})
         kind = " ".join(labels[label] for label in KINDS if label in labels)
         name = pod["metadata"]["name"]
-        text = kubectl("exec", name, "--", "sh", "-c", "cat /proc/net/tcp /proc/net/tcp6", check=False)
+        look = "cat /proc/net/tcp /proc/net/tcp6; echo; echo ---; cat /proc/[0-9]*/cmdline"
+        # A pod may end meanwhile; the tests check that something was seen of each kind.
+        connections, _, command_lines = kubectl("exec", name, "--", "sh", "-c", look, check=False).partition("---")
         of_kind = seen.setdefault(kind, Observed())
-        of_kind.ports |= _listening(text)
-        of_kind.command_lines += kubectl("exec", name, "--", "sh", "-c", "cat /proc/[0-9]*/cmdline", check=False)
+        of_kind.ports |= _listening(connections)
+        of_kind.command_lines += command_lines
 
 
 def _listening(table: str) -> set[int]:

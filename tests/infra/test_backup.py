@@ -4,7 +4,6 @@ import pytest
 import s3fs
 
 from infra import cluster
-from infra.test_nights import summary, tagged_tracks
 
 IN_DATABASE = ("exec", "--stdin", "postgres-0", "--", "sh", "-c")
 PASSWORD = "export PGPASSWORD=$(cat /etc/postgres/password) PGHOST=127.0.0.1 PGUSER=mlflow; "  # noqa: S105 # of a file
@@ -15,23 +14,29 @@ TABLES = ("features", "features-failures", "tags", "tags-failures")
 def test_lost_database_and_tables_are_restored(store: s3fs.S3FileSystem) -> None:
     succeeded, log = cluster.night("night-before-backup", 900)
     assert succeeded, log
-    tagged = tagged_tracks()
+    tagged = cluster.models_by_track()
     dump = cluster.kubectl(*IN_DATABASE, f"{PASSWORD} pg_dump --clean --if-exists mlflow")
     for table in TABLES:
         store.copy(f"music/{table}", f"music/backup/{table}", recursive=True)
 
+    scale_mlflow(0)
     cluster.kubectl(*IN_DATABASE, f"{PASSWORD} psql mlflow", text="DROP SCHEMA public CASCADE; CREATE SCHEMA public;")
     for table in TABLES:
         store.rm(f"music/{table}", recursive=True)
-    cluster.kubectl("rollout", "restart", "deployment/mlflow")
 
     cluster.kubectl(*IN_DATABASE, f"{PASSWORD} psql --set=ON_ERROR_STOP=1 mlflow", text=dump)
     for table in TABLES:
         store.copy(f"music/backup/{table}", f"music/{table}", recursive=True)
-    cluster.kubectl("rollout", "restart", "deployment/mlflow")
-    cluster.kubectl("rollout", "status", "deployment/mlflow", "--timeout=240s")
+    scale_mlflow(1)
     succeeded, log = cluster.night("night-after-restore", 900)
     assert succeeded, log
-    assert [job["was_needed"] for job in summary(store)["jobs"].values()] == [False, False], log
-    assert tagged_tracks() == tagged
+    assert [job["was_needed"] for job in cluster.summary(store)["jobs"].values()] == [False, False], log
+    assert cluster.models_by_track() == tagged
     store.rm("music/backup", recursive=True)
+
+
+def scale_mlflow(n: int) -> None:
+    cluster.kubectl("scale", "deployment/mlflow", f"--replicas={n}")
+    cluster.kubectl("rollout", "status", "deployment/mlflow", "--timeout=240s")
+    selector = "app.kubernetes.io/name=mlflow"
+    cluster.wait_for(lambda: len(cluster.objects("pods", f"--selector={selector}")) == n, f"{n} pods of MLflow", 120)

@@ -11,9 +11,14 @@ NO_NETWORK = {
     "spec": {"podSelector": {"matchLabels": {"job-name": "image-alone"}}, "policyTypes": ["Egress"], "egress": []},
 }
 LINE = """
-id -u
-! touch /app/written
-! python -c 'import socket; socket.create_connection(("s3", 8333), 5)' 2> /dev/null
+[ "$(id -u)" = 1000 ]
+if touch /app/written; then exit 1; fi
+n=0  # a network policy takes some seconds
+while python -c 'import socket; socket.create_connection(("s3", 8333), 5)'; do
+  n=$((n + 1))
+  [ $n -lt 30 ]
+  sleep 1
+done
 mkdir /tmp/songs
 python - <<'END'
 import numpy as np, soundfile
@@ -25,15 +30,12 @@ musictag tag /tmp/songs
 python pipelines/featurize.py --runner=DirectRunner --catalog /tmp/songs --features /tmp/features
 python pipelines/tag.py --features /tmp/features --tags /tmp/tags --model mtt-musicnn
 musictag verify /tmp/tags
-python -c 'import json; print(len(json.load(open("/opt/musictag/share/sbom.cdx.json"))["components"]), "packages")'
+python -c 'import json; assert len(json.load(open("/opt/musictag/share/sbom.cdx.json"))["components"]) > 100'
 """
 
 
 def test_image_needs_no_network_and_no_rights(overlay: None) -> None:
     cluster.kubectl("apply", "--server-side", "--filename=-", text=json.dumps(NO_NETWORK))
-    succeeded, log = cluster.run("image-alone", "bash", "-euxc", LINE)
+    succeeded, log = cluster.run_job("image-alone", "bash", "-euxc", LINE)
     assert succeeded, log
-    assert log.startswith("1000\n"), log
     assert log.count("3 listed = 3 written") == 2, log
-    assert "Traceback" not in log
-    assert " packages" in log.splitlines()[-1]

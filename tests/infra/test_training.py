@@ -4,8 +4,6 @@ import s3fs
 
 from infra import cluster
 from infra.conftest import Library
-from infra.test_nights import summary
-from musictag.storage import tables
 
 PROMOTE = ("python", "pipelines/promote.py")
 
@@ -14,7 +12,7 @@ def test_champion_is_trained_on_both_nodes_and_tags_the_next_night(store: s3fs.S
     n_tracks = len([track for track in library.rows if store.exists(f"music/songs/{track}.flac")])
     assert n_tracks > 30, "test_nights has made the features"
     cluster.kubectl("create", "job", "--from=cronjob/retrain", "retrain-1")
-    succeeded, log = cluster.finish_night("retrain-1", 900)
+    succeeded, log = cluster.finish_job("retrain-1", 900)
     assert succeeded, log
     assert "version 1 is the candidate" in log
     assert "version 1 is the champion: promoted: there is no champion yet" in log
@@ -23,12 +21,12 @@ def test_champion_is_trained_on_both_nodes_and_tags_the_next_night(store: s3fs.S
     succeeded, log = cluster.night("night-champion", 900)
     assert succeeded, log
     assert "by models:/musictag/1" in log
-    job = summary(store)["jobs"]["tag"]
+    job = cluster.summary(store)["jobs"]["tag"]
     assert job["written"] == job["listed"]
 
 
 def test_rollback_needs_a_champion_before(store: s3fs.S3FileSystem) -> None:
-    succeeded, log = cluster.run("rollback-1", "python", "pipelines/promote.py", "--rollback")
+    succeeded, log = cluster.run_job("rollback-1", "python", "pipelines/promote.py", "--rollback")
     assert not succeeded
     assert "version 1 is the first champion: there is none before it to roll back to" in log
 
@@ -38,10 +36,10 @@ def test_nights_tag_with_a_new_champion_and_after_a_rollback_with_the_one_before
         ("register-2", ["musictag", "register", "mtt-vgg"]),
         ("promote-2", [*PROMOTE, "--model", "models:/musictag/2", "--force", "--reason", "a try of the rollback"]),
     ):
-        succeeded, log = cluster.run(name, *command)
+        succeeded, log = cluster.run_job(name, *command)
         assert succeeded, log
     assert tagged_by("night-2nd-champion") == "models:/musictag/2"
-    succeeded, log = cluster.run("rollback-2", *PROMOTE, "--rollback")
+    succeeded, log = cluster.run_job("rollback-2", *PROMOTE, "--rollback")
     assert succeeded, log
     assert tagged_by("night-rolled-back") == "models:/musictag/1"
 
@@ -50,6 +48,5 @@ def tagged_by(name: str) -> str:
     """Run a night that tags all tracks; return the model that tagged them."""
     succeeded, log = cluster.night(name, 900)
     assert succeeded, log
-    models = set(tables.read_columns("s3://music/tags", ("model",))["model"].to_pylist())
-    assert len(models) == 1
-    return str(models.pop())
+    (model,) = set(cluster.models_by_track().values())
+    return model

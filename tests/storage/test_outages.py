@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.exceptions
 import obstore.exceptions
 import pytest
+import s3fs.errors
 
 from musictag.errors import AudioUnreachableError, StoreError
 from musictag.storage import fetch, outages, retry
@@ -72,6 +74,13 @@ def of_library(name: str, *bases: type) -> Exception:
     return type(name, bases or (Exception,), {})("a message")  # type: ignore[no-any-return]
 
 
+def of_s3fs(status: int) -> Exception:
+    """Return the error that s3fs makes of an answer of S3."""
+    response = {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error = botocore.exceptions.ClientError(response, "HeadObject")  # type: ignore[arg-type]
+    return s3fs.errors.translate_boto_error(error)  # type: ignore[no-any-return]
+
+
 def with_status(status: int) -> Exception:
     """Return an error like those of aiohttp for an answer."""
     error = of_library("ClientResponseError")
@@ -100,7 +109,9 @@ def with_status(status: int) -> Exception:
         (with_status(504), True),
         (with_status(500), False),
         (with_status(404), False),
-        (OSError(errno.EBUSY, "Service Unavailable"), True),
+        *[(of_s3fs(status), True) for status in (502, 503, 504)],
+        *[(of_s3fs(status), False) for status in (404, 409, 500)],
+        (OSError(errno.EBUSY, "Device or resource busy"), False),
         (obstore.exceptions.GenericError("Server returned non-2xx status code: 503 Service Unavailable"), True),
         (obstore.exceptions.GenericError("Error after 5 retries: error sending request"), True),
         (obstore.exceptions.GenericError("Server returned non-2xx status code: 400 Bad Request"), False),
