@@ -20,7 +20,7 @@ import string
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +49,10 @@ API_LIMIT_S = 300.0
 """Time for which an API server that does not answer is asked again."""
 LOG_LIMIT_S = 10.0
 """Time for which the end of a log is waited for."""
+LOST_HEAD = ("ConnectionError: Failed to connect to Ray", "RuntimeError: WebSocket connection closed unexpectedly")
+"""Errors by which Ray's client ends if the head of its cluster is lost."""
+CHAINED = ("The above exception was the direct cause", "During handling of the above exception")
+"""Lines between the tracebacks of an error and of its cause."""
 ENDED = ("Complete", "Failed")
 """States of a RayJob that has ended."""
 KINDS = (("apps/v1", "Deployment"), ("v1", "Service"), ("ray.io/v1", "RayJob"))
@@ -282,7 +286,8 @@ def wait_for_ray_job(client: DynamicClient, namespace: str, name: str) -> int:
     log.join(LOG_LIMIT_S)
     if found.get("jobDeploymentStatus") == "Complete" and found.get("jobStatus") == "SUCCEEDED":
         return 0
-    echo(f"{subject}: {found.get('reason') or found.get('jobStatus')}: {found.get('message') or ''}")
+    reason = f"{found.get('reason') or found.get('jobStatus')}: {found.get('message') or 'see its log'}"
+    echo(f"{subject}: {reason}; what is committed stays, and the next run goes on")
     return 1
 
 
@@ -301,9 +306,31 @@ def print_log(client: DynamicClient, namespace: str, selector: str, ended: threa
                     lines = kubernetes.watch.Watch().stream(
                         api.read_namespaced_pod_log, name=pod.metadata.name, namespace=namespace
                     )
-                    for line in lines:
+                    for line in without_lost_head(lines):
                         sys.stdout.write(f"{line}\n")
                         sys.stdout.flush()
+
+
+def without_lost_head(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log, and one sentence for each traceback of Ray's client about a head that is lost."""
+    traceback: list[str] = []
+    for line in lines:
+        is_in_traceback = traceback and (
+            not line.strip() or line.startswith((" ", *CHAINED)) or traceback[-1].startswith(" ")
+        )
+        if is_in_traceback or line.startswith("Traceback"):
+            traceback.append(line)
+            continue
+        yield from _shown(traceback)
+        traceback = []
+        yield line
+    yield from _shown(traceback)
+
+
+def _shown(traceback: list[str]) -> list[str]:
+    if any(line.startswith(LOST_HEAD) for line in traceback):
+        return ["the head of the Ray cluster does not answer any more"]
+    return traceback
 
 
 @contextlib.contextmanager

@@ -86,3 +86,24 @@ def test_what_is_wrong_is_named(
         tool.read_manifests(ROOT / "infra/base/engines/featurize.yaml", "e", COMMAND, pod)
     with pytest.raises(UsageError, match="POD_NAME must name this pod"):
         tool.this_pod(None, "musictag")
+
+
+def test_traceback_about_a_lost_head_is_one_sentence(tool: ModuleType) -> None:
+    lost = """\
+tag: 12 of 40
+Traceback (most recent call last):
+  File "/opt/musictag/bin/ray", line 8, in <module>
+    sys.exit(main())
+socket.gaierror: [Errno -2] Name or service not known
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "sdk.py", line 300, in _check
+    raise ConnectionError(
+ConnectionError: Failed to connect to Ray at address: http://head:8265.
+the end"""
+    sentence = "the head of the Ray cluster does not answer any more"
+    assert list(tool.without_lost_head(lost.splitlines())) == ["tag: 12 of 40", sentence, "the end"]
+    bug = lost.replace("Failed to connect to Ray at address", "a bug of ours")
+    assert list(tool.without_lost_head(bug.splitlines())) == bug.splitlines()

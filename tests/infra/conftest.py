@@ -10,6 +10,7 @@ import soundfile
 from infra import cluster
 
 SAMPLE_RATE = 16_000
+CATALOG = "music/catalog.csv"
 ORDER = ("test_image", "test_nights", "test_security", "test_training", "test_backup", "test_gpus", "test_faults")
 """The modules are one story: each uses what the one before has left on the cluster."""
 
@@ -46,11 +47,15 @@ def store(overlay: None) -> Iterator[s3fs.S3FileSystem]:
 
 
 class Library:
-    """A catalog and its audio on S3."""
+    """A catalog and its audio on S3; what an earlier run of the tests has left there belongs to it."""
 
     def __init__(self, store: s3fs.S3FileSystem) -> None:
         self.store = store
         self.rows: dict[str, tuple[str, str, str]] = {}
+        if store.exists(CATALOG):
+            for line in store.cat(CATALOG).decode().splitlines()[1:]:
+                track_id, uri, artist, tags = line.split(",")
+                self.rows[track_id] = (uri, artist, tags)
 
     def add(self, *track_ids: str, seed: int = 0) -> None:
         for track_id in track_ids:
@@ -65,7 +70,7 @@ class Library:
 
     def write(self) -> None:
         lines = ["track_id,uri,artist,tags", *(",".join([track_id, *row]) for track_id, row in self.rows.items())]
-        self.store.pipe("music/catalog.csv", "\n".join(lines).encode())
+        self.store.pipe(CATALOG, "\n".join(lines).encode())
 
     def _song(self, n: int, seed: int) -> bytes:
         rng = np.random.default_rng([n, seed])
