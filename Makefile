@@ -91,10 +91,10 @@ fuzz: install  ## Bytes that no encoder made, against the decoding layer: make f
 torture: install  ## Jobs killed, disks full, stores that fail: half an hour on 2 cores. The same again: make torture TORTURE_SEED=7
 	$(PYTHON) -m pytest tests/torture -s
 
-test-infra: install  ## A night on the Kubernetes of KUBECONFIG, which has the images (see infra/README.md and .ci/run).
+test-infra: install  ## Nights, a training and two faults on the Kubernetes of KUBECONFIG, which has the images (see infra/README.md).
 	$(PYTHON) -m pytest tests/infra -m "not torture"
 
-torture-infra: install  ## The same, and all faults, on the same cluster: an hour. NODE_LINK: see tests/infra/test_faults.py.
+torture-infra: install  ## The same, and all faults: an hour, in a new namespace. NODE_LINK: see tests/infra/test_faults.py.
 	$(PYTHON) -m pytest tests/infra
 
 format: install

@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,19 +153,22 @@ def engines() -> list[str]:
     ]
 
 
-def start_job(name: str, *command: str) -> None:
-    """Start a command in a pod of its own, as infra/README.md says."""
+def start_job(name: str, *command: str, patch: Sequence[Mapping[str, object]] = ()) -> None:
+    """Start a command in a pod of its own, as infra/README.md says; `patch` are further changes of its Job."""
     made = kubectl("create", "job", "--from=cronjob/retrain", name, "--dry-run=client", "--output=json")
-    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": list(command)}]
+    arguments = {"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": list(command)}
+    patches = json.dumps([arguments, *patch])
     patched = kubectl(
-        "patch", "--local", "--filename=-", "--type=json", "--output=json", f"--patch={json.dumps(patch)}", text=made
+        "patch", "--local", "--filename=-", "--type=json", "--output=json", f"--patch={patches}", text=made
     )
     kubectl("create", "--filename=-", text=patched)
 
 
-def run_job(name: str, *command: str, seconds: float = 600) -> tuple[bool, str]:
+def run_job(
+    name: str, *command: str, patch: Sequence[Mapping[str, object]] = (), seconds: float = 600
+) -> tuple[bool, str]:
     """Run a command in a pod of its own; return whether it succeeded, and its log."""
-    start_job(name, *command)
+    start_job(name, *command, patch=patch)
     return finish_job(name, seconds)
 
 

@@ -1,5 +1,6 @@
 """Training on both nodes, evaluation and promotion; the next night tags with the champion, and a rollback goes back."""
 
+import pytest
 import s3fs
 
 from infra import cluster
@@ -31,6 +32,7 @@ def test_rollback_needs_a_champion_before(store: s3fs.S3FileSystem) -> None:
     assert "version 1 is the first champion: there is none before it to roll back to" in log
 
 
+@pytest.mark.torture
 def test_nights_tag_with_a_new_champion_and_after_a_rollback_with_the_one_before(store: s3fs.S3FileSystem) -> None:
     for name, command in (
         ("register-2", ["musictag", "register", "mtt-vgg"]),
