@@ -58,7 +58,7 @@ ENDED = ("Complete", "Failed")
 KINDS = (("apps/v1", "Deployment"), ("v1", "Service"), ("ray.io/v1", "RayJob"))
 """Kinds of the objects of engines."""
 PREFIX = "MUSICTAG_"
-"""What the names of environment variables begin with that are put into manifests."""
+"""Prefix of the environment variables that are put into manifests."""
 ENGINE = "musictag/engine"
 """Label with the name of an engine."""
 ARGUMENTS = "musictag/arguments"

@@ -40,7 +40,7 @@ _NO_NETWORK = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUN
 # Errors of each folder of a mount whose server or disk is gone.
 _DEAD_FOLDER = (*_NO_NETWORK, errno.ETIMEDOUT, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
-# What the gateway of a store answers while the store is away, and stores that have too much to do.
+# A gateway sends these statuses while its store is away, and a store sends them if it is overloaded.
 _UNAVAILABLE = (http.HTTPStatus.BAD_GATEWAY, http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.GATEWAY_TIMEOUT)
 _UNAVAILABLE_TEXT = (
     r"HTTP status 50[234]|\b50[234] (?:Bad Gateway|Service Unavailable|Slow Down|Gateway Time|The server is busy)|"

@@ -58,7 +58,7 @@ def describe_pods() -> str:
 def apply() -> list[tuple[str, str]]:
     """Apply the local overlay; return each object with its version, which changes when the object does.
 
-    What earlier tests have patched is set back.
+    This also undoes the patches of earlier tests.
     """
     output = kubectl(
         "apply", "--server-side", "--force-conflicts", "--kustomize", str(OVERLAY), "--validate=strict",
@@ -174,7 +174,7 @@ def run_job(
 
 @dataclasses.dataclass
 class Observed:
-    """What was seen in the pods of a kind."""
+    """Ports and command lines of the pods of one kind."""
 
     ports: set[int] = dataclasses.field(default_factory=set)
     """Ports on which they listened, not only for themselves."""

@@ -84,7 +84,7 @@ class Library:
 
 @pytest.fixture(scope="session")
 def observed() -> dict[str, cluster.Observed]:
-    """What was seen in the pods of the first night, by their kind."""
+    """Ports and command lines of the pods of the first night, by the kind of pod."""
     return {}
 
 

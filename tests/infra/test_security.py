@@ -15,7 +15,7 @@ README = Path(__file__).parents[2] / "infra/README.md"
 KEYS = ("only-for-a-try",)
 """The keys of the local overlay."""
 OWN_RIGHTS = {
-    # What every identity of a cluster may ask about itself.
+    # Every identity of a cluster may ask for its own rights.
     ("selfsubjectreviews.authentication.k8s.io", ("create",)),
     ("selfsubjectaccessreviews.authorization.k8s.io", ("create",)),
     ("selfsubjectrulesreviews.authorization.k8s.io", ("create",)),
