@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag.errors import MusictagError, UsageError, WorkerLostError
 from musictag.jobs import machine
-from musictag.jobs.entry_point import handle_sigterm
+from musictag.jobs.entry_point import handle_signals
 from musictag.storage.text import without_colours
 
 WORKER_BYTES = 3 << 29
@@ -48,7 +48,7 @@ def connect(num_cpus: int) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    handle_sigterm()  # Ray has set its own handler
+    handle_signals()  # Ray has set its own handler
     try:
         yield
     except SystemExit as error:

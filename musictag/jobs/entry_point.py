@@ -15,8 +15,8 @@ from musictag.storage.urls import redacted
 STOPPED = "what is committed stays, and the same command continues from there"
 
 
-_terminated = threading.Event()
-"""Set after SIGTERM."""
+_received: list[signal.Signals] = []
+"""The signals that asked this process to end, the first first."""
 
 
 class Terminated(BaseException):
@@ -30,32 +30,37 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
     traceback. Other errors are raised. After Ctrl-C the code is 130, after SIGTERM 143.
     """
     open_missing_streams()
-    handle_sigterm()
+    handle_signals()
     try:
         code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
-    except MusictagError as error:
-        if _terminated.is_set():  # DuckDB and other libraries make an error of their own of what a signal raises
-            return _end_after_sigterm()
-        message = printable(redacted(str(error)), "\n\t")
-        sys.stderr.write(f"error: {message}\n")
-        return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write(f"stopped; {STOPPED}\n")
-        return 128 + signal.SIGINT
+        return _end_after(signal.SIGINT)
     except Terminated:
-        return _end_after_sigterm()
-    except BrokenPipeError:
-        if not _is_reader_gone():
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes at exit
-        return 128 + signal.SIGPIPE
+        return _end_after(signal.SIGTERM)
+    except Exception as error:
+        if _received:  # DuckDB and other libraries make an error of their own of what the handler of a signal raises
+            return _end_after(_received[0])
+        return _end_with(error)
     return code or 0
 
 
-def _end_after_sigterm() -> int:
-    sys.stderr.write(f"stopped by SIGTERM; {STOPPED}\n")
-    return 128 + signal.SIGTERM
+def _end_after(received: signal.Signals) -> int:
+    cause = "stopped" if received == signal.SIGINT else f"stopped by {received.name}"
+    sys.stderr.write(f"{cause}; {STOPPED}\n")
+    return 128 + received
+
+
+def _end_with(error: Exception) -> int:
+    """Print a `MusictagError` and return its exit code; the reader's end is no error; raise any other error."""
+    if isinstance(error, MusictagError):
+        message = printable(redacted(str(error)), "\n\t")
+        sys.stderr.write(f"error: {message}\n")
+        return error.exit_code
+    if isinstance(error, BrokenPipeError) and _is_reader_gone():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes at exit
+        return 128 + signal.SIGPIPE
+    raise error
 
 
 def _is_reader_gone() -> bool:
@@ -65,19 +70,27 @@ def _is_reader_gone() -> bool:
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
-def handle_sigterm() -> None:
+def handle_signals() -> None:
     """Raise `Terminated` in the main thread after SIGTERM, so that files, runs and child processes are ended.
 
-    As process 1 of a container, this process would otherwise ignore the signal. Other threads cannot set a handler.
+    As process 1 of a container, this process would otherwise ignore the signal. SIGINT raises `KeyboardInterrupt`, as
+    Python's own handler does, unless it is ignored, as in the background of a shell. Other threads cannot set a handler.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what ends the process must not be interrupted
-    _terminated.set()
+    _received.append(signal.SIGTERM)
     raise Terminated
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _received.append(signal.SIGINT)
+    raise KeyboardInterrupt
 
 
 def open_missing_streams() -> None:

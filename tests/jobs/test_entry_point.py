@@ -133,8 +133,8 @@ from musictag.jobs.entry_point import run_main
 from musictag.storage import queries
 
 def batches():
-    os.kill(os.getpid(), signal.SIGTERM)
-    yield pa.record_batch({"track_id": ["a"]})
+    os.kill(os.getpid(), signal.{signal})
+    yield pa.record_batch({{"track_id": ["a"]}})
 
 def main(argv):
     with queries.connect() as connection:
@@ -143,8 +143,26 @@ def main(argv):
 
 sys.exit(run_main(main, []))
 """
+RUNS_A_QUERY = """
+import os, signal, sys, threading
+from musictag.jobs.entry_point import run_main
+from musictag.storage import queries
+
+def main(argv):
+    with queries.connect() as connection:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.{signal})).start()
+        connection.execute("SELECT count(*) FROM range(100000000) a(n) JOIN range(100000000) b(n) USING (n)")
+
+sys.exit(run_main(main, []))
+"""
 
 
-def test_sigterm_in_a_reader_of_duckdb_is_no_failed_query():
-    ended = subprocess.run([sys.executable, "-c", READS_A_CATALOG], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr.partition(";")[0]) == (143, "stopped by SIGTERM")
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [READS_A_CATALOG, RUNS_A_QUERY])
+@pytest.mark.parametrize(
+    ("signal", "code", "sentence"), [("SIGTERM", 143, "stopped by SIGTERM"), ("SIGINT", 130, "stopped")]
+)
+def test_signal_in_a_query_is_no_failed_query(program, signal, code, sentence):
+    command = [sys.executable, "-c", program.format(signal=signal)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr.partition(";")[0]) == (code, sentence)
