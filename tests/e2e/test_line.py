@@ -28,7 +28,7 @@ def home(tmp_path, monkeypatch):
 def run(script, *options):
     """Run a script as a user does; return the lines it prints."""
     command = [sys.executable, str(SCRIPTS / script), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout.splitlines()

@@ -68,7 +68,7 @@ def run(port: int, stall_minutes: float, job_endpoint: str = "embed") -> "subpro
         "--environment_type=EXTERNAL", f"--environment_config=localhost:{port}", str(stall_minutes),
     ]  # fmt: skip
     return subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, timeout=600, check=False
     )
 
 

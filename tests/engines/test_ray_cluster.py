@@ -82,7 +82,7 @@ def test_client_without_the_token_of_a_run_is_refused(tmp_path):
 
     def visit(**more):
         env = environment(homes["guest"], RAY_ADDRESS=address, **more)
-        return subprocess.run([sys.executable, "-c", GUEST], env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run([sys.executable, "-c", GUEST], env=env, capture_output=True, text=True, timeout=300)
 
     with subprocess.Popen(
         [sys.executable, "-c", HOST], env=environment(homes["host"]), text=True,

@@ -66,7 +66,7 @@ def run_python(program: str, redirection: str = "") -> subprocess.CompletedProce
     """Run a program whose main function is `main(argv)` in a shell."""
     program = f"import sys\nfrom musictag.jobs.entry_point import run_main\n{program}\nsys.exit(run_main(main))"
     command = f"{shlex.join([sys.executable, '-c', program])} {redirection}"
-    return subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
@@ -164,5 +164,5 @@ sys.exit(run_main(main, []))
 )
 def test_signal_in_a_query_is_no_failed_query(program, signal, code, sentence):
     command = [sys.executable, "-c", program.format(signal=signal)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (ended.returncode, ended.stderr.partition(";")[0]) == (code, sentence)

@@ -89,6 +89,6 @@ def test_command_of_a_job_gets_the_script_and_its_options(library: Library) -> N
 def test_wrong_settings_exit_2(library: Library) -> None:
     library.config.write_text("catlog = 'x'\n")
     process = library.start()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert err == f"error: --config {library.config}: catlog is no setting; did you mean catalog?\n"

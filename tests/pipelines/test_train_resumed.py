@@ -43,7 +43,7 @@ def interrupt(home, corpus, ending: signal.Signals, n_epochs: int = 3) -> tuple[
             break
         time.sleep(0.05)
     process.send_signal(ending)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     return new[0].info.run_id, process.returncode, err
 
 

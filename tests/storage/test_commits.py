@@ -170,14 +170,14 @@ def test_files_are_removed_during_concurrent_writes(uri):
     writer = subprocess.Popen([sys.executable, "-c", WRITER, uri, "w"])
     for file in old:
         commits.replace_files(uri, SCHEMA, [file], [])
-    assert writer.wait(timeout=120) == 0
+    assert writer.wait(timeout=600) == 0
     assert tables.track_ids(uri) == {f"w-{number}" for number in range(8)}
 
 
 @pytest.mark.slow
 def test_concurrent_writers_lose_no_row(uri):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, name]) for name in "abc"]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(timeout=600) for writer in writers] == [0, 0, 0]
     expected = sorted(f"{name}-{number}" for name in "abc" for number in range(8))
     assert sorted(tables.read_columns(uri, ("track_id",))["track_id"].to_pylist()) == expected
     assert tables.version(uri) == 24
