@@ -98,19 +98,25 @@ def planned(
     failed: Mapping[str, FailedTrack] | None = None,
     problems: Sequence[Problem] = (),
     *,
+    missing: Sequence[str] = (),
     producer: str = "producer",
     max_attempts: int = 3,
     file: str = "part.parquet",
     copied_from: str | None = None,
 ) -> Iterator[Made]:
-    """Make a plan; rows are copied from the table `copied_from`, in whose file `file` the existing rows are."""
+    """Make a plan; rows are copied from the table `copied_from`, in whose file `file` the existing rows are.
+
+    The store says that the files of the tracks `missing` are missing.
+    """
     rows = [(track_id, *row, BEFORE, file) for track_id, row in (existing or {}).items()]
     with queries.connect() as connection:
         queries.load(connection, "problems", problems_table(problems))
         queries.load(connection, "rows_before", table_of(rows, ROWS_SCHEMA))
         failures = [(track_id, *row) for track_id, row in (failed or {}).items()]
         queries.load(connection, "failed", table_of(failures, FAILED_SCHEMA))
-        plan.load_listed(connection, [table_of(listed, LISTED_SCHEMA)])
+        tracks = table_of(listed, LISTED_SCHEMA)
+        are_missing = pa.array([track_id in missing for track_id, *_ in listed], pa.bool_())
+        plan.load_listed(connection, [tracks.append_column("is_missing", are_missing)])
         made = plan.make_plan(connection, producer, max_attempts)
         create_copy_sources(connection, producer, copied_from)
         yield Made(connection, made)

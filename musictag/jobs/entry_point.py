@@ -38,7 +38,7 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         return _end_after(signal.SIGINT)
     except Terminated:
         return _end_after(signal.SIGTERM)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 # raised again, unless it is of a signal
         if _received:  # DuckDB and other libraries make an error of their own of what the handler of a signal raises
             return _end_after(_received[0])
         return _end_with(error)
@@ -74,7 +74,8 @@ def handle_signals() -> None:
     """Raise `Terminated` in the main thread after SIGTERM, so that files, runs and child processes are ended.
 
     As process 1 of a container, this process would otherwise ignore the signal. SIGINT raises `KeyboardInterrupt`, as
-    Python's own handler does, unless it is ignored, as in the background of a shell. Other threads cannot set a handler.
+    with Python's own handler, unless it is ignored, as in the background of a shell. Other threads cannot set a
+    handler.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)

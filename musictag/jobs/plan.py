@@ -4,7 +4,8 @@ Featurizing and tagging share it. A plan compares what is listed with what the o
 of earlier runs. It is made by queries over columns, because ten million tracks do not fit into Python objects. The
 tables of its connection:
 
-- `listed`: `number, track_id, uri, stored_uri, audio_etag, features_file, featurized_at`, a row for each track;
+- `listed`: `number, track_id, uri, stored_uri, audio_etag, is_missing, features_file, featurized_at`, a row for each
+  track;
 - `problems`: the rows of the catalog that cannot be used, with the columns of `validation.PROBLEMS_SCHEMA`;
 - `rows_before`: `track_id, uri, audio_etag, producer, time, file`, the rows of the output table before the run, and
   `existing`, the newest of them for each track;
@@ -51,7 +52,8 @@ class Plan:
     """Tracks that are new, changed, failed before, or whose row has another producer."""
     n_unchanged: int
     n_exhausted: int
-    """Tracks that failed `max_attempts` times on the same audio; they count as failed without another attempt."""
+    """Tracks that failed `max_attempts` times on the same audio, or whose file was missing before and still is; they
+    count as failed without another attempt."""
     n_existing: int
     """Tracks that have a row."""
     n_orphaned: int
@@ -69,8 +71,9 @@ def load_listed(connection: duckdb.DuckDBPyConnection, listed: Iterable[pa.Recor
 
     Args:
         connection: where to create it.
-        listed: tables with the columns `track_id, uri, audio_etag`; if they are rows of a features table, also with
-            `features_file` and `featurized_at`, and of several rows of a track the newest one is listed.
+        listed: tables with the columns `track_id, uri, audio_etag`, and `is_missing` if the store was asked. Rows of a
+            features table also have `features_file` and `featurized_at`, and of several rows of a track the newest one
+            is listed.
     """
     schema = _LISTED_SCHEMA
 
@@ -101,6 +104,7 @@ _LISTED_SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
         *((name, pa.string()) for name in ("track_id", "uri", "stored_uri", "audio_etag", "features_file")),
+        ("is_missing", pa.bool_()),
         ("featurized_at", pa.timestamp("us", "UTC")),
     ]
 )
@@ -110,7 +114,8 @@ def make_plan(connection: duckdb.DuckDBPyConnection, producer: str, max_attempts
     """Compare the listed tracks with the output table and with the failures of earlier runs.
 
     A track is unchanged if its row has the same uri, etag and producer. If the etag of a track is unknown, the track is
-    tried again and an existing row is kept: the audio may be the same although the store did not answer.
+    tried again and an existing row is kept: the audio may be the same although the store did not answer. A file that
+    was missing before is not tried again while the store says that there is none.
 
     Args:
         connection: holds `listed`, `problems`, `rows_before` and `failed`; `existing`, `plan` and `unlisted` are
@@ -167,6 +172,7 @@ SELECT
         WHEN is_same_failure AND error NOT IN (SELECT unnest($retryable)) AND listed.audio_etag IS NOT NULL
             AND failed.attempts >= $max_attempts
             THEN 'exhausted'
+        WHEN is_same_failure AND error = '{AudioUnreachableError.__name__}' AND is_missing THEN 'exhausted'
         ELSE 'task'
     END AS state,
     CASE WHEN is_same_failure THEN failed.attempts ELSE 0 END AS attempts,
@@ -249,7 +255,7 @@ def echo_plan(source: str, plan: Plan, purpose: str, *, unlisted: str, left_out:
         echo(f"read again, because the store does not tell whether the audio has changed: {tracks}")
     if plan.n_exhausted:
         n_exhausted = counted(plan.n_exhausted, "listed track")
-        echo(f"not tried again, failed --max-attempts times on the same audio: {n_exhausted}")
+        echo(f"not tried again, failed --max-attempts times on the same audio, or still missing: {n_exhausted}")
     if plan.n_orphaned:
         echo(f"not listed any more: {counted(plan.n_orphaned, 'track')}, {unlisted}")
     if plan.n_hidden:

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from musictag.errors import AudioUnreachableError, StoreError
 from musictag.storage import queries, stores, urls
-from musictag.storage.fetch import ETAG_THREADS, ask_store, unreachable_errors
+from musictag.storage.fetch import ETAG_THREADS, ask_store, is_missing_file, unreachable_errors
+from musictag.storage.text import store_reason
 
 LISTING_THREADS = 16
 """Ranges of keys that are listed in parallel, and local folders."""
@@ -78,8 +79,11 @@ def checksum_of(info: Mapping[str, Any]) -> str | None:
     return next((_unquoted(str(info[key])) for key in CHECKSUM_KEYS if info.get(key)), None)
 
 
-def etags_of(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return `audio_etag` of each uri, in the same order; null where the store tells none, or does not answer.
+def etags_of(uris: pa.ChunkedArray) -> pa.Table:
+    """Return the columns `etag` and `is_missing` of the uris, in the same order.
+
+    `etag` is `audio_etag`, or null where the store tells none or does not answer; `is_missing` is whether the store
+    says that there is no such file.
 
     Files of this machine are looked up one by one, objects of S3, Azure and Google in listings, all others by single
     requests. A listing is read page by page from one wanted key to the next, so that there is at most one page for each
@@ -95,18 +99,19 @@ def etags_of(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     Raises:
         StoreError: a listing failed, after retries.
     """
-    rows, etags = [pa.array([], pa.int64())], [pa.array([], pa.string())]
+    answers = [_FOUND.empty_table()]
     with (
         queries.connect() as connection,
         concurrent.futures.ThreadPoolExecutor(ETAG_THREADS) as singles,
         concurrent.futures.ThreadPoolExecutor(LISTING_THREADS) as listings,
     ):
-        pending: collections.deque[tuple[pa.Array, concurrent.futures.Future[pa.Array]]] = collections.deque()
+        pending: collections.deque[tuple[pa.Array, concurrent.futures.Future[tuple[pa.Array, pa.Array]]]]
+        pending = collections.deque()
 
         def collect() -> None:
             of_rows, future = pending.popleft()
-            rows.append(of_rows)
-            etags.append(future.result())
+            etags, are_missing = future.result()
+            answers.append(pa.table([of_rows, etags, are_missing], _FOUND))
 
         connection.register("listed", pa.table({"row": pa.array(np.arange(len(uris))), "uri": uris}))
         try:
@@ -119,25 +124,27 @@ def etags_of(uris: pa.ChunkedArray) -> pa.ChunkedArray:
         finally:
             for _, future in pending:
                 future.cancel()
-    found = pa.table({"row": pa.chunked_array(rows), "etag": pa.chunked_array(etags)})
-    return found.sort_by("row")["etag"]
+    return pa.concat_tables(answers).sort_by("row").select(["etag", "is_missing"])
 
 
 def with_etags(tracks: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `track_id` and `uri` of a catalog's tracks with their `audio_etag`, in batches.
+    """Yield the columns `track_id` and `uri` of a catalog's tracks with `audio_etag` and `is_missing`, in batches.
 
-    The catalog may tell etags in its column `etag`; the store is asked for the others. An etag is null if the store
-    does not answer, or tells nothing. Such a track is processed nevertheless; if it fails, that failure is recorded
-    with its reason. Raises as `etags_of`.
+    The catalog may tell etags in its column `etag`; the store is asked for the others, see `etags_of`. A track without
+    an etag is processed nevertheless; if it fails, that failure is recorded with its reason. Raises as `etags_of`.
     """
     etags = tracks["etag"]
-    is_unknown = pc.is_null(etags)
+    are_missing = np.zeros(len(tracks), bool)
+    is_unknown = pc.is_null(etags).combine_chunks()
     if pc.any(is_unknown).as_py():
-        found = etags_of(tracks["uri"].filter(is_unknown))
-        etags = pc.replace_with_mask(etags, is_unknown.combine_chunks(), found.combine_chunks())
-    yield from tracks.select(["track_id", "uri"]).append_column("audio_etag", etags).to_batches(_BATCH)
+        found = etags_of(tracks["uri"].filter(is_unknown)).combine_chunks()
+        etags = pc.replace_with_mask(etags, is_unknown, found["etag"].combine_chunks())
+        are_missing[is_unknown.to_numpy(zero_copy_only=False)] = found["is_missing"].to_numpy()
+    found = tracks.select(["track_id", "uri"]).append_column("audio_etag", etags)
+    yield from found.append_column("is_missing", pa.array(are_missing)).to_batches(_BATCH)
 
 
+_FOUND = pa.schema([("row", pa.int64()), ("etag", pa.string()), ("is_missing", pa.bool_())])
 # The place is scheme and bucket of a URL, with the slash after them; a path has none.
 _SORTED = r"SELECT row, regexp_extract(uri, '^[A-Za-z0-9+.-]+://[^/]+/') AS place, uri FROM listed ORDER BY uri"
 
@@ -153,21 +160,21 @@ def _ranges(batches: pa.RecordBatchReader) -> Iterator[tuple[pa.Array, str, pa.A
             begin = end
 
 
-def _etags_in_place(place: str, uris: pa.Array, singles: concurrent.futures.Executor) -> pa.Array:
-    """Return the etags of sorted uris that all begin with `place`."""
+def _etags_in_place(place: str, uris: pa.Array, singles: concurrent.futures.Executor) -> tuple[pa.Array, pa.Array]:
+    """Return the etags of sorted uris that all begin with `place`, and which files are missing."""
     wanted = uris.to_pylist()
-    if not place:
-        return pa.array([_etag_or_none(uri) for uri in wanted], pa.string())
-    url = stores.object_url(place)
-    etags: list[str | None] = [None] * len(wanted)
+    answers: list[tuple[str | None, bool]] = [(None, False)] * len(wanted)
+    url = stores.object_url(place) if place else None
     if url and len(wanted) >= FEW_KEYS and (store := _store_or_none(url)):
         keys = [uri[len(place) :] for uri in wanted]
         listed = _listed_etags(place, store, [key for key in keys if not is_odd_key(key)])
-        etags = [listed.get(key) for key in keys]
-    missing = [number for number, etag in enumerate(etags) if etag is None]
-    for number, etag in zip(missing, singles.map(_etag_or_none, [wanted[n] for n in missing]), strict=True):
-        etags[number] = etag
-    return pa.array(etags, pa.string())
+        answers = [(listed.get(key), False) for key in keys]
+    unknown = [number for number, (etag, _) in enumerate(answers) if etag is None]
+    asked = (wanted[number] for number in unknown)
+    for number, answer in zip(unknown, singles.map(_answer, asked) if place else map(_answer, asked), strict=True):
+        answers[number] = answer
+    etags, are_missing = zip(*answers, strict=True)
+    return pa.array(etags, pa.string()), pa.array(are_missing, pa.bool_())
 
 
 def is_odd_key(key: str) -> bool:
@@ -187,12 +194,13 @@ def _store_or_none(url: stores.ObjectUrl) -> "obstore.store.ObjectStore | None":
         return None
 
 
-def _etag_or_none(uri: str) -> str | None:
+def _answer(uri: str) -> tuple[str | None, bool]:
+    """Return the etag of a file, and whether the store says that there is none."""
     try:
         with unreachable_errors(uri):
-            return single_etag(uri)
-    except AudioUnreachableError:
-        return None
+            return single_etag(uri), False
+    except AudioUnreachableError as error:
+        return None, is_missing_file(error)
 
 
 def _listed_etags(place: str, store: "obstore.store.ObjectStore", keys: Sequence[str]) -> dict[str, str]:
@@ -210,7 +218,7 @@ def _listed_etags(place: str, store: "obstore.store.ObjectStore", keys: Sequence
                 continue
             if _is_refusal(error):
                 break
-            reason = re.sub(r"\s+", " ", urls.redacted(str(error)))
+            reason = urls.redacted(store_reason(error))
             raise StoreError(f"{place}: its files cannot be listed; run the job again: {reason}") from error
         if not page:
             break

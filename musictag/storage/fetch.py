@@ -102,6 +102,15 @@ def unreachable_errors(uri: str) -> Iterator[None]:
         raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
 
 
+_GONE = (404, 410)  # statuses of HTTP
+
+
+def is_missing_file(error: AudioUnreachableError) -> bool:
+    """Return whether a store said that there is no such file."""
+    cause = _cause(error)
+    return isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in _GONE
+
+
 @contextlib.contextmanager
 def temporary_file_errors() -> Iterator[None]:
     """Raise `StoreError` for an `OSError` in the body, which writes a temporary file."""

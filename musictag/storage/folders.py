@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import re
 import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from deltalake.exceptions import DeltaError
 
 from musictag.errors import StoreError
 from musictag.storage import stores
-from musictag.storage.text import without_colours
+from musictag.storage.text import store_reason
 
 # Files that are deleted in parallel: a deletion waits for the store, not for a core.
 _DELETE_THREADS = 16
@@ -27,8 +26,7 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (DeltaError, OSError, ValueError) as error:
-        reason = re.sub(r"\s+", " ", without_colours(str(error)))
-        raise StoreError(f"table {uri}: {reason}") from error
+        raise StoreError(f"table {uri}: {store_reason(error)}") from error
 
 
 def open_folder(uri: str) -> pyarrow.fs.SubTreeFileSystem:

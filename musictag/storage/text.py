@@ -5,6 +5,8 @@ import unicodedata
 
 # Sequences that set the colours of a terminal; some libraries write them into their errors.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# The error of an object store (S3, Azure, Google), which clients quote with the whole request.
+_STORE_ERROR = re.compile(r"<Code>([^<]+)</Code>.*?<Message>([^<]*)</Message>", re.DOTALL)
 # Control characters, and the separators of lines and of paragraphs U+2028 and U+2029.
 _CONTROLS = ("Cc", "Zl", "Zp")
 # Characters that reverse the direction of the text that follows.
@@ -33,3 +35,10 @@ def _is_control(character: str) -> bool:
 def without_colours(text: str) -> str:
     """Return the text of a library's error without the sequences that set colours."""
     return _COLOURS.sub("", text)
+
+
+def store_reason(error: Exception) -> str:
+    """Return the text of an error of a store's client on one line: code and message of the store, if it holds them."""
+    text = without_colours(str(error))
+    answer = _STORE_ERROR.search(text)
+    return re.sub(r"\s+", " ", f"{answer[1]}: {answer[2]}" if answer else text)

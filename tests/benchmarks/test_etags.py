@@ -66,7 +66,7 @@ def measured(uris: Callable[[], pa.ChunkedArray], bucket: MadeBucket | None = No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(etags, "_page", counted("pages", etags._page))
-        patch.setattr(etags, "_etag_or_none", counted("singles", etags._etag_or_none))
+        patch.setattr(etags, "_answer", counted("singles", etags._answer))
         if bucket:
             patch.setattr(stores, "object_store", lambda url: bucket)
         of_uris = uris()
@@ -75,7 +75,7 @@ def measured(uris: Callable[[], pa.ChunkedArray], bucket: MadeBucket | None = No
         found = etags.etags_of(of_uris)
         seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    figures = {"files": len(found), "s": seconds, "CPU s": cpu_s, **counts, "null": found.null_count}
+    figures = {"files": len(found), "s": seconds, "CPU s": cpu_s, **counts, "null": found["etag"].null_count}
     return figures | {"GiB with the uris": before, "GiB at most": peak}
 
 

@@ -180,6 +180,15 @@ def test_unknown_model_is_an_error_of_one_sentence(uri: str, artifact: Path) -> 
     assert one_sentence(error)
 
 
+def test_champion_whose_files_are_gone_is_an_error_of_one_sentence(artifact: Path, mlflow_home: Path) -> None:
+    version = registered(artifact)
+    mlflow_registry.set_alias(version, "champion")
+    shutil.rmtree(mlflow_home / "mlartifacts")
+    with pytest.raises(RegistryError, match="models:/musictag@champion") as error:
+        mlflow_registry.fetch("models:/musictag@champion")
+    assert one_sentence(error)
+
+
 def test_error_names_a_run_without_a_model(artifact: Path) -> None:
     with mlflow_runs.start_run("a run", {}, {}) as run_id:
         pass

@@ -2,6 +2,7 @@ import contextlib
 import math
 import re
 import sqlite3
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -150,6 +151,31 @@ def crash_with_a_locked_database(database: Path) -> None:
     with contextlib.ExitStack() as locked, mlflow_runs.start_run("a", {}, {}, system_metrics=False):
         locked.enter_context(lock(database))
         raise ZeroDivisionError
+
+
+FILLS_THE_DATABASE = """
+import os, resource, sys
+from musictag.engines import mlflow_runs
+from musictag.jobs.entry_point import run_main
+
+def main(argv):
+    mlflow_runs.connect()
+    size = os.path.getsize(argv[0])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    for number in range(1_000):
+        with mlflow_runs.start_run("a run", {"text": "x" * 400}, {}):
+            pass
+
+sys.exit(run_main(main, sys.argv[1:]))
+"""
+
+
+def test_full_database_is_an_error_of_one_sentence(mlflow_home: Path) -> None:
+    """A file that may not grow any more stands for a full disk."""
+    command = [sys.executable, "-c", FILLS_THE_DATABASE, str(mlflow_home / "mlflow.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: MLflow: .*(disk|full).*\n", done.stderr), done.stderr
 
 
 def test_error_at_the_end_of_a_run_does_not_hide_that_of_its_body(mlflow_home: Path) -> None:

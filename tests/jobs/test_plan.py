@@ -104,6 +104,25 @@ def test_unreachable_track_is_always_retried():
         assert made.tasks == [("a", "a.mp3", None, 9)]
 
 
+@pytest.mark.parametrize(
+    ("failed", "is_missing", "is_tried"),
+    [
+        (FailedTrack("a.mp3", None, "AudioUnreachableError", 1), True, False),
+        (FailedTrack("a.mp3", None, "AudioUnreachableError", 1), False, True),  # the store did not answer
+        (FailedTrack("b.mp3", None, "AudioUnreachableError", 1), True, True),
+        (FailedTrack("a.mp3", "e1", "AudioUnreachableError", 1), True, True),  # it was there before
+        (FailedTrack("a.mp3", None, "CatalogError", 1), True, True),
+        (None, True, True),
+    ],
+)
+def test_a_file_that_is_missing_again_is_not_tried_again(failed, is_missing, is_tried):
+    existing = {"a": ExistingRow("a.mp3", "e0", "producer")}
+    failures = {"a": failed} if failed else {}
+    with planned([("a", "a.mp3", None)], existing, failures, missing=["a"] if is_missing else []) as made:
+        assert (made.task_ids, made.exhausted) == ((["a"], set()) if is_tried else ([], {"a"}))
+        assert (made.stale, made.orphaned) == (set(), set())
+
+
 def test_track_is_exhausted_after_max_attempts():
     failed = {"a": FailedTrack(REDACTED, "e1", "AudioCorruptError", 2)}
     existing = {"a": ExistingRow(REDACTED, "e0", "producer")}
@@ -189,7 +208,9 @@ def test_exhausted_tracks_are_printed(capsys):
         echo_plan("c.csv", made.plan, "to do", unlisted="kept", left_out={})
     first, second = capsys.readouterr().out.splitlines()
     assert first == "c.csv: 2 tracks listed, 1 to do: 1 new"
-    assert second == "not tried again, failed --max-attempts times on the same audio: 1 listed track"
+    assert second == (
+        "not tried again, failed --max-attempts times on the same audio, or still missing: 1 listed track"
+    )
 
 
 TRACK_IDS = st.sampled_from("abcdefgh")

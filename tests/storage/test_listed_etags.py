@@ -54,7 +54,8 @@ def ask(bucket: Bucket, keys: Sequence[str], page: int = etags.PAGE_KEYS) -> lis
         patch.setattr(stores, "object_store", lambda url: bucket)
         patch.setattr(etags, "single_etag", bucket.single)
         patch.setattr(etags, "PAGE_KEYS", page)
-        return etags.etags_of(pa.chunked_array([[f"s3://bucket/{key}" for key in keys]], pa.string())).to_pylist()
+        uris = pa.chunked_array([[f"s3://bucket/{key}" for key in keys]], pa.string())
+        return etags.etags_of(uris)["etag"].to_pylist()
 
 
 KEYS = [f"songs/{number:05}.mp3" for number in range(20_000)]
@@ -147,7 +148,7 @@ def test_a_listing_that_fails_is_an_error(status: int) -> None:
 def test_places_that_have_no_client_have_no_etags(monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, {})
     uris = [f"az://container/{key}" for key in KEYS[:20]]
-    assert etags.etags_of(pa.chunked_array([uris])).null_count == 20
+    assert etags.etags_of(pa.chunked_array([uris]))["etag"].null_count == 20
 
 
 def test_a_store_that_cannot_be_reached_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +188,7 @@ def test_an_order_of_the_stores_own_costs_requests_and_no_etag() -> None:
 
 def test_no_tracks_have_no_etags() -> None:
     found = etags.etags_of(pa.chunked_array([], pa.string()))
-    assert (found.type, found.to_pylist()) == (pa.string(), [])
+    assert (found["etag"].type, found["is_missing"].type, len(found)) == (pa.string(), pa.bool_(), 0)
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -213,11 +214,14 @@ def test_places_of_all_kinds_are_told_apart(tmp_path: Path) -> None:
             f"file://{tmp_path}/a%20b.mp3", f"{url}/song-1.mp3", f"{tmp_path}/none.mp3", "a\0b", f"{tmp_path}/x::y",
             f"{url}/song-2.mp3", f"file://localhost{tmp_path}/a%20b.mp3", f"file:{tmp_path}/a%20b.mp3",
         ]  # fmt: skip
-        found = etags.etags_of(pa.chunked_array([uris[:3], uris[3:]])).to_pylist()
+        answers = etags.etags_of(pa.chunked_array([uris[:3], uris[3:]]))
+    found = answers["etag"].to_pylist()
     local = etags.audio_etag(f"{tmp_path}/a b.mp3")
     assert found[:4] == ["/song-2.mp3", local, None, None]
     assert found[4] == etags.audio_etag("memory://kinds/a.mp3")
     assert found[5:] == [local, "/song-1.mp3", None, None, None, "/song-2.mp3", local, local]
+    missing = [f"{url}/none", f"{tmp_path}/none.mp3", f"{tmp_path}/x::y"]
+    assert answers["is_missing"].to_pylist() == [uri in missing for uri in uris]
 
 
 def test_local_etag_is_that_of_fsspec(tmp_path: Path) -> None:
@@ -245,6 +249,7 @@ def test_tracks_are_yielded_with_the_etags_of_the_catalog_or_of_the_store(tmp_pa
         "track_id": ["M", "A", "C"],
         "uri": uris,
         "audio_etag": [None, etags.audio_etag(uris[1]), "e"],
+        "is_missing": [True, False, False],
     }
 
 

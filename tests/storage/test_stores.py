@@ -166,9 +166,12 @@ def test_listed_etags_are_those_of_single_requests(store: str, page: int, monkey
         put(f"{store}/etags/{name}", name.encode())
     odd = ["none.mp3", "many", "many/", "many/20.og", "", "a//b.mp3", "a/./b.mp3", "many/7.ogg/x"]
     uris = [f"{store}/etags/{name}" for name in [*reversed(names), *odd, *names[:5]]]
-    found = etags.etags_of(pa.chunked_array([uris[:7], uris[7:]], pa.string())).to_pylist()
-    assert found == [etag_or_none(uri) for uri in uris]
-    assert None not in found[: len(names)]
+    found = etags.etags_of(pa.chunked_array([uris[:7], uris[7:]], pa.string()))
+    assert found["etag"].to_pylist() == [etag_or_none(uri) for uri in uris]
+    assert None not in found["etag"][: len(names)].to_pylist()
+    is_missing = dict(zip(uris, found["is_missing"].to_pylist(), strict=True))
+    assert is_missing[f"{store}/etags/none.mp3"]
+    assert not any(is_missing[f"{store}/etags/{name}"] for name in names)
 
 
 def etag_or_none(uri: str) -> str | None:
@@ -189,7 +192,7 @@ def test_all_clients_read_a_profile_of_aws(tmp_path: Path, monkeypatch: pytest.M
             put(f"{root}/{name}", name.encode())
         uris = [f"{root}/{name}" for name in names]
         monkeypatch.setattr(etags, "single_etag", lambda uri: pytest.fail("it was not listed"))
-        assert etags.etags_of(pa.chunked_array([uris])).null_count == 0
+        assert etags.etags_of(pa.chunked_array([uris]))["etag"].null_count == 0
         tables.create_table(f"{root}/table", SCHEMA)
         commits.append_rows(f"{root}/table", SCHEMA, rows("a"))
         assert tables.track_ids(f"{root}/table") == {"a"}

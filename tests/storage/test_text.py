@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musictag.storage.text import printable, without_colours
+from musictag.storage.text import printable, store_reason, without_colours
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,12 @@ def test_line_breaks_may_be_allowed() -> None:
 
 def test_colours_of_a_library_are_removed() -> None:
     assert without_colours("\x1b[36mray::f()\x1b[39m (pid=1): \x1b[1;31mfailed\x1b[m") == "ray::f() (pid=1): failed"
+
+
+def test_reason_of_a_store_is_its_code_and_message() -> None:
+    client = "Generic S3 error\n  Error performing GET http://s3/music in 3ms - 403 Forbidden\n"
+    xml = (
+        "<?xml version='1.0'?><Error><Code>AccessDenied</Code><RequestId>7</RequestId><Message>Access\nDenied</Message>"
+    )
+    assert store_reason(OSError(f"{client}{xml}")) == "AccessDenied: Access Denied"
+    assert store_reason(OSError("\x1b[31mno\n  answer\x1b[m")) == "no answer"
