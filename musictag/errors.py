@@ -73,7 +73,11 @@ class AudioError(MusictagError):
 
 
 class AudioUnreachableError(AudioError):
-    """The file cannot be read: it does not exist, access is denied, the scheme is unknown, or the network fails."""
+    """The file cannot be read: access is denied, the scheme is unknown, or the network fails."""
+
+
+class AudioMissingError(AudioUnreachableError):
+    """The store says that there is no such file."""
 
 
 class AudioUnsupportedError(AudioError):

@@ -78,7 +78,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def list_tracks(catalog: Catalog | None, features_uri: str) -> Iterator[pa.RecordBatch]:
     """Yield `track_id, uri, audio_etag` of the tracks of the catalog, or if there is none of the features table.
 
-    Rows of the features table come with their `featurized_at` and the `features_file` that holds them.
+    Tracks of the catalog come with `is_missing` (see `etags.with_etags`), rows of the features table with their
+    `featurized_at` and the `features_file` that holds them.
     """
     if catalog:
         yield from etags.with_etags(catalog.tracks)

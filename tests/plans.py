@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import duckdb
@@ -98,7 +98,7 @@ def planned(
     failed: Mapping[str, FailedTrack] | None = None,
     problems: Sequence[Problem] = (),
     *,
-    missing: Sequence[str] = (),
+    missing: Collection[str] = (),
     producer: str = "producer",
     max_attempts: int = 3,
     file: str = "part.parquet",

@@ -1,8 +1,7 @@
 #!/bin/sh
-# Write the list of a virtual environment's packages, in the form of CycloneDX that scanners read: sbom.sh FOLDER
-#
-# It is FOLDER/share/sbom.cdx.json.
+# Write FOLDER/share/sbom.cdx.json: the packages of the virtual environment FOLDER, in CycloneDX's form: sbom.sh FOLDER
 set -eu
+unset PIP_CONSTRAINT  # of the packages that are listed
 python3.11 -m venv /tmp/cyclonedx
 /tmp/cyclonedx/bin/pip install --no-cache-dir --disable-pip-version-check cyclonedx-bom==7.5.0
 mkdir -p "$1/share"

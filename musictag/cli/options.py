@@ -197,7 +197,8 @@ def add_ledger(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-attempts", type=count, default=3, metavar="N",
         help="number of runs that try to decode the same audio; after that, the track counts as failed without another "
-        "attempt (default: %(default)s)",
+        "attempt (default: %(default)s); files that cannot be read are tried in every run, missing ones when they "
+        "exist",
     )  # fmt: skip
     parser.add_argument(
         "--allow", action="append", default=[], metavar="ROOT",

@@ -60,7 +60,7 @@ def defer_tasks(connection: "duckdb.DuckDBPyConnection", max_tracks: int) -> int
 def defer_unprocessed(connection: "duckdb.DuckDBPyConnection") -> None:
     """Set the state of the tasks without an outcome (see `ledger`) to `deferred`, after a run that was stopped."""
     connection.execute(_DEFER_UNPROCESSED)
-    connection.execute("DELETE FROM outcomes WHERE outcome = 'missing'")
+    connection.execute("DELETE FROM outcomes WHERE outcome = 'lost'")
 
 
 def count_deferred(connection: "duckdb.DuckDBPyConnection") -> int:
@@ -77,5 +77,5 @@ UPDATE plan SET state = 'deferred' WHERE track_id IN (
 """
 _DEFER_UNPROCESSED = """
 UPDATE plan SET state = 'deferred'
-WHERE state = 'task' AND track_id IN (SELECT track_id FROM outcomes WHERE outcome = 'missing')
+WHERE state = 'task' AND track_id IN (SELECT track_id FROM outcomes WHERE outcome = 'lost')
 """

@@ -16,7 +16,7 @@ import pyarrow as pa
 from musictag.errors import AudioError, AudioUnreachableError, LedgerError
 from musictag.jobs.budget import count_deferred, defer_unprocessed
 from musictag.jobs.cost import Cost
-from musictag.jobs.plan import IN_UNREADABLE_FOLDERS, Plan
+from musictag.jobs.plan import FAILED_STATES, IN_UNREADABLE_FOLDERS, Plan
 from musictag.jobs.plan_files import Task
 from musictag.jobs.progress import echo
 from musictag.storage import commits, data_files, queries, rewrite, tables
@@ -145,18 +145,18 @@ def make_account(
         planned_at: the time of the plan; later failures belong to the run.
 
     Raises:
-        LedgerError: a task is neither written nor failed, or the failure of an exhausted track is not recorded; the
-            message names some.
+        LedgerError: a task is neither written nor failed, or the failure of a track that is not tried again is
+            not recorded; the message names some.
     """
     connection.execute(_OUTCOMES, {"planned_at": planned_at})
     if was_stopped:
         defer_unprocessed(connection)
-    missing = connection.execute(_MISSING).fetchall()
+    lost = connection.execute(_LOST).fetchall()
     counts = dict(connection.execute("SELECT outcome, count(*) FROM outcomes GROUP BY outcome").fetchall())
-    if missing:
+    if lost:
         raise LedgerError(
-            f"{counts['missing']:,} of {plan.n_listed:,} tracks are neither written nor failed, such as "
-            f"{', '.join(track_id for (track_id,) in missing)}: run again; if they stay missing, report a bug "
+            f"{counts['lost']:,} of {plan.n_listed:,} tracks are neither written nor failed, such as "
+            f"{', '.join(track_id for (track_id,) in lost)}: run again; if they stay missing, report a bug "
             f"(failures: {failures_uri})"
         )
     return Account(
@@ -168,8 +168,8 @@ def make_account(
     )
 
 
-_MISSING = "SELECT track_id FROM outcomes WHERE outcome = 'missing' ORDER BY track_id LIMIT 5"
-_OUTCOMES = """
+_LOST = "SELECT track_id FROM outcomes WHERE outcome = 'lost' ORDER BY track_id LIMIT 5"
+_OUTCOMES = f"""
 CREATE OR REPLACE TABLE outcomes AS
 WITH
     new_rows AS (
@@ -181,10 +181,10 @@ WITH
 SELECT
     track_id,
     CASE
-        WHEN state = 'exhausted' THEN CASE WHEN recorded.track_id IS NULL THEN 'missing' ELSE 'failed' END
         WHEN new_rows.track_id IS NOT NULL THEN 'written'
+        WHEN state IN {FAILED_STATES} AND recorded.track_id IS NOT NULL THEN 'failed'
         WHEN failed_now.track_id IS NOT NULL THEN 'failed'
-        ELSE 'missing'
+        ELSE 'lost'
     END AS outcome
 FROM plan
 LEFT JOIN new_rows USING (track_id)
@@ -213,7 +213,7 @@ def count_failures(
     """Return the number of failed tracks of a run by error, such as `AudioEmptyError`, the most frequent one first.
 
     `connection` holds the tables of `plan`; failures that are later than `planned_at` belong to the run, and those of
-    exhausted tracks.
+    tracks that are not tried again.
     """
     columns = ("track_id", "error", "failed_at")
     connection.register("recorded_failures", tables.scan(failures_uri, columns))
@@ -222,14 +222,14 @@ def count_failures(
     return dict(rows)
 
 
-_COUNTS = """
+_COUNTS = f"""
 WITH newest AS (
     SELECT track_id, error, failed_at FROM recorded_failures
     QUALIFY row_number() OVER (PARTITION BY track_id ORDER BY failed_at DESC) = 1
 )
 SELECT error, count(*) AS n
 FROM newest LEFT JOIN plan USING (track_id)
-WHERE failed_at >= $planned_at OR state = 'exhausted'
+WHERE failed_at >= $planned_at OR state IN {FAILED_STATES}
 GROUP BY error
 ORDER BY n DESC, error
 """

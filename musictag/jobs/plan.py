@@ -10,10 +10,10 @@ tables of its connection:
 - `rows_before`: `track_id, uri, audio_etag, producer, time, file`, the rows of the output table before the run, and
   `existing`, the newest of them for each track;
 - `failed`: `track_id, uri, audio_etag, error, attempts`, one row for each track that failed in earlier runs;
-- `plan`: the columns of `listed`, with the `state` of each track (`task`, `unchanged`, `exhausted`, or `deferred` to
-  the next run, see `budget`), its `attempts`, the `reason` why it is processed, whether it `is_backfill`: only the
-  producer of its row is another one, the `existing_uri` and `existing_time` of its row, and whether that row
-  `is_stale`: of other audio;
+- `plan`: the columns of `listed`, with the `state` of each track (`task`, `unchanged`, `exhausted`, `missing`, or
+  `deferred` to the next run, see `budget`), its `attempts`, the `reason` why it is processed, whether it
+  `is_backfill`: only the producer of its row is another one, the `existing_uri` and `existing_time` of its row, and
+  whether that row `is_stale`: of other audio;
 - `unlisted`: the tracks that have a row but are not listed, and whether that `is_hidden`.
 
 Other modules add `copy_sources` and, after the tasks are processed, `rows_now`, `failures_now`, `outcomes`, `obsolete`
@@ -27,14 +27,18 @@ import duckdb
 import pyarrow as pa
 
 from musictag.catalog.folder import describe_left_out
-from musictag.errors import AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
+from musictag.errors import AudioMissingError, AudioTooLongError, AudioUnreachableError, CatalogError, LedgerError
 from musictag.jobs.progress import counted, echo
 from musictag.storage import queries
 from musictag.storage.urls import redacted_column
 
-# Errors worth retrying on unchanged audio: the store may answer, or a limit may have been raised, or a
-# catalog row may have been corrected.
-RETRYABLE_ERRORS = tuple(error.__name__ for error in (AudioUnreachableError, AudioTooLongError, CatalogError))
+# Errors worth retrying on unchanged audio: the store may answer, the file may exist now, a limit may have been raised,
+# or a catalog row may have been corrected.
+RETRYABLE_ERRORS = tuple(
+    error.__name__ for error in (AudioUnreachableError, AudioMissingError, AudioTooLongError, CatalogError)
+)
+FAILED_STATES = ("exhausted", "missing")
+"""States of tracks that count as failed without another attempt."""
 
 LoadRows = Callable[[duckdb.DuckDBPyConnection, str], None]
 """Creates a table of a connection with the columns of `rows_before`, of the rows that the output table has now."""
@@ -52,8 +56,9 @@ class Plan:
     """Tracks that are new, changed, failed before, or whose row has another producer."""
     n_unchanged: int
     n_exhausted: int
-    """Tracks that failed `max_attempts` times on the same audio, or whose file was missing before and still is; they
-    count as failed without another attempt."""
+    """Tracks that failed `max_attempts` times on the same audio; they count as failed without another attempt."""
+    n_missing: int
+    """Tracks whose file was missing in an earlier run and still is; they count as failed without another attempt."""
     n_existing: int
     """Tracks that have a row."""
     n_orphaned: int
@@ -115,7 +120,7 @@ def make_plan(connection: duckdb.DuckDBPyConnection, producer: str, max_attempts
 
     A track is unchanged if its row has the same uri, etag and producer. If the etag of a track is unknown, the track is
     tried again and an existing row is kept: the audio may be the same although the store did not answer. A file that
-    was missing before is not tried again while the store says that there is none.
+    was missing in an earlier run is not tried again before it exists.
 
     Args:
         connection: holds `listed`, `problems`, `rows_before` and `failed`; `existing`, `plan` and `unlisted` are
@@ -143,6 +148,7 @@ def make_plan(connection: duckdb.DuckDBPyConnection, producer: str, max_attempts
         n_tasks=counts.get("task", 0),
         n_unchanged=counts.get("unchanged", 0),
         n_exhausted=counts.get("exhausted", 0),
+        n_missing=counts.get("missing", 0),
         n_existing=n_existing,
         n_orphaned=hidden.get(False, 0),
         n_hidden=hidden.get(True, 0),
@@ -172,7 +178,7 @@ SELECT
         WHEN is_same_failure AND error NOT IN (SELECT unnest($retryable)) AND listed.audio_etag IS NOT NULL
             AND failed.attempts >= $max_attempts
             THEN 'exhausted'
-        WHEN is_same_failure AND error = '{AudioUnreachableError.__name__}' AND is_missing THEN 'exhausted'
+        WHEN is_same_failure AND error = '{AudioMissingError.__name__}' AND is_missing THEN 'missing'
         ELSE 'task'
     END AS state,
     CASE WHEN is_same_failure THEN failed.attempts ELSE 0 END AS attempts,
@@ -255,7 +261,9 @@ def echo_plan(source: str, plan: Plan, purpose: str, *, unlisted: str, left_out:
         echo(f"read again, because the store does not tell whether the audio has changed: {tracks}")
     if plan.n_exhausted:
         n_exhausted = counted(plan.n_exhausted, "listed track")
-        echo(f"not tried again, failed --max-attempts times on the same audio, or still missing: {n_exhausted}")
+        echo(f"not tried again, failed --max-attempts times on the same audio: {n_exhausted}")
+    if plan.n_missing:
+        echo(f"not tried again, because the file is still missing: {counted(plan.n_missing, 'listed track')}")
     if plan.n_orphaned:
         echo(f"not listed any more: {counted(plan.n_orphaned, 'track')}, {unlisted}")
     if plan.n_hidden:

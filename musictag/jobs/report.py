@@ -19,7 +19,7 @@ def planned_report(plan: Plan, waiting_since: datetime.datetime | None, *, has_w
         "listed": plan.n_listed,
         "tasks": plan.n_tasks,
         "unchanged": plan.n_unchanged,
-        "failed": plan.n_exhausted + plan.n_problems,
+        "failed": plan.n_exhausted + plan.n_missing + plan.n_problems,
         "reasons": dict(plan.reasons),
         "oldest_waiting_seconds": _age_s(waiting_since),
     }

@@ -66,7 +66,7 @@ class Run:
     source: str
     """Name of the catalog or features table in messages."""
     listed: Iterable[pa.RecordBatch | pa.Table]
-    """`track_id, uri, audio_etag` of each listed track, and `features_file` if the job reads features."""
+    """The columns of each listed track that `plan.load_listed` reads."""
     catalog: Catalog | None
     """The catalog that lists the tracks; None if a table lists them."""
     output: Output
@@ -115,7 +115,7 @@ def plan_only(run: Run, *, purpose: str) -> int:
         _echo_plan(run, plan, purpose)
     if n_left:
         echo(f"{uri}: {counted(n_left, 'other run')} may be running, or has left what the next run takes over")
-    n_failed = plan.n_exhausted + plan.n_problems
+    n_failed = plan.n_exhausted + plan.n_missing + plan.n_problems
     fails = n_failed > run.max_failures * plan.n_listed  # the run says so by its exit code
     has_work = bool(plan.n_tasks or n_left or (run.prune and plan.n_orphaned) or plan.n_problems or fails)
     write_report(run.report_uri, planned_report(plan, waiting_since, has_work=has_work))

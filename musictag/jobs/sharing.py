@@ -5,7 +5,7 @@ import dataclasses
 
 import duckdb
 
-from musictag.errors import AudioEmptyError, AudioError, AudioUnreachableError, UsageError
+from musictag.errors import AudioEmptyError, AudioError, AudioMissingError, AudioUnreachableError, UsageError
 from musictag.storage import fetch, urls
 from musictag.storage.checksums import file_sha256
 
@@ -66,11 +66,9 @@ def _is_other_audio(moved: Moved) -> bool:
         return False
     try:
         before = _digest(earlier)
-    except AudioEmptyError:
+    except (AudioEmptyError, AudioMissingError):
         return False
     except (AudioUnreachableError, OSError) as error:
-        if isinstance(error, AudioUnreachableError) and fetch.is_missing(error):
-            return False
         raise UsageError(
             f"the track {moved.track_id} of {earlier} is now listed at {moved.uri}, and it is not known whether it "
             f"moved or two catalogs share the table, because the earlier file cannot be read ({error}): make it "

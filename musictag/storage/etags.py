@@ -17,9 +17,9 @@ import obstore.store
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from musictag.errors import AudioUnreachableError, StoreError
+from musictag.errors import AudioMissingError, AudioUnreachableError, StoreError
 from musictag.storage import queries, stores, urls
-from musictag.storage.fetch import ETAG_THREADS, ask_store, is_missing_file, unreachable_errors
+from musictag.storage.fetch import ETAG_THREADS, ask_store, unreachable_errors
 from musictag.storage.text import store_reason
 
 LISTING_THREADS = 16
@@ -130,18 +130,18 @@ def etags_of(uris: pa.ChunkedArray) -> pa.Table:
 def with_etags(tracks: pa.Table) -> Iterator[pa.RecordBatch]:
     """Yield the columns `track_id` and `uri` of a catalog's tracks with `audio_etag` and `is_missing`, in batches.
 
-    The catalog may tell etags in its column `etag`; the store is asked for the others, see `etags_of`. A track without
-    an etag is processed nevertheless; if it fails, that failure is recorded with its reason. Raises as `etags_of`.
+    The catalog may tell etags in its column `etag`; the store is asked for the others, see `etags_of`. `is_missing` is
+    false where it is not asked. Raises as `etags_of`.
     """
     etags = tracks["etag"]
     are_missing = np.zeros(len(tracks), bool)
-    is_unknown = pc.is_null(etags).combine_chunks()
+    is_unknown = pc.is_null(etags)
     if pc.any(is_unknown).as_py():
-        found = etags_of(tracks["uri"].filter(is_unknown)).combine_chunks()
-        etags = pc.replace_with_mask(etags, is_unknown, found["etag"].combine_chunks())
-        are_missing[is_unknown.to_numpy(zero_copy_only=False)] = found["is_missing"].to_numpy()
-    found = tracks.select(["track_id", "uri"]).append_column("audio_etag", etags)
-    yield from found.append_column("is_missing", pa.array(are_missing)).to_batches(_BATCH)
+        found = etags_of(tracks["uri"].filter(is_unknown))
+        etags = pc.replace_with_mask(etags, is_unknown.combine_chunks(), found["etag"].combine_chunks())
+        are_missing[is_unknown.to_numpy()] = found["is_missing"].to_numpy()
+    listed = tracks.select(["track_id", "uri"]).append_column("audio_etag", etags)
+    yield from listed.append_column("is_missing", pa.array(are_missing)).to_batches(_BATCH)
 
 
 _FOUND = pa.schema([("row", pa.int64()), ("etag", pa.string()), ("is_missing", pa.bool_())])
@@ -170,8 +170,8 @@ def _etags_in_place(place: str, uris: pa.Array, singles: concurrent.futures.Exec
         listed = _listed_etags(place, store, [key for key in keys if not is_odd_key(key)])
         answers = [(listed.get(key), False) for key in keys]
     unknown = [number for number, (etag, _) in enumerate(answers) if etag is None]
-    asked = (wanted[number] for number in unknown)
-    for number, answer in zip(unknown, singles.map(_answer, asked) if place else map(_answer, asked), strict=True):
+    ask_each = singles.map if place else map
+    for number, answer in zip(unknown, ask_each(_ask_once, [wanted[number] for number in unknown]), strict=True):
         answers[number] = answer
     etags, are_missing = zip(*answers, strict=True)
     return pa.array(etags, pa.string()), pa.array(are_missing, pa.bool_())
@@ -194,13 +194,13 @@ def _store_or_none(url: stores.ObjectUrl) -> "obstore.store.ObjectStore | None":
         return None
 
 
-def _answer(uri: str) -> tuple[str | None, bool]:
+def _ask_once(uri: str) -> tuple[str | None, bool]:
     """Return the etag of a file, and whether the store says that there is none."""
     try:
         with unreachable_errors(uri):
             return single_etag(uri), False
     except AudioUnreachableError as error:
-        return None, is_missing_file(error)
+        return None, isinstance(error, AudioMissingError)
 
 
 def _listed_etags(place: str, store: "obstore.store.ObjectStore", keys: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import fsspec
 
-from musictag.errors import AudioEmptyError, AudioUnreachableError, MusictagError, StoreError
+from musictag.errors import AudioEmptyError, AudioMissingError, AudioUnreachableError, MusictagError, StoreError
 from musictag.storage import outages, stores, urls
 
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ def local_audio(uri: str, store_timeout_s: float = 0.0) -> Iterator[Path]:
     A store that does not answer is waited for `store_timeout_s`.
 
     Raises:
-        AudioUnreachableError: the file cannot be read.
+        AudioUnreachableError: the file cannot be read; if there is no such file, an `AudioMissingError`.
         AudioEmptyError: the file is empty.
         StoreError: the folder for temporary files is full.
     """
@@ -66,16 +66,6 @@ def ask_store(uri: str, fn: Callable[[], Result], store_timeout_s: float) -> Res
     return outages.ask_store(uri, fn, _is_transient, store_timeout_s)
 
 
-def is_missing(error: AudioUnreachableError) -> bool:
-    """Return whether `local_audio` raised this error because there is no such file."""
-    if not isinstance(error.__cause__, Exception):
-        return False
-    cause = _cause(error.__cause__)
-    return (
-        isinstance(cause, FileNotFoundError | NotADirectoryError) or getattr(cause, "status", None) in _MISSING_STATUSES
-    )
-
-
 def _suffix(path: str) -> str:
     """Return the suffix of a file's name without the query: presigned URLs are longer than a file name may be."""
     found = re.search(r"\.\w{1,5}$", urls.without_query(path).rstrip("/"), re.ASCII)
@@ -92,23 +82,23 @@ def has_content(path: Path) -> bool:
 
 @contextlib.contextmanager
 def unreachable_errors(uri: str) -> Iterator[None]:
-    """Raise `AudioUnreachableError` for an error of a store in the body; `MemoryError` and our errors stay."""
+    """Raise `AudioUnreachableError` for an error of a store in the body; `MemoryError` and our errors stay.
+
+    If the store says that there is no such file, it is an `AudioMissingError`.
+    """
     try:
         yield
     except (MusictagError, MemoryError):
         raise
     except Exception as error:  # fsspec's filesystems raise errors of many libraries
-        reason = str(_cause(error)) or type(error).__name__
-        raise AudioUnreachableError(f"{uri}: cannot be read: {reason}") from error
+        cause = _cause(error)
+        kind = AudioMissingError if _is_missing(cause) else AudioUnreachableError
+        raise kind(f"{uri}: cannot be read: {str(cause) or type(error).__name__}") from error
 
 
-_GONE = (404, 410)  # statuses of HTTP
-
-
-def is_missing_file(error: AudioUnreachableError) -> bool:
-    """Return whether a store said that there is no such file."""
-    cause = _cause(error)
-    return isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in _GONE
+def _is_missing(cause: BaseException) -> bool:
+    is_no_file = isinstance(cause, FileNotFoundError | NotADirectoryError)
+    return is_no_file or getattr(cause, "status", None) in _MISSING_STATUSES
 
 
 @contextlib.contextmanager

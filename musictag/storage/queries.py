@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from musictag.errors import StoreError
+from musictag.signals import raise_received
 
 MEMORY_LIMIT = "1GiB"
 """Memory of a connection; what needs more is spilled to its temporary folder."""
@@ -47,7 +48,11 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute("SET enable_progress_bar = false")  # it would be among a job's messages
             try:
                 yield connection
+            except RuntimeError as error:
+                raise_received(error)  # DuckDB raises RuntimeError("Query interrupted")
+                raise
             except duckdb.Error as error:
+                raise_received(error)
                 # The error of a reader that was registered, such as a table's missing file, without its traceback.
                 reason = str(error).partition(" Detail: Python exception")[0]
                 advice = f"; set TMPDIR to a folder with more room than {folder}" if "No space left" in reason else ""

@@ -1,12 +1,15 @@
 """Make text of file names and of other programs safe to print and to log."""
 
+import html
 import re
 import unicodedata
 
 # Sequences that set the colours of a terminal; some libraries write them into their errors.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# The error of an object store (S3, Azure, Google), which clients quote with the whole request.
-_STORE_ERROR = re.compile(r"<Code>([^<]+)</Code>.*?<Message>([^<]*)</Message>", re.DOTALL)
+# Clients of object stores (S3, Azure, Google) put the request and the store's answer, as XML, into their errors.
+_STORE_CODE = re.compile(r"<Code>([^<]+)</Code>")
+_STORE_WORDS = re.compile(r"<(?:Message|Details|AuthenticationErrorDetail)>([^<]*)<")
+_REQUEST = re.compile(r"Error performing ([A-Z]+) (\S+)")
 # Control characters, and the separators of lines and of paragraphs U+2028 and U+2029.
 _CONTROLS = ("Cc", "Zl", "Zp")
 # Characters that reverse the direction of the text that follows.
@@ -38,7 +41,13 @@ def without_colours(text: str) -> str:
 
 
 def store_reason(error: Exception) -> str:
-    """Return the text of an error of a store's client on one line: code and message of the store, if it holds them."""
+    """Return the text of an error of a store's client on one line.
+
+    If it holds the store's answer, that is its code and message, and the request that was refused.
+    """
     text = without_colours(str(error))
-    answer = _STORE_ERROR.search(text)
-    return re.sub(r"\s+", " ", f"{answer[1]}: {answer[2]}" if answer else text)
+    if code := _STORE_CODE.search(text):
+        request = _REQUEST.search(text)
+        words = " ".join(html.unescape(each) for each in _STORE_WORDS.findall(text))
+        text = f"{code[1]}: {words}{f' ({request[1]} {request[2]})' if request else ''}"
+    return re.sub(r"\s+", " ", text)

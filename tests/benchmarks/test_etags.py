@@ -66,7 +66,7 @@ def measured(uris: Callable[[], pa.ChunkedArray], bucket: MadeBucket | None = No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(etags, "_page", counted("pages", etags._page))
-        patch.setattr(etags, "_answer", counted("singles", etags._answer))
+        patch.setattr(etags, "_ask_once", counted("singles", etags._ask_once))
         if bucket:
             patch.setattr(stores, "object_store", lambda url: bucket)
         of_uris = uris()

@@ -94,6 +94,6 @@ def test_new_changed_and_vanished_tracks_are_accounted_for(store: s3fs.S3FileSys
     assert succeeded, log
     job = cluster.summary(store)["jobs"]["featurize"]
     assert (job["listed"], job["written"], job["failed"]) == (N_TRACKS + 1, 3, 1), log
-    assert job["failed_by_error"] == {"AudioUnreachableError": 1}
+    assert job["failed_by_error"] == {"AudioMissingError": 1}
     assert set(cluster.models_by_track()) >= set(library.rows) - {"track-6"}
     library.add("track-6")

@@ -107,11 +107,11 @@ def test_unreachable_track_is_always_retried():
 @pytest.mark.parametrize(
     ("failed", "is_missing", "is_tried"),
     [
-        (FailedTrack("a.mp3", None, "AudioUnreachableError", 1), True, False),
-        (FailedTrack("a.mp3", None, "AudioUnreachableError", 1), False, True),  # the store did not answer
-        (FailedTrack("b.mp3", None, "AudioUnreachableError", 1), True, True),
-        (FailedTrack("a.mp3", "e1", "AudioUnreachableError", 1), True, True),  # it was there before
-        (FailedTrack("a.mp3", None, "CatalogError", 1), True, True),
+        (FailedTrack("a.mp3", None, "AudioMissingError", 1), True, False),
+        (FailedTrack("a.mp3", None, "AudioMissingError", 1), False, True),  # the store did not answer
+        (FailedTrack("b.mp3", None, "AudioMissingError", 1), True, True),
+        (FailedTrack("a.mp3", "e1", "AudioMissingError", 1), True, True),  # it was there when the run was planned
+        (FailedTrack("a.mp3", None, "AudioUnreachableError", 1), True, True),  # the reason has changed
         (None, True, True),
     ],
 )
@@ -119,8 +119,8 @@ def test_a_file_that_is_missing_again_is_not_tried_again(failed, is_missing, is_
     existing = {"a": ExistingRow("a.mp3", "e0", "producer")}
     failures = {"a": failed} if failed else {}
     with planned([("a", "a.mp3", None)], existing, failures, missing=["a"] if is_missing else []) as made:
-        assert (made.task_ids, made.exhausted) == ((["a"], set()) if is_tried else ([], {"a"}))
-        assert (made.stale, made.orphaned) == (set(), set())
+        assert (made.task_ids, made.plan.n_missing) == ((["a"], 0) if is_tried else ([], 1))
+        assert (made.exhausted, made.stale, made.orphaned) == (set(), set(), set())
 
 
 def test_track_is_exhausted_after_max_attempts():
@@ -208,9 +208,7 @@ def test_exhausted_tracks_are_printed(capsys):
         echo_plan("c.csv", made.plan, "to do", unlisted="kept", left_out={})
     first, second = capsys.readouterr().out.splitlines()
     assert first == "c.csv: 2 tracks listed, 1 to do: 1 new"
-    assert second == (
-        "not tried again, failed --max-attempts times on the same audio, or still missing: 1 listed track"
-    )
+    assert second == "not tried again, failed --max-attempts times on the same audio: 1 listed track"
 
 
 TRACK_IDS = st.sampled_from("abcdefgh")
@@ -226,12 +224,12 @@ FAILURES = st.builds(
     FailedTrack,
     st.sampled_from(["1.mp3", REDACTED]),
     ETAGS,
-    st.sampled_from(["AudioCorruptError", "AudioUnreachableError"]),
+    st.sampled_from(["AudioCorruptError", "AudioUnreachableError", "AudioMissingError"]),
     st.integers(1, 4),
 )
 
 
-def expected_state(uri, etag, row, failure):
+def expected_state(uri, etag, is_missing, row, failure):
     """Return the state of a listed track, its attempts, and whether its row is stale, as the rules say."""
     uri = REDACTED if "://" in uri else uri
     is_stale = row is not None and etag is not None and (row.uri, row.audio_etag) != (uri, etag)
@@ -239,6 +237,8 @@ def expected_state(uri, etag, row, failure):
         return "unchanged", is_stale
     if failure is None or (failure.uri, failure.audio_etag) != (uri, etag):
         return "task", is_stale
+    if failure.error == "AudioMissingError" and is_missing:
+        return "missing", is_stale
     is_final = failure.error not in RETRYABLE_ERRORS and etag is not None and failure.attempts >= 3
     return "exhausted" if is_final else "task", is_stale
 
@@ -248,19 +248,21 @@ def expected_state(uri, etag, row, failure):
     catalog=st.dictionaries(TRACK_IDS, st.none() | st.tuples(URIS, ETAGS)),  # None is a row that cannot be used
     existing=st.dictionaries(TRACK_IDS, ROWS),
     failed=st.dictionaries(TRACK_IDS, FAILURES),
+    missing=st.sets(TRACK_IDS),
 )
-def test_every_listed_track_has_the_state_that_the_rules_say(catalog, existing, failed):
+def test_every_listed_track_has_the_state_that_the_rules_say(catalog, existing, failed, missing):
     listed = [(track_id, *row) for track_id, row in catalog.items() if row]
     problems = [Problem(n, track_id, "", "why") for n, track_id in enumerate(catalog) if not catalog[track_id]]
-    with planned(listed, existing, failed, problems) as made:
+    with planned(listed, existing, failed, problems, missing=missing) as made:
         states = made.connection.sql("SELECT track_id, state, is_stale FROM plan ORDER BY number").fetchall()
         assert states == [
-            (track_id, *expected_state(uri, etag, existing.get(track_id), failed.get(track_id)))
+            (track_id, *expected_state(uri, etag, track_id in missing, existing.get(track_id), failed.get(track_id)))
             for track_id, uri, etag in listed
         ]
         assert made.orphaned == set(existing) - set(catalog)
         plan = made.plan
-        assert plan.n_listed == len(catalog) == plan.n_tasks + plan.n_unchanged + plan.n_exhausted + plan.n_problems
+        n_failed = plan.n_exhausted + plan.n_missing + plan.n_problems
+        assert plan.n_listed == len(catalog) == plan.n_tasks + plan.n_unchanged + n_failed
         assert sum(plan.reasons.values()) == plan.n_tasks
 
 

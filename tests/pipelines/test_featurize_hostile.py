@@ -51,8 +51,9 @@ PLAYS = (
     "SHOUTED.WAV",
 )
 UNLISTED = (".hidden.wav", "notes.txt")
-UNREACHABLE = "loop.mp3", "to-each-other-1.mp3", "to-each-other-2.mp3", "dangling.mp3", "pipe.mp3", "socket.mp3"
+UNREACHABLE = "loop.mp3", "to-each-other-1.mp3", "to-each-other-2.mp3", "pipe.mp3", "socket.mp3"
 FAIL = {"empty.mp3": ("decode", "AudioEmptyError")}
+FAIL["dangling.mp3"] = ("fetch", "AudioMissingError")
 FAIL |= dict.fromkeys(UNREACHABLE, ("fetch", "AudioUnreachableError"))
 
 

@@ -35,7 +35,7 @@ def test_catalog_audio_and_features_in_a_store(store, tmp_path, script, featuriz
     assert {track_id: row["n_clips"] for track_id, row in found.items()} == {"a.flac": 1, "b.mp3": 2}
     assert found["b.mp3"]["uri"] == f"{store}/songs/b.mp3"
     assert found["b.mp3"]["audio_etag"] == etags.audio_etag(f"{store}/songs/b.mp3")
-    assert rows(f"{store}/features-failures", "error")["missing.mp3"]["error"] == "AudioUnreachableError"
+    assert rows(f"{store}/features-failures", "error")["missing.mp3"]["error"] == "AudioMissingError"
 
     put(f"{store}/songs/a.flac", write_audio(tmp_path / "a.flac", music(7.0), 44_100).read_bytes())
     capsys.readouterr()

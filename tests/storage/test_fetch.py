@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from musictag.errors import AudioUnreachableError, StoreError
+from musictag.errors import AudioMissingError, AudioUnreachableError, StoreError
 from musictag.storage import checksums, etags, retry
 from musictag.storage import fetch as storage_fetch
 from websites import serving
@@ -46,17 +46,14 @@ def test_circular_link_is_unreachable(tmp_path):
 
 def test_only_a_file_that_does_not_exist_is_missing(tmp_path, moody, monkeypatch):
     (tmp_path / "a.mp3").touch()
-    with pytest.raises(AudioUnreachableError) as error:
-        fetch(str(tmp_path / "none.mp3"))
-    assert storage_fetch.is_missing(error.value)
-    with pytest.raises(AudioUnreachableError) as error:
-        fetch(str(tmp_path / "a.mp3/none.mp3"))
-    assert storage_fetch.is_missing(error.value)
+    for name in ("none.mp3", "a.mp3/none.mp3"):
+        with pytest.raises(AudioMissingError, match=name):
+            fetch(str(tmp_path / name))
     for other in (PermissionError("denied"), ValueError("unknown scheme")):
         monkeypatch.setattr(Moody, "failures", iter([other]))
         with pytest.raises(AudioUnreachableError) as error:
             fetch("moody://song.wav")
-        assert not storage_fetch.is_missing(error.value)
+        assert not isinstance(error.value, AudioMissingError)
 
 
 class Statuses(http.server.BaseHTTPRequestHandler):
@@ -77,7 +74,7 @@ class Statuses(http.server.BaseHTTPRequestHandler):
 def test_only_statuses_404_and_410_mean_that_a_file_is_missing(moody, status, is_missing):
     with serving(Statuses) as url, pytest.raises(AudioUnreachableError) as error:
         fetch(f"{url}/{status}.mp3")
-    assert storage_fetch.is_missing(error.value) == is_missing
+    assert isinstance(error.value, AudioMissingError) == is_missing
 
 
 class Moody(MemoryFileSystem):

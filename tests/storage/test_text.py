@@ -39,10 +39,9 @@ def test_colours_of_a_library_are_removed() -> None:
     assert without_colours("\x1b[36mray::f()\x1b[39m (pid=1): \x1b[1;31mfailed\x1b[m") == "ray::f() (pid=1): failed"
 
 
-def test_reason_of_a_store_is_its_code_and_message() -> None:
+def test_reason_of_a_store_is_its_code_and_message_and_the_request() -> None:
     client = "Generic S3 error\n  Error performing GET http://s3/music in 3ms - 403 Forbidden\n"
-    xml = (
-        "<?xml version='1.0'?><Error><Code>AccessDenied</Code><RequestId>7</RequestId><Message>Access\nDenied</Message>"
-    )
-    assert store_reason(OSError(f"{client}{xml}")) == "AccessDenied: Access Denied"
+    xml = "<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access\nDenied</Message><Details>it&#39;s"
+    answer = f"{client}{xml} hers</Details></Error>"
+    assert store_reason(OSError(answer)) == "AccessDenied: Access Denied it's hers (GET http://s3/music)"
     assert store_reason(OSError("\x1b[31mno\n  answer\x1b[m")) == "no answer"
