@@ -126,6 +126,8 @@ def test_other_broken_pipes_are_raised():
         run_main(main, [])
 
 
+# In the background of a shell, SIGINT is ignored from the start.
+DEFAULT_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 READS_A_CATALOG = """
 import os, signal, sys
 import pyarrow as pa
@@ -163,6 +165,6 @@ sys.exit(run_main(main, []))
     ("signal", "code", "sentence"), [("SIGTERM", 143, "stopped by SIGTERM"), ("SIGINT", 130, "stopped")]
 )
 def test_signal_in_a_query_is_no_failed_query(program, signal, code, sentence):
-    command = [sys.executable, "-c", program.format(signal=signal)]
+    command = [sys.executable, "-c", f"{DEFAULT_SIGINT}\n{program.format(signal=signal)}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (ended.returncode, ended.stderr.partition(";")[0]) == (code, sentence)
