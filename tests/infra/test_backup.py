@@ -17,7 +17,7 @@ def test_lost_database_and_tables_are_restored(store: s3fs.S3FileSystem) -> None
     tagged = cluster.models_by_track()
     dump = cluster.kubectl(*IN_DATABASE, f"{PASSWORD} pg_dump --clean --if-exists mlflow")
     for table in TABLES:
-        store.copy(f"music/{table}", f"music/backup/{table}", recursive=True)
+        copy_folder(store, f"music/{table}", f"music/backup/{table}")
 
     scale_mlflow(0)
     cluster.kubectl(*IN_DATABASE, f"{PASSWORD} psql mlflow", text="DROP SCHEMA public CASCADE; CREATE SCHEMA public;")
@@ -26,13 +26,19 @@ def test_lost_database_and_tables_are_restored(store: s3fs.S3FileSystem) -> None
 
     cluster.kubectl(*IN_DATABASE, f"{PASSWORD} psql --set=ON_ERROR_STOP=1 mlflow", text=dump)
     for table in TABLES:
-        store.copy(f"music/backup/{table}", f"music/{table}", recursive=True)
+        copy_folder(store, f"music/backup/{table}", f"music/{table}")
     scale_mlflow(1)
     succeeded, log = cluster.night("night-after-restore", 900)
     assert succeeded, log
     assert [job["was_needed"] for job in cluster.summary(store)["jobs"].values()] == [False, False], log
     assert cluster.models_by_track() == tagged
     store.rm("music/backup", recursive=True)
+
+
+def copy_folder(store: s3fs.S3FileSystem, source: str, target: str) -> None:
+    """Copy all objects below a key, as `aws s3 sync` does; s3fs copies a folder into one that exists."""
+    for path in store.find(source):
+        store.copy(path, target + path.removeprefix(source))
 
 
 def scale_mlflow(n: int) -> None:
