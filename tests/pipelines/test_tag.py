@@ -14,7 +14,8 @@ import pytest
 
 import sample_tables
 from musictag.engines import mlflow_registry, mlflow_runs, ray_scoring
-from musictag.engines.ray_cluster import connect
+from musictag.engines.ray_cluster import connect, task_errors
+from musictag.errors import ModelError
 from musictag.features import extract
 from musictag.features.limits import Limits
 from musictag.features.table import SCHEMA, open_features
@@ -198,6 +199,23 @@ def test_all_cpus_read_for_an_actor_with_a_gpu(corpus, artifacts, ray_cluster, m
         for gpu_tracks, is_fused in ((16, False), (None, True)):
             text = plan(ray_scoring.score_rows(rows, MODEL, artifacts["fresh"], gpu_tracks, 1))
             assert bool(fused.search(text)) == is_fused, text
+
+
+def test_error_of_an_actor_that_cannot_load_its_model_is_raised_as_it_is(
+    corpus, artifacts, ray_cluster, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
+    tasks = TaskList.of([Task(track_id, "", None) for track_id in tables.track_ids(str(corpus.features))], 1)
+    shutil.copytree(artifacts["fresh"], tmp_path / "broken")
+    (tmp_path / "broken/tagger.json").write_text("{}")
+
+    def score():
+        rows = ray_scoring.from_features(tasks, str(corpus.features), 0.0)
+        with task_errors():
+            list(ray_scoring.score_rows(rows, MODEL, tmp_path / "broken", None, 1).iter_batches())
+
+    with connect(num_cpus=1), pytest.raises(ModelError, match=r"tagger\.json"):
+        score()
 
 
 def plan(rows):
