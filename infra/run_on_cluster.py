@@ -53,6 +53,8 @@ LOST_HEAD = ("ConnectionError: Failed to connect to Ray", "RuntimeError: WebSock
 """Errors by which Ray's client ends if the head of its cluster is lost."""
 CHAINED = ("The above exception was the direct cause", "During handling of the above exception")
 """Lines between the tracebacks of an error and of its cause."""
+REPEATED_LOG = ", last available logs"
+"""Text before the end of a log in messages of Ray and KubeRay about a job that failed."""
 ENDED = ("Complete", "Failed")
 """States of a RayJob that has ended."""
 KINDS = (("apps/v1", "Deployment"), ("v1", "Service"), ("ray.io/v1", "RayJob"))
@@ -286,7 +288,8 @@ def wait_for_ray_job(client: DynamicClient, namespace: str, name: str) -> int:
     log.join(LOG_LIMIT_S)
     if found.get("jobDeploymentStatus") == "Complete" and found.get("jobStatus") == "SUCCEEDED":
         return 0
-    reason = f"{found.get('reason') or found.get('jobStatus')}: {found.get('message') or 'see its log'}"
+    message, _, _ = (found.get("message") or "see its log").partition(REPEATED_LOG)
+    reason = f"{found.get('reason') or found.get('jobStatus')}: {message}"
     echo(f"{subject}: {reason}; what is committed stays, and the next run goes on")
     return 1
 
@@ -306,13 +309,17 @@ def print_log(client: DynamicClient, namespace: str, selector: str, ended: threa
                     lines = kubernetes.watch.Watch().stream(
                         api.read_namespaced_pod_log, name=pod.metadata.name, namespace=namespace
                     )
-                    for line in without_lost_head(lines):
+                    for line in readable(lines):
                         sys.stdout.write(f"{line}\n")
                         sys.stdout.flush()
 
 
-def without_lost_head(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a log, and one sentence for each traceback of Ray's client about a head that is lost."""
+def readable(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of the log of Ray's client.
+
+    A traceback about a head that is lost becomes one sentence, and the end of the job's log, which the client prints
+    again after its failure, is left out.
+    """
     traceback: list[str] = []
     for line in lines:
         is_in_traceback = traceback and (
@@ -323,7 +330,10 @@ def without_lost_head(lines: Iterable[str]) -> Iterator[str]:
             continue
         yield from _shown(traceback)
         traceback = []
+        line, _, is_repeated = line.partition(REPEATED_LOG)
         yield line
+        if is_repeated:
+            return
     yield from _shown(traceback)
 
 

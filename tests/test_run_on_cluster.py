@@ -104,6 +104,12 @@ Traceback (most recent call last):
 ConnectionError: Failed to connect to Ray at address: http://head:8265.
 the end"""
     sentence = "the head of the Ray cluster does not answer any more"
-    assert list(tool.without_lost_head(lost.splitlines())) == ["tag: 12 of 40", sentence, "the end"]
+    assert list(tool.readable(lost.splitlines())) == ["tag: 12 of 40", sentence, "the end"]
     bug = lost.replace("Failed to connect to Ray at address", "a bug of ours")
-    assert list(tool.without_lost_head(bug.splitlines())) == bug.splitlines()
+    assert list(tool.readable(bug.splitlines())) == bug.splitlines()
+
+
+def test_log_of_a_job_that_failed_is_not_repeated(tool: ModuleType) -> None:
+    lines = ["tag: 3 of 3", "error: 3 of 3 tracks failed", "ERR cli.py:75 -- Job 'tag-1' failed"]
+    repeated = ["Status message: Job failed with exit code 1, last available logs (truncated to 20,000 chars):", *lines]
+    assert list(tool.readable([*lines, *repeated])) == [*lines, "Status message: Job failed with exit code 1"]
