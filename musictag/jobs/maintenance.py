@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from pyarrow.fs import FileInfo, FileSelector
 
@@ -83,6 +83,8 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     table = tables.open_table(uri)
     started = datetime.datetime.now(datetime.UTC)
     is_running = heartbeats.running_states(uri, planned_runs(plan_uri(uri)) | heartbeats.staged_runs(uri))
+    # The store's clock may be behind the drivers'.
+    starts = [heartbeats.started_at(run) - _CLOCK_MARGIN for run in _runs_that_write(uri, is_running)]
     for run in is_running:
         if not is_running[run] and heartbeats.started_at(run) < started - datetime.timedelta(hours=keep_hours):
             staging.delete_run(uri, run)
@@ -91,7 +93,7 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     with folders.store_errors(uri):
         unused = set(table.vacuum(keep_hours, dry_run=True, enforce_retention_duration=False, full=True))
         folder = folders.open_folder(uri)
-        writing_since = min([started, *_starts(uri)])
+        writing_since = min([started, *starts])
         existing = {file.path: file for file in folder.get_file_info(FileSelector(""))}
         unused -= {path for path in unused if path in existing and _written_at(existing[path]) >= writing_since}
         # A run may have committed staged files meanwhile.
@@ -103,13 +105,13 @@ def vacuum(uri: str, keep_hours: int) -> list[str]:
     return deleted
 
 
-def _starts(uri: str) -> Iterator[datetime.datetime]:
-    """Yield when the runs that write the table at `uri` have started; the store's clock may be behind the drivers'."""
-    # A run has its heartbeat in the table of its rows.
-    for table_uri in {uri, uri.rstrip("/").removesuffix(_FAILURES)}:
-        for run, is_running in heartbeats.running_states(table_uri, heartbeats.staged_runs(table_uri)).items():
-            if is_running:
-                yield heartbeats.started_at(run) - _CLOCK_MARGIN
+def _runs_that_write(uri: str, is_running: Mapping[str, bool]) -> list[str]:
+    """Return the running runs that write the table at `uri`; `is_running` is of the runs in its own folder."""
+    # A run that writes failures has its heartbeat in the table of its rows.
+    of_rows = uri.rstrip("/").removesuffix(_FAILURES)
+    if of_rows != uri.rstrip("/"):
+        is_running = {**is_running, **heartbeats.running_states(of_rows, heartbeats.staged_runs(of_rows))}
+    return [run for run, running in is_running.items() if running]
 
 
 def compact(uri: str) -> rewrite.Compaction:
