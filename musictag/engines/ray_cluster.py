@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError, RayTaskError
 
 from musictag.errors import MusictagError, UsageError, WorkerLostError
 from musictag.jobs import machine
-from musictag.signals import handle_signals
+from musictag.jobs.entry_point import handle_signals
 from musictag.storage.text import without_colours
 
 WORKER_BYTES = 3 << 29

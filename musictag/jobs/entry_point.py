@@ -4,14 +4,23 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 from musictag.errors import MusictagError
-from musictag.signals import Terminated, first_received, handle_signals
 from musictag.storage.text import printable
 from musictag.storage.urls import redacted
 
 STOPPED = "what is committed stays, and the same command continues from there"
+
+
+class Terminated(BaseException):
+    """SIGTERM was sent to this process. As `KeyboardInterrupt`, it is no `Exception`: no handler of errors stops it."""
+
+
+_received: list[signal.Signals] = []
+"""The signals that asked this process to end, in the order in which they arrived."""
 
 
 def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
@@ -26,12 +35,12 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except (KeyboardInterrupt, Terminated):
-        return _end_after(first_received() or signal.SIGINT)
+        # A query that SIGTERM interrupts raises KeyboardInterrupt, too.
+        return _end_after(_received[0] if _received else signal.SIGINT)
     except MusictagError as error:
         message = printable(redacted(str(error)), "\n\t")
         sys.stderr.write(f"error: {message}\n")
-        received = first_received()  # a library may have made this error of a signal
-        return _end_after(received) if received else error.exit_code
+        return _end_after(_received[0]) if _received else error.exit_code
     except BrokenPipeError:
         if not _is_reader_gone():
             raise
@@ -58,6 +67,30 @@ def _is_reader_gone() -> bool:
     poll = select.poll()
     poll.register(1, 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def handle_signals() -> None:
+    """Raise `Terminated` in the main thread after SIGTERM, so that files, runs and child processes are ended.
+
+    As process 1 of a container, this process would otherwise ignore the signal. SIGINT raises `KeyboardInterrupt`, as
+    with Python's own handler, unless it is ignored, as in the background of a shell. Other threads cannot set a
+    handler.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what ends the process must not be interrupted
+    _received.append(signal.SIGTERM)
+    raise Terminated
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _received.append(signal.SIGINT)
+    raise KeyboardInterrupt
 
 
 def open_missing_streams() -> None:

@@ -5,6 +5,7 @@ over columns: ten million tracks would not fit into Python objects.
 """
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ import duckdb
 import pyarrow as pa
 
 from musictag.errors import StoreError
-from musictag.signals import raise_received
 
 MEMORY_LIMIT = "1GiB"
 """Memory of a connection; what needs more is spilled to its temporary folder."""
+# DuckDB's errors in place of what the handler of SIGINT or SIGTERM raised, in a query and in a reader of Arrow.
+_INTERRUPTED = re.compile(r"^Query interrupted$|\b(?:KeyboardInterrupt|Terminated)\s*$")
 
 
 @contextlib.contextmanager
@@ -28,6 +30,7 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises:
         StoreError: a query in the body fails, for instance because a table that it reads cannot be read.
+        KeyboardInterrupt: SIGINT or SIGTERM interrupted a query.
     """
     with tempfile.TemporaryDirectory(prefix="musictag-") as folder:
         connection = duckdb.connect(
@@ -48,11 +51,11 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute("SET enable_progress_bar = false")  # it would be among a job's messages
             try:
                 yield connection
-            except RuntimeError as error:
-                raise_received(error)  # DuckDB raises RuntimeError("Query interrupted")
-                raise
-            except duckdb.Error as error:
-                raise_received(error)
+            except (duckdb.Error, RuntimeError) as error:
+                if _INTERRUPTED.search(str(error)):
+                    raise KeyboardInterrupt from error
+                if not isinstance(error, duckdb.Error):
+                    raise
                 # The error of a reader that was registered, such as a table's missing file, without its traceback.
                 reason = str(error).partition(" Detail: Python exception")[0]
                 advice = f"; set TMPDIR to a folder with more room than {folder}" if "No space left" in reason else ""
