@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from musictag.errors import LedgerError, MusictagError, StoreError
+from musictag.errors import ConflictError, LedgerError, MusictagError, StoreError
 from musictag.jobs import maintenance
 from musictag.jobs.budget import WORK_TO_DO
 from musictag.jobs.commands import run_command
@@ -121,13 +121,18 @@ def read_if_written(report: str, code: int) -> dict[str, Any] | None:
 
 
 def keep_house(config: NightConfig) -> list[str]:
-    """Join small files of the tables and remove those that no recent version needs; return the messages of errors."""
+    """Join small files of the tables and remove those that no recent version needs; return the messages of errors.
+
+    A table that another run changes meanwhile is left to the next night, which is no error.
+    """
     problems = []
     for uri in (config.features, config.tags):
         for table in (uri, tables.companion_uri(uri, "failures")):
             try:
                 if tables.table_exists(table):
                     keep_table(table, config)
+            except ConflictError:
+                echo(f"{table}: not joined, because another run changes it; the next night does it")
             except MusictagError as error:
                 problems.append(str(error))
                 echo(f"housekeeping: {error}")

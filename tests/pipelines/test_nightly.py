@@ -2,12 +2,18 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from musictag.errors import ConflictError
+from musictag.features.table import SCHEMA
 from musictag.jobs import maintenance
+from musictag.jobs.night_config import read_config
 from musictag.models.published import pretrained
+from musictag.storage import tables
 from nights import Library
 
 pytestmark = pytest.mark.slow
@@ -84,6 +90,21 @@ def test_command_of_a_job_gets_the_script_and_its_options(library: Library) -> N
     assert summary["jobs"]["tag"] == {"exit_code": 127, "was_needed": True}
     out, _, _ = library.night(code=1)
     assert "engine starts" not in out  # the plan has shown that nothing is to do
+
+
+def test_table_that_another_night_changes_is_left_to_the_next(
+    library: Library,
+    script: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def compact(uri: str) -> None:
+        raise ConflictError(f"table {uri}: another run removed a.parquet meanwhile: run again")
+
+    tables.create_table(str(library.folder / "features"), SCHEMA)
+    monkeypatch.setattr(maintenance, "compact", compact)
+    assert script("nightly").keep_house(read_config(library.config)) == []
+    assert "features: not joined, because another run changes it; the next night does it" in capsys.readouterr().out
 
 
 def test_wrong_settings_exit_2(library: Library) -> None:
