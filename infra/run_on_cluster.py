@@ -49,8 +49,13 @@ API_LIMIT_S = 300.0
 """Time for which an API server that does not answer is asked again."""
 LOG_LIMIT_S = 10.0
 """Time for which the end of a log is waited for."""
-LOST_HEAD = ("ConnectionError: Failed to connect to Ray", "RuntimeError: WebSocket connection closed unexpectedly")
-"""Errors by which Ray's client ends if the head of its cluster is lost."""
+LOST_HEAD = "the head of the Ray cluster does not answer any more"
+CLIENT_ERRORS = {
+    "ConnectionError: Failed to connect to Ray": LOST_HEAD,
+    "RuntimeError: WebSocket connection closed unexpectedly": LOST_HEAD,
+    "ValueError: Job with submission_id": "Ray has the job already: its client lost the connection and asked again",
+}
+"""Errors by which Ray's client ends if it loses the head of its cluster, and what they mean."""
 CHAINED = ("The above exception was the direct cause", "During handling of the above exception")
 """Lines between the tracebacks of an error and of its cause."""
 REPEATED_LOG = ", last available logs"
@@ -317,13 +322,13 @@ def print_log(client: DynamicClient, namespace: str, selector: str, ended: threa
 def readable(lines: Iterable[str]) -> Iterator[str]:
     """Yield the lines of the log of Ray's client.
 
-    A traceback about a head that is lost becomes one sentence, and the end of the job's log, which the client prints
+    A traceback of `CLIENT_ERRORS` becomes one sentence, and the end of the job's log, which the client prints
     again after its failure, is left out.
     """
     traceback: list[str] = []
     for line in lines:
         is_in_traceback = traceback and (
-            not line.strip() or line.startswith((" ", *CHAINED)) or traceback[-1].startswith(" ")
+            not line.strip(" .") or line.startswith((" ", *CHAINED)) or traceback[-1].startswith(" ")
         )
         if is_in_traceback or line.startswith("Traceback"):
             traceback.append(line)
@@ -338,8 +343,10 @@ def readable(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _shown(traceback: list[str]) -> list[str]:
-    if any(line.startswith(LOST_HEAD) for line in traceback):
-        return ["the head of the Ray cluster does not answer any more"]
+    """Return what is shown of the lines of a traceback."""
+    for start, meaning in CLIENT_ERRORS.items():
+        if any(line.startswith(start) for line in traceback):
+            return [meaning]
     return traceback
 
 

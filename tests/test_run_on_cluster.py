@@ -109,6 +109,23 @@ the end"""
     assert list(tool.readable(bug.splitlines())) == bug.splitlines()
 
 
+def test_traceback_about_a_job_that_is_submitted_again_is_one_sentence(tool: ModuleType) -> None:
+    again = """\
+tag: running
+Traceback (most recent call last):
+  File "/opt/musictag/bin/ray", line 8, in <module>
+    sys.exit(main())
+RuntimeError: Request failed with status code 500: Traceback (most recent call last):
+  File "job_head.py", line 148, in submit_job_internal
+    await self._raise_error(resp)
+ValueError: Job with submission_id tag-1 already exists. Please use a different submission_id.
+.
+.
+the end"""
+    sentence = "Ray has the job already: its client lost the connection and asked again"
+    assert list(tool.readable(again.splitlines())) == ["tag: running", sentence, "the end"]
+
+
 def test_log_of_a_job_that_failed_is_not_repeated(tool: ModuleType) -> None:
     lines = ["tag: 3 of 3", "error: 3 of 3 tracks failed", "ERR cli.py:75 -- Job 'tag-1' failed"]
     repeated = ["Status message: Job failed with exit code 1, last available logs (truncated to 20,000 chars):", *lines]
