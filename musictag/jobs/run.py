@@ -44,6 +44,7 @@ from musictag.jobs.report import finished_report, planned_report, write_report
 from musictag.jobs.sharing import check_not_shared
 from musictag.jobs.staged_parts import StagedParts
 from musictag.storage import heartbeats, queries, rewrite, staging, tables
+from musictag.storage.outages import ask_table_store
 
 MANY_FILES = 200
 """Number of small files from which on joining them is suggested; opening a file takes a millisecond or more."""
@@ -135,10 +136,10 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
         LedgerError: a task is neither written nor failed, more tracks failed than `max_failures` allows, or more rows
             are of unlisted tracks than `prune_limit` allows; then none of these rows is deleted.
     """
-    tables.create_table(run.output.failures_uri, FAILURES_SCHEMA)
+    _ask_store(run, lambda: tables.create_table(run.output.failures_uri, FAILURES_SCHEMA))
     name = heartbeats.run_name(run.started)
     with heartbeats.running(run.output.uri, name):
-        adopt_staged(run, name)
+        _ask_store(run, lambda: adopt_staged(run, name))
         with queries.connect() as connection:
             planned_at = datetime.datetime.now(datetime.UTC)
             plan = _plan(connection, run)
@@ -155,7 +156,7 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             account = _finish(connection, run, plan, planned_at, prune=prune)
             waiting_since = oldest_waiting(connection)
             failures = count_failures(connection, run.output.failures_uri, planned_at) if account.failed else {}
-        staging.delete_run(run.output.uri, name)
+        _ask_store(run, lambda: staging.delete_run(run.output.uri, name))
     suggest_compaction(run.output.uri)
     write_report(run.report_uri, finished_report(account, failures, waiting_since, run.started, cost))
     echo_account(account, run.output.uri, run.output.failures_uri, run.started, cost)
@@ -166,6 +167,11 @@ def execute(run: Run, process: Process, *, purpose: str) -> None:
             f"any more, more than --prune-limit {run.prune_limit:g} allows: they were kept. If they are really gone, "
             "raise the limit"
         )
+
+
+def _ask_store(run: Run, fn: Callable[[], object]) -> None:
+    """Call `fn`, which reads or writes tables, and may be called again; wait for a store that does not answer."""
+    ask_table_store(fn, run.store_timeout_s)
 
 
 def adopt_staged(run: Run, name: str) -> None:
@@ -213,8 +219,9 @@ def _plan(connection: duckdb.DuckDBPyConnection, run: Run) -> Plan:
     """Make the plan, with the rows that may be copied, as tables of the connection."""
     queries.load(connection, "problems", run.catalog.problems if run.catalog else PROBLEMS_SCHEMA.empty_table())
     # A job that does not decode audio ignores earlier failures and tries all tracks again.
-    load_earlier_failures(connection, None if run.max_attempts is None else run.output.failures_uri)
-    run.load_rows(connection, "rows_before")
+    failures_uri = None if run.max_attempts is None else run.output.failures_uri
+    _ask_store(run, lambda: load_earlier_failures(connection, failures_uri))
+    _ask_store(run, lambda: run.load_rows(connection, "rows_before"))
     load_listed(connection, run.listed)
     plan = make_plan(connection, run.output.producer, run.max_attempts or 1)
     if not run.replace:
@@ -233,7 +240,7 @@ def _process(connection: duckdb.DuckDBPyConnection, run: Run, n_tasks: int, proc
         with committer.running(), run.budget.stopping(files):
             process(files, committer)
         seconds = time.monotonic() - started
-    delete_plan(files.uri, name)
+    _ask_store(run, lambda: delete_plan(files.uri, name))
     return Cost(committer.n_tracks, committer.core_seconds, workers.n_gpus * seconds)
 
 
@@ -242,14 +249,15 @@ def _finish(
 ) -> Account:
     """Remove the rows and failures that the run has replaced, and return its account."""
     if plan.n_tasks:
-        run.load_rows(connection, "rows_now")
+        _ask_store(run, lambda: run.load_rows(connection, "rows_now"))
     else:
         connection.execute("CREATE TABLE rows_now AS SELECT * FROM rows_before")
-    load_present_failures(connection, run.output.failures_uri)
+    failures_uri = run.output.failures_uri
+    _ask_store(run, lambda: load_present_failures(connection, failures_uri))
     was_stopped = run.budget.is_over
-    account = make_account(connection, plan, run.output.failures_uri, planned_at, was_stopped=was_stopped)
-    remove_obsolete_rows(connection, run.output, run.load_rows, prune=prune)
-    delete_resolved_failures(connection, run.output.failures_uri, planned_at, prune=prune)
+    account = make_account(connection, plan, failures_uri, planned_at, was_stopped=was_stopped)
+    _ask_store(run, lambda: remove_obsolete_rows(connection, run.output, run.load_rows, prune=prune))
+    _ask_store(run, lambda: delete_resolved_failures(connection, failures_uri, planned_at, prune=prune))
     if n_known := count_known_audio(connection, run.output.uri):
         echo(f"with the audio of an earlier row: {counted(n_known, 'track')}")
     return account

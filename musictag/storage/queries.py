@@ -7,7 +7,7 @@ over columns: ten million tracks would not fit into Python objects.
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -65,7 +65,28 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
 def load(
     connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | pa.RecordBatchReader, columns: str = "*"
 ) -> None:
-    """Create a table of the connection from Arrow's rows; `columns` are expressions in SQL of the columns of `rows`."""
+    """Create a table of the connection from Arrow's rows; `columns` are expressions in SQL of the columns of `rows`.
+
+    An error of a reader is raised as it is; DuckDB raises another one in its place.
+    """
+    errors: list[BaseException] = []
+    if isinstance(rows, pa.RecordBatchReader):
+        rows = pa.RecordBatchReader.from_batches(rows.schema, _remembering(errors, rows))
     connection.register("arrow_rows", rows)
-    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT {columns} FROM arrow_rows")
-    connection.unregister("arrow_rows")
+    try:
+        connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT {columns} FROM arrow_rows")
+    except duckdb.Error:
+        if errors:
+            raise errors[0] from None
+        raise
+    finally:
+        connection.unregister("arrow_rows")
+
+
+def _remembering(errors: list[BaseException], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches; append an error to `errors` before it is raised."""
+    try:
+        yield from batches
+    except BaseException as error:
+        errors.append(error)
+        raise

@@ -14,7 +14,7 @@ import pytest
 from musictag.catalog.reader import Catalog
 from musictag.catalog.validation import SCHEMA as CATALOG_SCHEMA
 from musictag.catalog.validation import Problem, problems_table
-from musictag.errors import AudioCorruptError, LedgerError, UsageError
+from musictag.errors import AudioCorruptError, LedgerError, StoreError, UsageError
 from musictag.jobs import budget as budgets
 from musictag.jobs import committer as committing
 from musictag.jobs import run as running
@@ -100,6 +100,7 @@ class Job:
         folder: str = "",
         process: Process | None = None,
         budget: Budget = NO_LIMITS,
+        store_timeout_s: float = 0.0,
         only_plan: bool = False,
     ) -> int:
         """Run the job on the tracks `track_ids`, or only plan it; return the exit code of a plan, else 0."""
@@ -116,7 +117,7 @@ class Job:
             max_failures=max_failures,
             prune=prune,
             prune_limit=prune_limit,
-            store_timeout_s=0.0,
+            store_timeout_s=store_timeout_s,
             replace=replace,
             started=datetime.datetime.now(datetime.UTC),
             budget=budget,
@@ -508,3 +509,22 @@ def test_report_counts_failures_by_error(job: Job) -> None:
     job.execute(["a", "b", "c"], failing=["a", "b"])  # now the tracks are exhausted
     assert job.processed == []
     assert job.report()["failed_by_error"] == {"AudioCorruptError": 2}
+
+
+@pytest.mark.parametrize("step", ["create_table", "load_earlier_failures", "delete_plan", "remove_obsolete_rows"])
+def test_a_store_that_is_unavailable_for_a_moment_is_waited_for(job: Job, step: str, monkeypatch: pytest.MonkeyPatch):
+    home = running.tables if step == "create_table" else running
+    real = getattr(home, step)
+    answers: list[str] = []
+
+    def unavailable_once(*arguments: Any, **options: Any) -> Any:
+        answers.append(step)
+        if len(answers) == 1:
+            reason = "AWS Error UNKNOWN (HTTP status 503) during PutObject operation: No response body."
+            raise StoreError(f"table: {reason}") from OSError(reason)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(home, step, unavailable_once)
+    job.execute("ab", store_timeout_s=60.0)
+    assert len(answers) > 1
+    assert job.uris().keys() == {"a", "b"}

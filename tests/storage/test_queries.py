@@ -39,6 +39,16 @@ def test_error_of_a_reader_is_an_error_of_the_store_with_its_reason():
         count()
 
 
+def test_error_of_a_reader_that_is_loaded_is_raised_as_it_is():
+    def batches():
+        yield pa.record_batch({"track_id": ["a"]})
+        raise StoreError("the store does not answer")
+
+    rows = pa.RecordBatchReader.from_batches(pa.schema([("track_id", pa.string())]), batches())
+    with pytest.raises(StoreError, match=r"^the store does not answer$"), queries.connect() as connection:
+        queries.load(connection, "tracks", rows)
+
+
 def test_the_temporary_folder_is_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with queries.connect() as connection:
