@@ -57,10 +57,10 @@ class Library:
                 track_id, uri, artist, tags = line.split(",")
                 self.rows[track_id] = (uri, artist, tags)
 
-    def add(self, *track_ids: str, seed: int = 0) -> None:
+    def add(self, *track_ids: str, seed: int = 0, are_tagged: bool = True) -> None:
         for track_id in track_ids:
             n = int(track_id.rpartition("-")[2])
-            tags = ["high"] if n % 2 else ["low"]
+            tags = ["high" if n % 2 else "low"] if are_tagged else []
             self.store.pipe(f"music/songs/{track_id}.flac", self._song(n, seed))
             self.rows[track_id] = (f"songs/{track_id}.flac", f"artist {n // 2}", ";".join(tags))
 
