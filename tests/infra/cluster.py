@@ -126,6 +126,11 @@ def configure(old: str, new: str) -> None:
     kubectl("patch", "configmap", "night", "--type=merge", "-p", json.dumps({"data": changed}))
 
 
+def set_model(model: str) -> None:
+    """Let the nights tag with a model."""
+    configure(f'model = "{setting("model")}"', f'model = "{model}"')
+
+
 def summary(store: s3fs.S3FileSystem) -> dict[str, Any]:
     """Return the summary of the last night."""
     return dict(json.loads(store.cat("music/night/summary.json")))

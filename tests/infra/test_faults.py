@@ -82,8 +82,7 @@ def prepare_tag(name: str) -> None:
     """Let the next night do nothing but tag all tracks, with another model."""
     succeeded, log = cluster.night(f"{name}-features", 900)
     assert succeeded, log
-    model = cluster.setting("model")
-    cluster.configure(f'model = "{model}"', f'model = "{next(each for each in MODELS if each != model)}"')
+    cluster.set_model(next(each for each in MODELS if each != cluster.setting("model")))
 
 
 def wait_for_tags(version: int) -> None:

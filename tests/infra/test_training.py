@@ -18,7 +18,7 @@ def test_champion_is_trained_on_both_nodes_and_tags_the_next_night(store: s3fs.S
     assert "version 1 is the candidate" in log
     assert "version 1 is the champion: promoted: there is no champion yet" in log
     assert not store.glob("music/checkpoints/[0-9a-f]*"), "the checkpoints of a finished run are deleted"
-    cluster.configure('model = "mtt-musicnn"', 'model = "models:/musictag@champion"')
+    cluster.set_model("models:/musictag@champion")
     assert_tags_all(store, "night-champion", "models:/musictag/1")
 
 
@@ -39,6 +39,7 @@ def test_rollback_needs_a_champion_before(store: s3fs.S3FileSystem) -> None:
 
 @pytest.mark.torture
 def test_nights_tag_with_a_new_champion_and_after_a_rollback_with_the_one_before(store: s3fs.S3FileSystem) -> None:
+    cluster.set_model("models:/musictag@champion")
     for name, command in (
         ("register-2", ["musictag", "register", "mtt-vgg"]),
         ("promote-2", [*PROMOTE, "--model", "models:/musictag/2", "--force", "--reason", "a try of the rollback"]),
