@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -12,15 +13,19 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
-from ray.exceptions import AuthenticationError, RayTaskError
+from ray.exceptions import ActorDiedError, AuthenticationError, RayTaskError
 
-from musictag.errors import MusictagError, UsageError, WorkerLostError
+from musictag import errors
+from musictag.errors import UsageError, WorkerLostError
 from musictag.jobs import machine
 from musictag.jobs.entry_point import handle_signals
 from musictag.storage.text import without_colours
 
 WORKER_BYTES = 3 << 29
 """Memory of an actor that scores, with a decoder and its share of Ray's object store; seen: 520 and 150 MB."""
+
+# The line of a traceback that names an error of ours.
+_OWN_ERROR = re.compile(r"^musictag\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
 @contextlib.contextmanager
@@ -89,10 +94,11 @@ def task_errors() -> Iterator[None]:
     """Raise an error of `musictag.errors` from a Ray task or actor in the body as it was raised there."""
     try:
         yield
-    except RayTaskError as error:
-        if isinstance(error.cause, MusictagError):
-            message, _, _ = without_colours(str(error.cause)).partition("\n")  # Ray appends advice for developers
-            raise type(error.cause)(message) from error
+    except (RayTaskError, ActorDiedError) as error:
+        # Ray keeps the error itself only in some cases, but always the text of its traceback.
+        if found := _OWN_ERROR.findall(without_colours(str(error))):
+            name, message = found[-1]
+            raise getattr(errors, name)(message) from error
         raise
 
 

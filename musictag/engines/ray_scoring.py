@@ -103,16 +103,10 @@ class ScoringActor:
     def __init__(self, model: ModelIdentity, artifact: list[ray.ObjectRef[dict[str, bytes]]], use_gpu: bool) -> None:
         torch.set_num_threads(1)  # the actors run in parallel
         self.model = model
-        self.artifact = artifact
-        self.device = "cuda" if use_gpu else "cpu"
-
-    @functools.cached_property
-    def tagger(self) -> Tagger:
-        """The network. It is loaded for the first block: Ray keeps the class of an error of a task, not of a start."""
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in ray.get(self.artifact[0]).items():
+            for name, content in ray.get(artifact[0]).items():
                 (Path(folder) / name).write_bytes(content)
-            return Tagger.load(Path(folder), self.device)
+            self.tagger = Tagger.load(Path(folder), "cuda" if use_gpu else "cpu")
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return rows of `SCORED_SCHEMA` for feature rows; failures and tagged rows pass through."""

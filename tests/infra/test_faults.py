@@ -318,7 +318,7 @@ def test_training_goes_on_when_the_head_of_ray_is_killed(store: s3fs.S3FileSyste
     start_training(store, "training-head-killed")
     kill(running_pods(RAY_HEAD)[0])
     _, log = cluster.finish_job("training-head-killed", 900)
-    assert "goes on" in log, log
+    assert "continuing the interrupted run" in log, log
     assert "is the candidate" in log, log
     assert not store.glob(CHECKPOINTS)
 

@@ -205,7 +205,8 @@ def test_error_of_an_actor_that_cannot_load_its_model_is_raised_as_it_is(
     corpus, artifacts, ray_cluster, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
-    tasks = TaskList.of([Task(track_id, "", None) for track_id in tables.track_ids(str(corpus.features))], 1)
+    listed = tables.scan(str(corpus.features), ("track_id", tables.FILE)).read_all().to_pylist()
+    tasks = TaskList.of([Task(row["track_id"], "", None, features_file=row[tables.FILE]) for row in listed], 1)
     shutil.copytree(artifacts["fresh"], tmp_path / "broken")
     (tmp_path / "broken/tagger.json").write_text("{}")
 
