@@ -98,7 +98,7 @@ def test_tracks_of_a_store_that_stays_away_fail_after_the_limit(store: Store) ->
     found += outcomes
     assert 5 <= time.monotonic() - started < 90
     failed = failures(found)
-    assert {failure["error"] for _, failure in found if failure} == {"AudioUnreachableError"}
+    assert {failure["error"] for _, failure in found if failure} == {"AudioUnreachableError", "AudioMissingError"}
     assert set(failed) > {str(n) for n in range(4 + 3, N_TRACKS)}
     assert "Could not connect to the endpoint" in failed[str(N_TRACKS - 1)]
 
